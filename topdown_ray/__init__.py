@@ -1,0 +1,30 @@
+"""topdown_ray: large, repeated Once-for-All architecture searches with many latency targets, on Ray.
+
+>>> import topdown_ray
+>>> frame = topdown_ray.search(space="mobilenet_v3", cost="note10", targets=[35, 30, 25], seeds=8)  # doctest: +SKIP
+>>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topdown_ray.errors import UserError as UserError
+    from topdown_ray.store import Results as Results
+    from topdown_ray.store import load as load
+    from topdown_ray.sweep import search as search
+
+__version__ = "0.1.0"
+
+_HOMES = {"UserError": "errors", "Results": "store", "load": "store", "search": "sweep"}
+
+__all__ = ["Results", "UserError", "load", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for only then: torch and ofa take seconds, and a command's --help needs neither."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'topdown_ray' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"topdown_ray.{_HOMES[name]}"), name)

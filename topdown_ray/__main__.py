@@ -1,0 +1,5 @@
+"""``python -m topdown_ray``."""
+
+from topdown_ray.cli import main
+
+main()

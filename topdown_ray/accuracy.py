@@ -1,0 +1,243 @@
+"""Accuracy predictors: genes int8 (N, G) -> predicted top-1 float32 (N,), a fraction.
+
+The published predictors are perceptrons on a one-hot encoding of the architecture (``ofa.tutorial.AccuracyPredictor``,
+``ofa.nas.accuracy_predictor``). Their first layer is a sum over terms, so it is a gather-and-add over (depth, kernel, expand)
+of each block; the other layers are matrix products in tiles of one fixed shape, so that a row's bits do not depend on the batch
+it comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+from torch.nn import functional
+
+from topdown_ray import assets
+from topdown_ray.errors import UserError
+from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
+from topdown_ray.terms import Term, TermIndex, concatenate
+
+TILE = 128  # rows of one matrix product, always: a row's bits then cannot depend on how many come with it
+
+
+# --- the one-hot encodings --------------------------------------------------------------------------------------------------
+
+
+class Encoding(NamedTuple):
+    """A one-hot encoding: choice c of gene g is feature ``first[g] + c`` while the gene is active; -1: not encoded."""
+
+    n_features: int
+    first: tuple[int, ...]
+
+
+def encoding(space: Space, predictor_space: Space) -> Encoding:
+    """How a predictor trained on ``predictor_space`` reads the genes of ``space``.
+
+    The layouts are OFA's: ``ofa.tutorial.AccuracyPredictor.spec2feats`` for the MobileNet family (kernels, expand ratios, then
+    resolutions from 112 in steps of 16) and ``ResNetArchEncoder.arch2feature`` for ResNet50D (resolutions, stem, widths, expand
+    ratios; its bit "skip" is 1 where the supernet does *not* skip the block). A ProxylessNAS architecture is read by the
+    MobileNetV3 predictor without its 21st block.
+    """
+    if predictor_space.name == RESNET50D.name and space.name == RESNET50D.name:
+        resolutions = space.sizes[space.resolution]
+        first_width, first_expand = resolutions + 2, resolutions + 2 + 3 * len(space.indices("width"))
+        offsets = {
+            "resolution": 0,
+            "stem_depth": resolutions,
+            "width": first_width,
+            "expand": first_expand,
+        }
+        first = [offsets[gene.kind] + 3 * gene.position if gene.kind in offsets else -1 for gene in space.genes]
+        first[space.indices("stem_depth")[0]] = resolutions
+        return Encoding(first_expand + 3 * len(space.indices("expand")), tuple(first))
+    if {space.name, predictor_space.name} <= {MOBILENET_V3.name, PROXYLESS.name}:
+        n = min(len(predictor_space.blocks), len(space.blocks))
+        known = len(predictor_space.blocks)
+        lowest = int(space.genes[space.resolution].choices[0])
+        first = []
+        for gene in space.genes:
+            if gene.kind in ("kernel", "expand") and gene.position < n:
+                first.append(3 * gene.position + (3 * known if gene.kind == "expand" else 0))
+            elif gene.kind == "resolution":
+                first.append(6 * known + (lowest - 112) // 16)
+            else:
+                first.append(-1)
+        return Encoding(6 * known + 8, tuple(first))
+    raise UserError(f"predictor: expected one for {space.name}, found one for {predictor_space.name}")
+
+
+def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
+    """The dense one-hot features: genes (N, G) -> float32 (N, n_features)."""
+    first = torch.tensor(code.first, device=genes.device)
+    used = space.active(genes) & (first >= 0)  # (N, G)
+    columns = (first + genes).clamp_min_(0)
+    return torch.zeros(len(genes), code.n_features, device=genes.device).scatter_add_(1, columns, used.float())
+
+
+def _first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float32]) -> list[Term]:
+    """The first layer without its bias, as terms with values (..., hidden): one per block, one per gene outside blocks."""
+    groups: list[tuple[int, ...]] = []
+    for block in space.blocks:
+        own = tuple(g for g in (block.kernel, block.expand) if g >= 0 and code.first[g] >= 0)
+        if own:
+            groups.append((*own, block.depth) if space.genes[own[0]].minimum_depth else own)
+    in_blocks = {g for block in space.blocks for g in (block.kernel, block.expand)}
+    groups += [(g,) for g in range(space.G) if g not in in_blocks and code.first[g] >= 0]
+    terms = []
+    for genes in groups:
+        sizes = [space.sizes[g] for g in genes]
+        combinations = np.indices(sizes).reshape(len(genes), -1).T  # (rows, len(genes))
+        rows = torch.zeros(len(combinations), space.G, dtype=torch.int8)
+        rows[:, list(genes)] = torch.from_numpy(combinations.astype(np.int8))
+        only = Encoding(code.n_features, tuple(f if g in genes else -1 for g, f in enumerate(code.first)))
+        values = features(space, only, rows).numpy().astype(np.float64) @ weight.T.astype(np.float64)
+        terms.append(Term(genes, values.reshape(*sizes, -1)))
+    return terms
+
+
+# --- the predictor ----------------------------------------------------------------------------------------------------------
+
+
+class Layer(NamedTuple):
+    """A linear layer: weight (out, in) and bias (out,), float32."""
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A perceptron with ReLU on one-hot features. Calling it: genes int8 (N, G) -> predicted top-1 float32 (N,)."""
+
+    name: str
+    sha256: str
+    space: Space  # the space whose genes it reads
+    predictor_space: str  # the space it was trained on
+    layers: tuple[Layer, ...]
+    device: str = "cpu"
+    _index: TermIndex = field(init=False, repr=False)
+    _tensors: list[tuple[torch.Tensor, torch.Tensor]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        device = torch.device(self.device)
+        terms = _first_layer_terms(self.space, self.encoding, self.layers[0].weight)
+        table = torch.from_numpy(concatenate(terms).astype(np.float32))
+        tensors = [(table, torch.tensor(self.layers[0].bias))]
+        tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
+        object.__setattr__(self, "_index", TermIndex(terms, self.space.G).to(device))
+        object.__setattr__(self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors])
+
+    @property
+    def encoding(self) -> Encoding:
+        """How it reads the genes."""
+        return encoding(self.space, SPACES[self.predictor_space])
+
+    def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        n = len(genes)
+        if padding := -n % TILE:
+            genes = torch.cat([genes, genes.new_zeros(padding, genes.shape[1])])
+        places = self._index(genes)
+        (table, bias), *rest = self._tensors
+        scores = []
+        for tile in torch.split(places, TILE):
+            hidden = functional.embedding_bag(tile, table, mode="sum").add_(bias).relu_()
+            for weight, bias_ in rest[:-1]:
+                hidden = functional.linear(hidden, weight, bias_).relu_()
+            scores.append(functional.linear(hidden, *rest[-1]).view(-1))
+        return torch.cat(scores)[:n]
+
+    def dense(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured against."""
+        for layer in self.layers[:-1]:
+            inputs = functional.linear(inputs, torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)).relu_()
+        return functional.linear(inputs, *(torch.from_numpy(part) for part in self.layers[-1])).view(-1)
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------------
+
+PUBLISHED = {MOBILENET_V3.name: "acc_predictor.pth", RESNET50D.name: "ofa_resnet50_acc_predictor.pth"}
+TRAINED_ON = {MOBILENET_V3.name: MOBILENET_V3.name, RESNET50D.name: RESNET50D.name, PROXYLESS.name: MOBILENET_V3.name}
+
+
+def load_predictor(predictor: str, space: Space) -> Predictor:
+    """The predictor of a space: ``published``, ``embedded``, or the path of a checkpoint. Raises UserError.
+
+    None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space`` says so.
+    """
+    trained_on = TRAINED_ON[space.name]
+    if predictor == "published":
+        path = assets.find(PUBLISHED[trained_on])
+        return _from_file(f"published:{path.name}", path, space, trained_on)
+    if predictor == "embedded":
+        name = f"embedded_{trained_on}.safetensors"
+        with resources.as_file(resources.files("topdown_ray") / "data" / name) as path:
+            return _from_file(f"embedded:{name}", path, space, trained_on)
+    return _from_file(Path(predictor).name, Path(predictor), space, None)
+
+
+def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> Predictor:
+    if not path.is_file():
+        raise UserError(f"{path}: expected a predictor checkpoint (.safetensors or .pth), found no such file")
+    state, stated = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), None)
+    trained_on = stated or trained_on or TRAINED_ON[space.name]
+    if trained_on not in SPACES:
+        raise UserError(f"{path}: metadata 'space': expected one of {', '.join(SPACES)}, found {trained_on!r}")
+    layers = _layers(state, path)
+    expected = encoding(space, SPACES[trained_on]).n_features
+    if layers[0].weight.shape[1] != expected:
+        found = layers[0].weight.shape[1]
+        raise UserError(f"{path}: expected {expected} inputs (a predictor of {trained_on}), found {found}")
+    return Predictor(name, assets.sha256_of(path), space, trained_on, layers)
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[str, torch.Tensor], str | None]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return safetensors.torch.load_file(path), metadata.get("space")
+    except Exception as error:  # safetensors raises its own untyped errors
+        raise UserError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from error
+
+
+def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated zip, pickle of something else: torch raises many kinds
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: expected a torch checkpoint of tensors, found {type(error).__name__}: {reason}") from error
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path}: expected a state dict of tensors, found {type(state).__name__}")
+    return state
+
+
+def _layers(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Layer, ...]:
+    """The linear layers in order, as either of OFA's predictors names them; ``base_acc`` joins the last bias."""
+    names = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
+    layers: list[Layer] = []
+    for name in names:
+        weight = state[f"{name}.weight"].float().numpy()
+        bias = state[f"{name}.bias"].float().numpy() if f"{name}.bias" in state else np.zeros(len(weight), np.float32)
+        if weight.ndim != 2 or bias.shape != (len(weight),):
+            raise UserError(f"{path}: {name}: expected a matrix and a bias, found {weight.shape} and {bias.shape}")
+        if layers and weight.shape[1] != len(layers[-1].bias):
+            raise UserError(f"{path}: {name}: expected {len(layers[-1].bias)} inputs, found {weight.shape[1]}")
+        if not np.isfinite(weight).all() or not np.isfinite(bias).all():
+            raise UserError(f"{path}: {name}: expected finite numbers, found NaN or infinity")
+        layers.append(Layer(weight, bias))
+    if len(layers) < 2 or len(layers[-1].bias) != 1:
+        shapes = [tuple(value.shape) for value in state.values()]
+        raise UserError(f"{path}: expected two or more linear layers that end in one output, found shapes {shapes}")
+    if "base_acc" in state:
+        weight, bias = layers[-1]
+        layers[-1] = Layer(weight, bias + state["base_acc"].float().numpy().reshape(1))
+    return tuple(layers)

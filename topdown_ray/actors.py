@@ -1,0 +1,164 @@
+"""Thin Ray wrappers: actors that each host supernets, predictors and cost tables, and the pool that the driver talks to.
+
+The only importer of ray. The pattern: actors with ``max_restarts=0``, one shard in flight an actor (a death is blamed on the
+right shard), a replacement for every dead actor, every wait bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray announces this default with a warning otherwise
+
+import ray
+import ray.exceptions
+
+from topdown_ray.errors import StartError, UserError
+from topdown_ray.executors import Done, Event, Failed, Lost
+from topdown_ray.runner import Setup, Worker
+from topdown_ray.spec import SearchParams, Shard
+from topdown_ray.store import to_tables
+
+CONNECT_TIMEOUT_S = 10
+START_TIMEOUT_S = 180
+MAX_FAILED_STARTS = 5
+
+
+@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
+class SearchActor:
+    """One process with one worker."""
+
+    def __init__(self, run_id: str, setups: Mapping[str, Setup], params: SearchParams, device: str):
+        self.run_id = run_id
+        self.worker = Worker(setups, params, device)
+
+    def ready(self) -> dict[str, Any]:
+        """Answer once the worker stands."""
+        return {"weights": self.worker.weights, "host": self.worker.host, "pid": os.getpid()}
+
+    def run(self, shard: Shard) -> tuple[pa.Table, pa.Table]:
+        """Run a shard: its tables."""
+        return to_tables(self.run_id, *self.worker.run(shard))
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Any:
+    """A connection to Ray: ``local`` starts one on this machine, ``auto`` or HOST:PORT joins a cluster. Raises UserError."""
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address == "local":
+        options.update(address="local", include_dashboard=False)
+    else:
+        if address != "auto":
+            _answers(address)
+        options.update(address=address)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--address {address}: expected a Ray cluster that answers, found none ({reason})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--address: expected none, local, auto or HOST:PORT, found {address!r}")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
+            pass
+    except OSError as error:
+        raise UserError(f"--address {address}: expected a Ray cluster that answers, found none ({error})") from error
+
+
+class RayPool:
+    """An executor over actors on a Ray cluster; use it inside :func:`connected`."""
+
+    def __init__(self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu"):
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        if actors is not None and actors > cpus:
+            raise UserError(f"--actors: expected at most {cpus}, the CPUs of the cluster, found {actors}")
+        self.capacity = actors or cpus
+        self.info: dict[str, Any] = {}
+        shared = ray.put(dict(setups))  # once: actors take it from the object store in their constructor
+        self._new_actor: Callable[[], Any] = lambda: SearchActor.remote(  # type: ignore[attr-defined]
+            run_id, shared, params, device
+        )
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._running: dict[Any, tuple[Any, Shard]] = {}
+        self._queue: deque[Shard] = deque()
+        self._failed_starts = 0
+        for _ in range(self.capacity):
+            self._start()
+
+    def _start(self) -> None:
+        actor = self._new_actor()
+        self._starting[actor.ready.remote()] = actor
+
+    def submit(self, shard: Shard) -> None:
+        """Run a shard on the next free actor."""
+        self._queue.append(shard)
+
+    def wait(self) -> list[Event]:
+        """Block until something happened to a shard."""
+        events: list[Event] = []
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not events:
+            while self._idle and self._queue:
+                actor, shard = self._idle.pop(), self._queue.popleft()
+                self._running[actor.run.remote(shard)] = (actor, shard)
+            done, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=5)
+            for reference in done:
+                if reference in self._starting:
+                    self._started(reference)
+                else:
+                    events.append(self._finished(reference))
+            if not self._running and not self._idle and time.monotonic() > deadline:
+                raise StartError(
+                    f"no actor was ready within {START_TIMEOUT_S} s; the cluster has {ray.available_resources()} free"
+                )
+        return events
+
+    def _started(self, reference: Any) -> None:
+        actor = self._starting.pop(reference)
+        try:
+            self.info = ray.get(reference)
+            self._idle.append(actor)
+            self._failed_starts = 0
+        except ray.exceptions.RayActorError as error:
+            self._failed_starts += 1
+            cause = str(error).strip()
+            if "creation task" in cause or self._failed_starts >= MAX_FAILED_STARTS:
+                raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
+            self._start()
+
+    def _finished(self, reference: Any) -> Event:
+        actor, shard = self._running.pop(reference)
+        try:
+            searches, trace = ray.get(reference)
+        except ray.exceptions.RayActorError as error:
+            ray.kill(actor)
+            self._start()
+            return Lost(shard, " ".join(str(error).split())[:300])
+        except ray.exceptions.RayError as error:
+            self._idle.append(actor)
+            return Failed(shard, str(error))
+        self._idle.append(actor)
+        return Done(shard, searches, trace)
+
+    def close(self) -> None:
+        """Kill all actors."""
+        for actor in [*self._idle, *self._starting.values(), *(actor for actor, _ in self._running.values())]:
+            ray.kill(actor)

@@ -1,0 +1,186 @@
+"""What the commands print: tables of targets, architectures layer by layer, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.table import Table
+
+from topdown_ray.errors import UserError
+from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
+from topdown_ray.store import Results, load
+from topdown_ray.supernet import Supernet, n_parameters
+from topdown_ray.sweep import Progress
+from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
+
+
+@contextlib.contextmanager
+def progress_display() -> Iterator[Callable[[Progress], None]]:
+    """One live line: searches done of all, searches a second, time left, failures."""
+    columns = (
+        rich_progress.TextColumn("searches"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]}"),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[trouble]}"),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as display:
+        task = display.add_task("searches", total=None, rate="starting", trouble="")
+
+        def show(state: Progress) -> None:
+            trouble = [f"{state.failures} failed"] if state.failures else []
+            trouble += [f"{state.losses} workers died"] if state.losses else []
+            rate = f"{state.rate:.2f}/s" if state.done > state.before else "..."
+            display.update(task, total=state.total, completed=state.done, rate=rate, trouble=", ".join(trouble))
+
+        yield show
+
+
+def genes_space(row: Mapping[Any, Any]) -> Space:
+    """The space that a row's architecture belongs to (``protocol: notebook`` searches MobileNetV3 under every name)."""
+    return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
+
+
+def print_best(results: Results) -> None:
+    """A table with the most accurate row of every space, strategy and target."""
+    rows = results.searches
+    best = rows.loc[rows.groupby(["space", "strategy", "target"])["accuracy"].idxmax()]
+    table = Table(title="Best architecture for each target")
+    for name in ("space", "strategy"):
+        table.add_column(name)
+    for name in ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)", "seed"):
+        table.add_column(name, justify="right")
+    for row in best.sort_values(["space", "strategy", "target"], ascending=[True, True, False]).to_dict("records"):
+        table.add_row(
+            row["space"],
+            row["strategy"],
+            f"{row['target']:g}",
+            f"{row['cost']:.2f}",
+            row["cost_unit"],
+            f"{100 * row['accuracy']:.2f} %",
+            f"{row['macs_m']:.1f}",
+            f"{row['params_m']:.2f}",
+            str(row["seed"]),
+        )
+    Console().print(table)
+
+
+def print_winner(results: Results) -> None:
+    """The most accurate architecture for the tightest target of the first space, layer by layer."""
+    rows = results.searches
+    first = results.manifest["spec"]["spaces"][0]
+    rows = rows[rows["space"] == first]
+    row: dict[str, Any] = dict(rows[rows["target"] == rows["target"].min()].nlargest(1, "accuracy").iloc[0])
+    print(f"\n{row['space']} at {row['target']:g} {row['cost_unit']}, {100 * row['accuracy']:.2f} %, layer by layer:")
+    print(Supernet(genes_space(row)).describe(json.loads(row["arch"])).rstrip())
+    print()
+
+
+def print_search(frame: pd.DataFrame, as_json: bool) -> None:
+    """The answers of one search."""
+    if as_json:
+        print(frame.to_json(orient="records", date_format="iso"))
+        return
+    table = Table()
+    for name in ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)", "evaluations", "seconds"):
+        table.add_column(name, justify="right")
+    for row in frame.to_dict("records"):
+        table.add_row(
+            f"{row['target']:g}",
+            f"{row['cost']:.2f}",
+            row["cost_unit"],
+            f"{100 * row['accuracy']:.2f} %",
+            f"{row['macs_m']:.1f}",
+            f"{row['params_m']:.2f}",
+            f"{row['evaluations']:,}",
+            f"{row['wall_s']:.2f}",
+        )
+    Console().print(table)
+    for row in frame.to_dict("records"):
+        print(f"{row['target']:g} {row['cost_unit']}: {row['arch']}")
+
+
+def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -> None:
+    """An architecture from JSON or a folder's row, layer by layer, with counts of the OFA network."""
+    config, space, facts = _architecture(source, filters)
+    space.from_config(config)  # names what does not belong
+    supernet = Supernet(space)
+    macs, _ = supernet.count(config)
+    parameters = n_parameters(supernet.materialise(config)) / 1e6
+    layers = supernet.describe(config).rstrip()
+    facts = {**facts, "space": space.name, "macs_m": macs, "params_m": parameters, "arch": config}
+    if as_json:
+        print(json.dumps({**facts, "layers": layers.splitlines()}))
+        return
+    print(f"{space.name} ({space.network}) at {config['image_size']} pixels")
+    print(layers)
+    print(f"{macs:.2f} x 1e6 MACs, {parameters:.3f} x 1e6 parameters")
+    if "accuracy" in facts:
+        print(f"predicted top-1 {100 * facts['accuracy']:.2f} %, {facts['cost']:.2f} {facts['cost_unit']}")
+
+
+def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, Any], Space, dict[str, Any]]:
+    if Path(source).is_dir():
+        rows = load(source).searches
+        for column, value in filters.items():
+            if value is not None:
+                kept = rows[rows[column] == value]
+                if kept.empty:
+                    found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20])
+                    raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
+                rows = kept
+        if rows.empty:
+            raise UserError(f"{source}: expected finished searches, found none")
+        row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
+        facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}
+        return json.loads(row["arch"]), genes_space(row), {**facts, "seed": int(row["seed"])}
+    try:
+        text = source if source.lstrip().startswith("{") else Path(source).read_text()
+        config = json.loads(text)
+    except OSError as error:
+        raise UserError(
+            f"{source}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"architecture: expected JSON, found {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
+    if filters["space"] is not None:
+        if filters["space"] not in SPACES:
+            raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {filters['space']!r}")
+        return config, SPACES[filters["space"]], {}
+    for space in SPACES.values():
+        with contextlib.suppress(UserError):
+            space.from_config(config)
+            return config, space, {}
+    likely = "resnet50d" if "w" in config else "proxyless" if len(config.get("ks", [])) == 21 else "mobilenet_v3"
+    return config, SPACES[likely], {}
+
+
+def print_verification(verification: Verification, as_json: bool) -> None:
+    """The largest differences, and whether they are within tolerance."""
+    facts = {
+        "rows": verification.rows,
+        "accuracy": verification.accuracy,
+        "cost": verification.cost,
+        "macs": verification.macs,
+        "over_target": verification.over_target,
+        "passed": verification.passed,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{verification.rows} rows recomputed by OFA's own code; largest differences:")
+    print(f"  accuracy {verification.accuracy:.2e} (at most {ACCURACY_TOLERANCE:g})")
+    print(f"  cost     {verification.cost:.2e} relative (at most {COST_TOLERANCE:g})")
+    print(f"  MACs     {verification.macs:.2e} relative (at most {COST_TOLERANCE:g})")
+    print(f"  feasible rows above their target: {verification.over_target}")
+    print("passed" if verification.passed else "FAILED")

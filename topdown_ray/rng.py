@@ -1,0 +1,83 @@
+"""Counter-based random numbers: a pure function of (seed, purpose, target, generation, slot, attempt, gene).
+
+No state and no order: a search draws the same numbers whatever else runs beside it, however many attempts are drawn at once, on
+CPU and CUDA alike. A row's key is a 64-bit counter through the SplitMix64 finaliser (Steele, Lea and Flood 2014, *Fast
+splittable pseudorandom number generators*); its words are 32-bit counters through a finaliser of two multiplications
+(after O'Neill's and Wellons' *lowbias32*) with the key's other half added in between, so that two rows share their words only
+if all 64 bits of their keys agree. Same idea as Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING = range(1, 6)  # purposes: each draws from a stream of its own
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def _signed(value: int, bits: int = 64) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _mix(value: int) -> int:
+    """The SplitMix64 finaliser on a Python integer."""
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _MASK
+    return value ^ (value >> 31)
+
+
+_M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+_W1, _W2 = _signed(0x7FEB352D, 32), _signed(0x846CA68B, 32)
+_STEP = _signed(0x9E3779B9, 32)
+
+
+def _mix_tensor(value: torch.Tensor) -> torch.Tensor:
+    """The SplitMix64 finaliser on int64, in place (torch shifts arithmetically: the masks make the shifts logical)."""
+    value.bitwise_xor_((value >> 30).bitwise_and_(2**34 - 1)).mul_(_M1)
+    value.bitwise_xor_((value >> 27).bitwise_and_(2**37 - 1)).mul_(_M2)
+    return value.bitwise_xor_((value >> 31).bitwise_and_(2**33 - 1))
+
+
+class Draws:
+    """The random numbers of S searches, named by their seeds and one name in common (the space's)."""
+
+    def __init__(self, seeds: Sequence[int], name: str = "", device: torch.device | str = "cpu"):
+        salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+        mixed = [_signed(_mix(_mix(seed * _GOLDEN & _MASK) ^ salt)) for seed in seeds]
+        self.seeds = torch.tensor(mixed, device=device)  # int64 (S,)
+
+    def stream(self, purpose: int, target: int, generation: int) -> torch.Tensor:
+        """The key of one stream of every search: int64 (S,)."""
+        name = _mix((purpose << 48 ^ target << 32 ^ generation) * _GOLDEN & _MASK)
+        return _mix_tensor(self.seeds ^ _signed(name))
+
+
+def slots(stream: torch.Tensor, n: int) -> torch.Tensor:
+    """The counters of n slots of every search: stream int64 (S,) -> int64 (S*n,)."""
+    return (stream[:, None] + torch.arange(n, device=stream.device)).view(-1)
+
+
+def keys(slot: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
+    """Keys of single draws: counters of slots int64 (N,), attempts (N,) or one number -> int64 (N,)."""
+    return _mix_tensor(slot + (attempt << 32))
+
+
+def words(key: torch.Tensor, n: int) -> torch.Tensor:
+    """n random 32-bit words for every key: int64 (N,) -> int32 (N, n), all bits random."""
+    halves = key.view(torch.int32).view(-1, 2)  # (N, 2)
+    counters = torch.arange(1, n + 1, dtype=torch.int32, device=key.device).mul_(_STEP)
+    x = halves[:, :1] + counters  # (N, n)
+    x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF)).mul_(_W1).add_(halves[:, 1:])
+    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(_W2)
+    return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))
+
+
+def uniform(key: torch.Tensor, n: int) -> torch.Tensor:
+    """n uniform numbers in [0, 1), in steps of at most 2^-24, for every key: int64 (N,) -> float32 (N, n)."""
+    return words(key, n).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)

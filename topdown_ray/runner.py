@@ -1,0 +1,194 @@
+"""Run a batch of searches in this process and turn their answers into rows. No Ray here.
+
+A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups, a supernet for each space and
+the device, and runs shards. Actors and ``--address none`` use the same worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from topdown_ray import efficiency
+from topdown_ray.accuracy import Predictor, load_predictor
+from topdown_ray.efficiency import CostModel
+from topdown_ray.errors import UserError
+from topdown_ray.evolution import Problem
+from topdown_ray.rng import Draws
+from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
+from topdown_ray.spec import Protocol, SearchParams, Shard, SweepSpec, search_id
+from topdown_ray.strategies import STRATEGIES, Outcome, Searches
+from topdown_ray.supernet import Supernet
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the searches of one space share. ``genes_space`` is what is really searched (``protocol: notebook``)."""
+
+    genes_space: Space
+    protocol: Protocol
+    cost: CostModel
+    predictor: Predictor
+
+    @property
+    def artefacts(self) -> dict[str, str]:
+        """The hashes that are part of every search's identity."""
+        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+
+    def on(self, device: str) -> Setup:
+        """This setup with its tensors on a device."""
+        cost, predictor = dataclasses.replace(self.cost, device=device), dataclasses.replace(self.predictor, device=device)
+        return dataclasses.replace(self, cost=cost, predictor=predictor)
+
+
+def resolve(spec: SweepSpec, space: str) -> Setup:
+    """Find and check the artefacts of a space. Raises UserError: not to be had, wrong, or a target no architecture meets."""
+    genes_space = MOBILENET_V3 if spec.protocol == "notebook" else SPACES[space]
+    cost = efficiency.load_cost(spec.cost[space], genes_space)
+    predictor = load_predictor(spec.predictor[space], genes_space)
+    lowest, _ = cost.cheapest()
+    for targets in spec.targets[space]:
+        for target in targets:
+            if target < lowest:
+                raise UserError(
+                    f"targets: {space}: expected at least {lowest:.6g} {cost.unit}, the cost of its cheapest architecture "
+                    f"under {cost.name}, found {target:g}"
+                )
+    return Setup(genes_space, spec.protocol, cost, predictor)
+
+
+def search_ids(spec: SweepSpec, setups: Mapping[str, Setup]) -> Iterator[tuple[Shard, ...]]:
+    """The whole sweep, one search a shard, group by group: every search with its identity."""
+    for group in spec.groups():
+        setup = setups[group.space]
+        yield tuple(
+            Shard(group, (seed,), (search_id(group, seed, spec.search, spec.protocol, setup.artefacts),)) for seed in spec.seeds
+        )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: how a product is split over threads could change its bits, and actors share the cores anyway."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Worker:
+    """Runs shards: hosts the predictor, the cost table and the supernet of every space of a sweep."""
+
+    def __init__(self, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu"):
+        self.params = params
+        self.device = device
+        self.setups = {space: setup.on(device) for space, setup in setups.items()}
+        self.supernets = {
+            name: Supernet(SPACES[name]) for name in sorted({setup.genes_space.name for setup in self.setups.values()})
+        }
+        self.host = socket.gethostname()
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Where each supernet's weights come from."""
+        return {name: supernet.weights for name, supernet in self.supernets.items()}
+
+    def run(self, shard: Shard) -> tuple[list[Row], list[Row]]:
+        """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""
+        setup, group, params = self.setups[shard.group.space], shard.group, self.params
+        started_at = datetime.datetime.now(datetime.UTC)
+        with one_thread(), torch.inference_mode():
+            cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
+            searches = Searches(
+                problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
+                sizes=params.sizes(),
+                budget=params.budget(),
+                targets=group.targets,
+                draws=Draws(shard.seeds, group.space, self.device),
+            )
+            outcomes = sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
+            costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
+        common = {
+            "shard_id": shard.shard_id,
+            "space": group.space,
+            "strategy": group.strategy,
+            "protocol": setup.protocol,
+            "cost_name": setup.cost.name,
+            "cost_unit": setup.cost.unit,
+            "cost_sha256": setup.cost.sha256,
+            "predictor_name": setup.predictor.name,
+            "predictor_space": setup.predictor.predictor_space,
+            "predictor_sha256": setup.predictor.sha256,
+            "k": len(group.targets),
+            "targets": list(group.targets),
+            "batch_size": len(shard.seeds),
+            "device": self.device,
+            "threads": 1,
+            "host": self.host,
+            "started_at": started_at,
+            "search_wall_s": sum(outcome.seconds for outcome in outcomes) / len(shard.seeds),
+        }
+        supernet = self.supernets[setup.genes_space.name]
+        rows, trace = [], []
+        for s, (seed, identity) in enumerate(zip(shard.seeds, shard.search_ids, strict=True)):
+            for outcome, cost in zip(outcomes, costs, strict=True):
+                rows.append(
+                    {
+                        **common,
+                        "search_id": identity,
+                        "seed": seed,
+                        **_answer(setup, supernet, outcome, s),
+                        "target": group.targets[outcome.target_index],
+                        "feasible": cost[s] <= group.targets[outcome.target_index],
+                        "cost": cost[s],
+                        "wall_s": outcome.seconds / len(shard.seeds),
+                    }
+                )
+                trace += [
+                    {"shard_id": shard.shard_id, "search_id": identity, "seed": seed, **point} for point in _anytime(outcome, s)
+                ]
+        return rows, trace
+
+
+def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:
+    genes = setup.genes_space.canonical(outcome.genes[s : s + 1].cpu())[0]
+    config = setup.genes_space.to_config(genes)
+    macs, parameters = supernet.count(config)
+    return {
+        "target_index": outcome.target_index,
+        "accuracy": float(outcome.accuracy[s]),
+        "arch": json.dumps(config),
+        "genes": genes.tolist(),
+        "macs_m": macs,
+        "params_m": parameters,
+        "generations": outcome.generations,
+        "evaluations": outcome.evaluations,
+    }
+
+
+def _anytime(outcome: Outcome, s: int) -> Sequence[Row]:
+    """The anytime curve of one search: a point at every improvement and one at the end."""
+    points: list[Row] = []
+    for i, (number, evaluations, best) in enumerate(outcome.trace):
+        accuracy = float(best[s])
+        if not points or accuracy > points[-1]["best_accuracy"] or i == len(outcome.trace) - 1:
+            points.append(
+                {
+                    "target_index": outcome.target_index,
+                    "generation": number,
+                    "evaluations": evaluations,
+                    "best_accuracy": accuracy,
+                }
+            )
+    return points

@@ -1,0 +1,268 @@
+"""Specifications: what a sweep is, validated and frozen, and the identity of each of its searches.
+
+A search's identity is the hash of all that decides its result: space, cost table, predictor, strategy, targets,
+hyper-parameters, seed. A sweep file is YAML; unknown keys are errors; every mistake is one line that names the field, what was
+expected and what was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from topdown_ray.errors import UserError
+from topdown_ray.evolution import Sizes
+from topdown_ray.spaces import SPACES
+from topdown_ray.strategies import STRATEGIES, Budget
+
+ALGORITHM_VERSION = 1  # part of every search's identity: raise it when the same search would give another result
+
+Protocol = Literal["default", "notebook"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SearchParams(_Frozen):
+    """Hyper-parameters of the evolution; the defaults are those of OFA and of the top-down paper."""
+
+    population: Annotated[int, Field(ge=4, le=2**20)] = 100
+    generations: Annotated[int, Field(ge=0, le=2**31)] = 500
+    warm_generations: Annotated[int, Field(ge=0, le=2**31)] = 100
+    parent_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
+    mutation_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    mutate_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _at_least_one_parent(self) -> SearchParams:
+        if self.sizes().parents < 1:
+            raise ValueError(f"parent_ratio: expected at least one parent, found {self.parent_ratio} x {self.population}")
+        return self
+
+    def sizes(self) -> Sizes:
+        """The whole numbers that the ratios stand for."""
+        return Sizes(
+            population=self.population,
+            parents=round(self.parent_ratio * self.population),
+            mutations=round(self.mutation_ratio * self.population),
+            mutate_prob=self.mutate_prob,
+        )
+
+    def budget(self) -> Budget:
+        """How long each evolution runs."""
+        return Budget(self.generations, self.warm_generations)
+
+
+Targets = tuple[float, ...]
+
+
+def _target_set(values: Any, where: str) -> Targets:
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {values!r}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            raise ValueError(f"{where}: expected positive numbers, found {value!r}")
+    if len(set(values)) != len(values):
+        repeated = next(value for value in values if list(values).count(value) > 1)
+        raise ValueError(f"{where}: expected distinct targets, found {repeated!r} more than once")
+    return tuple(sorted((float(value) for value in values), reverse=True))
+
+
+class SweepSpec(_Frozen):
+    """A sweep: every combination of space, strategy, target set and seed is one search.
+
+    ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``; the order within a set has no meaning, it is kept
+    loosest first. ``cost``, ``predictor`` and ``targets`` are one value for all spaces, or a mapping with one for each.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    spaces: tuple[str, ...]
+    strategies: tuple[str, ...]
+    cost: dict[str, str]
+    predictor: dict[str, str]
+    targets: dict[str, tuple[Targets, ...]]
+    seeds: tuple[int, ...]
+    search: SearchParams = SearchParams()
+    batch: Literal["auto"] | int = "auto"
+    protocol: Protocol = "default"
+
+    @field_validator("spaces", "strategies", mode="before")
+    @classmethod
+    def _known_names(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        known = SPACES if info.field_name == "spaces" else STRATEGIES
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"expected a non-empty list of {', '.join(known)}, found {values!r}")
+        for value in values:
+            if not isinstance(value, str) or value not in known:
+                raise ValueError(f"expected one of {', '.join(known)}, found {value!r}")
+        if len(set(values)) != len(values):
+            raise ValueError(f"expected distinct names, found {list(values)!r}")
+        return tuple(values)
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _batch_size(cls, value: Any) -> Any:
+        if value != "auto" and (type(value) is not int or not 1 <= value <= 4096):
+            raise ValueError(f"expected auto, or a whole number from 1 to 4096, found {value!r}")
+        return value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seed_list(cls, value: Any) -> Any:
+        if isinstance(value, bool) or (isinstance(value, int) and value < 1):
+            raise ValueError(f"expected at least one seed, found {value!r}")
+        if isinstance(value, int):
+            return tuple(range(value))
+        if isinstance(value, Mapping):
+            if set(value) != {"start", "count"} or not all(type(part) is int for part in value.values()):
+                raise ValueError(f"expected a count, a list, or {{start, count}}, found {dict(value)!r}")
+            if value["count"] < 1 or value["start"] < 0:
+                raise ValueError(f"expected start >= 0 and count >= 1, found {dict(value)!r}")
+            return tuple(range(value["start"], value["start"] + value["count"]))
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError(f"expected a count, a non-empty list, or {{start, count}}, found {value!r}")
+        for seed in value:
+            if type(seed) is not int or not 0 <= seed < 2**63:
+                raise ValueError(f"expected whole numbers from 0 to 2^63 - 1, found {seed!r}")
+        if len(set(value)) != len(value):
+            raise ValueError(
+                f"expected distinct seeds, found {next(s for s in value if list(value).count(s) > 1)} more than once"
+            )
+        return tuple(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_each_space(cls, data: Any) -> Any:
+        """cost, predictor and targets: one value for all spaces, or one for each."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("spaces"), list | tuple):
+            return data
+        spaces = [space for space in data["spaces"] if isinstance(space, str)]
+        normal: dict[str, Any] = {**data, "predictor": data.get("predictor", "published")}
+        for field in ("cost", "predictor", "targets"):
+            value = normal.get(field)
+            if isinstance(value, Mapping):
+                if set(value) != set(spaces):
+                    found = ", ".join(map(str, value)) or "nothing"
+                    raise ValueError(f"{field}: expected one entry for each of {', '.join(spaces)}, found {found}")
+            elif value is not None:
+                normal[field] = dict.fromkeys(spaces, value)
+        for space, sets in (normal.get("targets") or {}).items():
+            if not isinstance(sets, list | tuple) or not sets:
+                raise ValueError(f"targets: expected a non-empty list of lists, found {sets!r}")
+            normal["targets"] = {
+                **normal["targets"],
+                space: tuple(_target_set(values, f"targets[{i}]") for i, values in enumerate(sets)),
+            }
+            if len(set(normal["targets"][space])) != len(sets):
+                raise ValueError(f"targets: expected distinct target sets, found {sets!r}")
+        for field in ("cost", "predictor"):
+            for value in (normal.get(field) or {}).values():
+                if not isinstance(value, str) or not value:
+                    raise ValueError(f"{field}: expected a name or a path, found {value!r}")
+        return normal
+
+    def n_searches(self) -> int:
+        """How many searches the sweep has."""
+        return sum(len(self.targets[space]) for space in self.spaces) * len(self.strategies) * len(self.seeds)
+
+    def groups(self) -> Iterator[Group]:
+        """The sweep's searches, those that can run in lock step together."""
+        for space in self.spaces:
+            for strategy in self.strategies:
+                for targets in self.targets[space]:
+                    yield Group(space, strategy, targets)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Searches that differ in their seed only."""
+
+    space: str
+    strategy: str
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A batch of searches of one group that run in lock step."""
+
+    group: Group
+    seeds: tuple[int, ...]
+    search_ids: tuple[str, ...]
+
+    @property
+    def shard_id(self) -> str:
+        """The shard's name: it follows from its searches alone."""
+        return digest(self.search_ids)
+
+
+def digest(value: Any) -> str:
+    """A short content hash (80 bits) of anything that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def search_id(group: Group, seed: int, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
+    """The identity of one search. artefacts: the hashes of the cost table and the predictor."""
+    return digest(
+        {
+            "version": ALGORITHM_VERSION,
+            "space": group.space,
+            "strategy": group.strategy,
+            "targets": group.targets,
+            "seed": seed,
+            "params": params.model_dump(),
+            "protocol": protocol,
+            "artefacts": dict(artefacts),
+        }
+    )
+
+
+def load_spec(path: Path) -> SweepSpec:
+    """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was found."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: expected a sweep file, found no readable file ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
+    if not isinstance(data, Mapping):
+        raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
+    return make_spec(data, str(path))
+
+
+def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:
+    """A specification from plain data; ``where`` begins the message of a UserError."""
+    try:
+        return SweepSpec.model_validate(dict(data))
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where}: {one_line(error, SweepSpec)}") from error
+
+
+def one_line(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
+    """The first mistake of a validation, as 'field: what was expected, what was found'."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = model.model_fields if len(first["loc"]) == 1 else SearchParams.model_fields
+        return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key"
+    if first["type"] == "missing":
+        return f"{field}: expected a value, found none"
+    if first["type"] == "value_error":
+        return f"{field}: {message}" if field and not message.startswith(field) else message
+    return (
+        f"{field}: {message[0].lower()}{message[1:].replace('Input should be', 'expected')}, found {first['input']!r}".replace(
+            "input should be", "expected"
+        )
+    )

@@ -1,0 +1,152 @@
+"""Strategies: in which order the targets of a search are served, and how each search is seeded from the one before.
+
+A strategy takes the targets loosest first and yields one :class:`Outcome` a target, in the order in which it serves them. All
+S searches of a call advance in lock step and share nothing but the wall clock. Register a new one with :func:`strategy`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from topdown_ray import evolution, rng
+from topdown_ray.evolution import Problem, Sizes, State
+from topdown_ray.pruning import prune
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each evolution runs."""
+
+    generations: int
+    warm_generations: int
+
+
+@dataclass
+class Outcome:
+    """The answers of S searches for one target."""
+
+    target_index: int
+    genes: torch.Tensor  # int8 (S, G)
+    accuracy: torch.Tensor  # float32 (S,)
+    generations: int
+    evaluations: int
+    seconds: float  # of the whole batch, for this target
+    trace: list[tuple[int, int, torch.Tensor]] = field(repr=False)  # (generation, evaluations, best accuracy (S,))
+
+
+@dataclass(frozen=True)
+class Searches:
+    """S searches over the same targets: what they search, how, and their random numbers."""
+
+    problem: Problem
+    sizes: Sizes
+    budget: Budget
+    targets: Sequence[float]  # loosest first
+    draws: rng.Draws
+
+    def evolve(self, target_index: int, state: State | None, generations: int, seed_evaluations: int, start: float) -> _Served:
+        """Evolve for one target, from a fresh random population where ``state`` is None."""
+        limit = self.targets[target_index]
+        evaluations = seed_evaluations
+        if state is None:
+            state = evolution.initial(self.problem, self.sizes, limit, self.draws, target_index)
+            evaluations += self.sizes.population
+        trace = [(0, evaluations, state.best_accuracy)]
+        for number in range(1, generations + 1):
+            state = evolution.generation(self.problem, self.sizes, state, limit, self.draws, target_index, number)
+            evaluations += self.sizes.population
+            trace.append((number, evaluations, state.best_accuracy))
+        if state.best.is_cuda:
+            torch.cuda.synchronize(state.best.device)
+        seconds = time.perf_counter() - start
+        outcome = Outcome(target_index, state.best, state.best_accuracy, generations, evaluations, seconds, trace)
+        return _Served(state, outcome)
+
+    def pruned(self, target_index: int, genes: torch.Tensor) -> State:
+        """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
+        slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
+        problem, limit = self.problem, self.targets[target_index]
+        lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
+        return evolution.copies(self.sizes, lowered, problem.accuracy(lowered))
+
+
+@dataclass(frozen=True)
+class _Served:
+    state: State
+    outcome: Outcome
+
+
+Serve = Callable[[Searches], Iterator[Outcome]]
+
+
+class Strategy(NamedTuple):
+    """A registered strategy, and what it costs."""
+
+    serve: Serve
+    later: Callable[[int, int], int]  # evaluations of a target after the first, from those of a full and of a warm search
+
+
+STRATEGIES: dict[str, Strategy] = {}
+
+
+def strategy(name: str, later: Callable[[int, int], int]) -> Callable[[Serve], Serve]:
+    """Register a strategy under a name; ``later`` as in :class:`Strategy`."""
+
+    def register(function: Serve) -> Serve:
+        STRATEGIES[name] = Strategy(function, later)
+        return function
+
+    return register
+
+
+def evaluations(name: str, sizes: Sizes, budget: Budget, k: int) -> int:
+    """Predictor evaluations of one search over k targets."""
+    full, warm = sizes.population * (1 + budget.generations), sizes.population * budget.warm_generations
+    return full + (k - 1) * STRATEGIES[name].later(full, warm)
+
+
+@strategy("independent", lambda full, warm: full)
+def independent(searches: Searches) -> Iterator[Outcome]:
+    """A full search for every target: the baseline of Once-for-All (Cai et al. 2020)."""
+    for index in range(len(searches.targets)):
+        yield searches.evolve(index, None, searches.budget.generations, 0, time.perf_counter()).outcome
+
+
+@strategy("bottom_up", lambda full, warm: warm)
+def bottom_up(searches: Searches) -> Iterator[Outcome]:
+    """A full search for the tightest target; the population carries over as it is to each looser one (arXiv 2012.06748)."""
+    state = None
+    for index in reversed(range(len(searches.targets))):
+        generations = searches.budget.generations if state is None else searches.budget.warm_generations
+        served = searches.evolve(index, state, generations, 0, time.perf_counter())
+        state = served.state
+        yield served.outcome
+
+
+@strategy("top_down", lambda full, warm: 1 + warm)
+def top_down(searches: Searches) -> Iterator[Outcome]:
+    """A full search for the loosest target; each tighter one starts from the answer before, pruned (arXiv 2012.06748)."""
+    yield from _downwards(searches, searches.budget.warm_generations)
+
+
+@strategy("prune", lambda full, warm: 1)
+def prune_only(searches: Searches) -> Iterator[Outcome]:
+    """As top_down, without the generations after pruning."""
+    yield from _downwards(searches, 0)
+
+
+def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:
+    answer = None
+    for index in range(len(searches.targets)):
+        start = time.perf_counter()
+        if answer is None:
+            outcome = searches.evolve(index, None, searches.budget.generations, 0, start).outcome
+        else:
+            outcome = searches.evolve(index, searches.pruned(index, answer), warm_generations, 1, start).outcome
+        answer = outcome.genes
+        yield outcome

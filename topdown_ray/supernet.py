@@ -1,0 +1,140 @@
+"""OFA supernets: build, materialise a subnet, describe it, count its parameters and MACs.
+
+With ``verify``, the only importer of ofa.
+
+A supernet is built with published weights where they lie on this machine, else with random ones (:attr:`Supernet.weights` says
+which); neither the search nor the counts depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
+from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
+from torch import nn
+
+from topdown_ray import assets
+from topdown_ray.errors import UserError
+from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, Config, Space
+
+_MACS_MODELS = {
+    MOBILENET_V3.name: Mbv3FLOPsModel,
+    PROXYLESS.name: ProxylessNASFLOPsModel,
+    RESNET50D.name: ResNet50FLOPsModel,
+}
+
+
+WEIGHTS = {
+    MOBILENET_V3.name: "ofa_mbv3_d234_e346_k357_w1.2",
+    PROXYLESS.name: "ofa_proxyless_d234_e346_k357_w1.3",
+    RESNET50D.name: "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
+}
+
+
+def _build(space: Space) -> Any:
+    """The network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download."""
+    if space.name == RESNET50D.name:
+        depths, expands, widths = [0, 1, 2], [0.2, 0.25, 0.35], [0.65, 0.8, 1.0]
+        return OFAResNets(dropout_rate=0, depth_list=depths, expand_ratio_list=expands, width_mult_list=widths)
+    lists: dict[str, Any] = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+    if space.name == PROXYLESS.name:
+        return OFAProxylessNASNets(dropout_rate=0, width_mult=1.3, **lists)
+    return OFAMobileNetV3(dropout_rate=0, width_mult=1.2, **lists)
+
+
+class Supernet:
+    """One OFA supernet in this process; subnets are cut out of it on demand."""
+
+    def __init__(self, space: Space):
+        self.space = space
+        self.network: Any = _build(space).eval()  # OFA's modules carry no types
+        self.weights = "random"
+        path = assets.local(f"ofa_nets/{WEIGHTS[space.name]}")
+        if path is not None:
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+                self.network.load_state_dict(state)
+            except Exception as error:  # truncated, of another network, not a checkpoint: torch raises many kinds
+                reason = " ".join(str(error).split())[:120]
+                raise UserError(
+                    f"{path}: expected weights of {space.network}, found {type(error).__name__}: {reason}"
+                ) from error
+            self.weights = f"published:{path.name}"
+        self._macs_model = _MACS_MODELS[space.name](self.network)
+        self._parameters_of: dict[tuple[Any, ...], int] = {}
+        self._counts: dict[tuple[Any, ...], tuple[float, float]] = {}
+
+    def activate(self, config: Mapping[str, Any]) -> None:
+        """Make an architecture the supernet's active subnet."""
+        self.network.set_active_subnet(**{key: list(value) for key, value in config.items() if key != "image_size"})
+
+    def materialise(self, config: Mapping[str, Any]) -> nn.Module:
+        """The architecture as a network of its own, with the supernet's weights, in evaluation mode."""
+        self.activate(config)
+        subnet: nn.Module = self.network.get_active_subnet(preserve_weight=True)
+        return subnet.eval()
+
+    def describe(self, config: Mapping[str, Any]) -> str:
+        """The architecture layer by layer, as OFA's ``module_str`` prints it."""
+        self.activate(config)
+        return str(self.network.module_str)
+
+    def count(self, config: Config) -> tuple[float, float]:
+        """(MACs in 1e6, parameters in 1e6) of the real subnet: OFA's MAC rule, and the parameters of its materialised layers.
+
+        Layers are materialised once each and remembered: a whole subnet shares nearly all of its layers with others.
+        """
+        key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(config.items()))
+        if key not in self._counts:
+            macs = float(self._macs_model.get_efficiency(config))  # sets the active subnet
+            self._counts[key] = macs, sum(self._layer_parameters()) / 1e6
+            if len(self._counts) > 100_000:
+                self._counts.pop(next(iter(self._counts)))
+        return self._counts[key]
+
+    def _layer_parameters(self) -> Iterator[int]:
+        """Parameters of every layer of the active subnet, in the order of OFA's ``get_active_subnet``."""
+        network = self.network
+        if self.space.name == RESNET50D.name:
+            yield self._layer("stem0", network.input_stem[0], 3, network.input_stem[0].active_out_channel)
+            channels = network.input_stem[0].active_out_channel
+            if not network.input_stem_skipping:
+                yield self._layer("stem1", network.input_stem[1].conv, channels, channels)
+            yield self._layer("stem2", network.input_stem[2], channels, network.input_stem[2].active_out_channel)
+            channels = network.input_stem[2].active_out_channel
+            for stage, indices in enumerate(network.grouped_block_index):
+                for index in indices[: len(indices) - network.runtime_depth[stage]]:
+                    block = network.blocks[index]
+                    yield self._layer(index, block, channels, block.active_out_channel, block.active_expand_ratio)
+                    channels = block.active_out_channel
+            yield self._layer("classifier", network.classifier, channels)
+            return
+        for name in ("first_conv", "final_expand_layer", "feature_mix_layer", "classifier"):
+            if hasattr(network, name):
+                yield self._whole(name, getattr(network, name))
+        yield self._whole("first_block", network.blocks[0])
+        channels = network.blocks[0].conv.out_channels
+        for stage, indices in enumerate(network.block_group_info):
+            for index in indices[: network.runtime_depth[stage]]:
+                layer = network.blocks[index].conv
+                yield self._layer(index, layer, channels, layer.active_kernel_size, layer.active_expand_ratio)
+                channels = layer.active_out_channel
+
+    def _layer(self, name: str | int, layer: Any, channels: int, *choices: float) -> int:
+        key = (name, channels, *choices)
+        if key not in self._parameters_of:
+            self._parameters_of[key] = n_parameters(layer.get_active_subnet(channels, True))
+        return self._parameters_of[key]
+
+    def _whole(self, name: str, layer: nn.Module) -> int:
+        if (name,) not in self._parameters_of:
+            self._parameters_of[(name,)] = n_parameters(layer)
+        return self._parameters_of[(name,)]
+
+
+def n_parameters(module: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

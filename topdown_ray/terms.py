@@ -1,0 +1,101 @@
+"""Sums over terms: the one form of latency tables, MAC counts and the predictor's first layer.
+
+A *term* looks a few genes up in a small table (for MobileNetV3: resolution, the stage's depth, kernel and expand ratio of a
+block -> ms); an architecture's value is the sum over its terms. All lookups of all architectures are one matrix product (the
+places in the concatenated table) and one gather.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from topdown_ray.spaces import Genes, Space
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One small table over the joint choices of ``genes``: values (choices of gene 0, of gene 1, ..., [D])."""
+
+    genes: tuple[int, ...]
+    values: Array
+
+
+def tabulate(space: Space, genes: tuple[int, ...], value: Callable[..., float | Array]) -> Term:
+    """A term whose entries are ``value(*choice indices)`` for every combination of the genes' choices."""
+    sizes = [space.sizes[g] for g in genes]
+    entries = [value(*combination) for combination in itertools.product(*map(range, sizes))]
+    values = np.asarray(entries, dtype=np.float64)
+    return Term(genes, values.reshape(*sizes, *values.shape[1:]))
+
+
+class TermIndex:
+    """Places of an architecture's terms in the concatenated table: genes (N, G) -> int64 (N, T)."""
+
+    def __init__(self, terms: Sequence[Term], G: int):
+        strides = np.zeros((G, len(terms)), dtype=np.float32)
+        offsets = np.zeros(len(terms), dtype=np.float32)
+        rows = 0
+        for t, term in enumerate(terms):
+            offsets[t] = rows
+            sizes = term.values.shape[: len(term.genes)]
+            for axis, g in enumerate(term.genes):
+                strides[g, t] = int(np.prod(sizes[axis + 1 :], dtype=np.int64))
+            rows += int(np.prod(sizes, dtype=np.int64))
+        assert rows < 2**24  # float32 holds the places exactly
+        self.strides = torch.from_numpy(strides)  # (G, T)
+        self.offsets = torch.from_numpy(offsets)  # (T,)
+
+    def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(self.offsets, genes.float(), self.strides).long()
+
+    def to(self, device: torch.device) -> TermIndex:
+        """This index with its tensors on a device."""
+        self.strides, self.offsets = self.strides.to(device), self.offsets.to(device)
+        return self
+
+
+def concatenate(terms: Sequence[Term]) -> Array:
+    """The concatenated table that :class:`TermIndex` points into: (rows,) or (rows, D)."""
+    return np.concatenate([term.values.reshape(-1, *term.values.shape[len(term.genes) :]) for term in terms])
+
+
+def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, Genes]:
+    """The smallest possible sum of scalar terms and a row of genes (G,) that has it, exactly (bucket elimination).
+
+    Genes are eliminated one at a time, those of the smallest joint table first; every space here stays below a few hundred
+    entries. Source: Dechter 1999, *Bucket elimination: a unifying framework for reasoning*.
+    """
+    factors = [(term.genes, term.values) for term in terms]
+    remaining = set(range(len(sizes)))
+    decisions: list[tuple[int, tuple[int, ...], npt.NDArray[np.intp]]] = []
+
+    def joint_genes(gene: int) -> tuple[int, ...]:
+        others = sorted({g for genes, _ in factors if gene in genes for g in genes} - {gene})
+        return (gene, *others)
+
+    while remaining:
+        gene = min(remaining, key=lambda g: (math.prod(sizes[x] for x in joint_genes(g)), g))
+        axes = joint_genes(gene)
+        joint = np.zeros([sizes[g] for g in axes])
+        for genes, values in factors:
+            if gene in genes:
+                order = sorted(range(len(genes)), key=lambda axis: axes.index(genes[axis]))
+                shape = [sizes[g] if g in genes else 1 for g in axes]
+                joint = joint + values.transpose(order).reshape(shape)
+        factors = [factor for factor in factors if gene not in factor[0]] + [(axes[1:], joint.min(axis=0))]
+        decisions.append((gene, axes[1:], joint.argmin(axis=0)))
+        remaining.remove(gene)
+
+    row = np.zeros(len(sizes), dtype=np.int8)
+    for gene, given, choice in reversed(decisions):
+        row[gene] = choice[tuple(row[g] for g in given)]
+    return float(sum(float(values) for genes, values in factors if genes == ())), row

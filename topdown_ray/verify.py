@@ -1,0 +1,174 @@
+"""Rows prove themselves: recompute accuracy and cost of every row from its ``arch`` alone, through OFA's own classes.
+
+Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.AccuracyPredictor`` and
+``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies up,
+``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors.torch
+import torch
+import yaml
+from ofa.model_zoo import ofa_net
+from ofa.nas.accuracy_predictor import AccuracyPredictor as NasAccuracyPredictor
+from ofa.nas.accuracy_predictor import ResNetArchEncoder
+from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
+from ofa.tutorial.accuracy_predictor import AccuracyPredictor
+from ofa.tutorial.latency_table import LatencyEstimator, LatencyTable
+
+from topdown_ray import assets
+from topdown_ray.errors import UserError
+from topdown_ray.store import Results
+
+ACCURACY_TOLERANCE = 1e-5
+COST_TOLERANCE = 1e-4  # relative
+
+Config = dict[str, Any]
+
+_NETWORKS: dict[str, tuple[str, Any]] = {
+    "mobilenet_v3": ("ofa_mbv3_d234_e346_k357_w1.2", Mbv3FLOPsModel),
+    "proxyless": ("ofa_proxyless_d234_e346_k357_w1.3", ProxylessNASFLOPsModel),
+    "resnet50d": ("ofa_resnet50", ResNet50FLOPsModel),
+}
+_RESNET_RESOLUTIONS = [128, 144, 160, 176, 192, 224, 240, 256]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The largest differences between the tables and OFA's own code."""
+
+    rows: int
+    accuracy: float  # absolute
+    cost: float  # relative
+    macs: float  # relative
+    over_target: int  # rows whose recomputed cost exceeds their target although they say feasible
+
+    @property
+    def passed(self) -> bool:
+        """Whether every difference is within its tolerance."""
+        return (
+            self.accuracy <= ACCURACY_TOLERANCE
+            and self.cost <= COST_TOLERANCE
+            and self.macs <= COST_TOLERANCE
+            and not self.over_target
+        )
+
+
+def verify(results: Results) -> Verification:
+    """Recompute every row. Raises UserError where an artefact is not the one that the rows name."""
+    spec = results.manifest["spec"]
+    accuracy = cost = macs = 0.0
+    over_target = 0
+    for (space, protocol), rows in results.searches.groupby(["space", "protocol"], sort=False):
+        genes_space = "mobilenet_v3" if protocol == "notebook" else str(space)
+        archs = {text: json.loads(text) for text in rows["arch"].unique()}
+        count_macs = _macs(genes_space)
+        macs_of = {text: count_macs(config) for text, config in archs.items()}
+        cost_of = macs_of
+        if spec["cost"][space] != "macs":
+            latency = _latency(spec["cost"][space])
+            cost_of = {text: latency(config) for text, config in archs.items()}
+        predicted = _accuracies(spec["predictor"][space], genes_space, _same_hash(rows, "predictor_sha256"), archs)
+        accuracy = max(accuracy, _largest(rows["accuracy"] - rows["arch"].map(predicted)))
+        true_cost = rows["arch"].map(cost_of)
+        cost = max(cost, _largest(rows["cost"] / true_cost - 1))
+        macs = max(macs, _largest(rows["macs_m"] / rows["arch"].map(macs_of) - 1))
+        over_target += int((rows["feasible"] & (true_cost > rows["target"] * (1 + 1e-7))).sum())
+    return Verification(len(results.searches), accuracy, cost, macs, over_target)
+
+
+def _largest(differences: pd.Series[float]) -> float:
+    return float(differences.abs().max()) if differences.notna().all() else float("inf")
+
+
+def _same_hash(rows: pd.DataFrame, column: str) -> str:
+    hashes = rows[column].unique()
+    if len(hashes) != 1:
+        raise UserError(f"{column}: expected one artefact a space, found {len(hashes)}")
+    return str(hashes[0])
+
+
+def _macs(space: str) -> Callable[[Config], float]:
+    network, model = _NETWORKS[space]
+    count = model(ofa_net(network, pretrained=False)).get_efficiency
+    return lambda config: float(count(config))
+
+
+def _latency(cost: str) -> Callable[[Config], float]:
+    """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML 6 refuses)."""
+    table = LatencyTable.__new__(LatencyTable)
+    table.latency_tables = {}
+    for resolution in assets.NOTE10_RESOLUTIONS:
+        name = f"{resolution}_lookup_table.yaml"
+        path = assets.find(f"note10/{name}") if cost == "note10" else Path(cost) / name
+        estimator = LatencyEstimator.__new__(LatencyEstimator)
+        estimator.lut = yaml.safe_load(path.read_text())
+        table.latency_tables[resolution] = estimator
+    return lambda config: float(table.predict_efficiency(_tutorial_form(config)))
+
+
+def _tutorial_form(config: Config) -> Config:
+    """The dictionary of ``ofa.tutorial``; its predictor reads the first 20 blocks of a ProxylessNAS architecture."""
+    return {"wid": None, "ks": config["ks"][:20], "e": config["e"][:20], "d": config["d"][:5], "r": [config["image_size"]]}
+
+
+def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
+    resnet = space == "resnet50d"
+    if predictor == "published":
+        path = assets.find("ofa_resnet50_acc_predictor.pth" if resnet else "acc_predictor.pth")
+    elif predictor == "embedded":
+        name = "embedded_resnet50d.safetensors" if resnet else "embedded_mobilenet_v3.safetensors"
+        path = Path(str(resources.files("topdown_ray") / "data" / name))
+    else:
+        path = Path(predictor)
+    found = assets.sha256_of(path)
+    if found != sha256:
+        raise UserError(f"{path}: expected the predictor of the rows, SHA-256 {sha256}, found {found}")
+    encoder = ResNetArchEncoder(image_size_list=_RESNET_RESOLUTIONS)
+    with torch.inference_mode():
+        if predictor == "published" and resnet:
+            model = NasAccuracyPredictor(encoder, device="cpu")
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            values = torch.cat([model.predict_acc(part).view(-1) for part in _parts(archs.values())])
+        elif predictor == "published":
+            tutorial = AccuracyPredictor(pretrained=False, device="cpu")
+            tutorial.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            parts = _parts(_tutorial_form(config) for config in archs.values())
+            values = torch.cat([tutorial.predict_accuracy(part).view(-1) for part in parts])
+        else:
+            network = _perceptron(path)
+            if resnet:
+                encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
+            else:
+                forms = (_tutorial_form(config) for config in archs.values())
+                encoded = [AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0]) for form in forms]
+            values = network(torch.stack(encoded)).view(-1)
+    return dict(zip(archs, values.double().tolist(), strict=True))
+
+
+def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
+    everything = list(items)
+    return [everything[start : start + size] for start in range(0, len(everything), size)]
+
+
+def _perceptron(path: Path) -> torch.nn.Sequential:
+    """A checkpoint of linear layers with ReLU between them, as plain torch."""
+    state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    layers: list[torch.nn.Module] = []
+    for name in [key.removesuffix(".weight") for key in state if key.endswith(".weight")]:
+        weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        linear.weight.data = weight.float()
+        if bias is not None:
+            linear.bias.data = bias.float()
+        layers += [linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
