@@ -2,8 +2,8 @@
 
 Kernel, depth and expand ratio (ResNet50D: width, depth and expand ratio) are picked at random, one a step. Each kind has a
 level, at first its second-largest choice, and a position that walks in order: the next position above the level is lowered to
-it; when the kind has been walked through, its level drops by one choice. When nothing is left to lower, the resolution follows,
-one choice a step. Source: Kumar and Szidon 2020, *Efficient Incorporation of Multiple Latency Targets in the Once-For-All Network*
+it; when the kind has been walked through, its level drops by one choice. When nothing is left, the resolution follows, one
+choice a step. Source: Kumar and Szidon 2020, *Efficient Incorporation of Multiple Latency Targets in the Once-For-All Network*
 (arXiv 2012.06748), whose notebook never lowered the resolution and pruned the reported winner in place; this does neither.
 """
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,8 @@ def verify(results: Results) -> Verification:
         macs_of = {text: count_macs(config) for text, config in archs.items()}
         cost_of = macs_of
         if spec["cost"][space] != "macs":
-            latency = _latency(spec["cost"][space])
-            cost_of = {text: latency(config) for text, config in archs.items()}
+            table = _latency_table(spec["cost"][space])
+            cost_of = {text: float(table.predict_efficiency(_tutorial_form(config))) for text, config in archs.items()}
         predicted = _accuracies(spec["predictor"][space], genes_space, _same_hash(rows, "predictor_sha256"), archs)
         accuracy = max(accuracy, _largest(rows["accuracy"] - rows["arch"].map(predicted)))
         true_cost = rows["arch"].map(cost_of)
@@ -103,7 +102,18 @@ def _macs(space: str) -> Callable[[Config], float]:
     return lambda config: float(count(config))
 
 
-def _latency(cost: str) -> Callable[[Config], float]:
+def tutorial_models() -> tuple[AccuracyPredictor, LatencyTable]:
+    """``ofa.tutorial``'s published MobileNetV3 predictor and Note10 table."""
+    return _tutorial_predictor(assets.find("acc_predictor.pth")), _latency_table("note10")
+
+
+def _tutorial_predictor(path: Path) -> AccuracyPredictor:
+    predictor = AccuracyPredictor(pretrained=False, device="cpu")
+    predictor.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return predictor
+
+
+def _latency_table(cost: str) -> LatencyTable:
     """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML 6 refuses)."""
     table = LatencyTable.__new__(LatencyTable)
     table.latency_tables = {}
@@ -113,7 +123,7 @@ def _latency(cost: str) -> Callable[[Config], float]:
         estimator = LatencyEstimator.__new__(LatencyEstimator)
         estimator.lut = yaml.safe_load(path.read_text())
         table.latency_tables[resolution] = estimator
-    return lambda config: float(table.predict_efficiency(_tutorial_form(config)))
+    return table
 
 
 def _tutorial_form(config: Config) -> Config:
@@ -127,7 +137,7 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
         path = assets.find("ofa_resnet50_acc_predictor.pth" if resnet else "acc_predictor.pth")
     elif predictor == "embedded":
         name = "embedded_resnet50d.safetensors" if resnet else "embedded_mobilenet_v3.safetensors"
-        path = Path(str(resources.files("topdown_ray") / "data" / name))
+        path = Path(__file__).parent / "data" / name
     else:
         path = Path(predictor)
     found = assets.sha256_of(path)
@@ -140,8 +150,7 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
             values = torch.cat([model.predict_acc(part).view(-1) for part in _parts(archs.values())])
         elif predictor == "published":
-            tutorial = AccuracyPredictor(pretrained=False, device="cpu")
-            tutorial.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            tutorial = _tutorial_predictor(path)
             parts = _parts(_tutorial_form(config) for config in archs.values())
             values = torch.cat([tutorial.predict_accuracy(part).view(-1) for part in parts])
         else:
