@@ -22,7 +22,8 @@ from topdown_ray.spaces import Space
 
 MAX_REDRAWS = 1024  # of a child; then it is a copy of its (feasible) first parent
 MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture; then the last draw is pruned until it fits
-_ROWS_A_ROUND = 512  # few pending rows draw several attempts at once: fewer operations, the same results
+# few pending rows draw several attempts at once, more and more of them: fewer operations, the same results
+_ROWS_A_ROUND, _MOST_ROWS_A_ROUND = 512, 1 << 14
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,25 @@ def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, ta
     return genes.view(-1, n, space.G)
 
 
+def random_draw(
+    problem: Problem,
+    n: int,
+    limit: float,
+    draws: rng.Draws,
+    target: int,
+    number: int,
+    best: torch.Tensor,
+    best_accuracy: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best of n more random feasible architectures and the best so far: genes (S, G), accuracy (S,)."""
+    genes = random_feasible(problem, n, limit, draws, target, number)
+    accuracy = problem.accuracy(genes.view(-1, genes.shape[2])).view(genes.shape[:2])
+    ranked, accuracy = _ranked(
+        torch.cat([best[:, None], genes], dim=1), torch.cat([best_accuracy[:, None], accuracy], dim=1), 1
+    )
+    return ranked[:, 0], accuracy[:, 0]
+
+
 # --- proposals: (rows (N,), their keys (N,)) -> genes (N, G) ------------------------------------------------------------------
 
 Proposal = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -187,9 +207,10 @@ def _first_feasible(
     genes are the fallback's)."""
     genes = fallback.clone()
     pending = torch.arange(len(slots), device=slots.device)
-    attempt = 0
+    attempt, rows_a_round = 0, _ROWS_A_ROUND
     while attempt < bound and len(pending):
-        block = min(max(_ROWS_A_ROUND // len(pending), 1), bound - attempt)
+        block = min(max(rows_a_round // len(pending), 1), bound - attempt)
+        rows_a_round = min(2 * rows_a_round, _MOST_ROWS_A_ROUND)
         rows = pending.repeat_interleave(block) if block > 1 else pending
         attempts = torch.arange(attempt, attempt + block, device=slots.device).repeat(len(pending))
         drawn = propose(rows, rng.keys(slots.index_select(0, rows), attempts))

@@ -26,6 +26,9 @@ class Budget:
     warm_generations: int
 
 
+Trace = list[tuple[int, int, torch.Tensor]]  # (generation, evaluations within the target, best accuracy (S,))
+
+
 @dataclass
 class Outcome:
     """The answers of S searches for one target."""
@@ -36,7 +39,7 @@ class Outcome:
     generations: int
     evaluations: int
     seconds: float  # of the whole batch, for this target
-    trace: list[tuple[int, int, torch.Tensor]] = field(repr=False)  # (generation, evaluations, best accuracy (S,))
+    trace: Trace = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,16 @@ class Searches:
             state = evolution.generation(self.problem, self.sizes, state, limit, self.draws, target_index, number)
             evaluations += self.sizes.population
             trace.append((number, evaluations, state.best_accuracy))
-        if state.best.is_cuda:
-            torch.cuda.synchronize(state.best.device)
+        return _Served(state, self.outcome(target_index, state.best, state.best_accuracy, generations, trace, start))
+
+    def outcome(
+        self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace, start: float
+    ) -> Outcome:
+        """The answers as they stand, timed from ``start``."""
+        if best.is_cuda:
+            torch.cuda.synchronize(best.device)
         seconds = time.perf_counter() - start
-        outcome = Outcome(target_index, state.best, state.best_accuracy, generations, evaluations, seconds, trace)
-        return _Served(state, outcome)
+        return Outcome(target_index, best, accuracy, generations, trace[-1][1], seconds, trace)
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> State:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
@@ -138,6 +146,21 @@ def top_down(searches: Searches) -> Iterator[Outcome]:
 def prune_only(searches: Searches) -> Iterator[Outcome]:
     """As top_down, without the generations after pruning."""
     yield from _downwards(searches, 0)
+
+
+@strategy("random", lambda full, warm: full)
+def random(searches: Searches) -> Iterator[Outcome]:
+    """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and the best of them."""
+    P = searches.sizes.population
+    for index, limit in enumerate(searches.targets):
+        start = time.perf_counter()
+        state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
+        best, accuracy = state.best, state.best_accuracy
+        trace = [(0, P, accuracy)]
+        for number in range(1, searches.budget.generations + 1):
+            best, accuracy = evolution.random_draw(searches.problem, P, limit, searches.draws, index, number, best, accuracy)
+            trace.append((number, P * (number + 1), accuracy))
+        yield searches.outcome(index, best, accuracy, searches.budget.generations, trace, start)
 
 
 def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:
