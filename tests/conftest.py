@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 
 if "TOPDOWN_RAY_ASSETS" not in os.environ and (ROOT.parent / "shared" / "assets").is_dir():
     os.environ["TOPDOWN_RAY_ASSETS"] = str(ROOT.parent / "shared" / "assets")
 os.environ.setdefault("TOPDOWN_RAY_OFFLINE", "1")  # a test never fetches by accident
+
+
+torch.set_num_threads(1)  # as in every worker
 
 
 @pytest.fixture(scope="session")

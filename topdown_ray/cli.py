@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from topdown_ray.errors import StartError, UserError
@@ -213,20 +212,24 @@ def _exit_status(summary: Summary) -> None:
         raise typer.Exit(1)
 
 
+# typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> None:
     """The console script."""
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        status = 2
-    except click.ClickException as error:
+    except _UsageError as error:
+        if len(sys.argv) == 1:
+            sys.argv.append("--help")
+            return main()
         status = _fail(error.format_message())
     except UserError as error:
         status = _fail(str(error))
     except StartError as error:
         status = _fail(str(error), 1)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         status = _fail("interrupted", 130)
     sys.exit(status)
 

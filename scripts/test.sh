@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# A fresh machine's second command: makes .venv when missing, installs with the test extra, runs lint, types and all tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/install.sh "[test]"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,68 @@
+"""The rooms of the house: imports only point downwards, ray and ofa have one door each."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "topdown_ray"
+
+# from the top to the bottom: a module may import those below it only
+ORDER = [
+    "__main__",
+    "cli",
+    "demo",
+    "present",
+    "verify",
+    "actors",
+    "sweep",
+    "executors",
+    "store",
+    "runner",
+    "spec",
+    "strategies",
+    "evolution",
+    "pruning",
+    "rng",
+    "supernet",
+    "accuracy",
+    "efficiency",
+    "terms",
+    "assets",
+    "spaces",
+    "scalar",
+    "errors",
+]
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+
+
+def test_every_module_has_its_place() -> None:
+    assert {path.stem for path in MODULES} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_point_downwards(path: Path) -> None:
+    below = ORDER[ORDER.index(path.stem) + 1 :]
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("topdown_ray.")}
+    assert ours <= set(below), f"{path.name} imports from above: {sorted(ours - set(below))}"
+
+
+@pytest.mark.parametrize(("package", "doors"), [("ray", {"actors"}), ("ofa", {"supernet", "verify"})])
+def test_heavy_packages_have_few_doors(package: str, doors: set[str]) -> None:
+    found = {path.stem for path in MODULES if any(name.split(".")[0] == package for name in imported(path))}
+    assert found == doors

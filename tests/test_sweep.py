@@ -1,0 +1,267 @@
+"""Sweeps without Ray: the same tables whatever the batch, the order, the interruptions; rows that prove themselves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT
+
+import topdown_ray
+from topdown_ray import sweep
+from topdown_ray.executors import Done, Event, Failed, InProcess, Lost
+from topdown_ray.spec import make_spec
+from topdown_ray.store import INCIDENTAL, SEARCHES, TRACE, ResultFolder, load
+from topdown_ray.verify import verify
+
+ALL_SPACES = {
+    "name": "all",
+    "spaces": ["mobilenet_v3", "resnet50d", "proxyless"],
+    "strategies": ["independent", "bottom_up", "top_down", "prune"],
+    "cost": "macs",
+    "predictor": "published",
+    "targets": {"mobilenet_v3": [[400, 250], [300]], "resnet50d": [[3000, 1500]], "proxyless": [[500, 300]]},
+    "seeds": 10,
+    "search": {"population": 12, "generations": 6, "warm_generations": 3},
+}
+
+
+def run(data: dict[str, Any], out: Path, **changes: Any) -> topdown_ray.Results:
+    plan = sweep.make_plan(make_spec({**data, **changes}, "test"))
+    folder = ResultFolder(out)
+    folder.open(plan.manifest(), resume=True)
+    summary = sweep.run(plan, folder, sweep.in_process(plan))
+    assert not summary.given_up
+    return load(out)
+
+
+def comparable(results: topdown_ray.Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables without the columns that tell how they were computed."""
+    columns = [name for name in INCIDENTAL if name in results.searches]
+    return results.searches.drop(columns=columns), results.trace.drop(columns=["shard_id"])
+
+
+def assert_same(one: topdown_ray.Results, other: topdown_ray.Results) -> None:
+    for mine, theirs in zip(comparable(one), comparable(other), strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def everything(published: Path, tmp_path_factory: pytest.TempPathFactory) -> topdown_ray.Results:
+    """All spaces and strategies, in batches of 32."""
+    return run(ALL_SPACES, tmp_path_factory.mktemp("sweep") / "out", batch=32)
+
+
+@pytest.mark.parametrize("batch", [1, 7, "auto"])
+def test_tables_do_not_depend_on_the_batch(batch: int | str, everything: topdown_ray.Results, tmp_path: Path) -> None:
+    assert_same(everything, run(ALL_SPACES, tmp_path / "out", batch=batch))
+
+
+def test_every_row_is_what_ofa_computes(everything: topdown_ray.Results) -> None:
+    verification = verify(everything)
+    assert verification.rows == len(everything.searches) == 10 * 4 * (2 + 1 + 2 + 2)
+    assert verification.passed, verification
+    assert verification.accuracy < 1e-6
+
+
+def test_note10_and_notebook_rows_are_what_ofa_computes(published: Path, tmp_path: Path) -> None:
+    data = {**ALL_SPACES, "cost": "note10", "targets": [[40, 20]], "protocol": "notebook", "seeds": 3}
+    results = run(data, tmp_path / "out")
+    assert verify(results).passed
+    assert set(results.searches["space"]) == {"mobilenet_v3", "resnet50d", "proxyless"}
+    assert set(results.searches["predictor_space"]) == {"mobilenet_v3"}
+    assert set(results.searches["protocol"]) == {"notebook"}
+    genes = results.searches.groupby("space")["arch"].apply(list)
+    assert genes["mobilenet_v3"] != genes["resnet50d"]  # three runs of the same comparison, as the notebook's
+
+
+@pytest.mark.parametrize(
+    ("column", "change"), [("accuracy", 1e-4), ("cost", 1.0), ("macs_m", 1.0), ("arch", None), ("target", -1000.0)]
+)
+def test_verification_finds_a_wrong_number(column: str, change: float | None, everything: topdown_ray.Results) -> None:
+    rows = everything.searches.copy()
+    if change is None:
+        rows.loc[3, "arch"] = rows.loc[200, "arch"] if rows.loc[200, "space"] == rows.loc[3, "space"] else rows.loc[9, "arch"]
+    else:
+        rows.loc[3, column] += change
+    assert not verify(topdown_ray.Results(everything.manifest, rows, everything.trace)).passed
+
+
+def test_tables_follow_their_schema(everything: topdown_ray.Results) -> None:
+    assert list(everything.searches) == SEARCHES.names
+    assert list(everything.trace) == TRACE.names
+    rows, trace = everything.searches, everything.trace
+    assert rows["feasible"].all()
+    assert not rows.duplicated(["search_id", "target_index"]).any()
+    assert (rows["cost"] <= rows["target"]).all()
+    last = trace.groupby(["search_id", "target_index"]).last()
+    joined = rows.set_index(["search_id", "target_index"]).join(last, rsuffix="_trace")
+    assert (joined["best_accuracy"] == joined["accuracy"]).all()
+    assert (joined["evaluations_trace"] == joined["evaluations"]).all()
+    assert (trace.groupby(["search_id", "target_index"])["best_accuracy"].diff().dropna() >= 0).all()
+    manifest = everything.manifest
+    assert manifest["status"] == "complete"
+    assert manifest["weights"] == {"mobilenet_v3": "random", "proxyless": "random", "resnet50d": "random"}
+
+
+class Stopping(InProcess):
+    """Stops as if the process had been killed, after so many shards."""
+
+    shards_left = 3
+
+    def wait(self) -> list[Event]:
+        if self.shards_left == 0:
+            raise KeyboardInterrupt
+        self.shards_left -= 1
+        return super().wait()
+
+
+def test_a_stopped_sweep_goes_on_with_another_batch_size(everything: topdown_ray.Results, tmp_path: Path) -> None:
+    plan = sweep.make_plan(make_spec({**ALL_SPACES, "batch": 4}, "test"))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(plan, folder, Stopping(plan.run_id, sweep.in_process(plan).worker))
+    half = load(tmp_path / "out")
+    assert len(half.searches["search_id"].unique()) == 12
+    assert half.manifest["status"] == "incomplete"
+    assert_same(everything, run(ALL_SPACES, tmp_path / "out", batch=7))
+
+
+def test_leftovers_of_a_killed_writer_are_swept_away(everything: topdown_ray.Results, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(ALL_SPACES, out, batch=32)
+    victim = sorted((out / "searches").glob("*.parquet"))[0]
+    (out / "trace" / victim.name).rename(out / "trace" / "keep")
+    (out / "trace" / "keep").rename(out / "trace" / victim.name)
+    victim.unlink()  # killed between the two files of a shard: its trace is an orphan
+    (out / "searches" / ".half.parquet.123.tmp").write_bytes(b"PAR1")
+    assert len(load(out).searches) < len(first.searches)
+    assert_same(everything, run(ALL_SPACES, out, batch=5))
+    assert not list(out.rglob("*.tmp"))
+    for part in (out / "trace").glob("*.parquet"):
+        assert (out / "searches" / part.name).exists()
+
+
+class Faulty(InProcess):
+    """One shard raises ``times`` times; another's process is lost once."""
+
+    times = 1
+    bad: str | None = None
+    lost = False
+
+    def wait(self) -> list[Event]:
+        shard = self._queue[0]
+        if self.bad in (None, shard.shard_id) and self.times:
+            self.bad = shard.shard_id
+            self.times -= 1
+            self._queue.popleft()
+            return [Failed(shard, "Traceback\nValueError: boom")]
+        if not self.lost:
+            self.lost = True
+            return [Lost(self._queue.popleft(), "killed")]
+        return super().wait()
+
+
+def test_a_shard_that_raises_once_is_retried(everything: topdown_ray.Results, tmp_path: Path) -> None:
+    plan = sweep.make_plan(make_spec(ALL_SPACES, "test"))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    summary = sweep.run(plan, folder, Faulty(plan.run_id, sweep.in_process(plan).worker))
+    assert summary.progress.losses == 1
+    assert not summary.given_up
+    assert_same(everything, load(tmp_path / "out"))
+
+
+def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
+    data = {**ALL_SPACES, "spaces": ["mobilenet_v3"], "targets": [[300]], "predictor": "embedded"}
+    plan = sweep.make_plan(make_spec(data, "test"))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    executor = Faulty(plan.run_id, sweep.in_process(plan).worker)
+    executor.times = 99
+    summary = sweep.run(plan, folder, executor)
+    assert summary.given_up == {executor.bad: "Traceback\nValueError: boom"}
+    assert summary.progress.failures == 10
+    assert summary.progress.done == 30
+    assert load(tmp_path / "out").manifest["given_up"] == [executor.bad]
+
+
+def test_a_driver_killed_at_any_moment_loses_no_finished_shard(everything: topdown_ray.Results, tmp_path: Path) -> None:
+    """SIGKILL three times while it runs, start again each time: the undisturbed tables."""
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump({**ALL_SPACES, "batch": 2}))
+    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", "none"]
+    finished = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list((out / "searches").glob("*.parquet"))) < finished + 5 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before = finished
+        finished = len(list((out / "searches").glob("*.parquet")))
+        assert finished >= before + 5
+        for part in (out / "searches").glob("*.parquet"):
+            pq.read_table(part)  # whole
+    assert finished < 80
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert_same(everything, load(out))
+
+
+def test_a_search_is_three_lines_and_equals_the_sweeps(everything: topdown_ray.Results) -> None:
+    frame = topdown_ray.search(
+        space="mobilenet_v3", cost="macs", targets=[250, 400], seeds=[3, 4], population=12, generations=6, warm_generations=3
+    )
+    rows = everything.searches
+    rows = rows[(rows["space"] == "mobilenet_v3") & (rows["strategy"] == "top_down") & (rows["k"] == 2)]
+    expected = rows[rows["seed"].isin([3, 4])]
+    for name in ("search_id", "seed", "target", "accuracy", "cost", "arch"):
+        assert frame[name].tolist() == expected[name].tolist(), name
+
+
+def test_other_readers_open_the_parts(everything: topdown_ray.Results, tmp_path: Path) -> None:
+    run({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 2}, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "searches")
+    assert table.num_rows == 8
+    assert isinstance(table, pa.Table)
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert set(table["run_id"].to_pylist()) == {manifest["run_id"]}
+
+
+def test_done_carries_arrow_tables(published: Path) -> None:
+    plan = sweep.make_plan(make_spec({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 1}, "test"))
+    executor = sweep.in_process(plan)
+    executor.submit(next(plan.shards(set(), 1)))
+    (event,) = executor.wait()
+    assert isinstance(event, Done)
+    assert event.searches.schema.equals(SEARCHES)
+    assert event.trace.schema.equals(TRACE)
+
+
+def test_hashing_of_the_process_changes_nothing(tmp_path: Path) -> None:
+    """The same search in processes with different hash seeds: order never hangs on hashing."""
+    code = "import topdown_ray as t; print(t.search(cost='macs', predictor='embedded', targets=[300], population=8,"
+    code += " generations=3).drop(columns=['started_at', 'wall_s', 'search_wall_s']).to_json())"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(outputs) == 1

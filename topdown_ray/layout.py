@@ -1,0 +1,170 @@
+"""How a report is laid out: tables with formatted cells, pictures as SVG and PDF, sections, and one HTML page of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
+MOST_ROWS = 400  # of a table in the page; the files hold all
+_INK = "#010203"  # stands for the reader's text colour in an SVG; almost black in a PDF
+_STYLE: dict[Any, Any] = {
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _INK,
+    "hatch.linewidth": 0.6,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+_SCHEMES = "<style>.topdown-ray{color:#1f2328}@media (prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a shown table: its heading and how a row's cell reads."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    numeric: bool = True
+
+
+def text(name: str, heading: str | None = None) -> Column:
+    """A column of words."""
+    return Column(heading or name.replace("_", " "), lambda row: str(row[name]), numeric=False)
+
+
+def number(name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0) -> Column:
+    """A column of numbers; empty where there is none."""
+
+    def cell(row: Row) -> str:
+        value = row[name]
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        return "0" if value == 0 else format(scale * value, digits)
+
+    return Column(heading or name.replace("_", " "), cell)
+
+
+def interval(low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0) -> Column:
+    """A column of intervals; empty where there is none."""
+
+    def cell(row: Row) -> str:
+        if math.isnan(row[low]) or math.isnan(row[high]):
+            return ""
+        return f"[{', '.join('0' if row[end] == 0 else format(scale * row[end], digits) for end in (low, high))}]"
+
+    return Column(heading, cell)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: all of ``frame`` goes into the CSV file, ``columns`` are what is shown."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: Sequence[Column]
+    note: str = ""
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The shown cells, row by row."""
+        return [[column.cell(row) for column in self.columns] for row in self.frame.to_dict("records")]
+
+    @property
+    def shown(self) -> list[list[tuple[str, bool]]]:
+        """The cells of the page, each with whether it is a number."""
+        numeric = [column.numeric for column in self.columns]
+        return [list(zip(row, numeric, strict=True)) for row in self.cells[:MOST_ROWS]]
+
+    def markdown(self) -> str:
+        """The shown table as Markdown."""
+        lines = [
+            [column.heading for column in self.columns],
+            ["---:" if c.numeric else "---" for c in self.columns],
+            *self.cells,
+        ]
+        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+    def write(self, folder: Path) -> None:
+        """Write the CSV (raw values) and the Markdown file."""
+        self.frame.to_csv(folder / f"{self.name}.csv", index=False, quoting=csv.QUOTE_MINIMAL)
+        (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report, as it is inlined in the page."""
+
+    name: str
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the report: words, pictures, tables, and text to be kept as it is (specifications)."""
+
+    id: str
+    title: str
+    words: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def file_name(*parts: str) -> str:
+    """A name for files out of labels."""
+    return re.sub(r"[^a-z0-9]+", "_", " ".join(parts).lower()).strip("_")
+
+
+def draw(folder: Path, name: str, caption: str, paint: Callable[[Axes], Axes]) -> Picture:
+    """Draw one panel, write it as SVG and PDF, and return it for the page. The same input gives the same bytes."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=PANEL, layout="constrained")
+        paint(figure.add_subplot())
+        svg_path = folder / f"{name}.svg"
+        figure.savefig(svg_path, transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None})
+    svg = svg_path.read_text()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # several figures share a page
+    svg = svg.replace("<svg ", f'<svg class="topdown-ray" role="img" aria-label="{caption_text(caption)}" ', 1)
+    svg_path.write_text(svg.replace(">", f">{_SCHEMES}", 1))
+    return Picture(name, caption, Markup(svg))
+
+
+def caption_text(caption: str) -> str:
+    """A caption as the value of an attribute."""
+    return str(Markup.escape(caption))
+
+
+def page(title: str, lead: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:
+    """The whole report as one HTML document that needs nothing else."""
+    data = resources.files("topdown_ray").joinpath("data")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(data.joinpath("report.html.j2").read_text())
+    css = Markup(data.joinpath("report.css").read_text())
+    return template.render(title=title, lead=lead, warnings=warnings, sections=sections, css=css, most_rows=MOST_ROWS)
