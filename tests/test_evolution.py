@@ -112,9 +112,8 @@ def scored_children(
 def test_the_predictor_is_called_once_a_generation_for_all_children() -> None:
     batch = searches("mobilenet_v3", [0, 1, 2], [0.8], Budget(6, 1))
     seen: list[int] = []
-    problem = Problem(
-        batch.problem.space, scored_children(batch.problem.accuracy, seen), batch.problem.cost, batch.problem.cheapest
-    )
+    plain = PROBLEMS["mobilenet_v3"]
+    problem = Problem(plain.space, scored_children(plain.accuracy, seen), plain.cost, plain.cheapest)
     list(STRATEGIES["independent"].serve(Searches(problem, SMALL, batch.budget, batch.targets, batch.draws)))
     assert len(seen) == 7
     assert max(seen) <= 3 * SMALL.population
@@ -125,7 +124,8 @@ def test_mutation_redraws_each_group_with_its_probability() -> None:
     space, n = SPACES["resnet50d"], 40_000
     mothers = torch.zeros(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([3], "x").stream(rng.MUTATION, 0, 1), n), 0)
-    children = evolution.Mutation(space, 0.1, mothers)(torch.arange(n), keys)
+    mutate = evolution.Mutation(space, 0.1, torch.device("cpu"))
+    children = mutate(mothers, rng.words(keys, len(space.mutation_groups)))
     for g, size in enumerate(space.sizes):
         p = (0.5 if g == space.resolution else 0.1) * (1 - 1 / size)
         changed = float((children[:, g] != 0).double().mean())
@@ -137,7 +137,8 @@ def test_kernel_and_expand_ratio_of_a_block_are_redrawn_together() -> None:
     space, n = SPACES["mobilenet_v3"], 60_000
     mothers = torch.zeros(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([4], "x").stream(rng.MUTATION, 0, 1), n), 0)
-    children = evolution.Mutation(space, 0.1, mothers)(torch.arange(n), keys)
+    mutate = evolution.Mutation(space, 0.1, torch.device("cpu"))
+    children = mutate(mothers, rng.words(keys, len(space.mutation_groups)))
     kernel, expand = children[:, space.indices("kernel")], children[:, space.indices("expand")]
     chosen = expand[kernel > 0].double()
     for choice in range(3):
@@ -150,7 +151,7 @@ def test_crossover_takes_every_gene_from_either_parent_evenly() -> None:
     space, n = SPACES["mobilenet_v3"], 20_000
     mothers, fathers = torch.zeros(n, space.G, dtype=torch.int8), torch.ones(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([5], "x").stream(rng.CROSSOVER, 0, 1), n), 0)
-    children = evolution.Crossover(mothers, fathers)(torch.arange(n), keys).double()
+    children = evolution.crossed(mothers, fathers, rng.words(keys, 2)).double()
     assert ((children.mean(0) - 0.5).abs() < 5 * 0.5 / n**0.5).all()
 
 

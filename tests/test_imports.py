@@ -23,6 +23,7 @@ ORDER = [
     "spec",
     "strategies",
     "evolution",
+    "memo",
     "pruning",
     "rng",
     "supernet",

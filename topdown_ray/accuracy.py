@@ -25,7 +25,10 @@ from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 from topdown_ray.terms import Term, TermIndex, concatenate
 
-TILE = 128  # rows of one matrix product, always: a row's bits then cannot depend on how many come with it
+TILE = 128  # rows of one matrix product
+# Other numbers of rows, used where this processor's products have the same bits as a tile's (measured when a predictor is built).
+# Large ones are a little faster, small ones waste less on padding; a row's bits never depend on how many come with it.
+_OTHER_TILES = (1024, 512, 256, 64, 32, 16)
 
 
 # --- the one-hot encodings --------------------------------------------------------------------------------------------------
@@ -125,6 +128,7 @@ class Predictor:
     device: str = "cpu"
     _index: TermIndex = field(init=False, repr=False)
     _tensors: list[tuple[torch.Tensor, torch.Tensor]] = field(init=False, repr=False)
+    _tiles: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         device = torch.device(self.device)
@@ -134,6 +138,8 @@ class Predictor:
         tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
         object.__setattr__(self, "_index", TermIndex(terms, self.space.G).to(device))
         object.__setattr__(self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors])
+        with torch.inference_mode():
+            object.__setattr__(self, "_tiles", self._same_bits())
 
     @property
     def encoding(self) -> Encoding:
@@ -142,17 +148,39 @@ class Predictor:
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         n = len(genes)
-        if padding := -n % TILE:
+        if padding := -n % self._tiles[-1]:
             genes = torch.cat([genes, genes.new_zeros(padding, genes.shape[1])])
-        places = self._index(genes)
-        (table, bias), *rest = self._tensors
-        scores = []
-        for tile in torch.split(places, TILE):
-            hidden = functional.embedding_bag(tile, table, mode="sum").add_(bias).relu_()
-            for weight, bias_ in rest[:-1]:
-                hidden = functional.linear(hidden, weight, bias_).relu_()
-            scores.append(functional.linear(hidden, *rest[-1]).view(-1))
-        return torch.cat(scores)[:n]
+        hidden = functional.embedding_bag(self._index(genes), self._tensors[0][0], mode="sum")
+        hidden.add_(self._tensors[0][1]).relu_()
+        if padding + n in self._tiles:
+            return self._products(hidden)[:n]
+        return torch.cat([self._products(tile) for tile in torch.split(hidden, self._split(len(hidden)))])[:n]
+
+    def _products(self, hidden: torch.Tensor) -> torch.Tensor:
+        """All layers but the first, on one tile: (rows, hidden) -> (rows,)."""
+        *inner, last = self._tensors[1:]
+        for weight, bias in inner:
+            hidden = functional.linear(hidden, weight, bias).relu_()
+        return functional.linear(hidden, *last).view(-1)
+
+    def _split(self, n: int) -> list[int]:
+        """Rows as a sum of tiles, the largest first."""
+        parts = []
+        for size in self._tiles:
+            parts += [size] * (n // size)
+            n %= size
+        return parts
+
+    def _same_bits(self) -> tuple[int, ...]:
+        """The numbers of rows whose products have the bits of a tile's here, largest first; TILE is always one of them."""
+        generator = torch.Generator().manual_seed(0)
+        hidden = torch.rand(max(_OTHER_TILES), self._tensors[0][0].shape[1], generator=generator).to(self.device)
+        expected = torch.cat([self._products(tile) for tile in torch.split(hidden, TILE)])
+        sizes = {TILE}
+        for size in _OTHER_TILES:
+            if torch.equal(torch.cat([self._products(tile) for tile in torch.split(hidden, size)]), expected):
+                sizes.add(size)
+        return tuple(sorted(sizes, reverse=True))
 
     def dense(self, inputs: torch.Tensor) -> torch.Tensor:
         """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured against."""

@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -75,11 +77,17 @@ def _answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--address: expected none, local, auto or HOST:PORT, found {address!r}")
+    none = f"--address {address}: expected a Ray cluster that answers, found none"
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
             pass
+        # something listens; whether it is Ray, Ray's own check says in bounded time (ray.init would try for minutes)
+        check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        subprocess.run(check, check=True, capture_output=True, timeout=CONNECT_TIMEOUT_S)
     except OSError as error:
-        raise UserError(f"--address {address}: expected a Ray cluster that answers, found none ({error})") from error
+        raise UserError(f"{none} ({error})") from error
+    except subprocess.SubprocessError as error:
+        raise UserError(f"{none} (what listens there is not Ray, or wants another RAY_AUTH_MODE or token)") from error
 
 
 class RayPool:

@@ -10,9 +10,11 @@ Letters: S searches, P children a generation, Q parents, G genes, N rows.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -76,20 +78,19 @@ def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws
     """One generation: the parents survive, P children of theirs that meet the limit are scored and compete with them."""
     S, Q, G = state.parents.shape
     P, M = sizes.population, sizes.mutations
-    picks = rng.uniform(rng.keys(rng.slots(draws.stream(rng.PARENTS, target, number), P), 0), 2)
-    picks = picks.mul_(Q).long().view(S, P, 2)  # floor
-    picks += torch.arange(0, S * Q, Q, device=picks.device)[:, None, None]
+    picks = rng.to_uniform(draws.words(rng.PARENTS, target, number, P, 1, 2))
+    picks = picks.mul_(Q).long().view(S, P, 2).add_(_offsets(S, Q, picks.device)[:, None, None])  # floor
     pool = state.parents.view(S * Q, G)
 
-    mothers = pool.index_select(0, picks[:, :M, 0].reshape(-1))  # (S*M, G)
-    slots = rng.slots(draws.stream(rng.MUTATION, target, number), M)
-    mutants, _ = _first_feasible(Mutation(problem.space, sizes.mutate_prob, mothers), problem, limit, mothers, slots)
+    # rows: the mutants of all searches, then the crossed children of all searches
+    mothers = pool.index_select(0, torch.cat([picks[:, :M, 0].reshape(-1), picks[:, M:, 0].reshape(-1)]))
+    fathers = pool.index_select(0, picks[:, M:, 1].reshape(-1))
+    propose = Offspring(mutation(problem.space, sizes.mutate_prob, mothers.device), mothers, fathers, draws, target, number)
+    rows, failed = _first_feasible(propose, problem, limit, S * P, MAX_REDRAWS, mothers.device)
+    if len(failed):
+        rows[failed] = mothers[failed]
 
-    mothers, fathers = (pool.index_select(0, picks[:, M:, parent].reshape(-1)) for parent in (0, 1))
-    slots = rng.slots(draws.stream(rng.CROSSOVER, target, number), P - M)
-    crossed, _ = _first_feasible(Crossover(mothers, fathers), problem, limit, mothers, slots)
-
-    children = torch.cat([mutants.view(S, M, G), crossed.view(S, P - M, G)], dim=1)
+    children = torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
     accuracy = problem.accuracy(children.view(S * P, G)).view(S, P)
     everyone = torch.cat([state.parents, children], dim=1)
     parents, accuracy = _ranked(everyone, torch.cat([state.accuracy, accuracy], dim=1), Q)
@@ -104,12 +105,10 @@ def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, ta
     After ``MAX_INITIAL_REDRAWS`` draws without success a row's last draw is pruned until it fits.
     """
     space = problem.space
-    slots = rng.slots(draws.stream(rng.INITIAL, target, number), n)
-    nothing = torch.zeros(len(slots), space.G, dtype=torch.int8, device=slots.device)
-    propose = UniformDraw(space)
-    genes, failed = _first_feasible(propose, problem, limit, nothing, slots, MAX_INITIAL_REDRAWS)
+    propose = UniformDraw(space, draws, target, number, n)
+    genes, failed = _first_feasible(propose, problem, limit, len(draws.seeds) * n, MAX_INITIAL_REDRAWS, draws.seeds.device)
     if len(failed):
-        last = propose(failed, rng.keys(slots[failed], MAX_INITIAL_REDRAWS - 1))
+        last = propose.again(failed, MAX_INITIAL_REDRAWS - 1)
         slots = rng.slots(draws.stream(rng.PRUNING, target, number), n)[failed]
         genes[failed] = prune(space, problem.cost, last, limit, slots, problem.cheapest)
     return genes.view(-1, n, space.G)
@@ -134,98 +133,187 @@ def random_draw(
     return ranked[:, 0], accuracy[:, 0]
 
 
-# --- proposals: (rows (N,), their keys (N,)) -> genes (N, G) ------------------------------------------------------------------
+# --- proposals --------------------------------------------------------------------------------------------------------------
 
-Proposal = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class Proposal(Protocol):
+    """Draws architectures for numbered rows."""
+
+    def first(self, attempts: int) -> torch.Tensor:
+        """The first attempts of all rows, row by row: genes (N * attempts, G)."""
+
+    def again(self, rows: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
+        """One attempt of each of these rows (ascending): genes (n, G)."""
 
 
 class UniformDraw:
-    """Every gene uniformly at random."""
+    """Every gene uniformly at random; n rows for every search."""
 
-    def __init__(self, space: Space):
-        self.sizes = space.sizes
+    def __init__(self, space: Space, draws: rng.Draws, target: int, number: int, n: int):
+        self.slots = rng.slots(draws.stream(rng.INITIAL, target, number), n)
+        self.choices = torch.tensor(space.sizes, dtype=torch.float32, device=self.slots.device)
 
-    def __call__(self, rows: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        choices = torch.tensor(self.sizes, dtype=torch.float32, device=keys.device)
-        return rng.uniform(keys, len(self.sizes)).mul_(choices).to(torch.int8)  # floor
+    def first(self, attempts: int) -> torch.Tensor:
+        """See :class:`Proposal`."""
+        rows = torch.arange(len(self.slots), device=self.slots.device).repeat_interleave(attempts)
+        return self.again(rows, torch.arange(attempts, device=rows.device).repeat(len(self.slots)))
+
+    def again(self, rows: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
+        """See :class:`Proposal`."""
+        keys = rng.keys(self.slots.index_select(0, rows), attempt)
+        return rng.uniform(keys, len(self.choices)).mul_(self.choices).to(torch.int8)  # floor
 
 
 class Mutation:
-    """Each group of genes is redrawn, all its genes together, with its probability: mothers (N, G)."""
+    """Each group of genes is redrawn, all its genes together, with its probability.
 
-    def __init__(self, space: Space, mutate_prob: float, mothers: torch.Tensor):
-        groups, device = space.mutation_groups, mothers.device
-        self.mothers = mothers
-        combinations, scales, genes, strides, sizes = [], [], [], [], []
-        for group in groups:
-            first, last = group.genes[0], group.genes[-1]  # one gene, or two
-            count = space.sizes[first] * (space.sizes[last] if len(group.genes) > 1 else 1)
-            combinations.append(count)
-            scales.append(count / (mutate_prob if group.probability is None else group.probability))
-            genes.append((first, last))
-            strides.append((count // space.sizes[first], 1))
-            sizes.append((space.sizes[first], space.sizes[last]))
-        self.combinations = torch.tensor(combinations, dtype=torch.float32, device=device)
-        self.scales = torch.tensor(scales, dtype=torch.float32, device=device)
-        self.genes, self.strides, self.sizes = (torch.tensor(x, device=device) for x in (genes, strides, sizes))
+    One 24-bit number a group decides both: below the probability's share the group is redrawn, and where it lies below it says to
+    which combination of choices.
+    """
 
-    def __call__(self, rows: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        genes = self.mothers.index_select(0, rows)
-        # one number decides both: below the probability it redraws, and where it lies below it says to what
-        drawn = rng.uniform(keys, len(self.combinations)).mul_(self.scales)  # (N, groups)
-        row, group = (drawn < self.combinations).nonzero(as_tuple=True)
-        combination = drawn[row, group].long()[:, None]  # floor
-        choices = combination.div(self.strides[group], rounding_mode="floor") % self.sizes[group]  # (events, 2)
-        places = row[:, None] * genes.shape[1] + self.genes[group]
-        genes.view(-1)[places.view(-1)] = choices.view(-1).to(torch.int8)
+    def __init__(self, space: Space, mutate_prob: float, device: torch.device):
+        limits, scales, counts, offsets, genes = [], [], [], [], []
+        choices: list[tuple[int, int]] = []
+        for group in space.mutation_groups:
+            probability = mutate_prob if group.probability is None else group.probability
+            limit = round(probability * 2**24)
+            combinations = list(itertools.product(*(range(space.sizes[g]) for g in group.genes)))
+            limits.append(limit)
+            scales.append(len(combinations) / max(limit, 1))
+            counts.append(len(combinations) - 1)
+            offsets.append(len(choices))
+            genes.append((group.genes[0], group.genes[-1]))  # one gene, or two
+            choices += [(combination[0], combination[-1]) for combination in combinations]
+        self.limits = torch.tensor(limits, dtype=torch.int32, device=device)
+        self.scales, self.counts = (torch.tensor(x, dtype=torch.float32, device=device) for x in (scales, counts))
+        self.offsets, self.genes = torch.tensor(offsets, device=device), torch.tensor(genes, device=device)
+        self.choices = torch.tensor(choices, dtype=torch.int8, device=device)
+
+    def __call__(self, genes: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """Mutate rows in place: genes (N, G), random words (N, groups)."""
+        n_groups = len(self.limits)
+        drawn = words & 2**24 - 1
+        event = (drawn < self.limits).view(-1).nonzero().view(-1)
+        row = torch.div(event, n_groups, rounding_mode="floor")
+        group = event - row * n_groups
+        scaled = drawn.view(-1).index_select(0, event).float().mul_(self.scales.index_select(0, group))
+        combination = torch.minimum(scaled, self.counts.index_select(0, group)).long().add_(self.offsets.index_select(0, group))
+        places = self.genes.index_select(0, group).add_(row.mul_(genes.shape[1])[:, None])  # (events, 2)
+        genes.view(-1).scatter_(0, places.view(-1), self.choices.index_select(0, combination).view(-1))
         return genes
 
 
-class Crossover:
-    """Every gene independently from either parent: mothers, fathers (N, G)."""
-
-    def __init__(self, mothers: torch.Tensor, fathers: torch.Tensor):
-        self.mothers, self.differences = mothers, mothers ^ fathers
-        self.word, self.shift = (part.to(mothers.device) for part in _bit_places(mothers.shape[1]))
-
-    def __call__(self, rows: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        words = rng.words(keys, (len(self.word) + 31) // 32)
-        mask = (words.index_select(1, self.word) << self.shift >> 31).to(torch.int8)  # 0 or -1, all bits set
-        return self.mothers.index_select(0, rows) ^ self.differences.index_select(0, rows).bitwise_and_(mask)
+@functools.cache
+def mutation(space: Space, mutate_prob: float, device: torch.device) -> Mutation:
+    """The mutation of a space, its tables built once."""
+    return Mutation(space, mutate_prob, device)
 
 
-def _bit_places(G: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which word and which left shift bring gene g's bit to the sign of a 32-bit word."""
-    g = torch.arange(G)
-    return g // 32, (31 - g % 32).to(torch.int32)
+def crossed(mothers: torch.Tensor, fathers: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Every gene independently from either parent, a random bit a gene: genes (N, G), words (N, ceil(G/32)) -> genes (N, G)."""
+    shifts = _sign_shifts(mothers.shape[1], words.device)
+    parts = [words[:, w : w + 1] << shift >> 31 for w, shift in enumerate(shifts)]  # 0 or -1: no bit or all bits set
+    mask = torch.cat([part.to(torch.int8) for part in parts], dim=1)
+    return (mothers ^ fathers).bitwise_and_(mask).bitwise_xor_(mothers)
+
+
+@functools.cache
+def _sign_shifts(G: int, device: torch.device) -> list[torch.Tensor]:
+    """For each word the left shifts that bring its bits, one a gene, to the sign."""
+    return [torch.arange(31, 31 - min(32, G - g), -1, dtype=torch.int32, device=device) for g in range(0, G, 32)]
+
+
+class Offspring:
+    """Children of all searches: the first rows mutate their mothers, the others cross them with fathers."""
+
+    def __init__(
+        self, mutate: Mutation, mothers: torch.Tensor, fathers: torch.Tensor, draws: rng.Draws, target: int, number: int
+    ):
+        self.mutate, self.mothers, self.fathers = mutate, mothers, fathers
+        self.draws, self.target, self.number = draws, target, number
+        self.n_mutants = len(mothers) - len(fathers)
+        self.n_groups, self.n_words = len(mutate.limits), (mothers.shape[1] + 31) // 32
+        self.slots: torch.Tensor | None = None
+
+    def first(self, attempts: int) -> torch.Tensor:
+        """See :class:`Proposal`."""
+        mothers, fathers, S = self.mothers, self.fathers, len(self.draws.seeds)
+        if attempts > 1:
+            mothers, fathers = (parents.repeat_interleave(attempts, dim=0) for parents in (mothers, fathers))
+        mutants, others = self.n_mutants // S, len(self.fathers) // S
+        return self._children(
+            mothers if attempts > 1 else mothers.clone(),
+            fathers,
+            self.draws.words(rng.MUTATION, self.target, self.number, mutants, attempts, self.n_groups),
+            self.draws.words(rng.CROSSOVER, self.target, self.number, others, attempts, self.n_words),
+        )
+
+    def again(self, rows: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
+        """See :class:`Proposal`."""
+        if self.slots is None:
+            S, n = len(self.draws.seeds), (self.n_mutants, len(self.fathers))
+            streams = (self.draws.stream(purpose, self.target, self.number) for purpose in (rng.MUTATION, rng.CROSSOVER))
+            self.slots = torch.cat([rng.slots(stream, count // S) for stream, count in zip(streams, n, strict=True)])
+        keys = rng.keys(self.slots.index_select(0, rows), attempt)
+        mutants = int(torch.searchsorted(rows, self.n_mutants))
+        return self._children(
+            self.mothers.index_select(0, rows),
+            self.fathers.index_select(0, rows[mutants:] - self.n_mutants),
+            rng.words(keys[:mutants], self.n_groups),
+            rng.words(keys[mutants:], self.n_words),
+        )
+
+    def _children(
+        self, genes: torch.Tensor, fathers: torch.Tensor, mutation_words: torch.Tensor, crossover_words: torch.Tensor
+    ) -> torch.Tensor:
+        mutants = len(mutation_words)
+        self.mutate(genes[:mutants], mutation_words)
+        genes[mutants:] = crossed(genes[mutants:], fathers, crossover_words)
+        return genes
 
 
 def _first_feasible(
-    propose: Proposal, problem: Problem, limit: float, fallback: torch.Tensor, slots: torch.Tensor, bound: int = MAX_REDRAWS
+    propose: Proposal, problem: Problem, limit: float, n: int, bound: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Redraw every row until it meets the limit, ``bound`` times at most: genes (N, G), and the rows that never did (their
-    genes are the fallback's)."""
-    genes = fallback.clone()
-    pending = torch.arange(len(slots), device=slots.device)
-    attempt, rows_a_round = 0, _ROWS_A_ROUND
+    """Redraw n rows until they meet the limit, ``bound`` times at most: genes (n, G), and the rows that never did."""
+    block = min(max(_ROWS_A_ROUND // n, 1), bound)
+    genes, success = _try(propose.first(block), problem, limit, block)
+    pending = success.logical_not_().nonzero().view(-1)
+    attempt, rows_a_round = block, 2 * _ROWS_A_ROUND
     while attempt < bound and len(pending):
         block = min(max(rows_a_round // len(pending), 1), bound - attempt)
         rows_a_round = min(2 * rows_a_round, _MOST_ROWS_A_ROUND)
         rows = pending.repeat_interleave(block) if block > 1 else pending
-        attempts = torch.arange(attempt, attempt + block, device=slots.device).repeat(len(pending))
-        drawn = propose(rows, rng.keys(slots.index_select(0, rows), attempts))
-        fits = (problem.cost(drawn) <= limit).view(-1, block)
-        success, first = fits.byte().max(dim=1)
+        attempts = torch.arange(attempt, attempt + block, device=device).repeat(len(pending)) if block > 1 else attempt
+        drawn, success = _try(propose.again(rows, attempts), problem, limit, block)
         found = success.nonzero().view(-1)
-        genes[pending[found]] = drawn[found * block + first[found]]
-        pending = pending[(success == 0).nonzero().view(-1)]
+        genes.index_copy_(0, pending.index_select(0, found), drawn.index_select(0, found))
+        pending = pending.index_select(0, success.logical_not_().nonzero().view(-1))
         attempt += block
     return genes, pending
+
+
+def _try(drawn: torch.Tensor, problem: Problem, limit: float, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every ``block`` attempts the first that fits, and whether one does: genes (n * block, G) -> (n, G), bool (n,)."""
+    fits = problem.cost(drawn) <= limit
+    if block == 1:
+        return drawn, fits
+    success, first = fits.view(-1, block).byte().max(dim=1)
+    return drawn.index_select(0, first.add_(_offsets(len(first), block, first.device))), success.bool()
+
+
+@functools.cache
+def _offsets(n: int, step: int, device: torch.device) -> torch.Tensor:
+    """0, step, 2 step, ...: int64 (n,)."""
+    return torch.arange(0, n * step, step, device=device)
 
 
 def _ranked(genes: torch.Tensor, accuracy: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The n best of every search, best first, earlier before later among equals: genes (S, N, G), accuracy (S, N)."""
     S, N, G = genes.shape
-    ranked = torch.sort(accuracy, dim=1, descending=True, stable=True)
-    order = ranked.indices[:, :n] + torch.arange(0, S * N, N, device=genes.device)[:, None]
-    return genes.reshape(S * N, G).index_select(0, order.reshape(-1)).view(S, -1, G), ranked.values[:, :n].contiguous()
+    # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one answer
+    bits = accuracy.view(torch.int32)
+    ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
+    unique = ascending.long().mul_(N).sub_(_offsets(N, 1, genes.device))
+    order = unique.topk(n, dim=1).values.neg_().remainder_(N).add_(_offsets(S, N, genes.device)[:, None]).view(-1)
+    return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(0, order).view(S, n)

@@ -161,8 +161,9 @@ def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, An
         with contextlib.suppress(UserError):
             space.from_config(config)
             return config, space, {}
-    likely = "resnet50d" if "w" in config else "proxyless" if len(config.get("ks", [])) == 21 else "mobilenet_v3"
-    return config, SPACES[likely], {}
+    kernels = config.get("ks")
+    likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
+    return config, SPACES["resnet50d" if "w" in config else likely], {}
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:

@@ -174,6 +174,7 @@ def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:
         "params_m": parameters,
         "generations": outcome.generations,
         "evaluations": outcome.evaluations,
+        "unique_evaluations": int(outcome.unique_evaluations[s]),
     }
 
 

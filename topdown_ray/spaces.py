@@ -60,9 +60,11 @@ class Block:
     kernel: int = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Space:
-    """A design space. ``network`` is OFA's own name of the supernet; ``widths`` its stages' output channels."""
+    """A design space, compared and hashed as an object.
+
+    ``network`` is OFA's own name of the supernet; ``widths`` its stages' output channels."""
 
     name: str
     network: str
@@ -91,6 +93,16 @@ class Space:
     def indices(self, *kinds: str) -> tuple[int, ...]:
         """The indices of all genes of these kinds, in order."""
         return tuple(g for g, gene in enumerate(self.genes) if gene.kind in kinds)
+
+    def block_genes(self) -> list[tuple[tuple[int, ...], int]]:
+        """For each block the genes that shape it, and the depth gene that switches it off (-1: it is always there)."""
+        own = [tuple(g for g in (block.kernel, block.expand) if g >= 0) for block in self.blocks]
+        return [(genes, self.genes[genes[0]].depth_gene) for genes in own]
+
+    def genes_outside_blocks(self) -> list[int]:
+        """All other genes: depths, widths, resolution."""
+        inside = {g for genes, _ in self.block_genes() for g in genes}
+        return [g for g in range(self.G) if g not in inside]
 
     def active(self, genes: torch.Tensor) -> torch.Tensor:
         """Which genes take part: genes (N, G) -> bool (N, G)."""

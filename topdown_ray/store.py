@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +20,10 @@ import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    from topdown_ray.tables import Summary
+
+SCHEMA_VERSION = 2  # 2: unique_evaluations
 
 SEARCHES = pa.schema(
     [
@@ -50,6 +53,7 @@ SEARCHES = pa.schema(
         ("params_m", pa.float64()),
         ("generations", pa.int64()),
         ("evaluations", pa.int64()),
+        ("unique_evaluations", pa.int64()),
         ("wall_s", pa.float64()),
         ("search_wall_s", pa.float64()),
         ("batch_size", pa.int32()),
@@ -184,6 +188,12 @@ class Results:
     manifest: dict[str, Any]
     searches: pd.DataFrame
     trace: pd.DataFrame
+
+    def summary(self) -> Summary:
+        """The accuracy and timing tables of the report as frames. Raises UserError where no search has finished."""
+        from topdown_ray.tables import summary
+
+        return summary(self)
 
 
 def load(folder: str | Path) -> Results:

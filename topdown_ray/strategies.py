@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 
 from topdown_ray import evolution, rng
 from topdown_ray.evolution import Problem, Sizes, State
+from topdown_ray.memo import Memo
 from topdown_ray.pruning import prune
 
 
@@ -37,7 +38,8 @@ class Outcome:
     genes: torch.Tensor  # int8 (S, G)
     accuracy: torch.Tensor  # float32 (S,)
     generations: int
-    evaluations: int
+    evaluations: int  # children scored, each search
+    unique_evaluations: torch.Tensor  # int64 (S,), of these the ones that the search had not scored before: predictor rows
     seconds: float  # of the whole batch, for this target
     trace: Trace = field(repr=False)
 
@@ -51,6 +53,12 @@ class Searches:
     budget: Budget
     targets: Sequence[float]  # loosest first
     draws: rng.Draws
+    memo: Memo = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        memo = Memo(self.problem.space, self.problem.accuracy, len(self.draws.seeds), self.draws.seeds.device)
+        object.__setattr__(self, "memo", memo)
+        object.__setattr__(self, "problem", replace(self.problem, accuracy=memo))
 
     def evolve(self, target_index: int, state: State | None, generations: int, seed_evaluations: int, start: float) -> _Served:
         """Evolve for one target, from a fresh random population where ``state`` is None."""
@@ -73,7 +81,7 @@ class Searches:
         if best.is_cuda:
             torch.cuda.synchronize(best.device)
         seconds = time.perf_counter() - start
-        return Outcome(target_index, best, accuracy, generations, trace[-1][1], seconds, trace)
+        return Outcome(target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), seconds, trace)
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> State:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""

@@ -38,7 +38,7 @@ def tabulate(space: Space, genes: tuple[int, ...], value: Callable[..., float | 
 
 
 class TermIndex:
-    """Places of an architecture's terms in the concatenated table: genes (N, G) -> int64 (N, T)."""
+    """Places of an architecture's terms in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
 
     def __init__(self, terms: Sequence[Term], G: int):
         strides = np.zeros((G, len(terms)), dtype=np.float32)
@@ -51,11 +51,16 @@ class TermIndex:
                 strides[g, t] = int(np.prod(sizes[axis + 1 :], dtype=np.int64))
             rows += int(np.prod(sizes, dtype=np.int64))
         assert rows < 2**24  # float32 holds the places exactly
+        assert strides.max() < 2**7  # int8
         self.strides = torch.from_numpy(strides)  # (G, T)
+        self.small_strides = self.strides.to(torch.int8)
         self.offsets = torch.from_numpy(offsets)  # (T,)
+        self.whole_offsets = self.offsets.to(torch.int32)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        return torch.addmm(self.offsets, genes.float(), self.strides).long()
+        if genes.device.type == "cpu":  # three times faster than the float product, and as exact
+            return torch._int_mm(genes, self.small_strides).add_(self.whole_offsets)
+        return torch.addmm(self.offsets, genes.float(), self.strides).int()
 
     def to(self, device: torch.device) -> TermIndex:
         """This index with its tensors on a device."""
