@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -52,9 +52,8 @@ class SearchActor:
         return to_tables(self.run_id, *self.worker.run(shard))
 
 
-@contextlib.contextmanager
-def connected(address: str) -> Any:
-    """A connection to Ray: ``local`` starts one on this machine, ``auto`` or HOST:PORT joins a cluster. Raises UserError."""
+def connect(address: str) -> None:
+    """Connect to Ray: ``local`` starts one on this machine, ``auto`` or HOST:PORT joins a cluster. Raises UserError."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address == "local":
         options.update(address="local", include_dashboard=False)
@@ -67,6 +66,12 @@ def connected(address: str) -> Any:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--address {address}: expected a Ray cluster that answers, found none ({reason})") from error
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to Ray, see :func:`connect`, until the block ends."""
+    connect(address)
     try:
         yield
     finally:
@@ -88,6 +93,12 @@ def _answers(address: str) -> None:
         raise UserError(f"{none} ({error})") from error
     except subprocess.SubprocessError as error:
         raise UserError(f"{none} (what listens there is not Ray, or wants another RAY_AUTH_MODE or token)") from error
+
+
+def run_tasks(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Plain Ray tasks, one for each tuple of arguments."""
+    task = ray.remote(num_cpus=1)(function)
+    return list(ray.get([task.remote(*each) for each in arguments]))
 
 
 class RayPool:
@@ -114,6 +125,14 @@ class RayPool:
     def _start(self) -> None:
         actor = self._new_actor()
         self._starting[actor.ready.remote()] = actor
+
+    def until_ready(self) -> None:
+        """Block until all actors stand."""
+        while self._starting:
+            done, _ = ray.wait(list(self._starting), num_returns=1, timeout=START_TIMEOUT_S)
+            if not done:
+                raise StartError(f"no actor was ready within {START_TIMEOUT_S} s")
+            self._started(done[0])
 
     def submit(self, shard: Shard) -> None:
         """Run a shard on the next free actor."""

@@ -7,6 +7,7 @@ sweep in which some shard finally failed exits 1.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 import sys
@@ -144,6 +145,48 @@ def verify(
     present.print_verification(verification, as_json)
     if not verification.passed:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders; several are put together.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")] = False,
+    reference: Annotated[Path | None, typer.Option(help="A reference front: CSV with the columns cost, accuracy.")] = None,
+    reach: Annotated[list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")] = None,
+    floor: Annotated[float, typer.Option(help="The hypervolume's reference accuracy (a fraction).")] = 0.75,
+    as_json: AsJson = False,
+) -> None:
+    """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as CSV and Markdown."""
+    from topdown_ray.report import Options, write_report
+
+    options = Options(published, reference, tuple(reach or ()), floor)
+    written = write_report(folders, folders[0] / "report" if out is None else out, options)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
+        return
+    print(f"{written.path}: {written.tables} tables, {written.figures} figures", end="")
+    print(f", {written.missing} searches missing" if written.missing else "")
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller searches, under a minute.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here (Parquet).")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Side by side on this machine: OFA's finder, the scalar top-down search, Ray tasks of it, and this project."""
+    from topdown_ray import bench as benchmark
+    from topdown_ray import present
+
+    scale = benchmark.QUICK if quick else benchmark.FULL
+    scale = scale if repeats is None else dataclasses.replace(scale, repeats=repeats)
+    with present.laps_display() as show:
+        table = benchmark.run(scale, show)
+    if out is not None:
+        table.to_parquet(out)
+    present.print_bench(table, as_json)
 
 
 def _sweep(plan: Plan, out: Path, address: str, actors: int | None, resume: bool) -> Summary:

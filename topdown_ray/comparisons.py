@@ -16,7 +16,8 @@ from topdown_ray.errors import UserError
 from topdown_ray.tables import Data, strategy_rank, widest
 
 GAPS = (0.01, 0.005, 0.002)  # below the best accuracy known for a target: the levels to be reached, unless levels are given
-FLOOR = 0.70  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
+FLOOR = 0.75  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
+BEYOND = 1.1  # its cost, relative to the loosest target: beyond it, so that the answer for that target counts as well
 GRID_POINTS = 40
 CURVE_RESAMPLES = 2_000  # a band has many points; its edges need no more
 
@@ -77,7 +78,8 @@ def _traces(data: Data, rows: pd.DataFrame) -> pd.DataFrame:
     """The anytime curves of these rows, with a code for each row in ``curve``."""
     keys = ["folder", "search_id", "target_index"]
     codes = rows[keys].assign(curve=np.arange(len(rows)))
-    return data.trace[[*keys, "evaluations", "best_accuracy"]].merge(codes, on=keys)
+    joined: pd.DataFrame = data.trace.merge(codes, on=keys)[["curve", "evaluations", "best_accuracy"]]
+    return joined
 
 
 def curves(data: Data) -> pd.DataFrame:
@@ -87,10 +89,13 @@ def curves(data: Data) -> pd.DataFrame:
     """
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     rows = _of_widest(data.distinct()).reset_index(drop=True)
-    traces = _traces(data, rows).merge(rows[keys], left_on="curve", right_index=True)
+    traces = _traces(data, rows)
+    groups = rows.groupby(keys, sort=False)
+    names = [name for name, _ in groups]
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
-    for key, points in traces.groupby(keys, sort=False):
+    for number, points in traces.groupby(groups.ngroup().to_numpy()[traces["curve"].to_numpy()]):
+        key: Any = names[int(str(number))]
         spent = points["evaluations"].to_numpy(np.float64)
         steps = np.round(np.geomspace(max(spent.min(), 1.0), spent.max(), GRID_POINTS))
         grid = np.unique(np.append(steps, spent.max())).astype(np.float64)
@@ -141,8 +146,8 @@ def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
 def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Hypervolume of each search's front, for each setting, strategy and target set of two or more targets.
 
-    The reference point is (the set's loosest target, ``floor``); the unit is the cost's times percentage points. With a
-    reference front (:func:`read_reference`) also the distance to it (IGD+). low, high: of the mean over searches.
+    The reference point is (``BEYOND`` times the set's loosest target, ``floor``); the unit is the cost's times percentage points.
+    With a reference front (:func:`read_reference`) also the distance to it (IGD+). low, high: of the mean over searches.
     """
     rows = data.distinct()
     rows = rows[rows["feasible"] & (rows["k"] > 1)]
@@ -152,7 +157,7 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
     distances: list[stats.Array] = []
     for key, group in rows.groupby(keys, sort=False):
         codes, identities = pd.factorize(group["search_id"])
-        limit = float(group["target"].max())
+        limit = BEYOND * float(group["target"].max())
         cost, accuracy = group["cost"].to_numpy(float), group["accuracy"].to_numpy(float)
         volumes.append(100 * stats.hypervolume(codes, cost, accuracy, limit, floor))
         records.append({**dict(zip(keys, key, strict=True)), "reference_cost": limit, "reference_accuracy": floor})

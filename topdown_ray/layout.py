@@ -33,7 +33,7 @@ _STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
     "svg.fonttype": "none",
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
 }
 _SCHEMES = "<style>.topdown-ray{color:#1f2328}@media (prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
 
@@ -49,6 +49,13 @@ class Column:
     numeric: bool = True
 
 
+def _number(value: float | None, digits: str, scale: float) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    shown = format(scale * value, digits)
+    return shown if shown.strip("+-0.") else shown.lstrip("+-")  # no sign on what rounds to zero
+
+
 def text(name: str, heading: str | None = None) -> Column:
     """A column of words."""
     return Column(heading or name.replace("_", " "), lambda row: str(row[name]), numeric=False)
@@ -57,13 +64,7 @@ def text(name: str, heading: str | None = None) -> Column:
 def number(name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0) -> Column:
     """A column of numbers; empty where there is none."""
 
-    def cell(row: Row) -> str:
-        value = row[name]
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return ""
-        return "0" if value == 0 else format(scale * value, digits)
-
-    return Column(heading or name.replace("_", " "), cell)
+    return Column(heading or name.replace("_", " "), lambda row: _number(row[name], digits, scale))
 
 
 def interval(low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0) -> Column:
@@ -72,7 +73,7 @@ def interval(low: str, high: str, heading: str = "95 % interval", digits: str = 
     def cell(row: Row) -> str:
         if math.isnan(row[low]) or math.isnan(row[high]):
             return ""
-        return f"[{', '.join('0' if row[end] == 0 else format(scale * row[end], digits) for end in (low, high))}]"
+        return f"[{_number(row[low], digits, scale)}, {_number(row[high], digits, scale)}]"
 
     return Column(heading, cell)
 
@@ -144,8 +145,10 @@ def draw(folder: Path, name: str, caption: str, paint: Callable[[Axes], Axes]) -
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=PANEL, layout="constrained")
         paint(figure.add_subplot())
+        figure.draw_without_rendering()  # a first layout settles the ticks, whose labels the second one has to make room for
         svg_path = folder / f"{name}.svg"
         figure.savefig(svg_path, transparent=True, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # as it is now
         figure.savefig(folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None})
     svg = svg_path.read_text()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from topdown_ray.errors import UserError
 from topdown_ray.tables import strategy_rank, widest
@@ -29,7 +30,7 @@ class Look(NamedTuple):
 
 
 _LOOKS = {
-    "random": Look("#8c8c8c", "x", ":", ".."),
+    "random": Look("#8c8c8c", "x", ":", "||"),
     "independent": Look("#0072b2", "o", "-", ""),
     "bottom_up": Look("#e69f00", "^", "--", "//"),
     "top_down": Look("#009e73", "s", "-", "\\\\"),
@@ -54,7 +55,7 @@ def _strategies(table: pd.DataFrame) -> list[str]:
 
 def _width(names: Sequence[str], name: str) -> float:
     """Lines lie one upon the other, the later ones thinner: strategies with the same answers can all be seen."""
-    return 1.3 + 0.7 * (len(names) - 1 - names.index(name))
+    return 1.3 + 0.6 * (len(names) - 1 - names.index(name))
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -118,16 +119,15 @@ def accuracy(
     ax = _axes(ax)
     table = _widest(table, setting, targets)
     names = _strategies(table)
+    hollow: dict[str, Any] = {}
     for name in names:
         rows, style = table[table["strategy"] == name].sort_values("target"), look(name, names)
-        ax.plot(
-            rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, marker=style.marker, markersize=4, label=name
-        )
+        line: dict[str, Any] = {"marker": style.marker, "markersize": 4, "linewidth": _width(names, name)}
+        ax.plot(rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, label=name, **line)
         ax.fill_between(rows["target"], 100 * rows["low"], 100 * rows["high"], color=style.colour, alpha=_BAND, linewidth=0)
         if published is not None and (theirs := published[published["strategy"] == name].sort_values("target")).size:
-            marks: dict[str, Any] = {"marker": style.marker, "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
-            ax.plot(theirs["target"], 100 * theirs["value"], color=style.colour, **marks)
-            hollow = marks
+            hollow = {"marker": style.marker, "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
+            ax.plot(theirs["target"], 100 * theirs["value"], color=style.colour, **hollow)
     if hollow:
         ax.plot([], [], color=ax.xaxis.label.get_color(), label="published", **{**hollow, "marker": "o"})
     title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
@@ -150,10 +150,14 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
 
 
 def time_by_k(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None) -> Axes:
-    """Seconds of a whole search against its number of targets, of one clock (experiment 1). table: ``summary().time``."""
+    """Seconds of a whole search against its number of targets, of one clock (experiment 1). table: ``summary().time``.
+
+    Of several target sets with as many targets, the one with most timings is drawn.
+    """
     ax = _axes(ax)
     table = pick(table, setting=setting, clock=clock)
-    _bars(ax, table, "k")
+    timings = table.groupby(["k", "targets"])["n"].sum().reset_index().sort_values("n", ascending=False, kind="stable")
+    _bars(ax, table.merge(timings.drop_duplicates("k")[["k", "targets"]], on=["k", "targets"]), "k")
     return _finish(ax, str(table["clock"].iloc[0]), "number of targets k", "time of a search (s)")
 
 
@@ -173,7 +177,7 @@ def single_target(
     table = pick(lone) if alone else _widest(table[table["k"] > 1], None, None)
     _bars(ax, table, "target")
     what = "searched alone (k = 1)" if alone else f"share of a search for {table['k'].iloc[0]} targets"
-    return _finish(ax, f"{table['clock'].iloc[0]}: {what}", _cost_label(table), "time of a target (s)")
+    return _finish(ax, f"{table['clock'].iloc[0]}:\n{what}", _cost_label(table), "time of a target (s)")
 
 
 def differences(
@@ -220,6 +224,7 @@ def anytime(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = N
         edges = (100 * rows["low"], 100 * rows["high"])
         ax.fill_between(rows["evaluations"], *edges, step="post", color=style.colour, alpha=_BAND, linewidth=0)
     ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     first = table.iloc[0]
     title = f"{first['setting']}, {first['target']:g} {first['cost_unit']}"
     return _finish(ax, title, "evaluations within the target", "best predicted top-1 (%)")
@@ -252,9 +257,9 @@ def hypervolume(table: pd.DataFrame, ax: Axes | None = None, setting: str | None
     for i, name in enumerate(names):
         row, style = table[table["strategy"] == name].iloc[0], look(name, names)
         reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
-        ax.errorbar([i], [row["hypervolume"]], yerr=reach, fmt=style.marker, color=style.colour, elinewidth=1.5, capsize=3)
-    ax.set_xticks(range(len(names)), names)
-    ax.set_xlim(-0.6, len(names) - 0.4)
+        ax.errorbar([row["hypervolume"]], [i], xerr=reach, fmt=style.marker, color=style.colour, elinewidth=1.5, capsize=3)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
     first = table.iloc[0]
     title = f"reference point {first['reference_cost']:g} {first['cost_unit']}, {100 * first['reference_accuracy']:g} %"
-    return _finish(ax, title, "strategy", f"hypervolume ({first['cost_unit']} x points)")
+    return _finish(ax, title, f"hypervolume ({first['cost_unit']} x points)", "strategy")

@@ -44,6 +44,13 @@ def progress_display() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
+def _print(table: Table) -> None:
+    """A table at its full width: a cut-off number is worse than a long line."""
+    console = Console()
+    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(width, console.width)).print(table)
+
+
 def genes_space(row: Mapping[Any, Any]) -> Space:
     """The space that a row's architecture belongs to (``protocol: notebook`` searches MobileNetV3 under every name)."""
     return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
@@ -70,7 +77,7 @@ def print_best(results: Results) -> None:
             f"{row['params_m']:.2f}",
             str(row["seed"]),
         )
-    Console().print(table)
+    _print(table)
 
 
 def print_winner(results: Results) -> None:
@@ -103,7 +110,7 @@ def print_search(frame: pd.DataFrame, as_json: bool) -> None:
             f"{row['evaluations']:,}",
             f"{row['wall_s']:.2f}",
         )
-    Console().print(table)
+    _print(table)
     for row in frame.to_dict("records"):
         print(f"{row['target']:g} {row['cost_unit']}: {row['arch']}")
 
@@ -164,6 +171,38 @@ def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, An
     kernels = config.get("ks")
     likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
     return config, SPACES["resnet50d" if "w" in config else likely], {}
+
+
+@contextlib.contextmanager
+def laps_display() -> Iterator[Callable[[str, int], None]]:
+    """One live line: which contestant of the benchmark runs."""
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        yield lambda name, repeat: status.update(f"{name}, {f'repeat {repeat}' if repeat else 'warming up'}")
+
+
+def print_bench(frame: pd.DataFrame, as_json: bool) -> None:
+    """The benchmark's table."""
+    if as_json:
+        print(frame.to_json(orient="records"))
+        return
+    columns = {
+        "contestant": ("", "{}"),
+        "seconds_per_search_and_core": ("s / search, core", "{:.3f}"),
+        "evaluations_per_second_and_core": ("evaluations / s, core", "{:,.0f}"),
+        "to_floor": ("x floor", "{:.2f}"),
+        "faster_than_notebook": ("faster than notebook", "{:.1f}"),
+        "faster_than_ofa": ("than ofa", "{:.1f}"),
+        "faster_than_ray_naive": ("than ray-naive", "{:.1f}"),
+        "accuracy": ("mean top-1", "{:.4f}"),
+        "peak_gib": ("peak GiB", "{:.2f}"),
+    }
+    table = Table(title="Seconds of one search, all its targets, on one core (medians)")
+    for name, (heading, _) in columns.items():
+        table.add_column(heading, justify="left" if name == "contestant" else "right")
+    for row in frame.to_dict("records"):
+        table.add_row(*("" if row[name] != row[name] else form.format(row[name]) for name, (_, form) in columns.items()))
+    _print(table)
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:

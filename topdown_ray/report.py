@@ -186,7 +186,7 @@ class _Builder:
             columns += [number("published", "published (%)", **_PERCENT), number("mean", "ours, mean (%)", **_PERCENT)]
             columns += [number("sd", "sd (points)", **_PERCENT), interval("low", "high", "95 % of our IQM", **_PERCENT)]
             columns += [number("difference", "ours - published", **_POINTS), number("n")]
-            note = "Published values are single runs, and for top_down of architectures that were pruned on after scoring."
+            note = "Published values are single runs; the architectures printed with them for top_down were pruned on after scoring."
             shown.append(Table("accuracy_published", "Published and ours (experiment 2)", beside_table, columns, note))
         words = [
             "Accuracy is the predictor's top-1 of the architecture found, not a measured one. IQM: the inter-quartile mean, without "
@@ -209,9 +209,9 @@ class _Builder:
                 for frame in frames:
                     for clock in frame.loc[frame["setting"] == setting, "clock"].unique():
                         name = file_name(title, setting, clock.split(" (")[0] if clock == PUBLISHED else clock)
-                        caption = f"{setting}: {_MEANING[title]}; {_clock_words(clock)}; bars: mean, lines: 95 %."
-                        if clock == PUBLISHED:
-                            caption = f"{setting}: {_MEANING[title]}; published with the original notebook: another machine's seconds."
+                        foreign = "published with the original notebook: another machine's seconds"
+                        words = foreign if clock == PUBLISHED else f"{_clock_words(clock, frame)}; bars: mean, lines: 95 %"
+                        caption = f"{setting}: {_MEANING[title]}; {words}."
                         pictures.append(self._draw(name, caption, plot, frame, setting=setting, clock=clock))
         clock_columns = [*self._set, text("clock", "time of"), text("batch_size", "batch size"), text("strategy")]
         seconds = [number("mean", "mean (s)"), number("sd", "sd (s)"), number("median", "median (s)")]
@@ -221,7 +221,7 @@ class _Builder:
             counted.append(number("unique_evaluations", "unique evaluations", ",.0f"))
         fitted = [*self._setting, text("strategy"), text("clock", "time of"), text("unit")]
         for name, heading in (("slope", "a further target"), ("intercept", "intercept")):
-            fitted += [number(name, heading, ",.4g"), interval(f"{name}_low", f"{name}_high", digits=",.4g")]
+            fitted += [number(name, heading, ".6g"), interval(f"{name}_low", f"{name}_high", digits=".6g")]
         fitted += [number("further", "further / first"), interval("further_low", "further_high")]
         fitted += [number("exponent", "exponent p", ".3f"), interval("exponent_low", "exponent_high", digits=".3f")]
         fitted += [
@@ -310,7 +310,8 @@ class _Builder:
     def _fronts(self) -> Section:
         words = [
             "The answers of one search for all its targets form a front. Its hypervolume is the area between the front and the "
-            "reference point, which is the set's loosest target and the accuracy printed in the table; larger is better.",
+            f"reference point printed in the table ({comparisons.BEYOND:g} times the set's loosest target); larger is better. An "
+            "answer that stays below its target gains area too: a front of cheaper architectures can win with less accurate ones.",
         ]
         if self.fronts.empty:
             return Section("fronts", "Fronts", [*words, "No search here has two or more targets: there are no fronts."])
@@ -358,8 +359,15 @@ class _Builder:
 _MEANING = {"time_by_k": "time of a whole search by its number of targets", "single_target": "time of each target"}
 
 
-def _clock_words(clock: str) -> str:
-    return "each search ran alone" if clock.startswith(LONE) else "amortised: a batch's time divided by its searches"
+def _clock_words(clock: str, frame: pd.DataFrame) -> str:
+    if clock.startswith(LONE):
+        return "each search ran alone"
+    sizes = (
+        frame[frame["clock"] == clock].groupby("strategy")["batch_size"].agg(lambda sizes: " or ".join(dict.fromkeys(sizes)))
+    )
+    same = sizes.nunique() == 1
+    batches = sizes.iloc[0] if same else ", ".join(f"{strategy} {size}" for strategy, size in sizes.items())
+    return f"amortised: a batch's time divided by its searches ({batches})"
 
 
 def _what_time_means(time: pd.DataFrame) -> str:
@@ -373,5 +381,6 @@ def _what_time_means(time: pd.DataFrame) -> str:
             "one timing, so n counts batches. Compare it with throughput, not with the time that one search would take. "
         )
     words += "The two are shown apart and never averaged together. " if len(clocks) > 1 else ""
+    words += "Target sets differ in more than k: a tight target takes more redraws than a loose one. "
     words += f"Intervals are of the mean, by bootstrap, where there are at least {stats.LEAST} timings; "
     return words + "they hold the spread between repetitions, not what else the machine may have been doing."

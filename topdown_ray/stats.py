@@ -26,7 +26,7 @@ RESAMPLES = 10_000
 LEAST = 5  # values for an interval: even the range of four of them misses the true median once in eight times
 EXACT_FLIPS = 13  # up to this many pairs, all 2^n sign patterns are enumerated
 
-_BLOCK = 4_000_000  # numbers in a block of resamples: 32 MB
+_BLOCK = 1_000_000  # numbers in a block of resamples: 8 MB
 _COLUMNS = 512
 
 
@@ -98,7 +98,8 @@ def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMP
 def percentiles(resampled: Array, n: int) -> Array:
     """The interval of resampled statistics (resamples, ...) of a sample of n: (2, ...)."""
     low = tails(n)
-    return np.asarray(np.quantile(resampled, [low, 1 - low], axis=0))
+    columns = np.ascontiguousarray(np.moveaxis(resampled, 0, -1))  # one column in a row of memory: twice as fast
+    return np.asarray(np.quantile(columns, [low, 1 - low], axis=-1))
 
 
 def sign_flip_p(differences: Sequence[Array]) -> Array:

@@ -200,6 +200,9 @@ def load(folder: str | Path) -> Results:
     """Load a result folder. Rows come in a fixed order: space, strategy, targets, seed, target. Raises UserError."""
     folder = Path(folder)
     manifest = read_manifest(folder)
+    version = manifest.get("schema")
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise UserError(f"{folder}/run.json: schema: expected a version from 1 to {SCHEMA_VERSION}, found {version!r}")
     frames = {name: _read_parts(folder / name, schema) for name, schema in (("searches", SEARCHES), ("trace", TRACE))}
     searches = frames["searches"].drop_duplicates(["search_id", "target_index"])
     trace = frames["trace"].merge(searches[["search_id", "shard_id"]].drop_duplicates(), on=["search_id", "shard_id"])

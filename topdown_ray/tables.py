@@ -83,7 +83,8 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
     searches["setting"] = _settings(searches)
     searches["clock"] = _clocks(searches)
     searches = _ordered(searches.reset_index(drop=True), ["setting", "k", "targets", "strategy", "seed", "target_index"])
-    traces = pd.concat([part.trace.assign(folder=i) for i, part in enumerate(parts)], ignore_index=True)
+    needed = ["search_id", "target_index", "evaluations", "best_accuracy"]
+    traces = pd.concat([part.trace[needed].assign(folder=i) for i, part in enumerate(parts)], ignore_index=True)
     disagree = searches.groupby(["search_id", "target_index"])["accuracy"].nunique()
     notes = []
     if (disagree > 1).any():
@@ -142,7 +143,7 @@ def _short(column: str, value: str, values: pd.Series) -> str:
 def _clocks(rows: pd.DataFrame) -> pd.Series:
     """How each row was timed; device and processor only where more than one took part."""
     mode: Any = pd.Series(np.where(rows["batch_size"] == 1, LONE, AMORTISED), index=rows.index)
-    where = rows[["device", "threads", "processor"]].astype(str).agg(", ".join, axis=1)
+    where = rows["device"].astype(str) + ", " + rows["threads"].astype(str) + " threads, " + rows["processor"]
     clocks: pd.Series = mode if where.nunique() == 1 else mode.str.cat(where, sep=" on ")
     return clocks
 
@@ -209,7 +210,8 @@ def time(data: Data) -> pd.DataFrame:
     """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n: timings."""
     keys = ["setting", "space", "clock", "strategy", "k", "targets"]
     frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
-    extra = [column for column in ("evaluations", "unique_evaluations") if column in data.searches]
+    counted = ("evaluations", "unique_evaluations")
+    extra = [column for column in counted if column in data.searches and data.searches[column].notna().any()]
     totals = data.searches.groupby([*keys, "folder", "search_id"])[extra].sum(min_count=1).groupby(keys).mean().reset_index()
     return _ordered(frame.merge(totals, on=keys), ["setting", "clock", "k", "targets", "strategy"])
 
@@ -311,4 +313,6 @@ def _line_and_power(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> np.
     slope = level @ centred / (centred**2).sum()
     intercept = level.mean(axis=1) - slope * at.mean()
     exponent = np.log(level) @ log_k / (log_k**2).sum()
-    return np.stack([slope, intercept, slope / (intercept + slope), exponent])
+    intercept[np.abs(intercept) < 1e-9 * level.mean()] = 0.0  # of an exact line through the origin
+    first = intercept + slope
+    return np.stack([slope, intercept, slope / np.where(first > 0, first, math.nan), exponent])

@@ -1,0 +1,32 @@
+"""Speed against the floor measured in the same run: a ratio with a generous margin, never seconds."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from topdown_ray import efficiency
+from topdown_ray.accuracy import features, load_predictor
+from topdown_ray.evolution import Problem, Sizes
+from topdown_ray.rng import Draws
+from topdown_ray.spaces import MOBILENET_V3
+from topdown_ray.strategies import STRATEGIES, Budget, Searches
+
+
+def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
+    """32 searches over two targets cost about 0.5 of the dense predictor on as many architectures; 1.5 is an alarm."""
+    predictor, cost = load_predictor("published", MOBILENET_V3), efficiency.note10()
+    problem = Problem(MOBILENET_V3, predictor, cost, torch.from_numpy(cost.cheapest()[1]))
+    inputs = features(MOBILENET_V3, predictor.encoding, MOBILENET_V3.random(3200, 0))
+    ratios = []
+    with torch.inference_mode():
+        for attempt in range(3):  # the best of three: a neighbour on the machine may disturb one
+            draws = Draws(range(32 * attempt, 32 * attempt + 32), MOBILENET_V3.name)
+            searches = Searches(problem, Sizes(100, 25, 50, 0.1), Budget(100, 50), [40.0, 25.0], draws)
+            start = time.perf_counter()
+            outcomes = list(STRATEGIES["top_down"].serve(searches))
+            middle = time.perf_counter()
+            for _ in range(sum(outcome.evaluations for outcome in outcomes) // 100):
+                predictor.dense(inputs)
+            ratios.append((middle - start) / (time.perf_counter() - middle))
+    assert min(ratios) < 1.5
