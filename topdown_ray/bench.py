@@ -214,8 +214,11 @@ def _evaluations(scale: Scale) -> int:
 # --- the race -------------------------------------------------------------------------------------------------------------------
 
 
-def run(scale: Scale, on_lap: Callable[[str, int], None] = lambda name, repeat: None) -> pd.DataFrame:
-    """Run the benchmark: a row a contestant, see README, "Performance", for the columns."""
+def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], None] = lambda name, repeat: None) -> pd.DataFrame:
+    """Run the benchmark: a row a contestant. ``only``: beginnings of names, all if empty; the floor always runs.
+
+    Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of medians.
+    """
     cores = os.cpu_count() or 1
     contestants: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
         ("floor", floor, ()),
@@ -228,6 +231,9 @@ def run(scale: Scale, on_lap: Callable[[str, int], None] = lambda name, repeat: 
         on_ray = [("ray-naive", ray_naive, ()), ("ours, Ray, 1 actor", ours_on_ray, (1,)), *on_ray]
     os.environ["TQDM_DISABLE"] = "1"  # OFA's finder would draw a bar over ours
     context = multiprocessing.get_context("spawn")
+    wanted = ("floor", *only) if only else ("",)
+    contestants = [contestant for contestant in contestants if contestant[0].startswith(wanted)]
+    on_ray = [contestant for contestant in on_ray if contestant[0].startswith(wanted)]
     laps: dict[str, list[Lap]] = {name: [] for name, _, _ in [*contestants, *on_ray]}
     memory: dict[str, float] = {}
     # those with a Ray of their own do not wait beside the others: an idle Ray is not idle

@@ -173,6 +173,7 @@ def report(
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller searches, under a minute.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the table here (Parquet).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only contestants whose name begins so; repeat for more.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -183,7 +184,7 @@ def bench(
     scale = benchmark.QUICK if quick else benchmark.FULL
     scale = scale if repeats is None else dataclasses.replace(scale, repeats=repeats)
     with present.laps_display() as show:
-        table = benchmark.run(scale, show)
+        table = benchmark.run(scale, only or (), show)
     if out is not None:
         table.to_parquet(out)
     present.print_bench(table, as_json)

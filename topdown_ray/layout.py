@@ -52,7 +52,8 @@ class Column:
 def _number(value: float | None, digits: str, scale: float) -> str:
     if value is None or math.isnan(value):
         return ""
-    shown = format(scale * value, digits)
+    value = round(scale * value, 9)  # what is left of a fit that is exact
+    shown = format(value, ",.0f" if abs(value) >= 10_000 and digits.endswith("g") else digits)
     return shown if shown.strip("+-0.") else shown.lstrip("+-")  # no sign on what rounds to zero
 
 

@@ -51,6 +51,11 @@ def _print(table: Table) -> None:
     Console(width=max(width, console.width)).print(table)
 
 
+def _amount(row: Mapping[Any, Any], column: str = "target") -> str:
+    """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
+    return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
+
+
 def genes_space(row: Mapping[Any, Any]) -> Space:
     """The space that a row's architecture belongs to (``protocol: notebook`` searches MobileNetV3 under every name)."""
     return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
@@ -86,7 +91,7 @@ def print_winner(results: Results) -> None:
     first = results.manifest["spec"]["spaces"][0]
     rows = rows[rows["space"] == first]
     row: dict[str, Any] = dict(rows[rows["target"] == rows["target"].min()].nlargest(1, "accuracy").iloc[0])
-    print(f"\n{row['space']} at {row['target']:g} {row['cost_unit']}, {100 * row['accuracy']:.2f} %, layer by layer:")
+    print(f"\n{row['space']} at {_amount(row)}, {100 * row['accuracy']:.2f} %, layer by layer:")
     print(Supernet(genes_space(row)).describe(json.loads(row["arch"])).rstrip())
     print()
 
@@ -112,7 +117,7 @@ def print_search(frame: pd.DataFrame, as_json: bool) -> None:
         )
     _print(table)
     for row in frame.to_dict("records"):
-        print(f"{row['target']:g} {row['cost_unit']}: {row['arch']}")
+        print(f"{_amount(row)}: {row['arch']}")
 
 
 def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -> None:
