@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
+from conftest import ROOT
 from test_sweep import ALL_SPACES, assert_same, run
 
 import topdown_ray
@@ -75,6 +77,7 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(
     cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path
 ) -> None:
     killed: list[int] = []
+    threads: list[threading.Thread] = []
 
     def kill_sometimes(progress: sweep.Progress) -> None:
         if progress.done in (3, 15, 30):
@@ -85,9 +88,12 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
 
-            threading.Thread(target=kill).start()
+            threads.append(threading.Thread(target=kill))
+            threads[-1].start()
 
     summary = run_on_ray(LONGER, tmp_path / "out", 2, kill_sometimes)
+    for thread in threads:
+        thread.join()
     assert killed
     assert summary.progress.losses >= 1
     assert not summary.given_up
@@ -114,3 +120,13 @@ def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> No
     plan = sweep.make_plan(make_spec(LONGER, "test"))
     with pytest.raises(UserError, match="--actors: expected at most"):
         actors.RayPool(10_000, plan.run_id, plan.setups, plan.spec.search)
+
+
+def test_the_launchers_cluster_file_is_valid() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    head = config["available_node_types"][config["head_node_type"]]
+    assert head["resources"] == {"CPU": 0}  # takes no searches
+    assert all(Path(source).expanduser().name for source in config["file_mounts"].values())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import torch
 import yaml
 from conftest import ROOT
 
 import topdown_ray
 from topdown_ray import sweep
+from topdown_ray.errors import UserError
 from topdown_ray.executors import Done, Event, Failed, InProcess, Lost
 from topdown_ray.spec import make_spec
 from topdown_ray.store import INCIDENTAL, SEARCHES, TRACE, ResultFolder, load
@@ -141,9 +145,8 @@ def test_leftovers_of_a_killed_writer_are_swept_away(everything: topdown_ray.Res
     out = tmp_path / "out"
     first = run(ALL_SPACES, out, batch=32)
     victim = sorted((out / "searches").glob("*.parquet"))[0]
-    (out / "trace" / victim.name).rename(out / "trace" / "keep")
-    (out / "trace" / "keep").rename(out / "trace" / victim.name)
     victim.unlink()  # killed between the two files of a shard: its trace is an orphan
+    (out / "trace" / sorted((out / "searches").glob("*.parquet"))[-1].name).unlink()  # and one whose trace was lost
     (out / "searches" / ".half.parquet.123.tmp").write_bytes(b"PAR1")
     assert len(load(out).searches) < len(first.searches)
     assert_same(everything, run(ALL_SPACES, out, batch=5))
@@ -265,3 +268,67 @@ def test_hashing_of_the_process_changes_nothing(tmp_path: Path) -> None:
         for seed in ("0", "1", "2")
     }
     assert len(outputs) == 1
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_mutation_alone_and_crossover_alone_work(ratio: float) -> None:
+    small = {"population": 8, "generations": 3, "warm_generations": 2, "mutation_ratio": ratio}
+    frame = topdown_ray.search(cost="macs", predictor="embedded", targets=[400, 300], **small)
+    assert frame["feasible"].all()
+
+
+@pytest.mark.parametrize("form", ["published", "state_dict", "safetensors"])
+def test_own_checkpoints_and_tables_are_verified_too(form: str, published: Path, tmp_path: Path) -> None:
+    """OFA's own ResNet50D file by path (it adds base_acc), nested in a state dict, and as safetensors."""
+    state = torch.load(published / "ofa_resnet50_acc_predictor.pth", map_location="cpu", weights_only=True)
+    path = tmp_path / ("p.safetensors" if form == "safetensors" else "p.pth")
+    if form == "safetensors":
+        safetensors.torch.save_file(state, path, metadata={"space": "resnet50d"})
+    else:
+        torch.save({"state_dict": state} if form == "state_dict" else state, path)
+    data = {**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 2, "predictor": str(path)}
+    results = run(data, tmp_path / "out")
+    assert verify(results).passed
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"expected the predictor of the rows, SHA-256"):
+        verify(results)
+
+
+def test_an_own_table_has_its_own_name(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "note10", tmp_path / "my_phone")
+    data = {**ALL_SPACES, "spaces": ["mobilenet_v3"], "targets": [[30]], "seeds": 2, "cost": str(tmp_path / "my_phone")}
+    results = run(data, tmp_path / "out")
+    assert set(results.searches["cost_name"]) == {"table:my_phone"}
+    assert verify(results).passed
+    file = tmp_path / "my_phone" / "160_lookup_table.yaml"
+    file.write_text(file.read_text() + "\n# changed")
+    with pytest.raises(UserError, match=r"expected the tables of the rows, SHA-256"):
+        verify(results)
+
+
+def test_missing_rows_are_found(everything: topdown_ray.Results) -> None:
+    rows = everything.searches
+    fewer = topdown_ray.Results(everything.manifest, rows[rows["search_id"] != rows["search_id"].iloc[0]], everything.trace)
+    assert verify(fewer).missing == 1
+    assert not verify(fewer).passed
+    with pytest.raises(UserError, match="found no rows"):
+        verify(topdown_ray.Results(everything.manifest, rows.iloc[:0], everything.trace))
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    data = {**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 2, "predictor": "embedded"}
+    run(data, tmp_path / "out")
+    part = sorted((tmp_path / "out" / "searches").glob("*.parquet"))[0]
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(UserError, match=f"{part.name}: expected a part of a sweep's table, .*; delete it"):
+        run(data, tmp_path / "out")
+    part.unlink()
+    run(data, tmp_path / "out")
+
+
+def test_the_package_works_outside_its_checkout(tmp_path: Path) -> None:
+    """README's three lines, from another folder."""
+    code = "import topdown_ray\nframe = topdown_ray.search(cost='macs', predictor='embedded', targets=[300], seeds=1,"
+    code += " population=8, generations=2)\nprint(frame[['seed', 'target', 'accuracy', 'cost', 'arch']])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert '"ks"' in done.stdout

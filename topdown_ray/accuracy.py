@@ -8,7 +8,8 @@ it comes in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,6 +117,17 @@ class Layer(NamedTuple):
     bias: npt.NDArray[np.float32]
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: how a product is split over threads could change its bits, and actors share the cores anyway."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A perceptron with ReLU on one-hot features. Calling it: genes int8 (N, G) -> predicted top-1 float32 (N,)."""
@@ -138,7 +150,7 @@ class Predictor:
         tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
         object.__setattr__(self, "_index", TermIndex(terms, self.space.G).to(device))
         object.__setattr__(self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors])
-        with torch.inference_mode():
+        with one_thread(), torch.inference_mode():
             object.__setattr__(self, "_tiles", self._same_bits())
 
     @property
@@ -214,7 +226,8 @@ def load_predictor(predictor: str, space: Space) -> Predictor:
 
 def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> Predictor:
     if not path.is_file():
-        raise UserError(f"{path}: expected a predictor checkpoint (.safetensors or .pth), found no such file")
+        found_there = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: expected a predictor checkpoint (.safetensors or .pth), found {found_there}")
     state, stated = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), None)
     trained_on = stated or trained_on or TRAINED_ON[space.name]
     if trained_on not in SPACES:

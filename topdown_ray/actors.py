@@ -32,6 +32,7 @@ from topdown_ray.store import to_tables
 
 CONNECT_TIMEOUT_S = 10
 START_TIMEOUT_S = 180
+SCALE_UP_TIMEOUT_S = 1800  # of a cluster without CPUs: machines boot and install first
 MAX_FAILED_STARTS = 5
 
 
@@ -106,9 +107,12 @@ class RayPool:
 
     def __init__(self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu"):
         cpus = int(ray.cluster_resources().get("CPU", 0))
-        if actors is not None and actors > cpus:
+        if cpus == 0 and actors is None:
+            raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
+        if actors is not None and 0 < cpus < actors:
             raise UserError(f"--actors: expected at most {cpus}, the CPUs of the cluster, found {actors}")
         self.capacity = actors or cpus
+        self._start_timeout_s = START_TIMEOUT_S if cpus else SCALE_UP_TIMEOUT_S
         self.info: dict[str, Any] = {}
         shared = ray.put(dict(setups))  # once: actors take it from the object store in their constructor
         self._new_actor: Callable[[], Any] = lambda: SearchActor.remote(  # type: ignore[attr-defined]
@@ -129,9 +133,9 @@ class RayPool:
     def until_ready(self) -> None:
         """Block until all actors stand."""
         while self._starting:
-            done, _ = ray.wait(list(self._starting), num_returns=1, timeout=START_TIMEOUT_S)
+            done, _ = ray.wait(list(self._starting), num_returns=1, timeout=self._start_timeout_s)
             if not done:
-                raise StartError(f"no actor was ready within {START_TIMEOUT_S} s")
+                raise StartError(f"no actor was ready within {self._start_timeout_s} s")
             self._started(done[0])
 
     def submit(self, shard: Shard) -> None:
@@ -141,7 +145,7 @@ class RayPool:
     def wait(self) -> list[Event]:
         """Block until something happened to a shard."""
         events: list[Event] = []
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._start_timeout_s
         while not events:
             while self._idle and self._queue:
                 actor, shard = self._idle.pop(), self._queue.popleft()
@@ -154,7 +158,7 @@ class RayPool:
                     events.append(self._finished(reference))
             if not self._running and not self._idle and time.monotonic() > deadline:
                 raise StartError(
-                    f"no actor was ready within {START_TIMEOUT_S} s; the cluster has {ray.available_resources()} free"
+                    f"no actor was ready within {self._start_timeout_s} s; the cluster has {ray.available_resources()} free"
                 )
         return events
 

@@ -28,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
@@ -37,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The result folder.")] = Path("results/demo"),
+    out: Annotated[Path | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")] = None,
     address: Address = "local",
     actors: Actors = None,
 ) -> None:
@@ -49,11 +50,12 @@ def demo(
 
     spec, used = demo_module.demo_spec()
     print(used)
+    out = Path(f"results/demo-{spec.predictor[spec.spaces[0]]}") if out is None else out
     summary = _sweep(make_plan(spec), out, address, actors, resume=True)
     results = load(out)
     present.print_best(results)
     present.print_winner(results)
-    print(f"Results: {out}/ ({summary.progress.done} searches, {summary.wall_s:.1f} s without Ray's start)")
+    print(f"Results: {out}/ ({summary.progress.done} searches, {summary.wall_s:.1f} s)")
     _exit_status(summary)
 
 
@@ -96,9 +98,9 @@ def sweep(
 @app.command()
 def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
-    cost: Annotated[str, typer.Option(help="note10, macs, or the path of a table.")] = "note10",
+    cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
     target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
-    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down or prune.")] = "top_down",
+    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune or random.")] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
     predictor: Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")] = "published",
     population: Annotated[int, typer.Option(help="Children a generation.")] = 100,

@@ -209,7 +209,8 @@ def note10(folder: Path | None = None) -> CostModel:
 
     terms = _mobile_terms(MOBILENET_V3, frame.first_block, around, of_block)
     ticks = [Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms]
-    return CostModel("note10", "ms", digest, MOBILENET_V3.name, MS_TICK, tuple(ticks), MOBILENET_V3.sizes)
+    name = "note10" if folder is None else f"table:{folder.resolve().name}"
+    return CostModel(name, "ms", digest, MOBILENET_V3.name, MS_TICK, tuple(ticks), MOBILENET_V3.sizes)
 
 
 def _read_table(path: Path) -> Mapping[str, Any]:

@@ -140,7 +140,8 @@ def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -
 
 
 def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, Any], Space, dict[str, Any]]:
-    if Path(source).is_dir():
+    text = source.lstrip().startswith(("{", "["))
+    if not text and Path(source).is_dir():
         rows = load(source).searches
         for column, value in filters.items():
             if value is not None:
@@ -155,8 +156,7 @@ def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, An
         facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}
         return json.loads(row["arch"]), genes_space(row), {**facts, "seed": int(row["seed"])}
     try:
-        text = source if source.lstrip().startswith("{") else Path(source).read_text()
-        config = json.loads(text)
+        config = json.loads(source if text else Path(source).read_text())
     except OSError as error:
         raise UserError(
             f"{source}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
@@ -165,6 +165,9 @@ def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, An
         raise UserError(f"architecture: expected JSON, found {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
+    for column in ("strategy", "seed", "target"):
+        if filters[column] is not None:
+            raise UserError(f"--{column}: expected a result folder to choose from, found an architecture")
     if filters["space"] is not None:
         if filters["space"] not in SPACES:
             raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {filters['space']!r}")
@@ -218,6 +221,7 @@ def print_verification(verification: Verification, as_json: bool) -> None:
         "cost": verification.cost,
         "macs": verification.macs,
         "over_target": verification.over_target,
+        "missing": verification.missing,
         "passed": verification.passed,
     }
     if as_json:
@@ -228,4 +232,7 @@ def print_verification(verification: Verification, as_json: bool) -> None:
     print(f"  cost     {verification.cost:.2e} relative (at most {COST_TOLERANCE:g})")
     print(f"  MACs     {verification.macs:.2e} relative (at most {COST_TOLERANCE:g})")
     print(f"  feasible rows above their target: {verification.over_target}")
+    if verification.missing:
+        said = "although the sweep says it is complete" if verification.complete else "the sweep is not complete"
+        print(f"  searches without rows: {verification.missing} ({said})")
     print("passed" if verification.passed else "FAILED")

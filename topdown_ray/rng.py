@@ -70,13 +70,14 @@ class Draws:
 
         Consecutive generations are computed together, as many as fit a processor's cache: fewer operations, the same numbers.
         """
-        count = max(1, _WORDS_AHEAD // (len(self.seeds) * n_slots * attempts * n))
+        rows = len(self.seeds) * n_slots * attempts
+        count = max(1, _WORDS_AHEAD // max(rows * n, 1))
         block, number = divmod(generation, count)
         name = (target, block, n_slots, attempts, n)
         if purpose not in self._ahead or self._ahead[purpose][0] != name:
             counters = self._streams(purpose, target, block * count, count)[:, :, None, None]
             counters = counters + _arange(n_slots, self.seeds.device)[:, None] + (_arange(attempts, self.seeds.device) << 32)
-            self._ahead[purpose] = name, words(_mix_tensor(counters).view(-1), n).view(count, -1, n)
+            self._ahead[purpose] = name, words(_mix_tensor(counters).view(-1), n).view(count, rows, n)
         return self._ahead[purpose][1][number]
 
 

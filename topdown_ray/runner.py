@@ -6,25 +6,25 @@ the device, and runs shards. Actors and ``--address none`` use the same worker.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from topdown_ray import efficiency
-from topdown_ray.accuracy import Predictor, load_predictor
+from topdown_ray.accuracy import Predictor, load_predictor, one_thread
 from topdown_ray.efficiency import CostModel
 from topdown_ray.errors import UserError
 from topdown_ray.evolution import Problem
 from topdown_ray.rng import Draws
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
-from topdown_ray.spec import Protocol, SearchParams, Shard, SweepSpec, search_id
+from topdown_ray.spec import Protocol, SearchParams, Shard, SweepSpec
 from topdown_ray.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.supernet import Supernet
 
@@ -61,30 +61,10 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
         for target in targets:
             if target < lowest:
                 raise UserError(
-                    f"targets: {space}: expected at least {lowest:.6g} {cost.unit}, the cost of its cheapest architecture "
-                    f"under {cost.name}, found {target:g}"
+                    f"targets: {space}: expected at least {math.ceil(1000 * lowest) / 1000:.3f} {cost.unit}, the cost of its cheapest "
+                    f"architecture under {cost.name}, found {target:g}"
                 )
     return Setup(genes_space, spec.protocol, cost, predictor)
-
-
-def search_ids(spec: SweepSpec, setups: Mapping[str, Setup]) -> Iterator[tuple[Shard, ...]]:
-    """The whole sweep, one search a shard, group by group: every search with its identity."""
-    for group in spec.groups():
-        setup = setups[group.space]
-        yield tuple(
-            Shard(group, (seed,), (search_id(group, seed, spec.search, spec.protocol, setup.artefacts),)) for seed in spec.seeds
-        )
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: how a product is split over threads could change its bits, and actors share the cores anyway."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Worker:

@@ -7,7 +7,7 @@ accuracy, and the canonical form sets it to 0.
 
 Sources: ``ofa.imagenet_classification.elastic_nn.networks`` (choices, widths, strides) and ``ofa.tutorial.evolution_finder``,
 ``ofa.nas.accuracy_predictor.arch_encoder`` (what mutates together, and how often). Adding a space means adding a value to
-:data:`SPACES` (README, "Extend").
+:data:`SPACES`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from topdown_ray.strategies import STRATEGIES, Budget
 
 ALGORITHM_VERSION = 1  # part of every search's identity: raise it when the same search would give another result
 
+MAX_SEEDS = 10_000_000
+
 Protocol = Literal["default", "notebook"]
 
 
@@ -33,8 +34,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SearchParams(_Frozen):
+class SearchParams(BaseModel):
     """Hyper-parameters of the evolution; the defaults are those of OFA and of the top-down paper."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     population: Annotated[int, Field(ge=4, le=2**20)] = 100
     generations: Annotated[int, Field(ge=0, le=2**31)] = 500
@@ -70,7 +73,7 @@ def _target_set(values: Any, where: str) -> Targets:
     if not isinstance(values, list | tuple) or not values:
         raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {values!r}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
             raise ValueError(f"{where}: expected positive numbers, found {value!r}")
     if len(set(values)) != len(values):
         repeated = next(value for value in values if list(values).count(value) > 1)
@@ -119,15 +122,15 @@ class SweepSpec(_Frozen):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seed_list(cls, value: Any) -> Any:
-        if isinstance(value, bool) or (isinstance(value, int) and value < 1):
-            raise ValueError(f"expected at least one seed, found {value!r}")
+        if isinstance(value, bool) or (isinstance(value, int) and not 1 <= value <= MAX_SEEDS):
+            raise ValueError(f"expected from one to {MAX_SEEDS} seeds, found {value!r}")
         if isinstance(value, int):
             return tuple(range(value))
         if isinstance(value, Mapping):
             if set(value) != {"start", "count"} or not all(type(part) is int for part in value.values()):
                 raise ValueError(f"expected a count, a list, or {{start, count}}, found {dict(value)!r}")
-            if value["count"] < 1 or value["start"] < 0:
-                raise ValueError(f"expected start >= 0 and count >= 1, found {dict(value)!r}")
+            if not (1 <= value["count"] <= MAX_SEEDS and 0 <= value["start"] < 2**63 - MAX_SEEDS):
+                raise ValueError(f"expected start >= 0 and count from 1 to {MAX_SEEDS}, found {dict(value)!r}")
             return tuple(range(value["start"], value["start"] + value["count"]))
         if not isinstance(value, list | tuple) or not value:
             raise ValueError(f"expected a count, a non-empty list, or {{start, count}}, found {value!r}")
@@ -154,7 +157,7 @@ class SweepSpec(_Frozen):
                 if set(value) != set(spaces):
                     found = ", ".join(map(str, value)) or "nothing"
                     raise ValueError(f"{field}: expected one entry for each of {', '.join(spaces)}, found {found}")
-            elif value is not None:
+            elif field in normal:
                 normal[field] = dict.fromkeys(spaces, value)
         for space, sets in (normal.get("targets") or {}).items():
             if not isinstance(sets, list | tuple) or not sets:

@@ -115,6 +115,8 @@ class ResultFolder:
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(f"{self.path}: expected an empty folder or a sweep's results, found other files")
         nearest = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{self.path}: expected a folder to write to, found that {nearest} is a file")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError(f"{self.path}: expected a folder to write to, found {nearest} not writable")
 
@@ -130,10 +132,10 @@ class ResultFolder:
             raise UserError(f"{self.path}: expected a folder to write to, found {error.strerror}") from error
         for leftover in self.path.glob("**/.*.tmp"):
             leftover.unlink()
-        finished = {path.name for path in (self.path / "searches").glob("*.parquet")}
-        for orphan in (self.path / "trace").glob("*.parquet"):
-            if orphan.name not in finished:
-                orphan.unlink()
+        parts = {name: {path.name: path for path in (self.path / name).glob("*.parquet")} for name in ("searches", "trace")}
+        for one, other in (("searches", "trace"), ("trace", "searches")):
+            for name in parts[one].keys() - parts[other].keys():
+                parts[one][name].unlink()  # half of a shard: it runs again
         if not self.manifest_path.exists():
             self.write_manifest(manifest)
 
@@ -150,7 +152,12 @@ class ResultFolder:
         """The identities of all searches that have rows."""
         done: set[str] = set()
         for part in (self.path / "searches").glob("*.parquet"):
-            done.update(pq.read_table(part, columns=["search_id"])["search_id"].to_pylist())
+            try:
+                done.update(pq.read_table(part, columns=["search_id"])["search_id"].to_pylist())
+            except (OSError, pa.ArrowException, KeyError) as error:
+                reason = " ".join(str(error).split())
+                advice = "delete it and the sweep computes it again"
+                raise UserError(f"{part}: expected a part of a sweep's table, found {reason}; {advice}") from error
         return done
 
 
@@ -178,6 +185,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected JSON, found {error}") from error
     if not isinstance(manifest, dict):
         raise UserError(f"{path}: expected a mapping, found {type(manifest).__name__}")
+    for key, kind in (("run_id", str), ("schema", int), ("spec", dict), ("artefacts", dict), ("wall_s", (int, float))):
+        if not isinstance(manifest.get(key), kind):
+            raise UserError(f"{path}: {key}: expected a value as a sweep writes it, found {manifest.get(key)!r}")
     return manifest
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import math
 import os
 import platform
@@ -22,14 +23,15 @@ import pandas as pd
 import pyarrow as pa
 
 from topdown_ray.executors import Done, Executor, InProcess, Lost
-from topdown_ray.runner import Setup, Worker, resolve, search_ids
-from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec
+from topdown_ray.runner import Setup, Worker, resolve
+from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec, search_id
 from topdown_ray.store import SCHEMA_VERSION, ResultFolder, read_manifest, to_tables
 from topdown_ray.strategies import evaluations
 
 MAX_FAILURES = 3  # a shard that raised this often is given up
 MAX_LOSSES = 5  # a shard whose process died this often is given up
 LARGEST_BATCH = 32
+NAMES = ("note10", "macs", "published", "embedded")  # of cost tables and predictors: not paths
 
 
 @dataclass
@@ -67,9 +69,11 @@ class Plan:
 
     @property
     def run_id(self) -> str:
-        """The identity of the whole sweep: what decides its results, not its name or batching."""
+        """The identity of the whole sweep: what decides its results, not its name, its batching or where files lie."""
         artefacts = {space: setup.artefacts for space, setup in self.setups.items()}
-        return digest([ALGORITHM_VERSION, self.spec.model_dump(exclude={"name", "batch"}, mode="json"), artefacts])
+        return digest(
+            [ALGORITHM_VERSION, self.spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json"), artefacts]
+        )
 
     def evaluations(self) -> int:
         """Predictor evaluations of the whole sweep, if no search of it had run yet."""
@@ -77,14 +81,27 @@ class Plan:
         return seeds * sum(evaluations(group.strategy, sizes, budget, len(group.targets)) for group in self.spec.groups())
 
     def shards(self, finished: set[str], workers: int) -> Iterator[Shard]:
-        """The pending searches, batched for this many workers."""
-        for group in search_ids(self.spec, self.setups):
-            pending = [search for search in group if search.search_ids[0] not in finished]
-            auto = min(LARGEST_BATCH, math.ceil(len(pending) / workers))
+        """The pending searches, batched for this many workers; made one at a time, so that a long sweep needs no memory."""
+        for group in self.spec.groups():
+            auto = min(LARGEST_BATCH, math.ceil(len(self.spec.seeds) / workers))
             size = auto if self.spec.batch == "auto" else self.spec.batch
-            for start in range(0, len(pending), size or 1):
-                part = pending[start : start + size]
-                yield Shard(part[0].group, tuple(x.seeds[0] for x in part), tuple(x.search_ids[0] for x in part))
+            artefacts = self.setups[group.space].artefacts
+            named = (
+                (seed, search_id(group, seed, self.spec.search, self.spec.protocol, artefacts)) for seed in self.spec.seeds
+            )
+            pending = ((seed, identity) for seed, identity in named if identity not in finished)
+            while part := tuple(itertools.islice(pending, size)):
+                seeds, identities = zip(*part, strict=True)
+                yield Shard(group, seeds, identities)
+
+    def _spec_with_full_paths(self) -> dict[str, Any]:
+        spec = self.spec.model_dump(mode="json")
+        for name in ("cost", "predictor"):
+            spec[name] = {
+                space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
+                for space, value in spec[name].items()
+            }
+        return spec
 
     def manifest(self) -> dict[str, Any]:
         """The content of run.json at the start of the sweep."""
@@ -92,7 +109,7 @@ class Plan:
             "run_id": self.run_id,
             "schema": SCHEMA_VERSION,
             "algorithm": ALGORITHM_VERSION,
-            "spec": self.spec.model_dump(mode="json"),
+            "spec": self._spec_with_full_paths(),
             "artefacts": {
                 space: {
                     "cost": {"name": setup.cost.name, "unit": setup.cost.unit, "sha256": setup.cost.sha256},
@@ -174,7 +191,8 @@ def run(
     """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
     finished = folder.finished()
     progress = Progress(plan.spec.n_searches(), len(finished), len(finished))
-    pending = deque(plan.shards(finished, executor.capacity))
+    fresh = plan.shards(finished, executor.capacity)
+    again: deque[Shard] = deque()
     in_flight = 0
     failures: Counter[str] = Counter()
     losses: Counter[str] = Counter()
@@ -182,10 +200,12 @@ def run(
     started = time.perf_counter()
     on_progress(progress)
     try:
-        while pending or in_flight:
-            while pending and in_flight < executor.capacity:
-                executor.submit(pending.popleft())
+        while True:
+            while in_flight < executor.capacity and (shard := again.popleft() if again else next(fresh, None)):
+                executor.submit(shard)
                 in_flight += 1
+            if not in_flight:
+                break
             for event in executor.wait():
                 in_flight -= 1
                 shard_id = event.shard.shard_id
@@ -195,10 +215,10 @@ def run(
                 elif isinstance(event, Lost):
                     progress.losses += 1
                     losses[shard_id] += 1
-                    _retry(event.shard, event.reason, losses[shard_id] < MAX_LOSSES, pending, given_up, progress)
+                    _retry(event.shard, event.reason, losses[shard_id] < MAX_LOSSES, again, given_up, progress)
                 else:
                     failures[shard_id] += 1
-                    _retry(event.shard, event.traceback, failures[shard_id] < MAX_FAILURES, pending, given_up, progress)
+                    _retry(event.shard, event.traceback, failures[shard_id] < MAX_FAILURES, again, given_up, progress)
                 on_progress(progress)
     finally:
         wall_s = time.perf_counter() - started
@@ -216,9 +236,9 @@ def run(
     return Summary(progress, wall_s, given_up)
 
 
-def _retry(shard: Shard, reason: str, again: bool, pending: deque[Shard], given_up: dict[str, str], progress: Progress) -> None:
-    if again:
-        pending.append(shard)
+def _retry(shard: Shard, reason: str, retry: bool, again: deque[Shard], given_up: dict[str, str], progress: Progress) -> None:
+    if retry:
+        again.append(shard)
     else:
         given_up[shard.shard_id] = reason
         progress.failures += len(shard.seeds)

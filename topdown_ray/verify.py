@@ -7,6 +7,7 @@ Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.Ac
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Verification:
     cost: float  # relative
     macs: float  # relative
     over_target: int  # rows whose recomputed cost exceeds their target although they say feasible
+    missing: int  # searches of the sweep without rows
+    complete: bool  # whether the sweep says that none is missing
 
     @property
     def passed(self) -> bool:
@@ -59,12 +62,15 @@ class Verification:
             and self.cost <= COST_TOLERANCE
             and self.macs <= COST_TOLERANCE
             and not self.over_target
+            and not (self.complete and self.missing)
         )
 
 
 def verify(results: Results) -> Verification:
-    """Recompute every row. Raises UserError where an artefact is not the one that the rows name."""
+    """Recompute every row. Raises UserError where there is none, or an artefact is not the one that the rows name."""
     spec = results.manifest["spec"]
+    if results.searches.empty:
+        raise UserError("expected finished searches, found no rows")
     accuracy = cost = macs = 0.0
     over_target = 0
     for (space, protocol), rows in results.searches.groupby(["space", "protocol"], sort=False):
@@ -74,6 +80,7 @@ def verify(results: Results) -> Verification:
         macs_of = {text: count_macs(config) for text, config in archs.items()}
         cost_of = macs_of
         if spec["cost"][space] != "macs":
+            _check_tables(spec["cost"][space], _same_hash(rows, "cost_sha256"))
             table = _latency_table(spec["cost"][space])
             cost_of = {text: float(table.predict_efficiency(_tutorial_form(config))) for text, config in archs.items()}
         predicted = _accuracies(spec["predictor"][space], genes_space, _same_hash(rows, "predictor_sha256"), archs)
@@ -82,7 +89,10 @@ def verify(results: Results) -> Verification:
         cost = max(cost, _largest(rows["cost"] / true_cost - 1))
         macs = max(macs, _largest(rows["macs_m"] / rows["arch"].map(macs_of) - 1))
         over_target += int((rows["feasible"] & (true_cost > rows["target"] * (1 + 1e-7))).sum())
-    return Verification(len(results.searches), accuracy, cost, macs, over_target)
+    sets = sum(len(of_space) for of_space in spec["targets"].values())
+    missing = sets * len(spec["strategies"]) * len(spec["seeds"]) - results.searches["search_id"].nunique()
+    complete = results.manifest.get("status") == "complete"
+    return Verification(len(results.searches), accuracy, cost, macs, over_target, missing, complete)
 
 
 def _largest(differences: pd.Series[float]) -> float:
@@ -117,13 +127,27 @@ def _latency_table(cost: str) -> LatencyTable:
     """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML 6 refuses)."""
     table = LatencyTable.__new__(LatencyTable)
     table.latency_tables = {}
-    for resolution in assets.NOTE10_RESOLUTIONS:
-        name = f"{resolution}_lookup_table.yaml"
-        path = assets.find(f"note10/{name}") if cost == "note10" else Path(cost) / name
+    for resolution, path in _table_files(cost).items():
         estimator = LatencyEstimator.__new__(LatencyEstimator)
         estimator.lut = yaml.safe_load(path.read_text())
         table.latency_tables[resolution] = estimator
     return table
+
+
+def _table_files(cost: str) -> dict[int, Path]:
+    files = {resolution: f"{resolution}_lookup_table.yaml" for resolution in assets.NOTE10_RESOLUTIONS}
+    if cost == "note10":
+        return {resolution: assets.find(f"note10/{name}") for resolution, name in files.items()}
+    return {resolution: Path(cost) / name for resolution, name in files.items()}
+
+
+def _check_tables(cost: str, sha256: str) -> None:
+    try:
+        found = hashlib.sha256(b"".join(path.read_bytes() for path in _table_files(cost).values())).hexdigest()
+    except OSError as error:
+        raise UserError(f"{cost}: expected the tables of the rows, found no readable file ({error.strerror})") from error
+    if found != sha256:
+        raise UserError(f"{cost}: expected the tables of the rows, SHA-256 {sha256}, found {found}")
 
 
 def _tutorial_form(config: Config) -> Config:
@@ -140,6 +164,8 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
         path = Path(__file__).parent / "data" / name
     else:
         path = Path(predictor)
+    if not path.is_file():
+        raise UserError(f"{path}: expected the predictor of the rows, found no such file")
     found = assets.sha256_of(path)
     if found != sha256:
         raise UserError(f"{path}: expected the predictor of the rows, SHA-256 {sha256}, found {found}")
@@ -154,13 +180,13 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
             parts = _parts(_tutorial_form(config) for config in archs.values())
             values = torch.cat([tutorial.predict_accuracy(part).view(-1) for part in parts])
         else:
-            network = _perceptron(path)
+            network, base = _perceptron(path)
             if resnet:
                 encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
             else:
                 forms = (_tutorial_form(config) for config in archs.values())
                 encoded = [AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0]) for form in forms]
-            values = network(torch.stack(encoded)).view(-1)
+            values = network(torch.stack(encoded)).view(-1) + base
     return dict(zip(archs, values.double().tolist(), strict=True))
 
 
@@ -169,9 +195,13 @@ def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
     return [everything[start : start + size] for start in range(0, len(everything), size)]
 
 
-def _perceptron(path: Path) -> torch.nn.Sequential:
-    """A checkpoint of linear layers with ReLU between them, as plain torch."""
-    state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
+    """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its output."""
+    if path.suffix == ".safetensors":
+        state = safetensors.torch.load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
     layers: list[torch.nn.Module] = []
     for name in [key.removesuffix(".weight") for key in state if key.endswith(".weight")]:
         weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")
@@ -180,4 +210,4 @@ def _perceptron(path: Path) -> torch.nn.Sequential:
         if bias is not None:
             linear.bias.data = bias.float()
         layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
+    return torch.nn.Sequential(*layers[:-1]), float(state.get("base_acc", torch.zeros(1)))
