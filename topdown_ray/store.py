@@ -185,7 +185,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected JSON, found {error}") from error
     if not isinstance(manifest, dict):
         raise UserError(f"{path}: expected a mapping, found {type(manifest).__name__}")
-    for key, kind in (("run_id", str), ("schema", int), ("spec", dict), ("artefacts", dict), ("wall_s", (int, float))):
+    for key, kind in (("run_id", str), ("spec", dict), ("wall_s", (int, float))):
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"{path}: {key}: expected a value as a sweep writes it, found {manifest.get(key)!r}")
     return manifest
