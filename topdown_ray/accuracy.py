@@ -89,12 +89,11 @@ def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
 def _first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float32]) -> list[Term]:
     """The first layer without its bias, as terms with values (..., hidden): one per block, one per gene outside blocks."""
     groups: list[tuple[int, ...]] = []
-    for block in space.blocks:
-        own = tuple(g for g in (block.kernel, block.expand) if g >= 0 and code.first[g] >= 0)
+    for genes_of_block, depth in space.block_genes():
+        own = tuple(g for g in genes_of_block if code.first[g] >= 0)
         if own:
-            groups.append((*own, block.depth) if space.genes[own[0]].minimum_depth else own)
-    in_blocks = {g for block in space.blocks for g in (block.kernel, block.expand)}
-    groups += [(g,) for g in range(space.G) if g not in in_blocks and code.first[g] >= 0]
+            groups.append((*own, depth) if depth >= 0 else own)
+    groups += [(g,) for g in space.genes_outside_blocks() if code.first[g] >= 0]
     terms = []
     for genes in groups:
         sizes = [space.sizes[g] for g in genes]
