@@ -41,6 +41,7 @@ ORDER = [
     "terms",
     "assets",
     "spaces",
+    "compiled",
     "scalar",
     "errors",
 ]
