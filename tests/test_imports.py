@@ -26,6 +26,8 @@ ORDER = [
     "sweep",
     "executors",
     "store",
+    "failures",
+    "storage",
     "tables",
     "stats",
     "runner",

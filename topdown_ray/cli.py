@@ -61,19 +61,24 @@ def demo(
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(help="The sweep file (YAML).")],
+    file: Annotated[str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")],
     out: Annotated[Path, typer.Option(help="The result folder; one that holds the same sweep is continued.")],
     address: Address = "local",
     actors: Actors = None,
     resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
-    from topdown_ray.spec import load_spec
+    from topdown_ray.store import failed_searches, read_spec
     from topdown_ray.sweep import make_plan
 
-    plan = make_plan(load_spec(file))
+    plan = make_plan(read_spec(file))
+    if only:
+        plan = plan.only(only, failed_searches(out))
     if dry_run:
         _print_plan(plan, actors, as_json)
         return

@@ -6,8 +6,10 @@ searches, both to a temporary name, flushed, then renamed: a shard is finished w
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
+from topdown_ray.failures import Failures, read_failures
+from topdown_ray.spec import Shard, SweepSpec, load_spec, make_spec
+from topdown_ray.storage import Place, is_uri
 
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
@@ -96,6 +101,7 @@ class ResultFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.failures = Failures(Place(path))
 
     @property
     def manifest_path(self) -> Path:
@@ -136,8 +142,23 @@ class ResultFolder:
         for one, other in (("searches", "trace"), ("trace", "searches")):
             for name in parts[one].keys() - parts[other].keys():
                 parts[one][name].unlink()  # half of a shard: it runs again
-        if not self.manifest_path.exists():
-            self.write_manifest(manifest)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        begun = {"started_at": now, "host": socket.gethostname(), "pid": os.getpid(), "ended_at": None, "wall_s": None}
+        session = {**begun, **{name: manifest[name] for name in ("versions", "machine") if name in manifest}}
+        before = read_manifest(self.path) if self.manifest_path.exists() else dict(manifest)
+        self.write_manifest({**before, "status": "running", "sessions": [*before.get("sessions", []), session]})
+
+    def end(self, complete: bool, wall_s: float, facts: Mapping[str, Any]) -> None:
+        """The end of what :meth:`open` began: run.json tells how it ended, with these facts; another driver may open the folder."""
+        manifest = read_manifest(self.path)
+        session = {
+            **manifest["sessions"][-1],
+            "ended_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "wall_s": wall_s,
+        }
+        status = "complete" if complete else "incomplete"
+        sessions = [*manifest["sessions"][:-1], session]
+        self.write_manifest({**manifest, **facts, "status": status, "wall_s": manifest["wall_s"] + wall_s, "sessions": sessions})
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Write run.json, atomically."""
@@ -147,6 +168,14 @@ class ResultFolder:
         """Add a finished shard."""
         for folder, table in (("trace", trace), ("searches", searches)):
             _atomically(self.path / folder / f"{shard_id}.parquet", lambda file, table=table: pq.write_table(table, file))
+        self.failures.clear(searches["search_id"].to_pylist())
+
+    def record_failure(self, shard: Shard, error: str, attempts: int) -> str:
+        """Write ``failures/SHARD_ID.json`` for a shard that is given up: its searches, its traceback, the command to rerun it.
+
+        Returns that command. The record goes away as soon as all its searches have rows. Raises StoreError.
+        """
+        return self.failures.record(shard, error, attempts)
 
     def finished(self) -> set[str]:
         """The identities of all searches that have rows."""
@@ -158,6 +187,7 @@ class ResultFolder:
                 reason = " ".join(str(error).split())
                 advice = "delete it and the sweep computes it again"
                 raise UserError(f"{part}: expected a part of a sweep's table, found {reason}; {advice}") from error
+        self.failures.read(done)
         return done
 
 
@@ -174,9 +204,9 @@ def _atomically(path: Path, write: Any) -> None:
         raise
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The content of run.json. Raises UserError."""
-    path = folder / "run.json"
+    path = Path(folder) / "run.json"
     try:
         manifest = json.loads(path.read_text())
     except OSError as error:
@@ -189,6 +219,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"{path}: {key}: expected a value as a sweep writes it, found {manifest.get(key)!r}")
     return manifest
+
+
+def read_spec(source: str | Path) -> SweepSpec:
+    """The sweep of a sweep file, or of a result folder. Raises UserError."""
+    if is_uri(source) or Path(source).is_dir():
+        return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
+    return load_spec(Path(source))
+
+
+def failed_searches(folder: str | Path) -> dict[str, list[str]]:
+    """The searches of every shard that ``failures/`` records. Raises UserError."""
+    return {shard_id: record["search_ids"] for shard_id, record in read_failures(Place(folder)).items()}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import itertools
@@ -14,7 +15,7 @@ import os
 import platform
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,17 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from topdown_ray.errors import UserError
 from topdown_ray.executors import Done, Executor, InProcess, Lost
 from topdown_ray.runner import Setup, Worker, resolve
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec, search_id
-from topdown_ray.store import SCHEMA_VERSION, ResultFolder, read_manifest, to_tables
+from topdown_ray.store import SCHEMA_VERSION, ResultFolder, to_tables
 from topdown_ray.strategies import evaluations
 
 MAX_FAILURES = 3  # a shard that raised this often is given up
 MAX_LOSSES = 5  # a shard whose process died this often is given up
 LARGEST_BATCH = 32
+LARGEST_SHARD = 4096  # what a sweep file may ask for
 NAMES = ("note10", "macs", "published", "embedded")  # of cost tables and predictors: not paths
 
 
@@ -66,6 +69,7 @@ class Plan:
 
     spec: SweepSpec
     setups: dict[str, Setup]
+    chosen: frozenset[str] | None = None  # these searches only
 
     @property
     def run_id(self) -> str:
@@ -80,6 +84,23 @@ class Plan:
         sizes, budget, seeds = self.spec.search.sizes(), self.spec.search.budget(), len(self.spec.seeds)
         return seeds * sum(evaluations(group.strategy, sizes, budget, len(group.targets)) for group in self.spec.groups())
 
+    def only(self, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> Plan:
+        """This plan, of these searches alone, in one batch a group. names: search ids, or shards of ``failed`` (shard id ->
+        its searches), which run again in just the batch that failed. Raises UserError for a name that is neither."""
+        chosen = frozenset(identity for name in names for identity in failed.get(name, (name,)))
+        unknown = {name for name in names if name not in failed}
+        if unknown:
+            for shard in self.shards(set(), 1):
+                unknown.difference_update(shard.search_ids)
+        for name in sorted(unknown):
+            raise UserError(f"--only: expected a search of this sweep or a shard recorded in failures/, found {name!r}")
+        spec = self.spec.model_copy(update={"batch": max(1, min(LARGEST_SHARD, len(chosen)))})
+        return dataclasses.replace(self, spec=spec, chosen=chosen)
+
+    def n_searches(self) -> int:
+        """How many searches this plan is about."""
+        return self.spec.n_searches() if self.chosen is None else len(self.chosen)
+
     def shards(self, finished: set[str], workers: int) -> Iterator[Shard]:
         """The pending searches, batched for this many workers; made one at a time, so that a long sweep needs no memory."""
         for group in self.spec.groups():
@@ -89,7 +110,11 @@ class Plan:
             named = (
                 (seed, search_id(group, seed, self.spec.search, self.spec.protocol, artefacts)) for seed in self.spec.seeds
             )
-            pending = ((seed, identity) for seed, identity in named if identity not in finished)
+            pending = (
+                (seed, identity)
+                for seed, identity in named
+                if identity not in finished and (self.chosen is None or identity in self.chosen)
+            )
             while part := tuple(itertools.islice(pending, size)):
                 seeds, identities = zip(*part, strict=True)
                 yield Shard(group, seeds, identities)
@@ -190,7 +215,8 @@ def run(
 ) -> Summary:
     """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
     finished = folder.finished()
-    progress = Progress(plan.spec.n_searches(), len(finished), len(finished))
+    before = len(finished if plan.chosen is None else finished & plan.chosen)
+    progress = Progress(plan.n_searches(), before, before)
     fresh = plan.shards(finished, executor.capacity)
     again: deque[Shard] = deque()
     in_flight = 0
@@ -215,30 +241,33 @@ def run(
                 elif isinstance(event, Lost):
                     progress.losses += 1
                     losses[shard_id] += 1
-                    _retry(event.shard, event.reason, losses[shard_id] < MAX_LOSSES, again, given_up, progress)
+                    retry = losses[shard_id] < MAX_LOSSES
+                    _retry(folder, event.shard, event.reason, retry, losses[shard_id], again, given_up, progress)
                 else:
                     failures[shard_id] += 1
-                    _retry(event.shard, event.traceback, failures[shard_id] < MAX_FAILURES, again, given_up, progress)
+                    retry = failures[shard_id] < MAX_FAILURES
+                    _retry(folder, event.shard, event.traceback, retry, failures[shard_id], again, given_up, progress)
                 on_progress(progress)
     finally:
         wall_s = time.perf_counter() - started
-        manifest = read_manifest(folder.path)
-        complete = progress.done == progress.total
-        folder.write_manifest(
-            {
-                **manifest,
-                "weights": executor.info.get("weights", {}),
-                "status": "complete" if complete else "incomplete",
-                "wall_s": manifest["wall_s"] + wall_s,
-                "given_up": sorted(given_up),
-            }
-        )
+        complete = len(finished) + progress.done - before == plan.spec.n_searches()
+        folder.end(complete, wall_s, {"weights": executor.info.get("weights", {}), "given_up": sorted(given_up)})
     return Summary(progress, wall_s, given_up)
 
 
-def _retry(shard: Shard, reason: str, retry: bool, again: deque[Shard], given_up: dict[str, str], progress: Progress) -> None:
+def _retry(
+    folder: ResultFolder,
+    shard: Shard,
+    reason: str,
+    retry: bool,
+    attempts: int,
+    again: deque[Shard],
+    given_up: dict[str, str],
+    progress: Progress,
+) -> None:
     if retry:
         again.append(shard)
     else:
+        folder.record_failure(shard, reason, attempts)
         given_up[shard.shard_id] = reason
         progress.failures += len(shard.seeds)
