@@ -26,6 +26,7 @@ ORDER = [
     "sweep",
     "executors",
     "store",
+    "parts",
     "failures",
     "storage",
     "tables",

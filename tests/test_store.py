@@ -51,7 +51,9 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(tmp_path
     done = set(load(out).searches["search_id"])
     assert len(done) == 20
     assert not done.intersection(record["search_ids"])
-    (out / "searches" / next((out / "searches").glob("*.parquet")).name).unlink()  # pending too, and not to be run by the command
+    (
+        out / "searches" / next((out / "searches").glob("*.parquet")).name
+    ).unlink()  # pending too, and not to be run by the command
 
     words = shlex.split(record["command"])
     assert words[0] == "topdown-ray"

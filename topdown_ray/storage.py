@@ -7,6 +7,7 @@ A file appears whole or not at all. On a local disk it is written under a tempor
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import filelock
 import pyarrow as pa
 import pyarrow.fs as pafs
 import tenacity
@@ -23,6 +25,7 @@ from topdown_ray.errors import StoreError, UserError
 
 LOCK = ".lock"  # held by the driver that writes to a local folder
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")
+LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment
 WRITE_ATTEMPTS = 4  # of an object, on top of the client library's own
 
 
@@ -50,6 +53,7 @@ class Place:
         self.name = re.sub(r"//[^/@]*@", "//", str(where)) if is_uri(where) else str(where)  # never a secret in a message
         self.local: Path | None = None
         self.objects = False
+        self._lock: filelock.FileLock | None = None
         if not is_uri(where):
             self.local = Path(where)
             return
@@ -61,7 +65,7 @@ class Place:
             self._filesystem, path = pafs.FileSystem.from_uri(str(where))
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(
-                f"{self.name}: expected a folder, or a URI that pyarrow can open (s3://, gs://, hdfs://, file://), found {reason(error)}"
+                f"{self.name}: expected a folder, or a URI that pyarrow can open (s3, gs, hdfs, file), found {reason(error)}"
             ) from error
         self._root = path.rstrip("/")
         self.objects = parts.scheme in OBJECT_STORES
@@ -113,6 +117,65 @@ class Place:
         if self.local is not None:
             return not self.local.is_dir() or not any(path.name != LOCK for path in self.local.iterdir())
         return not self._filesystem.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
+
+    def check(self) -> None:
+        """Raise UserError unless one can write here, as far as can be told without writing."""
+        if self.local is None:
+            try:
+                self._filesystem.get_file_info(self._root)
+                bucket = self._root.partition("/")[0]
+                if self.objects and self._filesystem.get_file_info(bucket).type == pafs.FileType.NotFound:
+                    raise UserError(f"{self.name}: expected an existing bucket, found no {bucket}")
+            except OSError as error:
+                raise UserError(f"{self.name}: expected a place that answers, found {reason(error)}") from error
+            return
+        if self.local.exists() and not self.local.is_dir():
+            raise UserError(f"{self.name}: expected a folder, found a file")
+        nearest = next(folder for folder in [self.local, *self.local.absolute().parents] if folder.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{self.name}: expected a folder to write to, found that {nearest} is a file")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise UserError(f"{self.name}: expected a folder to write to, found {nearest} not writable")
+
+    def hold(self) -> bool:
+        """Become the only driver of a local folder; the lock dies with the process. False where another one is. Elsewhere: True."""
+        if self.local is None or self._lock is not None:
+            return True
+        lock = filelock.FileLock(self.local / LOCK)
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except filelock.Timeout:
+            return False
+        except (OSError, NotImplementedError) as error:
+            raise UserError(f"{self.name}: expected a filesystem that can lock a file, found {reason(error)}") from error
+        self._lock = lock
+        return True
+
+    def release(self) -> None:
+        """Let other drivers in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def held(self) -> bool | None:
+        """Whether a driver is at work in a local folder; None where that cannot be told."""
+        if self.local is None or self._lock is not None:
+            return None
+        try:
+            descriptor = os.open(self.local / LOCK, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return False
 
     def write(self, relative: str, data: bytes | pa.Buffer) -> None:
         """Write a file: whole or not at all, in the place of one of this name. Raises StoreError."""
