@@ -47,7 +47,6 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(tmp_path
     record = json.loads(file.read_text())
     assert file.name == f"{shard_id}.json"
     assert record["traceback"] == ["Traceback", "ValueError: boom"]
-    assert record["attempts"] == sweep.MAX_FAILURES
     done = set(load(out).searches["search_id"])
     assert len(done) == 20
     assert not done.intersection(record["search_ids"])
@@ -70,8 +69,8 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(tmp_path
 def test_a_record_goes_once_its_searches_have_rows(tmp_path: Path) -> None:
     plan = plan_of(strategies=["prune"], seeds=3)
     folder = opened(plan, tmp_path / "out")
-    (shard,) = plan.shards(set(), 1)
-    folder.record_failure(shard, "Traceback\nMemoryError: all of it", 3)
+    (shard,) = plan.shards()
+    folder.record_failure(shard, "Traceback\nMemoryError: all of it")
     assert list((tmp_path / "out" / "failures").iterdir())
     summary = sweep.run(plan, folder, sweep.in_process(plan))
     assert summary.progress.done == 3

@@ -240,20 +240,17 @@ def _interrupt(*_: object) -> None:
 
 
 def _print_plan(plan: Plan, actors: int | None, as_json: bool) -> None:
+    import math
     import os
 
-    workers = actors or os.cpu_count() or 1
-    facts = {
-        "searches": plan.spec.n_searches(),
-        "evaluations": plan.evaluations(),
-        "shards": sum(1 for _ in plan.shards(set(), workers)),
-        "actors": workers,
-    }
+    spec, workers = plan.spec, actors or os.cpu_count() or 1
+    fixed = None if spec.batch == "auto" else sum(1 for _ in spec.groups()) * math.ceil(len(spec.seeds) / spec.batch)
+    facts = {"searches": spec.n_searches(), "evaluations": plan.evaluations(), "shards": fixed, "actors": workers}
     if as_json:
         print(json.dumps(facts))
     else:
         print(f"{facts['searches']:,} searches, {facts['evaluations']:,} predictor evaluations, ", end="")
-        print(f"{facts['shards']:,} shards on {workers} actors")
+        print(f"{fixed:,} shards on {workers} actors" if fixed else f"shards of some seconds on {workers} actors")
 
 
 def _exit_status(summary: Summary) -> None:

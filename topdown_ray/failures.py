@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
+import threading
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -24,6 +25,7 @@ class Failures:
     def __init__(self, place: Place):
         self.place = place
         self._open: dict[str, set[str]] = {}  # shard id -> its searches without rows
+        self._lock = threading.Lock()  # shards are written by several threads
 
     def read(self, finished: Collection[str]) -> None:
         """Take up the records of earlier runs; clear those whose searches have rows by now."""
@@ -31,7 +33,7 @@ class Failures:
         for shard_id in list(self._open):
             self._cross_off(shard_id, self._open[shard_id].intersection(finished))
 
-    def record(self, shard: Shard, error: str, attempts: int) -> str:
+    def record(self, shard: Shard, error: str) -> str:
         """Write a shard's record. Returns the command that reruns exactly it. Raises StoreError."""
         command = rerun_command(self.place, shard.shard_id)
         record = {
@@ -41,22 +43,23 @@ class Failures:
             "targets": list(shard.group.targets),
             "seeds": list(shard.seeds),
             "search_ids": list(shard.search_ids),
-            "attempts": attempts,
             "failed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
             "error": error.strip().splitlines()[-1] if error.strip() else "",
             "traceback": error.splitlines(),
         }
         self.place.write(f"{FOLDER}/{shard.shard_id}.json", (json.dumps(record, indent=2) + "\n").encode())
-        self._open[shard.shard_id] = set(shard.search_ids)
+        with self._lock:
+            self._open[shard.shard_id] = set(shard.search_ids)
         return command
 
     def clear(self, search_ids: Iterable[str]) -> None:
         """These searches have rows now: clear the records that wait for nothing else."""
         if self._open:
             found = set(search_ids)
-            for shard_id in list(self._open):
-                self._cross_off(shard_id, found)
+            with self._lock:
+                for shard_id in list(self._open):
+                    self._cross_off(shard_id, found)
 
     def _cross_off(self, shard_id: str, search_ids: Collection[str]) -> None:
         self._open[shard_id].difference_update(search_ids)

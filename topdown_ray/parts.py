@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import zlib
 from collections import deque
@@ -30,7 +31,6 @@ TABLES = ("searches", "trace")
 MERGE_AT = 256  # small parts
 SMALL = 2 << 20  # bytes of both files; a part above is never merged again
 LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part: ten times as much in memory
-IN_FLIGHT = 32  # shards on their way to a remote place
 ORPHAN_S = 3600.0  # on a remote place a trace without searches may be another driver's, just being written
 MERGED = b"topdown_ray_merged"  # in the metadata of a merged part: the names of the parts in it
 
@@ -93,8 +93,8 @@ class Parts:
     def __init__(self, place: Place):
         self.place = place
         self._small: dict[str, int] = {}  # name -> bytes of both files
-        self._pool: ThreadPoolExecutor | None = None
-        self._waiting: deque[tuple[Future[None], str, int]] = deque()
+        self._lock = threading.Lock()  # over what is small
+        self._merging = False
 
     def resume(self) -> Resumed:
         """Verify every part, delete those that are damaged or half there, and tell which searches have rows.
@@ -128,49 +128,33 @@ class Parts:
         return Resumed(search_ids, damaged)
 
     def write(self, key: str, searches: pa.Table, trace: pa.Table) -> None:
-        """Add a part: at once on a local disk, else on its way (see :meth:`flush`). Raises StoreError, also for earlier parts."""
-        name, size, store = self._encoded(key, searches, trace)
-        if self.place.local is not None:
-            store()
-            self._written(name, size)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(8)
-        self._waiting.append((self._pool.submit(store), name, size))
-        while len(self._waiting) > IN_FLIGHT or (self._waiting and self._waiting[0][0].done()):
-            self._arrive()
+        """Add a part; several threads may. Raises StoreError."""
+        name, size = self._store(key, searches, trace)
+        with self._lock:
+            self._note(name, size)
+            due = len(self._small) >= MERGE_AT and not self._merging
+            self._merging = self._merging or due
+        if due:  # by this thread; the others go on writing
+            try:
+                self._merge()
+            finally:
+                self._merging = False
 
-    def flush(self) -> None:
-        """Wait until all that was written has arrived. Raises StoreError."""
-        while self._waiting:
-            self._arrive()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-
-    def _arrive(self) -> None:
-        future, name, size = self._waiting.popleft()
-        future.result()
-        self._written(name, size)
-
-    def _written(self, name: str, size: int) -> None:
+    def _note(self, name: str, size: int) -> None:
         if size < SMALL:
             self._small[name] = size
-            self._merge()
 
-    def _encoded(self, key: str, searches: pa.Table, trace: pa.Table) -> tuple[str, int, Callable[[], None]]:
-        buffers = []
-        for table in (searches, trace):
+    def _store(self, key: str, searches: pa.Table, trace: pa.Table) -> tuple[str, int]:
+        """Write both files. Returns their name and the bytes of both."""
+        buffers = {}
+        for table, rows in zip(TABLES, (searches, trace), strict=True):
             sink = pa.BufferOutputStream()
-            pq.write_table(table, sink, compression="zstd")
-            buffers.append(sink.getvalue())
-        name = f"{key}.{''.join(f'{zlib.crc32(buffer):08x}' for buffer in buffers)}.parquet"
-
-        def store() -> None:
-            for table, buffer in zip(reversed(TABLES), reversed(buffers), strict=True):
-                self.place.write(f"{table}/{name}", buffer)
-
-        return name, sum(buffer.size for buffer in buffers), store
+            pq.write_table(rows, sink, compression="zstd")
+            buffers[table] = sink.getvalue()
+        name = f"{key}.{''.join(f'{zlib.crc32(buffers[table]):08x}' for table in TABLES)}.parquet"
+        for table in reversed(TABLES):
+            self.place.write(f"{table}/{name}", buffers[table])
+        return name, sum(buffer.size for buffer in buffers.values())
 
     def _verify(self, name: str) -> tuple[list[str], list[str], str | None]:
         """Of a part: its searches, the parts merged in it, and what is wrong with it."""
@@ -187,35 +171,33 @@ class Parts:
         return found[0]["search_id"].unique().to_pylist(), inside, None
 
     def _merge(self) -> None:
-        while len(self._small) >= MERGE_AT:
-            chosen: list[str] = []
-            size = 0
-            for name in sorted(self._small):
-                if len(chosen) < 2 or size + self._small[name] <= LARGEST_MERGE:
-                    chosen.append(name)
-                    size += self._small[name]
-            self._merge_these(chosen)
+        while True:
+            chosen: dict[str, int] = {}
+            with self._lock:
+                if len(self._small) < MERGE_AT:
+                    return
+                for name, size in self._small.items():  # the oldest first
+                    if len(chosen) < 2 or sum(chosen.values()) + size <= LARGEST_MERGE:
+                        chosen[name] = size
+                for name in chosen:
+                    del self._small[name]
+            self._merge_these(list(chosen))
 
     def _merge_these(self, names: list[str]) -> None:
-        tables: dict[str, list[pa.Table]] = {table: [] for table in TABLES}
-        inside = []
-        for name, pair in zip(names, parallel(self.place, self._pair, names), strict=True):
-            self._small.pop(name)
-            if pair is not None:
-                inside.append(name)
-                for table in TABLES:
-                    tables[table].append(pair[TABLES.index(table)])
-        if not inside:
+        pairs = zip(names, parallel(self.place, self._pair, names), strict=True)
+        read = {name: pair for name, pair in pairs if pair is not None}
+        if not read:
             return
-        searches, trace = (pa.concat_tables(tables[table], promote_options="permissive") for table in TABLES)
-        searches = searches.replace_schema_metadata({**(searches.schema.metadata or {}), MERGED: json.dumps(inside)})
-        name, size, store = self._encoded(digest(inside), searches, trace)
-        store()
+        searches, trace = (
+            pa.concat_tables(tables, promote_options="permissive") for tables in zip(*read.values(), strict=True)
+        )
+        searches = searches.replace_schema_metadata({**(searches.schema.metadata or {}), MERGED: json.dumps(list(read))})
+        name, size = self._store(digest(list(read)), searches, trace)
         for table in TABLES:
             self.place.settle(table)
-        self._delete(inside)
-        if size < SMALL:
-            self._small[name] = size
+        self._delete(list(read))
+        with self._lock:
+            self._note(name, size)
 
     def _pair(self, name: str) -> tuple[pa.Table, pa.Table] | None:
         try:

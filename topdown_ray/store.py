@@ -10,7 +10,6 @@ import datetime
 import json
 import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from topdown_ray.errors import StoreError, UserError
+from topdown_ray.errors import UserError
 from topdown_ray.failures import Failures, read_failures
 from topdown_ray.parts import TABLES, DamagedError, Parts, parallel, part_names, read_part
 from topdown_ray.spec import Shard, SweepSpec, load_spec, make_spec
@@ -158,32 +157,29 @@ class ResultFolder:
         return self._finished
 
     def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
-        """Add a finished shard. On a remote place it may still be on its way when this returns. Raises StoreError."""
+        """Add a finished shard; several threads may. When this returns, it is there for good. Raises StoreError."""
         self._parts.write(shard_id, searches, trace)
         self._failures.clear(searches["search_id"].to_pylist())
 
-    def record_failure(self, shard: Shard, error: str, attempts: int) -> str:
+    def record_failure(self, shard: Shard, error: str) -> str:
         """Write ``failures/SHARD_ID.json`` for a shard that is given up: its searches, its traceback, the command to rerun it.
 
         Returns that command. The record goes away as soon as all its searches have rows. Raises StoreError.
         """
-        return self._failures.record(shard, error, attempts)
+        return self._failures.record(shard, error)
 
-    def end(self, complete: bool, wall_s: float, facts: Mapping[str, Any]) -> None:
-        """The end of what :meth:`open` began: run.json tells how it ended, with these facts; another driver may open the folder."""
-        failing = sys.exc_info()[0] is not None  # then what comes here, from a full disk say, must not hide the cause
+    def end(self, complete: bool, seconds: Mapping[str, float], facts: Mapping[str, Any]) -> None:
+        """The end of what :meth:`open` began: run.json tells how it ended, and another driver may open the folder.
+
+        seconds: of this session (``wall_s``, ``busy_s``); run.json holds each session's and their sums. Raises StoreError.
+        """
         try:
-            self._parts.flush()
             manifest = read_manifest(self.path)
             *earlier, session = manifest["sessions"]
-            sessions = [*earlier, {**session, "ended_at": _now(), "wall_s": wall_s}]
+            sessions = [*earlier, {**session, "ended_at": _now(), **seconds}]
+            sums = {name: manifest.get(name, 0.0) + value for name, value in seconds.items()}
             status = "complete" if complete else "incomplete"
-            self._write_manifest(
-                {**manifest, **facts, "status": status, "wall_s": manifest["wall_s"] + wall_s, "sessions": sessions}
-            )
-        except (StoreError, UserError):
-            if not failing:
-                raise
+            self._write_manifest({**manifest, **facts, **sums, "status": status, "sessions": sessions})
         finally:
             self.place.release()
 
