@@ -128,14 +128,7 @@ class RayPool:
         self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, gpus: int = 0
     ) -> None:
         have, scales = _resources(), _scales()
-        if have["CPU"] == 0 and actors is None:
-            raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
-        for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
-            if asked > have[kind] and not scales:
-                found = f"{asked} with --gpus" if option == "--actors" and gpus else asked
-                raise UserError(f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}")
-        if actors == 0 and gpus == 0:
-            raise UserError("--actors: expected at least 1, or --gpus, found 0")
+        _check_request(actors, gpus, have, scales)
         self._grows = actors is None
         self._gpus = gpus
         self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales else START_TIMEOUT_S
@@ -269,6 +262,17 @@ class RayPool:
         """Kill all actors."""
         for actor in [*self._actors.values(), *(actor for actor, _ in self._starting.values())]:
             ray.kill(actor)
+
+
+def _check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
+    if have["CPU"] == 0 and actors is None:
+        raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
+    if actors == 0 and gpus == 0:
+        raise UserError("--actors: expected at least 1, or --gpus, found 0")
+    for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
+        if asked > have[kind] and not scales:
+            found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
+            raise UserError(f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}")
 
 
 def _resources() -> dict[str, int]:
