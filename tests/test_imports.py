@@ -12,6 +12,7 @@ PACKAGE = ROOT / "topdown_ray"
 ORDER = [
     "__main__",
     "cli",
+    "cli_status",
     "demo",
     "present",
     "bench",
@@ -22,8 +23,10 @@ ORDER = [
     "comparisons",
     "layout",
     "verify",
+    "status",
     "actors",
     "sweep",
+    "progress",
     "dispatch",
     "executors",
     "store",

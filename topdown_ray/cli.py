@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.errors import StartError, UserError
+from topdown_ray import cli_status
+from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
     from topdown_ray.sweep import Plan, Summary
@@ -30,15 +31,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+cli_status.register(app)
 
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Search actors; default: all CPUs of the cluster.")]
+LogJson = Annotated[
+    str | None, typer.Option("--log-json", metavar="FILE|-", help="Also write a JSON line an event to a file, or - for stderr.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")] = None,
+    out: Annotated[str | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")] = None,
     address: Address = "local",
     actors: Actors = None,
 ) -> None:
@@ -50,7 +55,7 @@ def demo(
 
     spec, used = demo_module.demo_spec()
     print(used)
-    out = Path(f"results/demo-{spec.predictor[spec.spaces[0]]}") if out is None else out
+    out = f"results/demo-{spec.predictor[spec.spaces[0]]}" if out is None else out
     summary = _sweep(make_plan(spec), out, address, actors, resume=True)
     results = load(out)
     present.print_best(results)
@@ -62,7 +67,7 @@ def demo(
 @app.command()
 def sweep(
     file: Annotated[str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")],
-    out: Annotated[Path, typer.Option(help="The result folder; one that holds the same sweep is continued.")],
+    out: Annotated[str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")],
     address: Address = "local",
     actors: Actors = None,
     resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
@@ -70,6 +75,7 @@ def sweep(
         list[str] | None, typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")] = False,
+    log_json: LogJson = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
@@ -82,10 +88,10 @@ def sweep(
     if dry_run:
         _print_plan(plan, actors, as_json)
         return
-    summary = _sweep(plan, out, address, actors, resume)
+    summary = _sweep(plan, out, address, actors, resume, log_json)
     progress = summary.progress
     facts = {
-        "out": str(out),
+        "out": out,
         "run_id": plan.run_id,
         "searches": progress.total,
         "done": progress.done,
@@ -140,7 +146,7 @@ def describe(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A result folder.")],
+    folder: Annotated[str, typer.Argument(help="A result folder, or its URI.")],
     as_json: AsJson = False,
 ) -> None:
     """Recompute every row's accuracy and cost from its architecture, through OFA's own classes."""
@@ -156,7 +162,7 @@ def verify(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders; several are put together.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")] = False,
     reference: Annotated[Path | None, typer.Option(help="A reference front: CSV with the columns cost, accuracy.")] = None,
@@ -165,10 +171,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as CSV and Markdown."""
-    from topdown_ray.report import Options, write_report
+    from topdown_ray.report import Options, report_folder, write_report
 
     options = Options(published, reference, tuple(reach or ()), floor)
-    written = write_report(folders, folders[0] / "report" if out is None else out, options)
+    written = write_report(folders, report_folder(folders[0]) if out is None else out, options)
     if as_json:
         print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
         return
@@ -197,20 +203,23 @@ def bench(
     present.print_bench(table, as_json)
 
 
-def _sweep(plan: Plan, out: Path, address: str, actors: int | None, resume: bool) -> Summary:
+def _sweep(plan: Plan, out: str, address: str, actors: int | None, resume: bool, log_json: str | None = None) -> Summary:
     """Open the folder, start the executor, run with a progress display."""
     from topdown_ray import sweep as driver
-    from topdown_ray.present import progress_display
+    from topdown_ray.present import no_display, print_cluster, print_damaged, progress_display
+    from topdown_ray.progress import json_lines
     from topdown_ray.store import ResultFolder
 
     folder = ResultFolder(out)
     folder.check(plan.run_id, resume)
-    with _executor(plan, address, actors) as executor:
+    with json_lines(log_json) as observe, _executor(plan, address, actors) as executor:
+        print_cluster(address, _dashboard(address), observe)
         folder.open(plan.manifest(), resume)
+        print_damaged(folder.damaged)
         signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which installs its own
-        with progress_display() as show:
+        with progress_display() if log_json != "-" else no_display() as show:
             try:
-                return driver.run(plan, folder, executor, show)
+                return driver.run(plan, folder, executor, show, observe=observe)
             except KeyboardInterrupt:
                 print(f"Interrupted. Finished shards are in {out}; run the same command again to go on.", file=sys.stderr)
                 raise typer.Exit(130) from None
@@ -235,6 +244,14 @@ def _executor(plan: Plan, address: str, actors: int | None) -> Iterator[Any]:
             pool.close()
 
 
+def _dashboard(address: str) -> str | None:
+    if address == "none":
+        return None
+    from topdown_ray.actors import dashboard_url
+
+    return dashboard_url()
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -256,7 +273,8 @@ def _print_plan(plan: Plan, actors: int | None, as_json: bool) -> None:
 def _exit_status(summary: Summary) -> None:
     if summary.given_up:
         for shard, reason in summary.given_up.items():
-            print(f"shard {shard} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
+            record = f"failures/{shard}.json"
+            print(f"shard {shard} failed: {reason}; {record} has the traceback and the command to rerun it", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -277,6 +295,8 @@ def main() -> None:
         status = _fail(str(error))
     except StartError as error:
         status = _fail(str(error), 1)
+    except StoreError as error:
+        status = _fail(f"{error}; finished shards are kept: mend this and run the same command again to go on", 1)
     except (typer.Abort, KeyboardInterrupt):
         status = _fail("interrupted", 130)
     sys.exit(status)

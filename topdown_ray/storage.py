@@ -50,6 +50,7 @@ class Place:
     """A folder, local or remote. Names in it are relative, with slashes. Raises UserError for a URI that will not do."""
 
     def __init__(self, where: str | Path):
+        self.where = where
         self.name = re.sub(r"//[^/@]*@", "//", str(where)) if is_uri(where) else str(where)  # never a secret in a message
         self.local: Path | None = None
         self.objects = False

@@ -26,8 +26,9 @@ import pyarrow as pa
 
 from topdown_ray.dispatch import Dispatch, Limits
 from topdown_ray.errors import StoreError, UserError
-from topdown_ray.executors import Done, Event, Executor, InProcess, Lost
+from topdown_ray.executors import Attempt, Done, Event, Executor, InProcess, Lost
 from topdown_ray.pending import Pending, evaluations_of
+from topdown_ray.progress import Observer, facts_of, ignore, last_line
 from topdown_ray.runner import Setup, Worker, resolve
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec
 from topdown_ray.store import SCHEMA_VERSION, ResultFolder, to_tables
@@ -56,6 +57,12 @@ class Progress:
     def rate(self) -> float:
         """Searches a second in this run."""
         return (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The numbers, for machines."""
+        numbers = {"done": self.done, "total": self.total, "failed": self.failures, "lost": self.losses}
+        return {**numbers, "wall_s": round(time.monotonic() - self.started, 3)}
 
 
 @dataclass(frozen=True)
@@ -213,24 +220,24 @@ class _Writer:
     def __init__(self, folder: ResultFolder):
         self._folder = folder
         self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
-        self._writing: deque[tuple[Future[None], Shard]] = deque()
+        self._writing: deque[tuple[Future[None], Attempt, float]] = deque()
 
     def put(self, done: Done) -> None:
         """Write a shard; blocks while too many are being written."""
-        waiting = [future for future, _ in self._writing if not future.done()]
+        waiting = [future for future, _, _ in self._writing if not future.done()]
         if len(waiting) >= UNWRITTEN:
             futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
         shard = done.attempt.shard
         future = self._threads.submit(self._folder.write, shard.shard_id, done.searches, done.trace)
-        self._writing.append((future, shard))
+        self._writing.append((future, done.attempt, done.busy_s))
 
-    def written(self, wait: bool = False) -> Iterator[Shard]:
-        """The shards written since the last call; wait: until none is left. Raises what writing raised."""
-        for future, shard in list(self._writing):
+    def written(self, wait: bool = False) -> Iterator[tuple[Attempt, float]]:
+        """The shards written since the last call, with the seconds that each took; wait: until none is left. Raises StoreError."""
+        for future, attempt, busy_s in list(self._writing):
             if wait or future.done():
-                self._writing.remove((future, shard))
+                self._writing.remove((future, attempt, busy_s))
                 future.result()
-                yield shard
+                yield attempt, busy_s
 
     def close(self) -> None:
         """Block until nothing is being written."""
@@ -246,6 +253,7 @@ class _Run:
     dispatch: Dispatch
     progress: Progress
     on_progress: Callable[[Progress], None]
+    observe: Observer
     given_up: dict[str, str] = field(default_factory=dict)
     busy_s: float = 0.0
 
@@ -272,32 +280,42 @@ class _Run:
                 self._take(event, writer)
         self._count(writer.written(wait=True))
 
-    def _count(self, written: Iterator[Shard]) -> None:
-        for shard in written:
-            self.progress.done += len(shard.seeds)
-            self.on_progress(self.progress)
+    def _count(self, written: Iterator[tuple[Attempt, float]]) -> None:
+        progress = self.progress
+        for attempt, busy_s in written:
+            progress.done += len(attempt.shard.seeds)
+            self.on_progress(progress)
+            on = {"worker": attempt.slot.worker, "device": attempt.slot.device, "seconds": round(busy_s, 3)}
+            state = {"done": progress.done, "total": progress.total, "rate": round(progress.rate, 3)}
+            self.observe("shard", {**facts_of(attempt.shard), **on, **state})
 
     def _take(self, event: Event, writer: _Writer) -> None:
         if isinstance(event, Done):
             for slower in self.dispatch.done(event.attempt, event.busy_s):
                 self.executor.cancel(slower)
                 self.progress.losses += 1
+                error = "slower than its copy"
+                self.observe("lost", {**facts_of(slower.shard), "worker": slower.slot.worker, "error": error})
             self.busy_s += event.busy_s
             writer.put(event)
         elif isinstance(event, Lost):
             self._lost(event)
         else:
-            self._failed(event.attempt.shard, event.traceback, self.dispatch.failed(event.attempt))
+            self._failed("retry", event.attempt, event.traceback, self.dispatch.failed(event.attempt))
 
     def _lost(self, event: Lost) -> None:
         self.progress.losses += 1
-        self._failed(event.attempt.shard, event.reason, self.dispatch.lost(event.attempt))
+        self._failed("lost", event.attempt, event.reason, self.dispatch.lost(event.attempt))
 
-    def _failed(self, shard: Shard, reason: str, given_up: bool) -> None:
+    def _failed(self, event: str, attempt: Attempt, reason: str, given_up: bool) -> None:
+        facts = {**facts_of(attempt.shard), "error": last_line(reason)}
+        if event == "lost" or not given_up:
+            self.observe(event, {**facts, "worker": attempt.slot.worker})
         if given_up:
-            self.folder.record_failure(shard, reason)
-            self.given_up[shard.shard_id] = reason.strip().splitlines()[-1]
-            self.progress.failures += len(shard.seeds)
+            command = self.folder.record_failure(attempt.shard, reason)
+            self.given_up[attempt.shard.shard_id] = last_line(reason)
+            self.progress.failures += len(attempt.shard.seeds)
+            self.observe("failure", {**facts, "command": command})
         self.on_progress(self.progress)
 
 
@@ -307,6 +325,7 @@ def run(
     executor: Executor,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     limits: Limits = LIMITS,
+    observe: Observer = ignore,
 ) -> Summary:
     """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
     finished = folder.finished()
@@ -315,22 +334,28 @@ def run(
     others = len(finished) - before  # finished, but not chosen
     batch = None if plan.spec.batch == "auto" else plan.spec.batch
     dispatch = Dispatch(plan.pending(finished), plan.spec.search.population, batch, limits)
-    state = _Run(folder, executor, dispatch, progress, on_progress)
+    state = _Run(folder, executor, dispatch, progress, on_progress, observe)
     writer = _Writer(folder)
     started = executor.clock()
     on_progress(progress)
+    where = {"out": folder.place.name, "run_id": plan.run_id, "damaged": folder.damaged}
+    observe("start", {**where, "searches": progress.total, "done": progress.done})
     try:
         state.loop(writer)
-    except BaseException:
+    except BaseException as error:
         writer.close()
         with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
             state._count(writer.written())
         with contextlib.suppress(StoreError, UserError):
             _finish(folder, executor, state, executor.clock() - started, complete=False)
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+        observe("end", {**progress.facts, "status": status, "error": last_line(str(error)) or None})
         raise
     writer.close()
     wall_s = executor.clock() - started
     _finish(folder, executor, state, wall_s, others + progress.done == plan.spec.n_searches())
+    status = "complete" if progress.done == progress.total else "incomplete"
+    observe("end", {**progress.facts, "status": status, "error": None})
     return Summary(progress, wall_s, state.given_up, state.busy_s)
 
 
