@@ -57,19 +57,24 @@ def cluster() -> Iterator[Any]:
 
 
 class Meanwhile:
-    """A progress callback that starts actions in threads of their own when so many searches are done."""
+    """A progress callback that acts when so many searches are done: in a thread of its own, in the middle of other shards.
 
-    def __init__(self, **actions: Callable[[], None]):
-        self.left = {int(name.removeprefix("at_")): action for name, action in actions.items()}
+    here: actions of this thread, for what must not run in another (Ray's nodes set signal handlers as they start).
+    """
+
+    def __init__(self, actions: dict[int, Callable[[], object]], here: dict[int, Callable[[], object]] | None = None):
+        self.actions, self.here = actions, here or {}
         self.threads: list[threading.Thread] = []
         self.errors: list[BaseException] = []
 
     def __call__(self, progress: Progress) -> None:
-        for done in [done for done in self.left if progress.done >= done]:
-            self.threads.append(threading.Thread(target=self._run, args=(self.left.pop(done),)))
+        for done in [done for done in self.here if progress.done >= done]:
+            self.here.pop(done)()
+        for done in [done for done in self.actions if progress.done >= done]:
+            self.threads.append(threading.Thread(target=self._run, args=(self.actions.pop(done),)))
             self.threads[-1].start()
 
-    def _run(self, action: Callable[[], None]) -> None:
+    def _run(self, action: Callable[[], object]) -> None:
         try:
             action()
         except BaseException as error:
@@ -78,7 +83,8 @@ class Meanwhile:
     def join(self) -> None:
         for thread in self.threads:
             thread.join()
-        assert not self.left
+        assert not self.actions
+        assert not self.here
         assert not self.errors
 
 
@@ -89,16 +95,12 @@ def actor_processes(of: psutil.Process | None = None) -> list[psutil.Process]:
 
 def test_nodes_die_and_join_in_mid_sweep(cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     """The node of half the actors dies, then the other one right after a third has joined, which then does all the work."""
-    first, second = sorted(cluster.worker_nodes, key=lambda node: node.node_id)
-
-    def kill_first() -> None:
-        cluster.remove_node(first, allow_graceful=False)
-
-    def join_and_kill_second() -> None:
-        cluster.add_node(num_cpus=1)
-        cluster.remove_node(second, allow_graceful=False)
-
-    meanwhile = Meanwhile(at_6=kill_first, at_15=join_and_kill_second)
+    first, second = cluster.worker_nodes
+    kills: dict[int, Callable[[], object]] = {
+        6: lambda: cluster.remove_node(first, allow_graceful=False),
+        15: lambda: cluster.remove_node(second, allow_graceful=False),
+    }
+    meanwhile = Meanwhile(kills, here={15: lambda: cluster.add_node(num_cpus=1)})
     summary = run_on_ray(LONGER, tmp_path / "out", None, meanwhile)
     meanwhile.join()
     assert summary.progress.losses >= 2
@@ -117,7 +119,7 @@ def test_what_hangs_is_done_elsewhere(cluster: Any, undisturbed: topdown_ray.Res
         stopped.append(actor_processes()[0])
         stopped[0].suspend()
 
-    meanwhile = Meanwhile(at_9=stop_one)
+    meanwhile = Meanwhile({9: stop_one})
     try:
         limits = Limits(overdue_floor_s=3.0, hopeless=100.0)
         summary = run_on_ray(LONGER, tmp_path / "out", 2, meanwhile, limits)
@@ -143,7 +145,7 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
     cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
     if not torch.cuda.is_available():
-        with pytest.raises(StartError, match="an actor could not start: .*--gpus: expected a GPU that torch can use"):
+        with pytest.raises(StartError, match=r"an actor could not start: .*--gpus: expected a GPU that torch can use"):
             run_on_ray(LONGER, tmp_path / "none", 1, gpus=1)
     monkeypatch.setitem(actors.DEVICES, "cuda", "cpu")  # the same bits: what is tested is who gets work
     work: dict[str, int] = {}

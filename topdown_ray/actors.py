@@ -139,6 +139,7 @@ class RayPool:
         self._idle: dict[int, Slot] = {}
         self._starting: dict[Any, tuple[Any, Slot]] = {}
         self._running: dict[Any, tuple[Any, Attempt]] = {}
+        self._devices: Counter[str] = Counter()
         self._started_so_far = 0
         self._failed_starts = 0
         self._looked = time.monotonic()
@@ -151,6 +152,7 @@ class RayPool:
     def _start(self, device: str) -> None:
         slot = Slot(self._started_so_far, device)
         self._started_so_far += 1
+        self._devices[device] += 1
         actor_class: Any = SearchActor
         actor_class = actor_class.options(num_gpus=1) if device == "cuda" else actor_class
         actor = actor_class.remote(*self._arguments, DEVICES[device])
@@ -159,8 +161,7 @@ class RayPool:
     @property
     def devices(self) -> Mapping[str, int]:
         """How many actors of each kind of device there are or will be, those that still start included."""
-        slots = [*self._idle.values(), *(slot for _, slot in self._starting.values())]
-        return Counter(slot.device for slot in [*slots, *(attempt.slot for _, attempt in self._running.values())])
+        return self._devices
 
     @property
     def standing(self) -> Set[int]:
@@ -226,8 +227,7 @@ class RayPool:
             final = any(sign in cause for sign in ("creation task", "low on memory", "out of memory"))
             if final or self._failed_starts >= MAX_FAILED_STARTS:
                 raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
-            ray.kill(actor)
-            self._start(slot.device)
+            self._instead_of(actor, slot.device)
         else:
             self._actors[slot.worker] = actor
             self._idle[slot.worker] = slot
@@ -251,8 +251,12 @@ class RayPool:
     def _replace(self, reference: Any) -> None:
         actor, attempt = self._running.pop(reference)
         del self._actors[attempt.slot.worker]
+        self._instead_of(actor, attempt.slot.device)
+
+    def _instead_of(self, actor: Any, device: str) -> None:
         ray.kill(actor)
-        self._start(attempt.slot.device)
+        self._devices[device] -= 1
+        self._start(device)
 
     def cancel(self, attempt: Attempt) -> None:
         """Forget a running attempt: no event comes of it; its actor, which may hang, is replaced."""
