@@ -12,8 +12,6 @@ from typing import Any
 import psutil
 import pytest
 import ray
-import yaml
-from conftest import ROOT
 from test_sweep import ALL_SPACES, assert_same, run
 
 import topdown_ray
@@ -175,14 +173,14 @@ def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
 ) -> None:
     class Starved(actors.SearchActor.__ray_metadata__.modified_class):
         def __init__(self, *arguments: Any):
-            import resource
+            import torch
 
-            resource.setrlimit(resource.RLIMIT_DATA, (2**27, 2**27))  # less than this process holds already
+            self.hoard = torch.zeros(2**50)  # more than there is
             super().__init__(*arguments)
 
     monkeypatch.setattr(actors, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Starved))
     started = time.monotonic()
-    with pytest.raises(StartError, match=r"an actor could not start: .*([Mm]emory|alloc)"):
+    with pytest.raises(StartError, match=r"an actor could not start: .*can't allocate memory"):
         run_on_ray(LONGER, tmp_path / "out", 1)
     assert time.monotonic() - started < 60
 
@@ -191,13 +189,3 @@ def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> No
     plan = sweep.make_plan(make_spec(LONGER, "test"))
     with pytest.raises(UserError, match="--actors: expected at most"):
         actors.RayPool(10_000, plan.run_id, plan.setups, plan.spec.search)
-
-
-def test_the_launchers_cluster_file_is_valid() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
-    head = config["available_node_types"][config["head_node_type"]]
-    assert head["resources"] == {"CPU": 0}  # takes no searches
-    assert config["file_mounts"]["~/topdown_ray"] == "."  # the checkout itself, at this version
