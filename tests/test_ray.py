@@ -16,6 +16,7 @@ from test_sweep import ALL_SPACES, assert_same, run
 
 import topdown_ray
 from topdown_ray import actors, sweep
+from topdown_ray.dispatch import Limits
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.spec import make_spec
 from topdown_ray.store import ResultFolder, load
@@ -44,13 +45,20 @@ def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> to
     return run(LONGER, tmp_path_factory.mktemp("sweep") / "out")
 
 
-def run_on_ray(data: dict[str, Any], out: Path, n: int, on_progress: Any = lambda progress: None) -> sweep.Summary:
+def run_on_ray(
+    data: dict[str, Any],
+    out: Path,
+    n: int | None,
+    on_progress: Any = lambda progress: None,
+    limits: Limits = sweep.LIMITS,
+    gpus: int = 0,
+) -> sweep.Summary:
     plan = sweep.make_plan(make_spec(data, "test"))
     folder = ResultFolder(out)
     folder.open(plan.manifest(), resume=True)
-    pool = actors.RayPool(n, plan.run_id, plan.setups, plan.spec.search)
+    pool = actors.RayPool(n, plan.run_id, plan.setups, plan.spec.search, gpus)
     try:
-        return sweep.run(plan, folder, pool, on_progress)
+        return sweep.run(plan, folder, pool, on_progress, limits)
     finally:
         pool.close()
 

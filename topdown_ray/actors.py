@@ -128,14 +128,7 @@ class RayPool:
         self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, gpus: int = 0
     ) -> None:
         have, scales = _resources(), _scales()
-        if have["CPU"] == 0 and actors is None:
-            raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
-        for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
-            if asked > have[kind] and not scales:
-                found = f"{asked} with --gpus" if option == "--actors" and gpus else asked
-                raise UserError(f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}")
-        if actors == 0 and gpus == 0:
-            raise UserError("--actors: expected at least 1, or --gpus, found 0")
+        _check_request(actors, gpus, have, scales)
         self._grows = actors is None
         self._gpus = gpus
         self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales else START_TIMEOUT_S
@@ -146,6 +139,7 @@ class RayPool:
         self._idle: dict[int, Slot] = {}
         self._starting: dict[Any, tuple[Any, Slot]] = {}
         self._running: dict[Any, tuple[Any, Attempt]] = {}
+        self._devices: Counter[str] = Counter()
         self._started_so_far = 0
         self._failed_starts = 0
         self._looked = time.monotonic()
@@ -158,6 +152,7 @@ class RayPool:
     def _start(self, device: str) -> None:
         slot = Slot(self._started_so_far, device)
         self._started_so_far += 1
+        self._devices[device] += 1
         actor_class: Any = SearchActor
         actor_class = actor_class.options(num_gpus=1) if device == "cuda" else actor_class
         actor = actor_class.remote(*self._arguments, DEVICES[device])
@@ -166,8 +161,7 @@ class RayPool:
     @property
     def devices(self) -> Mapping[str, int]:
         """How many actors of each kind of device there are or will be, those that still start included."""
-        slots = [*self._idle.values(), *(slot for _, slot in self._starting.values())]
-        return Counter(slot.device for slot in [*slots, *(attempt.slot for _, attempt in self._running.values())])
+        return self._devices
 
     @property
     def standing(self) -> Set[int]:
@@ -233,8 +227,7 @@ class RayPool:
             final = any(sign in cause for sign in ("creation task", "low on memory", "out of memory"))
             if final or self._failed_starts >= MAX_FAILED_STARTS:
                 raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
-            ray.kill(actor)
-            self._start(slot.device)
+            self._instead_of(actor, slot.device)
         else:
             self._actors[slot.worker] = actor
             self._idle[slot.worker] = slot
@@ -258,8 +251,12 @@ class RayPool:
     def _replace(self, reference: Any) -> None:
         actor, attempt = self._running.pop(reference)
         del self._actors[attempt.slot.worker]
+        self._instead_of(actor, attempt.slot.device)
+
+    def _instead_of(self, actor: Any, device: str) -> None:
         ray.kill(actor)
-        self._start(attempt.slot.device)
+        self._devices[device] -= 1
+        self._start(device)
 
     def cancel(self, attempt: Attempt) -> None:
         """Forget a running attempt: no event comes of it; its actor, which may hang, is replaced."""
@@ -269,6 +266,17 @@ class RayPool:
         """Kill all actors."""
         for actor in [*self._actors.values(), *(actor for actor, _ in self._starting.values())]:
             ray.kill(actor)
+
+
+def _check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
+    if have["CPU"] == 0 and actors is None:
+        raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
+    if actors == 0 and gpus == 0:
+        raise UserError("--actors: expected at least 1, or --gpus, found 0")
+    for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
+        if asked > have[kind] and not scales:
+            found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
+            raise UserError(f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}")
 
 
 def _resources() -> dict[str, int]:
