@@ -69,6 +69,8 @@ class Place:
                 f"{self.name}: expected a folder, or a URI that pyarrow can open (s3, gs, hdfs, file), found {reason(error)}"
             ) from error
         self._root = path.rstrip("/")
+        if not self._root:
+            raise UserError(f"{self.name}: expected a bucket or folder after the scheme, found none")
         self.objects = parts.scheme in OBJECT_STORES
 
     def of(self, relative: str) -> str:
