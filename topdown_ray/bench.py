@@ -131,7 +131,7 @@ def ours(scale: Scale, batch: int) -> Runner:
     worker = Worker(plan.setups, plan.spec.search)
 
     def run(repeat: int) -> Lap:
-        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards(set(), 1)
+        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start
