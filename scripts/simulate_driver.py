@@ -72,17 +72,15 @@ class SimulatedActors:
     def __init__(self, actors: int, seconds: float, spread: float, lost: float, tables: tuple[pa.Table, pa.Table]):
         self.info: dict[str, Any] = {}
         self.devices: Mapping[str, int] = {"cpu": actors}
-        self.shards, self.busy_s, self.waited_s, self.sizes = 0, 0.0, 0.0, []  # type: int, float, float, list[int]
+        self.standing: Set[int] = frozenset(range(actors))
+        self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0
+        self.sizes: list[int] = []
         self._seconds, self._spread, self._lost, self._tables = seconds, spread, lost, tables
         self._random = np.random.default_rng(0)
         self._skipped = -time.perf_counter()
         self._idle = {worker: Slot(worker, "cpu") for worker in range(actors)}
         self._ending: list[tuple[float, int, Attempt, float]] = []
         self._cancelled: set[Attempt] = set()
-
-    @property
-    def standing(self) -> Set[int]:
-        return self.devices.keys() and frozenset(range(self.devices["cpu"]))
 
     def clock(self) -> float:
         return time.perf_counter() + self._skipped
@@ -101,12 +99,13 @@ class SimulatedActors:
         self.sizes.append(batch)
 
     def wait(self, timeout_s: float) -> list[Event]:
-        now, events = self.clock(), []  # type: float, list[Event]
+        now = self.clock()
+        events: list[Event] = []
         if self._ending:
             skip = min(max(self._ending[0][0] - now, 0.0), timeout_s)
             self._skipped += skip
             self.waited_s += skip
-        outside = time.perf_counter()  # what follows is the actors' work
+        outside, own = time.perf_counter(), time.thread_time()  # what follows is the actors' work
         until = self.clock()
         while self._ending and self._ending[0][0] <= until and len(events) < 32:
             _, _, attempt, takes = heapq.heappop(self._ending)
@@ -120,6 +119,7 @@ class SimulatedActors:
                 searches, trace = (rows_of(table, attempt.shard) for table in self._tables)
                 events.append(Done(attempt, searches, trace, takes))
         self._skipped -= time.perf_counter() - outside
+        self.own_cpu_s += time.thread_time() - own
         return events
 
     def cancel(self, attempt: Attempt) -> None:
@@ -163,9 +163,9 @@ def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
         "actors busy": round(actors.busy_s / summary.wall_s / arguments.actors, 4),
         "driver awake, share of the wall": round(driver_s / summary.wall_s, 4),
         "driver ms a shard": round(1000 * driver_s / actors.shards, 3),
+        "driver cpu ms a shard": round(1000 * (cpu - actors.own_cpu_s) / actors.shards, 3),
         "shards a second that it could feed": round(actors.shards / driver_s, 1),
         "actors that it could feed": round(arguments.actors * summary.wall_s / driver_s),
-        "cpu_s with the simulation": round(cpu, 1),
         "real wall_s with the simulation": round(wall, 1),
         "plan and template s": round(planned_s, 2),
         "MiB written": round(megabytes, 1),

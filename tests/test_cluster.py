@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -164,6 +165,10 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
     assert_same(undisturbed, load(tmp_path / "out"))
 
 
+# nodes and drivers that are started separately have to agree on the mode and on the token
+AUTHENTICATION = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -173,7 +178,7 @@ def start_node(tmp_path: Path, *options: str) -> psutil.Popen:
     """`ray start --block`, in a process group of its own."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options]
     with (tmp_path / f"node{len(list(tmp_path.glob('node*')))}.log").open("wb") as log:
-        return psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return psutil.Popen(command, stdout=log, stderr=log, env=AUTHENTICATION, start_new_session=True)
 
 
 def kill_node(node: psutil.Popen) -> None:
@@ -214,7 +219,9 @@ def test_separately_started_nodes_and_the_command_line(undisturbed: topdown_ray.
     command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", f"127.0.0.1:{port}"]
 
     def driver(*options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=AUTHENTICATION
+        )
 
     def parts() -> int:
         return len(list((out / "searches").glob("[!.]*.parquet")))
@@ -222,7 +229,7 @@ def test_separately_started_nodes_and_the_command_line(undisturbed: topdown_ray.
     try:
         health = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", f"127.0.0.1:{port}"]
         deadline = time.monotonic() + 60
-        while subprocess.run(health, capture_output=True, check=False).returncode:
+        while subprocess.run(health, capture_output=True, check=False, env=AUTHENTICATION).returncode:
             assert time.monotonic() < deadline
         nodes.append(start_node(tmp_path, f"--address=127.0.0.1:{port}", "--num-cpus=1"))
 
@@ -248,4 +255,3 @@ def test_separately_started_nodes_and_the_command_line(undisturbed: topdown_ray.
         for node in nodes:
             kill_node(node)
     assert_same(undisturbed, load(out))
-    assert os.environ.get("RAY_ADDRESS") is None

@@ -223,6 +223,29 @@ def test_a_driver_killed_at_any_moment_loses_no_finished_shard(everything: topdo
     assert_same(everything, load(out))
 
 
+def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    file.write_text(
+        yaml.safe_dump({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000, 1500]], "seeds": 1000, "batch": 2})
+    )
+    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", "none"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list((out / "searches").glob("[!.]*.parquet"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    interrupted = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - interrupted < 10
+    assert process.returncode == 130
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    results = load(out)
+    assert results.manifest["status"] == "incomplete"
+    assert len(results.searches["search_id"].unique()) >= 6
+
+
 def test_a_search_is_three_lines_and_equals_the_sweeps(everything: topdown_ray.Results) -> None:
     frame = topdown_ray.search(
         space="mobilenet_v3", cost="macs", targets=[250, 400], seeds=[3, 4], population=12, generations=6, warm_generations=3

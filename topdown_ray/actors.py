@@ -271,8 +271,6 @@ class RayPool:
 def _check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
     if have["CPU"] == 0 and actors is None:
         raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
-    if actors == 0 and gpus == 0:
-        raise UserError("--actors: expected at least 1, or --gpus, found 0")
     for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
         if asked > have[kind] and not scales:
             found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -34,10 +34,22 @@ app = typer.Typer(
 cli_status.register(app)
 
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
-Actors = Annotated[int | None, typer.Option(min=1, help="Search actors; default: all CPUs of the cluster.")]
+Actors = Annotated[
+    int | None, typer.Option(min=0, help="Search actors; default: all CPUs of the cluster, those of nodes that join later too.")
+]
 LogJson = Annotated[
     str | None, typer.Option("--log-json", metavar="FILE|-", help="Also write a JSON line an event to a file, or - for stderr.")
 ]
+
+
+class Workers(NamedTuple):
+    """Where a sweep runs, and on how many actors."""
+
+    address: str
+    actors: int | None
+    gpus: int = 0
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -56,7 +68,7 @@ def demo(
     spec, used = demo_module.demo_spec()
     print(used)
     out = f"results/demo-{spec.predictor[spec.spaces[0]]}" if out is None else out
-    summary = _sweep(make_plan(spec), out, address, actors, resume=True)
+    summary = _sweep(make_plan(spec), out, Workers(address, actors), resume=True)
     results = load(out)
     present.print_best(results)
     present.print_winner(results)
@@ -70,6 +82,7 @@ def sweep(
     out: Annotated[str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")],
     address: Address = "local",
     actors: Actors = None,
+    gpus: Annotated[int, typer.Option(min=0, help="Search actors with a GPU each, beside them; rows say their device.")] = 0,
     resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
     only: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more.")
@@ -88,7 +101,7 @@ def sweep(
     if dry_run:
         _print_plan(plan, actors, as_json)
         return
-    summary = _sweep(plan, out, address, actors, resume, log_json)
+    summary = _sweep(plan, out, Workers(address, actors, gpus), resume, log_json)
     progress = summary.progress
     facts = {
         "out": out,
@@ -203,7 +216,7 @@ def bench(
     present.print_bench(table, as_json)
 
 
-def _sweep(plan: Plan, out: str, address: str, actors: int | None, resume: bool, log_json: str | None = None) -> Summary:
+def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str | None = None) -> Summary:
     """Open the folder, start the executor, run with a progress display."""
     from topdown_ray import sweep as driver
     from topdown_ray.present import no_display, print_cluster, print_damaged, progress_display
@@ -212,8 +225,8 @@ def _sweep(plan: Plan, out: str, address: str, actors: int | None, resume: bool,
 
     folder = ResultFolder(out)
     folder.check(plan.run_id, resume)
-    with json_lines(log_json) as observe, _executor(plan, address, actors) as executor:
-        print_cluster(address, _dashboard(address), observe)
+    with json_lines(log_json) as observe, _executor(plan, workers) as executor:
+        print_cluster(workers.address, _dashboard(workers.address), observe)
         folder.open(plan.manifest(), resume)
         print_damaged(folder.damaged)
         signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which installs its own
@@ -226,18 +239,22 @@ def _sweep(plan: Plan, out: str, address: str, actors: int | None, resume: bool,
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, address: str, actors: int | None) -> Iterator[Any]:
+def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
     from topdown_ray import sweep as driver
 
-    if address == "none":
-        if actors not in (None, 1):
-            raise UserError(f"--actors: expected 1 with --address none, found {actors}")
+    if workers.address == "none":
+        if workers.actors not in (None, 1):
+            raise UserError(f"--actors: expected 1 with --address none, found {workers.actors}")
+        if workers.gpus:
+            raise UserError(f"--gpus: expected 0 with --address none, found {workers.gpus}")
         yield driver.in_process(plan)
         return
+    if workers.actors == 0 and workers.gpus == 0:
+        raise UserError("--actors: expected at least 1, or --gpus, found 0")
     from topdown_ray.actors import RayPool, connected
 
-    with connected(address):
-        pool = RayPool(actors, plan.run_id, plan.setups, plan.spec.search)
+    with connected(workers.address):
+        pool = RayPool(workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus)
         try:
             yield pool
         finally:

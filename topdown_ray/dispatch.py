@@ -58,6 +58,11 @@ class Dispatch:
         """Whether nothing runs, waits or is pending."""
         return not self._flights and self._pending.group is None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything for a free worker."""
+        return bool(self._again) or self._pending.group is not None
+
     def next(self, slot: Slot, workers: Mapping[str, int], standing: Set[int], now: float) -> Attempt | None:
         """What a free worker does now: a shard to be tried again that it has not tried, else a new one, else nothing."""
         for flight in self._again:

@@ -270,6 +270,8 @@ class _Run:
                     )
                 looked = now
             for slot in executor.idle():
+                if not dispatch.waiting:
+                    break
                 found = dispatch.next(slot, executor.devices, executor.standing, now)
                 if found is not None:
                     executor.submit(found)
