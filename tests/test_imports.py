@@ -38,6 +38,8 @@ ORDER = [
     "supernet",
     "accuracy",
     "efficiency",
+    "latency",
+    "layers",
     "terms",
     "assets",
     "spaces",

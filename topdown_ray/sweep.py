@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from topdown_ray import latency
 from topdown_ray.executors import Done, Executor, InProcess, Lost
 from topdown_ray.runner import Setup, Worker, resolve
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec, search_id
@@ -31,7 +32,7 @@ from topdown_ray.strategies import evaluations
 MAX_FAILURES = 3  # a shard that raised this often is given up
 MAX_LOSSES = 5  # a shard whose process died this often is given up
 LARGEST_BATCH = 32
-NAMES = ("note10", "macs", "published", "embedded")  # of cost tables and predictors: not paths
+NAMES = ("published", "embedded")  # of predictors: not paths
 
 
 @dataclass
@@ -96,11 +97,11 @@ class Plan:
 
     def _spec_with_full_paths(self) -> dict[str, Any]:
         spec = self.spec.model_dump(mode="json")
-        for name in ("cost", "predictor"):
-            spec[name] = {
-                space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
-                for space, value in spec[name].items()
-            }
+        spec["cost"] = {space: latency.full_name(value) for space, value in spec["cost"].items()}
+        spec["predictor"] = {
+            space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
+            for space, value in spec["predictor"].items()
+        }
         return spec
 
     def manifest(self) -> dict[str, Any]:
