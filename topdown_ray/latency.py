@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,10 @@ _METADATA = b"topdown_ray_latency"
 
 Array = npt.NDArray[Any]
 
-_LAYER_TYPES = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_()}
+_ARROW_TYPES = {str: pa.string(), int: pa.int32(), bool: pa.bool_()}
 _SCHEMA = pa.schema(
     [
-        *(pa.field(name, _LAYER_TYPES[str(kind)]) for name, kind in Layer.__annotations__.items()),
+        *(pa.field(name, _ARROW_TYPES[kind]) for name, kind in get_type_hints(Layer).items()),
         pa.field("median_ms", pa.float64()),
         pa.field("low_ms", pa.float64()),
         pa.field("high_ms", pa.float64()),
