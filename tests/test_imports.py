@@ -12,6 +12,9 @@ PACKAGE = ROOT / "topdown_ray"
 ORDER = [
     "__main__",
     "cli",
+    "cli_measure",
+    "campaign",
+    "subnets",
     "demo",
     "present",
     "bench",
@@ -35,6 +38,8 @@ ORDER = [
     "memo",
     "pruning",
     "rng",
+    "measure",
+    "stopwatch",
     "supernet",
     "accuracy",
     "efficiency",
@@ -43,6 +48,7 @@ ORDER = [
     "terms",
     "assets",
     "spaces",
+    "machine",
     "scalar",
     "errors",
 ]
