@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topdown_ray import cli_status
+from topdown_ray import cli_measure, cli_status
 from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def sweep(
 @app.command()
 def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
-    cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
+    cost: Annotated[str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")] = "note10",
     target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
     strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune or random.")] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
@@ -294,6 +294,8 @@ def _exit_status(summary: Summary) -> None:
             print(f"shard {shard} failed: {reason}; {record} has the traceback and the command to rerun it", file=sys.stderr)
         raise typer.Exit(1)
 
+
+cli_measure.register(app)
 
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
 _UsageError: Any = typer.BadParameter.__base__

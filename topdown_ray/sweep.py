@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from topdown_ray import latency, machine
 from topdown_ray.dispatch import Dispatch, Limits
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.executors import Attempt, Done, Event, Executor, InProcess, Lost
@@ -39,7 +40,7 @@ WRITERS = 4  # threads
 UNWRITTEN = 16  # finished shards held while they are being written
 LIMITS = Limits()
 LOOK_EVERY_S = 1.0  # for shards that take too long
-NAMES = ("note10", "macs", "published", "embedded")  # of cost tables and predictors: not paths
+NAMES = ("published", "embedded")  # of predictors: not paths
 
 
 @dataclass
@@ -125,11 +126,11 @@ class Plan:
 
     def _spec_with_full_paths(self) -> dict[str, Any]:
         spec = self.spec.model_dump(mode="json")
-        for name in ("cost", "predictor"):
-            spec[name] = {
-                space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
-                for space, value in spec[name].items()
-            }
+        spec["cost"] = {space: latency.full_name(value) for space, value in spec["cost"].items()}
+        spec["predictor"] = {
+            space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
+            for space, value in spec["predictor"].items()
+        }
         return spec
 
     def manifest(self) -> dict[str, Any]:
@@ -157,20 +158,11 @@ class Plan:
                     for name in ("topdown-ray", "torch", "ray", "ofa", "numpy", "pyarrow")
                 },
             },
-            "machine": {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count()},
+            "machine": {"platform": platform.platform(), "processor": machine.processor(), "cpus": os.cpu_count()},
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
             "wall_s": 0.0,
         }
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def make_plan(spec: SweepSpec) -> Plan:
