@@ -48,8 +48,8 @@ def train(
     data: Path,
     out: Path,
     space: Space,
-    width: float = 0.08,
-    steps: int = 2000,
+    width: float = 0.05,
+    steps: int = 1000,
     batch: int = 32,
     image_sizes: list[int] | None = None,
     learning_rate: float = 3e-3,
@@ -123,9 +123,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a folder with train/CLASS/*")
     parser.add_argument("out", type=Path, help="the weights (.safetensors)")
-    parser.add_argument("--space", choices=list(SPACES), default="proxyless")
-    parser.add_argument("--width", type=float, default=0.08, help="relative to the published network")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--space", choices=list(SPACES), default="resnet50d")
+    parser.add_argument("--width", type=float, default=0.05, help="relative to the published network")
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--image-size", type=int, action="append", help="repeat for more; default: all of the space's")
     parser.add_argument("--seed", type=int, default=0)

@@ -124,7 +124,8 @@ def along_cost(space: Space, image_sizes: Sequence[int], n: int, seed: int, cost
         nearest = int(np.argmin(np.where(free, np.abs(costs - wanted), np.inf)))
         free[nearest] = False
         chosen.append(nearest)
-    return drawn.index_select(0, torch.tensor(chosen))
+    found: torch.Tensor = drawn[torch.tensor(chosen)]
+    return found
 
 
 def _at(space: Space, genes: torch.Tensor, image_sizes: Sequence[int], seed: int) -> torch.Tensor:

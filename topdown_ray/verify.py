@@ -184,7 +184,9 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
             if resnet:
                 encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
             else:
-                whole = space == "proxyless" and network[0].in_features == 134  # its own predictor reads the 21st block as well
+                whole = space == "proxyless" and bool(
+                    network[0].in_features == 134
+                )  # its own predictor reads the 21st block as well
                 encoded = [_mobile_features(config, whole) for config in archs.values()]
             values = network(torch.stack(encoded)).view(-1) + base
     return dict(zip(archs, values.double().tolist(), strict=True))
