@@ -29,6 +29,7 @@ class Asset:
     path: str
     sha256: str
     about: str
+    url: str = ""  # where it is not below UPSTREAM
 
 
 NOTE10_RESOLUTIONS = (160, 176, 192, 208, 224)
@@ -83,8 +84,12 @@ def local(path: str) -> Path | None:
 
 def find(path: str) -> Path:
     """The verified file of a published asset, fetched if need be. Raises UserError: wrong hash, offline, not to be had."""
-    asset = ASSETS[path]
-    found = local(path) or _fetch(asset)
+    return find_asset(ASSETS[path])
+
+
+def find_asset(asset: Asset) -> Path:
+    """As :func:`find`, of any pinned file."""
+    found = local(asset.path) or _fetch(asset)
     digest = sha256_of(found)
     if digest != asset.sha256:
         raise UserError(f"{found}: expected SHA-256 {asset.sha256}, found {digest}; delete the file to fetch it again")
@@ -99,11 +104,11 @@ def _fetch(asset: Asset) -> Path:
     temporary = None
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        response = requests.get(UPSTREAM + asset.path, timeout=TIMEOUT_S)
+        response = requests.get(asset.url or UPSTREAM + asset.path, timeout=TIMEOUT_S)
         response.raise_for_status()
         digest = hashlib.sha256(response.content).hexdigest()
         if digest != asset.sha256:
-            raise UserError(f"{UPSTREAM}{asset.path}: expected SHA-256 {asset.sha256}, found {digest}; {advice}")
+            raise UserError(f"{asset.url or UPSTREAM + asset.path}: expected SHA-256 {asset.sha256}, found {digest}; {advice}")
         with tempfile.NamedTemporaryFile(dir=destination.parent, prefix=".", delete=False) as file:
             temporary = Path(file.name)
             file.write(response.content)

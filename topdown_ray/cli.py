@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topdown_ray import cli_measure, cli_status
+from topdown_ray import cli_measure, cli_networks, cli_status
 from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-cli_status.register(app)
 
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
 Actors = Annotated[
@@ -295,7 +294,8 @@ def _exit_status(summary: Summary) -> None:
         raise typer.Exit(1)
 
 
-cli_measure.register(app)
+for topic in (cli_status, cli_measure, cli_networks):
+    topic.register(app)
 
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
 _UsageError: Any = typer.BadParameter.__base__

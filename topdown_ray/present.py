@@ -16,12 +16,13 @@ from rich.table import Table
 
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Observer
-from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces import SPACES, Space
 from topdown_ray.storage import is_uri
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
 from topdown_ray.sweep import Progress
 from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
+from topdown_ray.winners import genes_space
 
 
 @contextlib.contextmanager
@@ -76,11 +77,6 @@ def _print(table: Table) -> None:
 def _amount(row: Mapping[Any, Any], column: str = "target") -> str:
     """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
     return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
-
-
-def genes_space(row: Mapping[Any, Any]) -> Space:
-    """The space that a row's architecture belongs to (``protocol: notebook`` searches MobileNetV3 under every name)."""
-    return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
 
 
 def print_best(results: Results) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray import comparisons, plots, published, stats, tables
+from topdown_ray import comparisons, measured, plots, published, stats, tables
 from topdown_ray.errors import UserError
 from topdown_ray.layout import Column, Picture, Section, Table, draw, file_name, interval, number, page, text
 from topdown_ray.provenance import missing, provenance
@@ -73,7 +73,8 @@ def write_report(folders: Sequence[str | Path], out: Path, options: Options | No
     except OSError as error:
         raise UserError(f"{out}: expected a folder to write to, found {error.strerror}") from error
     builder = _Builder(data, figures, options, reference)
-    sections = [*builder.sections(), provenance(parts, names, lacking)]
+    local = [Path(folder) for folder in folders if not is_uri(str(folder))]  # measured accuracies lie in local folders
+    sections = [*builder.sections(), *measured.sections(local, figures), provenance(parts, names, lacking)]
     for section in sections:
         for table in section.tables:
             table.write(out / "tables")

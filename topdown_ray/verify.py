@@ -283,10 +283,23 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
             if resnet:
                 encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
             else:
-                forms = (_tutorial_form(config) for config in archs.values())
-                encoded = [AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0]) for form in forms]
+                whole = space == "proxyless" and bool(
+                    network[0].in_features == 134
+                )  # its own predictor reads the 21st block as well
+                encoded = [_mobile_features(config, whole) for config in archs.values()]
             values = network(torch.stack(encoded)).view(-1) + base
     return dict(zip(archs, values.double().tolist(), strict=True))
+
+
+def _mobile_features(config: Config, last_block: bool) -> torch.Tensor:
+    """``ofa.tutorial``'s features; with ``last_block``, ProxylessNAS's 21st block follows the 20 in kernels and expand ratios."""
+    form = _tutorial_form(config)
+    encoded: torch.Tensor = AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0])
+    if not last_block:
+        return encoded
+    kernel = torch.tensor([float(config["ks"][20] == choice) for choice in (3, 5, 7)])
+    expand = torch.tensor([float(config["e"][20] == choice) for choice in (3, 4, 6)])
+    return torch.cat([encoded[:60], kernel, encoded[60:120], expand, encoded[120:]])
 
 
 def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
