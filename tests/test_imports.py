@@ -31,6 +31,8 @@ ORDER = [
     "runner",
     "spec",
     "strategies",
+    "joint",
+    "gradients",
     "evolution",
     "memo",
     "pruning",

@@ -100,7 +100,7 @@ def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
     cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
     target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
-    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune or random.")] = "top_down",
+    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
     predictor: Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")] = "published",
     population: Annotated[int, typer.Option(help="Children a generation.")] = 100,

@@ -46,6 +46,7 @@ class Sizes:
     parents: int  # Q, survivors
     mutations: int  # children by mutation; the others by crossover
     mutate_prob: float
+    distinct_parents: bool = False  # an architecture survives once at most, in its canonical form
 
 
 class State(NamedTuple):

@@ -219,6 +219,8 @@ class _Builder:
         counted = [number("evaluations", "evaluations a search", ",.0f")]
         if "unique_evaluations" in self.time:
             counted.append(number("unique_evaluations", "unique evaluations", ",.0f"))
+        if "gradients" in self.time and self.time["gradients"].any():
+            counted.append(number("gradients", "gradients", ",.0f"))
         fitted = [*self._setting, text("strategy"), text("clock", "time of"), text("unit")]
         for name, heading in (("slope", "a further target"), ("intercept", "intercept")):
             fitted += [number(name, heading, ".6g"), interval(f"{name}_low", f"{name}_high", digits=".6g")]

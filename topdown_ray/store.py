@@ -23,7 +23,7 @@ from topdown_ray.errors import UserError
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
 
-SCHEMA_VERSION = 2  # 2: unique_evaluations
+SCHEMA_VERSION = 3  # 2: unique_evaluations; 3: gradients
 
 SEARCHES = pa.schema(
     [
@@ -54,6 +54,7 @@ SEARCHES = pa.schema(
         ("generations", pa.int64()),
         ("evaluations", pa.int64()),
         ("unique_evaluations", pa.int64()),
+        ("gradients", pa.int64()),
         ("wall_s", pa.float64()),
         ("search_wall_s", pa.float64()),
         ("batch_size", pa.int32()),
