@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from topdown_ray import rng
+from topdown_ray.memo import identity_of
 from topdown_ray.pruning import prune
 from topdown_ray.spaces import Space
 
@@ -64,7 +65,7 @@ def initial(problem: Problem, sizes: Sizes, limit: float, draws: rng.Draws, targ
     accuracy = problem.accuracy(genes.view(-1, genes.shape[2])).view(genes.shape[:2])
     best, best_accuracy = _ranked(genes, accuracy, 1)
     kept = max(sizes.mutations, sizes.parents)
-    parents = _ranked(genes[:, :kept], accuracy[:, :kept], sizes.parents)
+    parents = _survivors(problem, sizes, genes[:, :kept], accuracy[:, :kept])
     return State(*parents, best[:, 0], best_accuracy[:, 0])
 
 
@@ -94,7 +95,7 @@ def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws
     children = torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
     accuracy = problem.accuracy(children.view(S * P, G)).view(S, P)
     everyone = torch.cat([state.parents, children], dim=1)
-    parents, accuracy = _ranked(everyone, torch.cat([state.accuracy, accuracy], dim=1), Q)
+    parents, accuracy = _survivors(problem, sizes, everyone, torch.cat([state.accuracy, accuracy], dim=1))
     better = accuracy[:, 0] > state.best_accuracy
     best = torch.where(better[:, None], parents[:, 0], state.best)
     return State(parents, accuracy, best, torch.where(better, accuracy[:, 0], state.best_accuracy))
@@ -309,12 +310,30 @@ def _offsets(n: int, step: int, device: torch.device) -> torch.Tensor:
     return torch.arange(0, n * step, step, device=device)
 
 
-def _ranked(genes: torch.Tensor, accuracy: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The n best of every search, best first, earlier before later among equals: genes (S, N, G), accuracy (S, N)."""
+def _survivors(
+    problem: Problem, sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The parents of the next generation: genes (S, N, G), accuracy (S, N)."""
+    if not sizes.distinct_parents:
+        return _ranked(genes, accuracy, sizes.parents)
+    name = identity_of(problem.space, genes.device).fingerprints(genes.reshape(-1, genes.shape[2])).view(accuracy.shape)
+    repeats = (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)  # where too few are distinct, they fill the last places
+    return _ranked(genes, accuracy, sizes.parents, repeats)
+
+
+def _ranked(
+    genes: torch.Tensor, accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The n best of every search, best first, earlier before later among equals: genes (S, N, G), accuracy (S, N).
+
+    behind: bool (S, N), which come after all others.
+    """
     S, N, G = genes.shape
     # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one answer
     bits = accuracy.view(torch.int32)
     ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
     unique = ascending.long().mul_(N).sub_(_offsets(N, 1, genes.device))
+    if behind is not None:
+        unique -= behind * (N << 33)  # more than all accuracies span
     order = unique.topk(n, dim=1).values.neg_().remainder_(N).add_(_offsets(S, N, genes.device)[:, None]).view(-1)
     return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(0, order).view(S, n)

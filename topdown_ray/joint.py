@@ -27,7 +27,7 @@ import torch
 from topdown_ray import evolution, rng
 from topdown_ray.evolution import Problem, Sizes
 from topdown_ray.gradients import Gradient
-from topdown_ray.memo import Identity
+from topdown_ray.memo import identity_of
 from topdown_ray.pruning import prune
 
 MAX_REDRAWS = 12  # of a child that is too expensive or known; then it is given up
@@ -91,7 +91,7 @@ class Joint:
         self.gradient = gradient if moves.gradient_share > 0 else None
         self.seen = Seen(self.S, self.device)
         self.ranking = None if self.gradient is None else Ranking(self.gradient, self.S, self.device)
-        self.identity = Identity(problem.space, self.device)
+        self.identity = identity_of(problem.space, self.device)
         n_moves = 0 if self.gradient is None else round(moves.gradient_share * sizes.population)
         n_mutants = round(sizes.mutations / sizes.population * (sizes.population - n_moves))
         self.kinds = (n_moves, n_mutants, sizes.population - n_moves - n_mutants)
@@ -126,7 +126,7 @@ class Joint:
                 pruned = prune(space, self.problem.cost, rows, limit, walk, self.problem.cheapest)
                 genes[:, own] = pruned.view(S, len(own), space.G)
         rows = space.canonical(genes.view(-1, space.G))
-        name = self._name(rows)
+        name = self.identity.fingerprints(rows)
         search = torch.arange(S, device=self.device).repeat_interleave(P)
         fresh = self.seen.add(name, search) if self.moves.distinct_parents else torch.ones_like(name, dtype=torch.bool)
         empty = Archive(
@@ -136,11 +136,6 @@ class Joint:
             torch.zeros(S, self.K, Q, dtype=torch.int64, device=self.device),
         )
         return self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target))
-
-    def _name(self, genes: torch.Tensor) -> torch.Tensor:
-        """Fingerprints of canonical architectures: int64 (N,); two that differ share one with a chance of 2^-64."""
-        key = self.identity(genes)
-        return rng.keys(rng.keys(rng.keys(key[:, 0], 0) ^ key[:, 1], 0) ^ key[:, 2], 0)
 
     def _scored(
         self, genes: torch.Tensor, name: torch.Tensor, cost: torch.Tensor, fresh: torch.Tensor, target: torch.Tensor
@@ -169,7 +164,7 @@ class Joint:
             served = target.index_select(0, slot)
             keys = rng.keys(slots.index_select(0, search * P + slot), attempt)
             drawn = self.problem.space.canonical(self._children(pending, search, served, keys))
-            drawn_cost, drawn_name = self.problem.cost(drawn), self._name(drawn)
+            drawn_cost, drawn_name = self.problem.cost(drawn), self.identity.fingerprints(drawn)
             good = drawn_cost <= self.limits.index_select(0, served)
             if self.moves.distinct_parents:
                 fits = good.nonzero().view(-1)

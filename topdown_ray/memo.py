@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from topdown_ray import rng
 from topdown_ray.spaces import Space
 from topdown_ray.terms import Term, TermIndex, concatenate
 
@@ -56,6 +57,11 @@ class Identity:
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         return functional.embedding_bag(self.index(genes), self.table, mode="sum").view(torch.int64)
 
+    def fingerprints(self, genes: torch.Tensor) -> torch.Tensor:
+        """One number for a key: genes (N, G) -> int64 (N,); two canonical forms share one with a chance of 2^-64."""
+        first, second, third = self(genes).unbind(1)
+        return rng.keys(rng.keys(rng.keys(first, 0) ^ second, 0) ^ third, 0)
+
     @staticmethod
     def hashes(identity: torch.Tensor) -> torch.Tensor:
         """The additive hashes of keys (N, 3) -> int32 (N,), of 24 bits."""
@@ -67,7 +73,7 @@ class Memo:
 
     def __init__(self, space: Space, accuracy: Callable[[torch.Tensor], torch.Tensor], S: int, device: torch.device):
         self.accuracy = accuracy
-        self.identity = _identity(space, device)
+        self.identity = identity_of(space, device)
         self.S = S
         self.keys = torch.full((S * SLOTS, 3), -1, dtype=torch.int64, device=device)
         self.values = torch.zeros(S * SLOTS, device=device)
@@ -116,5 +122,6 @@ class Memo:
 
 
 @functools.cache
-def _identity(space: Space, device: torch.device) -> Identity:
+def identity_of(space: Space, device: torch.device) -> Identity:
+    """The keys of a space, their tables built once."""
     return Identity(space, device)
