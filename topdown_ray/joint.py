@@ -147,6 +147,7 @@ class Joint:
         accuracy.index_copy_(0, rows, self.problem.accuracy(genes.index_select(0, rows)))
         served = torch.div(rows, n, rounding_mode="floor") * self.K + target.index_select(0, rows.remainder(n))
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
+        name = name * fresh  # what was not scored must not pass for a twin of what was
         return Children(genes.view(S, n, -1), accuracy.view(S, n), cost.view(S, n), name.view(S, n), target)
 
     def generation(self, number: int) -> None:
