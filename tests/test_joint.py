@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evolution import PROBLEMS, SMALL, searches
 
-from topdown_ray import evolution, joint, rng
+from topdown_ray import evolution, memo, rng
 from topdown_ray.accuracy import features
 from topdown_ray.evolution import Sizes
 from topdown_ray.gradients import Gradient, gradient_of
@@ -17,6 +17,7 @@ from topdown_ray.spaces import SPACES
 from topdown_ray.spec import Group, SearchParams, search_id
 from topdown_ray.strategies import STRATEGIES, Budget
 
+SIX = Moves(archive=6)
 GRADIENTS: dict[str, Any] = {name: gradient_of(problem.accuracy, problem.cost) for name, problem in PROBLEMS.items()}
 
 
@@ -95,23 +96,21 @@ class Recorder:
         return getattr(self.inner, name)
 
 
-def recorded(
-    name: str, seeds: list[int], generations: int, moves: Moves = joint.DEFAULT_MOVES
-) -> tuple[Joint, Recorder, Recorder]:
+def recorded(name: str, seeds: list[int], generations: int, moves: Moves = SIX) -> tuple[Joint, Recorder, Recorder]:
     batch = searches(name, seeds, [1.0, 0.7, 0.4, 0.1], Budget(1, 1))
     accuracy, gradient = Recorder(PROBLEMS[name].accuracy), Recorder(GRADIENTS[name])
     problem = evolution.Problem(batch.problem.space, accuracy, batch.problem.cost, batch.problem.cheapest)
-    run = Joint(problem, Sizes(30, 6, 15, 0.1), moves, batch.targets, batch.draws, gradient)
+    run = Joint(problem, Sizes(30, 6, 15, 0.1), moves, batch.targets, batch.draws, gradient, generations)
     for number in range(1, generations + 1):
         run.generation(number)
     return run, accuracy, gradient
 
 
-@pytest.mark.parametrize("seen", [8, joint.SEEN])
+@pytest.mark.parametrize("seen", [8, memo.SEEN])
 @pytest.mark.parametrize("name", SPACES)
 def test_archives_hold_the_best_distinct_of_all_that_was_scored(name: str, seen: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the table of what was drawn forgets nearly everything at once."""
-    monkeypatch.setattr(joint, "SEEN", seen)
+    monkeypatch.setattr(memo, "SEEN", seen)
     run, accuracy, gradient = recorded(name, [3], 25)
     space, cost = PROBLEMS[name].space, PROBLEMS[name].cost
     everything = torch.cat(accuracy.rows)
@@ -123,7 +122,7 @@ def test_archives_hold_the_best_distinct_of_all_that_was_scored(name: str, seen:
     scores, costs = PROBLEMS[name].accuracy(distinct), cost(distinct)
     for k, limit in enumerate(run.limits.tolist()):
         fitting = scores[costs <= limit].sort(descending=True).values
-        n = min(len(fitting), run.sizes.parents)
+        n = min(len(fitting), run.Q)
         assert torch.equal(run.archive.accuracy[0, k, :n], fitting[:n])
         assert (run.archive.accuracy[0, k, n:] == -torch.inf).all()
         kept = run.archive.genes[0, k, :n]
@@ -135,7 +134,7 @@ def test_archives_hold_the_best_distinct_of_all_that_was_scored(name: str, seen:
 
 def test_without_sharing_a_target_knows_its_own_children_only() -> None:
     """The loosest target's archive would otherwise take in the tighter targets' children."""
-    apart, _, _ = recorded("mobilenet_v3", [3], 1, Moves(share_archive=False, neighbour_rate=0.0))
+    apart, _, _ = recorded("mobilenet_v3", [3], 1, Moves(share_archive=False, neighbour_rate=0.0, archive=6))
     shared, _, _ = recorded("mobilenet_v3", [3], 1)
     full = [(run.archive.accuracy > -torch.inf).sum(2)[0].tolist() for run in (apart, shared)]
     assert sum(full[0]) <= 60
@@ -187,7 +186,7 @@ def test_moves_have_the_chances_of_their_gains() -> None:
     mother = archive.genes[0, 1, :1]
     limit = float(run.limits[1])
     words = rng.words(rng.keys(rng.slots(rng.Draws([7], "x").stream(rng.JOINT, 0, 1), n), 0), 2)
-    place = torch.full((n,), run.sizes.parents)
+    place = torch.full((n,), run.Q)
     children = run._moved(
         mother.expand(n, -1), place, torch.zeros(n, dtype=torch.int64), torch.ones(n, dtype=torch.int64), words
     )
@@ -220,7 +219,8 @@ def test_identities_of_the_other_strategies_are_what_they_were() -> None:
     expected = {"independent": "cc108603048c7bfc3bb6", "top_down": "5dec5c4298a585720cf7", "random": "56d3c3cbe389cad9800d"}
     assert {name: identity(name) for name in expected} == expected
     assert identity("top_down", generations=7) == "4f940bb68f6990c10d57"
-    joint_only = {"gradient_share": 0.1, "temperature": 0.1, "changes": 7, "neighbour_rate": 0.9, "share_archive": False}
+    joint_only: dict[str, Any] = {"gradient_share": 0.1, "temperature": 0.1, "changes": 7, "neighbour_rate": 0.9}
+    joint_only |= {"archive": 9, "share_archive": False}
     assert identity("top_down", **joint_only) == expected["top_down"]
     names = {identity("joint"), identity("joint", distinct_parents=False), identity("top_down", distinct_parents=True)}
     names |= {identity("joint", **{key: value}) for key, value in joint_only.items()}

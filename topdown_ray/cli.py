@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from topdown_ray import cli_front
 from topdown_ray.errors import StartError, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+cli_front.register(app)
 
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Search actors; default: all CPUs of the cluster.")]
@@ -154,15 +157,16 @@ def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders; several are put together.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")] = False,
-    reference: Annotated[Path | None, typer.Option(help="A reference front: CSV with the columns cost, accuracy.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A reference front: its name, or a CSV with cost, accuracy.")] = None,
     reach: Annotated[list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")] = None,
     floor: Annotated[float, typer.Option(help="The hypervolume's reference accuracy (a fraction).")] = 0.75,
     as_json: AsJson = False,
 ) -> None:
     """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as CSV and Markdown."""
+    from topdown_ray.front import find_front
     from topdown_ray.report import Options, write_report
 
-    options = Options(published, reference, tuple(reach or ()), floor)
+    options = Options(published, None if reference is None else find_front(reference), tuple(reach or ()), floor)
     written = write_report(folders, folders[0] / "report" if out is None else out, options)
     if as_json:
         print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))

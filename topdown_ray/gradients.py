@@ -135,6 +135,49 @@ class Gradient:
         return tuple(sorted(sizes, reverse=True))
 
 
+class Ranking:
+    """The gains and costs of parents' single changes, computed once while their search remembers them.
+
+    A table for each search with room for at least ``parents``; a newcomer overwrites what stood in its place.
+    """
+
+    def __init__(self, gradient: Gradient, S: int, parents: int, device: torch.device):
+        self.gradient = gradient
+        self.places = 1 << (parents - 1).bit_length()  # of each search
+        C = len(gradient.changes.gene)
+        self.names = torch.zeros(S * self.places, dtype=torch.int64, device=device)
+        self.owners = torch.zeros(S * self.places, dtype=torch.int64, device=device)
+        self.values = torch.empty(S * self.places, 2 * C, device=device)
+
+    def __call__(
+        self, genes: torch.Tensor, name: torch.Tensor, search: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gains (N, C), costs (N, C), and the rows whose gradients were computed for it."""
+        place = (name & self.places - 1) + search * self.places
+        missing = (self.names.index_select(0, place) != name).nonzero().view(-1)
+        out = self.values.index_select(0, place)
+        computed = missing
+        if len(missing):
+            # as in the memo: of several newcomers to one place the last stays; those equal to it share its gradient
+            names, places = name.index_select(0, missing), place.index_select(0, missing)
+            numbers = torch.arange(len(missing), device=genes.device)
+            self.owners.scatter_reduce_(0, places, numbers, "amax", include_self=False)
+            owner = self.owners.index_select(0, places)
+            leader = torch.where(names.index_select(0, owner) == names, owner, numbers)
+            own = (leader == numbers).nonzero().view(-1)
+            computed = missing.index_select(0, own)
+            parents = genes.index_select(0, computed)
+            values = torch.cat([self.gradient(parents), self.gradient.costs(parents)], dim=1)
+            position = torch.zeros_like(numbers).index_copy_(0, own, torch.arange(len(own), device=genes.device))
+            out.index_copy_(0, missing, values.index_select(0, position.index_select(0, leader)))
+            stays = (owner.index_select(0, own) == own).nonzero().view(-1)
+            kept = places.index_select(0, own.index_select(0, stays))
+            self.names.index_copy_(0, kept, names.index_select(0, own.index_select(0, stays)))
+            self.values.index_copy_(0, kept, values.index_select(0, stays))
+        C = out.shape[1] // 2
+        return out[:, :C], out[:, C:], computed
+
+
 @functools.lru_cache(maxsize=8)
 def gradient_of(accuracy: object, cost: object) -> Gradient | None:
     """The gradient of a predictor under a cost, None where either is no sum over terms."""

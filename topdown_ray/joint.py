@@ -26,13 +26,13 @@ import torch
 
 from topdown_ray import evolution, rng
 from topdown_ray.evolution import Problem, Sizes
-from topdown_ray.gradients import Gradient
-from topdown_ray.memo import identity_of
+from topdown_ray.gradients import Gradient, Ranking
+from topdown_ray.memo import Seen, identity_of
 from topdown_ray.pruning import prune
 
 MAX_REDRAWS = 12  # of a child that is too expensive or known; then it is given up
-SEEN = 1 << 16  # places of each search's table of children that it has drawn
-RANKED = 1 << 11  # places of each search's table of gradients
+# Chosen on the tuning cases, as the defaults of Moves.
+_CHILDREN_A_PLACE, _FEWEST_PLACES, _MOST_PLACES = 60, 6, 128
 # A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed in a batch may
 # differ in their last bits with the row's place in it.
 _STEPS, _HALVINGS = 16, 20
@@ -45,13 +45,19 @@ class Moves:
 
     gradient_share: float = 0.5  # of the children that are gradient-informed moves
     temperature: float = 3e-4  # top-1 units: a change that promises this much less is e times less likely
-    changes: int = 2  # at most so many single changes a move
+    changes: int = 4  # at most so many single changes a move
     neighbour_rate: float = 0.2  # how often a parent comes from the archive of a neighbouring target
+    archive: int = 0  # places of each archive; 0: as many as the search's length bears
     share_archive: bool = True  # offer each child to every target it fits, not only to the one it was drawn for
     distinct_parents: bool = True
 
 
 DEFAULT_MOVES = Moves()
+
+
+def archive_size(children: int, K: int) -> int:
+    """Places of each of K archives in a search of so many children: short searches converge, long ones stay diverse."""
+    return min(max(children // (_CHILDREN_A_PLACE * K), _FEWEST_PLACES), _MOST_PLACES)
 
 
 class Archive(NamedTuple):
@@ -70,7 +76,7 @@ class Children(NamedTuple):
     accuracy: torch.Tensor  # float32 (S, n)
     cost: torch.Tensor  # float64 (S, n)
     name: torch.Tensor  # int64 (S, n)
-    target: torch.Tensor  # int64 (n,), the target that each was drawn for
+    target: torch.Tensor  # int64 (n,) or (S, n), the target that each was drawn for
 
 
 class Joint:
@@ -84,13 +90,15 @@ class Joint:
         targets: Sequence[float],
         draws: rng.Draws,
         gradient: Gradient | None,
+        generations: int,
     ):
         self.problem, self.sizes, self.moves, self.draws = problem, sizes, moves, draws
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
         self.limits = torch.tensor(targets, dtype=torch.float64, device=self.device)
+        self.Q = moves.archive or archive_size(sizes.population * generations, self.K)
         self.gradient = gradient if moves.gradient_share > 0 else None
         self.seen = Seen(self.S, self.device)
-        self.ranking = None if self.gradient is None else Ranking(self.gradient, self.S, self.device)
+        self.ranking = None if self.gradient is None else Ranking(self.gradient, self.S, 4 * self.K * self.Q, self.device)
         self.identity = identity_of(problem.space, self.device)
         n_moves = 0 if self.gradient is None else round(moves.gradient_share * sizes.population)
         n_mutants = round(sizes.mutations / sizes.population * (sizes.population - n_moves))
@@ -113,7 +121,7 @@ class Joint:
 
     def _initial(self) -> Archive:
         """P random architectures, each pruned until it fits its target."""
-        P, space, S, Q = self.sizes.population, self.problem.space, self.S, self.sizes.parents
+        P, Q, S, space = self.sizes.population, self.Q, self.S, self.problem.space
         slots = rng.slots(self.draws.stream(rng.JOINT, 0, 0), P)
         choices = torch.tensor(space.sizes, dtype=torch.float32, device=self.device)
         genes = rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)  # floor
@@ -210,7 +218,7 @@ class Joint:
 
     def _parents(self, search: torch.Tensor, target: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A parent for each row from its target's archive, or a neighbour's: genes (n, G), and its place among S * K * Q."""
-        K, Q, G = self.K, self.sizes.parents, self.problem.space.G
+        K, Q, G = self.K, self.Q, self.problem.space.G
         u = rng.to_uniform(words)
         rate = self.moves.neighbour_rate / 2
         step = (u[:, 0] < rate).long() - (u[:, 0] >= 1 - rate).long()
@@ -218,12 +226,17 @@ class Joint:
         filled = (self.archive.accuracy > -math.inf).sum(2).view(-1)  # (S * K,)
         # an archive that nothing was offered to yet is served by its own target's
         niche = torch.where(filled.index_select(0, niche) > 0, niche, search * K + target)
-        rank = u[:, 1].mul(filled.index_select(0, niche)).long()  # floor
+        rank = u[:, 1].square().mul(filled.index_select(0, niche)).long()  # floor
         place = niche * Q + rank
         return self.archive.genes.view(-1, G).index_select(0, place), place
 
     def _moved(
-        self, genes: torch.Tensor, place: torch.Tensor, search: torch.Tensor, target: torch.Tensor, words: torch.Tensor
+        self,
+        genes: torch.Tensor,
+        place: torch.Tensor,
+        search: torch.Tensor,
+        target: torch.Tensor,
+        words: torch.Tensor,
     ) -> torch.Tensor:
         """Gradient-informed moves of mothers that stay within their targets' costs: genes (n, G)."""
         assert self.gradient is not None
@@ -257,19 +270,37 @@ class Joint:
             open_ = open_ & (changes.gene != gene[:, None])
         return genes
 
+    def _entrants(self, archive: Archive, children: Children) -> Children:
+        """The children that some archive may take in, as many places a search as the search with most of them needs."""
+        S, n = children.accuracy.shape
+        worst = archive.accuracy[:, :, -1]  # (S, K)
+        enters = (children.accuracy[:, None] > worst[:, :, None]) & (children.cost[:, None] <= self.limits[:, None])
+        counts = enters.any(1).sum(1)
+        places = enters.any(1).byte().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]  # (S, E)
+        flat = (places + torch.arange(0, S * n, n, device=self.device)[:, None]).view(-1)
+        genes, accuracy, cost, name = (
+            part.reshape(S * n, *part.shape[2:]).index_select(0, flat).view(*places.shape, *part.shape[2:])
+            for part in children[:4]
+        )
+        return Children(genes, accuracy, cost, name, children.target[places])
+
     def _merged(self, archive: Archive, children: Children) -> Archive:
         """Offer children to all archives: each keeps its Q best, earlier before later among equals."""
+        children = self._entrants(archive, children)
         S, K, Q = archive.accuracy.shape
-        n = len(children.target)
+        n = children.accuracy.shape[1]
+        if n == 0:
+            return archive
         fits = children.cost[:, None] <= self.limits[:, None]  # (S, K, n)
         if not self.moves.share_archive:
-            fits = fits & (children.target == torch.arange(K, device=self.device)[:, None])
+            fits = fits & (children.target[:, None] == torch.arange(K, device=self.device)[:, None])
         if self.moves.distinct_parents:  # the table of what was drawn forgets; an archive must not hold anything twice
             known = (children.name[:, :, None] == archive.name.view(S, 1, K * Q)).any(2)
             twice = (children.name[:, :, None] == children.name[:, None]).tril(-1).any(2)
             fits = fits & (known | twice).logical_not_()[:, None]
         offered = children.accuracy[:, None].masked_fill(~fits, -math.inf)
-        order = _best(torch.cat([archive.accuracy, offered], dim=2).view(S * K, Q + n), Q).view(S, K, Q)  # of Q + n
+        everyone = torch.cat([archive.accuracy, offered], dim=2).view(S * K, Q + n)
+        order = _best(everyone, Q).view(S, K, Q)  # of Q + n
         old = order < Q
         base = torch.arange(S * K, device=self.device).view(S, K, 1)
         of_archive = base * Q + order.clamp_max(Q - 1)
@@ -280,7 +311,7 @@ class Joint:
             new = theirs.reshape(S * n, -1).index_select(0, of_children.view(-1))
             return torch.where(old.view(-1, 1), kept, new).view(mine.shape)
 
-        accuracy = torch.cat([archive.accuracy, offered], dim=2).gather(2, order)
+        accuracy = everyone.view(S, K, Q + n).gather(2, order)
         return Archive(
             pick(archive.genes, children.genes), accuracy, pick(archive.cost, children.cost), pick(archive.name, children.name)
         )
@@ -313,60 +344,3 @@ def _weights(device: torch.device) -> torch.Tensor:
     weights = (_WEIGHT_ONE * 0.5 ** (steps / _STEPS)).round().long()
     weights[-1] = 0
     return weights.to(device)
-
-
-class Seen:
-    """The children that each search has drawn: a table of fingerprints; a newcomer overwrites what stood in its place."""
-
-    def __init__(self, S: int, device: torch.device):
-        self.names = torch.zeros(S * SEEN, dtype=torch.int64, device=device)
-        self.owners = torch.zeros(S * SEEN, dtype=torch.int32, device=device)
-
-    def add(self, name: torch.Tensor, search: torch.Tensor) -> torch.Tensor:
-        """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search (N,) -> bool (N,)."""
-        place = (name & SEEN - 1) + search * SEEN
-        new = (self.names.index_select(0, place) != name).nonzero().view(-1)
-        place, numbers = place.index_select(0, new), torch.arange(len(new), dtype=torch.int32, device=name.device)
-        self.owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
-        first = (self.owners.index_select(0, place) == numbers).nonzero().view(-1)
-        self.names.index_copy_(0, place.index_select(0, first), name.index_select(0, new.index_select(0, first)))
-        return torch.zeros_like(name, dtype=torch.bool).index_fill_(0, new.index_select(0, first), True)
-
-
-class Ranking:
-    """The gains and costs of single changes of parents: computed once while a search remembers them."""
-
-    def __init__(self, gradient: Gradient, S: int, device: torch.device):
-        self.gradient = gradient
-        C = len(gradient.changes.gene)
-        self.names = torch.zeros(S * RANKED, dtype=torch.int64, device=device)
-        self.owners = torch.zeros(S * RANKED, dtype=torch.int64, device=device)
-        self.values = torch.zeros(S * RANKED, 2 * C, device=device)
-
-    def __call__(
-        self, genes: torch.Tensor, name: torch.Tensor, search: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gains (N, C), costs (N, C), and the rows whose gradients were computed for it."""
-        place = (name & RANKED - 1) + search * RANKED
-        missing = (self.names.index_select(0, place) != name).nonzero().view(-1)
-        out = self.values.index_select(0, place)
-        computed = missing
-        if len(missing):
-            # as in the memo: of several newcomers to one place the last stays; those equal to it share its gradient
-            names, places = name.index_select(0, missing), place.index_select(0, missing)
-            numbers = torch.arange(len(missing), device=genes.device)
-            self.owners.scatter_reduce_(0, places, numbers, "amax", include_self=False)
-            owner = self.owners.index_select(0, places)
-            leader = torch.where(names.index_select(0, owner) == names, owner, numbers)
-            own = (leader == numbers).nonzero().view(-1)
-            computed = missing.index_select(0, own)
-            parents = genes.index_select(0, computed)
-            values = torch.cat([self.gradient(parents), self.gradient.costs(parents)], dim=1)
-            position = torch.zeros_like(numbers).index_copy_(0, own, torch.arange(len(own), device=genes.device))
-            out.index_copy_(0, missing, values.index_select(0, position.index_select(0, leader)))
-            stays = (owner.index_select(0, own) == own).nonzero().view(-1)
-            kept = places.index_select(0, own.index_select(0, stays))
-            self.names.index_copy_(0, kept, names.index_select(0, own.index_select(0, stays)))
-            self.values.index_copy_(0, kept, values.index_select(0, stays))
-        C = out.shape[1] // 2
-        return out[:, :C], out[:, C:], computed

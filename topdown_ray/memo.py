@@ -19,6 +19,7 @@ from topdown_ray.spaces import Space
 from topdown_ray.terms import Term, TermIndex, concatenate
 
 SLOTS = 1 << 14  # of each search's table
+SEEN = 1 << 16  # of each search's table of fingerprints
 _WORD = 2**24  # float32 holds whole numbers exactly up to this
 _WORDS = 4
 
@@ -119,6 +120,24 @@ class Memo:
         if n not in self._bases:
             self._bases[n] = torch.arange(0, self.S * SLOTS, SLOTS, device=self.keys.device).repeat_interleave(n)
         return self._bases[n]
+
+
+class Seen:
+    """The children that each search has drawn: a table of fingerprints; a newcomer overwrites what stood in its place."""
+
+    def __init__(self, S: int, device: torch.device):
+        self.names = torch.zeros(S * SEEN, dtype=torch.int64, device=device)
+        self.owners = torch.zeros(S * SEEN, dtype=torch.int32, device=device)
+
+    def add(self, name: torch.Tensor, search: torch.Tensor) -> torch.Tensor:
+        """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search (N,) -> bool (N,)."""
+        place = (name & SEEN - 1) + search * SEEN
+        new = (self.names.index_select(0, place) != name).nonzero().view(-1)
+        place, numbers = place.index_select(0, new), torch.arange(len(new), dtype=torch.int32, device=name.device)
+        self.owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
+        first = (self.owners.index_select(0, place) == numbers).nonzero().view(-1)
+        self.names.index_copy_(0, place.index_select(0, first), name.index_select(0, new.index_select(0, first)))
+        return torch.zeros_like(name, dtype=torch.bool).index_fill_(0, new.index_select(0, first), True)
 
 
 @functools.cache

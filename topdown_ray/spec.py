@@ -40,7 +40,14 @@ MAX_SEEDS = 10_000_000
 Protocol = Literal["default", "notebook"]
 
 
-_OF_JOINT = ("gradient_share", "temperature", "changes", "neighbour_rate", "share_archive")  # read by no other strategy
+_OF_JOINT = (
+    "gradient_share",
+    "temperature",
+    "changes",
+    "neighbour_rate",
+    "archive",
+    "share_archive",
+)  # read by no other strategy
 
 
 class _Frozen(BaseModel):
@@ -63,6 +70,7 @@ class SearchParams(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
     changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
     neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
+    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
     share_archive: bool = Moves.share_archive
 
     @model_validator(mode="after")

@@ -186,7 +186,7 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     generations = budget.generations + (K - 1) * budget.warm_generations
     gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
     problem = replace(searches.problem, accuracy=searches.memo.accuracy)  # next to no child is drawn twice
-    run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient)
+    run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations)
     curve = [run.best[1]]
     for number in range(1, generations + 1):
         run.generation(number)
