@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topdown_ray import cli_measure, cli_networks, cli_status
+from topdown_ray import cli_front, cli_measure, cli_networks, cli_status
 from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
     cost: Annotated[str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")] = "note10",
     target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
-    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune or random.")] = "top_down",
+    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
     predictor: Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")] = "published",
     population: Annotated[int, typer.Option(help="Children a generation.")] = 100,
@@ -177,15 +177,16 @@ def report(
     folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")] = False,
-    reference: Annotated[Path | None, typer.Option(help="A reference front: CSV with the columns cost, accuracy.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A reference front: its name, or a CSV with cost, accuracy.")] = None,
     reach: Annotated[list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")] = None,
     floor: Annotated[float, typer.Option(help="The hypervolume's reference accuracy (a fraction).")] = 0.75,
     as_json: AsJson = False,
 ) -> None:
     """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as CSV and Markdown."""
+    from topdown_ray.front import find_front
     from topdown_ray.report import Options, report_folder, write_report
 
-    options = Options(published, reference, tuple(reach or ()), floor)
+    options = Options(published, None if reference is None else find_front(reference), tuple(reach or ()), floor)
     written = write_report(folders, report_folder(folders[0]) if out is None else out, options)
     if as_json:
         print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
@@ -294,7 +295,7 @@ def _exit_status(summary: Summary) -> None:
         raise typer.Exit(1)
 
 
-for topic in (cli_status, cli_measure, cli_networks):
+for topic in (cli_front, cli_status, cli_measure, cli_networks):
     topic.register(app)
 
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case

@@ -20,6 +20,7 @@ import torch
 
 from topdown_ray import compiled, rng
 from topdown_ray.efficiency import CostModel
+from topdown_ray.memo import identity_of
 from topdown_ray.pruning import prune
 from topdown_ray.spaces import Space
 
@@ -48,6 +49,7 @@ class Sizes:
     parents: int  # Q, survivors
     mutations: int  # children by mutation; the others by crossover
     mutate_prob: float
+    distinct_parents: bool = False  # an architecture survives once at most, in its canonical form
 
 
 class State(NamedTuple):
@@ -65,7 +67,7 @@ def initial(problem: Problem, sizes: Sizes, limit: float, draws: rng.Draws, targ
     accuracy = problem.accuracy(genes.view(-1, genes.shape[2])).view(genes.shape[:2])
     best, best_accuracy = _ranked(genes, accuracy, 1)
     kept = max(sizes.mutations, sizes.parents)
-    parents = _ranked(genes[:, :kept], accuracy[:, :kept], sizes.parents)
+    parents = _survivors(problem, sizes, genes[:, :kept], accuracy[:, :kept])
     return State(*parents, best[:, 0], best_accuracy[:, 0])
 
 
@@ -79,13 +81,27 @@ def copies(sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor) -> State:
 def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws: rng.Draws, target: int, number: int) -> State:
     """One generation: the parents survive, P children of theirs that meet the limit are scored and compete with them."""
     cost = _compiled_cost(problem, state.parents.device)
-    if cost is not None:
-        return _compiled_generation(problem, cost, sizes, state, limit, draws, target, number)
-    S, Q, G = state.parents.shape
+    children = (_children if cost is None else _compiled_children)(problem, sizes, state.parents, limit, draws, target, number)
+    accuracy = problem.accuracy(children.view(-1, children.shape[2])).view(children.shape[:2])
+    if cost is not None and not sizes.distinct_parents:
+        survivors = compiled.survivors(*(x.numpy() for x in (*state[:2], children, accuracy, *state[2:])))
+        return State(*(torch.from_numpy(x) for x in survivors))
+    everyone = torch.cat([state.parents, children], dim=1)
+    parents, accuracy = _survivors(problem, sizes, everyone, torch.cat([state.accuracy, accuracy], dim=1))
+    better = accuracy[:, 0] > state.best_accuracy
+    best = torch.where(better[:, None], parents[:, 0], state.best)
+    return State(parents, accuracy, best, torch.where(better, accuracy[:, 0], state.best_accuracy))
+
+
+def _children(
+    problem: Problem, sizes: Sizes, parents: torch.Tensor, limit: float, draws: rng.Draws, target: int, number: int
+) -> torch.Tensor:
+    """P children of every search that meet the limit, mutants first: parents (S, Q, G) -> genes (S, P, G)."""
+    S, Q, G = parents.shape
     P, M = sizes.population, sizes.mutations
     picks = rng.to_uniform(draws.words(rng.PARENTS, target, number, P, 1, 2))
     picks = picks.mul_(Q).long().view(S, P, 2).add_(_offsets(S, Q, picks.device)[:, None, None])  # floor
-    pool = state.parents.view(S * Q, G)
+    pool = parents.view(S * Q, G)
 
     # rows: the mutants of all searches, then the crossed children of all searches
     mothers = pool.index_select(0, torch.cat([picks[:, :M, 0].reshape(-1), picks[:, M:, 0].reshape(-1)]))
@@ -94,14 +110,7 @@ def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws
     rows, failed = _first_feasible(propose, problem, limit, S * P, MAX_REDRAWS, mothers.device)
     if len(failed):
         rows[failed] = mothers[failed]
-
-    children = torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
-    accuracy = problem.accuracy(children.view(S * P, G)).view(S, P)
-    everyone = torch.cat([state.parents, children], dim=1)
-    parents, accuracy = _ranked(everyone, torch.cat([state.accuracy, accuracy], dim=1), Q)
-    better = accuracy[:, 0] > state.best_accuracy
-    best = torch.where(better[:, None], parents[:, 0], state.best)
-    return State(parents, accuracy, best, torch.where(better, accuracy[:, 0], state.best_accuracy))
+    return torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
 
 
 def _compiled_cost(problem: Problem, device: torch.device) -> compiled.Cost | None:
@@ -109,20 +118,14 @@ def _compiled_cost(problem: Problem, device: torch.device) -> compiled.Cost | No
     return problem.cost.compiled if device.type == "cpu" and isinstance(problem.cost, CostModel) else None
 
 
-def _compiled_generation(
-    problem: Problem,
-    cost: compiled.Cost,
-    sizes: Sizes,
-    state: State,
-    limit: float,
-    draws: rng.Draws,
-    target: int,
-    number: int,
-) -> State:
-    """:func:`generation` with all but the predictor in compiled code: the same bits."""
-    parents, parents_accuracy, best, best_accuracy = (x.numpy() for x in state)
+def _compiled_children(
+    problem: Problem, sizes: Sizes, parents: torch.Tensor, limit: float, draws: rng.Draws, target: int, number: int
+) -> torch.Tensor:
+    """:func:`_children` in compiled code: the same bits."""
+    cost = _compiled_cost(problem, parents.device)
+    assert cost is not None
     born = compiled.children(
-        parents,
+        parents.numpy(),
         draws.seeds.numpy(),
         sizes.population,
         sizes.mutations,
@@ -134,9 +137,7 @@ def _compiled_generation(
         limit,
         MAX_REDRAWS,
     )
-    accuracy = problem.accuracy(torch.from_numpy(born).view(-1, born.shape[2])).numpy().reshape(born.shape[:2])
-    survivors = compiled.survivors(parents, parents_accuracy, born, accuracy, best, best_accuracy)
-    return State(*(torch.from_numpy(x) for x in survivors))
+    return torch.from_numpy(born)
 
 
 def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int) -> torch.Tensor:
@@ -357,12 +358,30 @@ def _offsets(n: int, step: int, device: torch.device) -> torch.Tensor:
     return torch.arange(0, n * step, step, device=device)
 
 
-def _ranked(genes: torch.Tensor, accuracy: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The n best of every search, best first, earlier before later among equals: genes (S, N, G), accuracy (S, N)."""
+def _survivors(
+    problem: Problem, sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The parents of the next generation: genes (S, N, G), accuracy (S, N)."""
+    if not sizes.distinct_parents:
+        return _ranked(genes, accuracy, sizes.parents)
+    name = identity_of(problem.space, genes.device).fingerprints(genes.reshape(-1, genes.shape[2])).view(accuracy.shape)
+    repeats = (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)  # where too few are distinct, they fill the last places
+    return _ranked(genes, accuracy, sizes.parents, repeats)
+
+
+def _ranked(
+    genes: torch.Tensor, accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The n best of every search, best first, earlier before later among equals: genes (S, N, G), accuracy (S, N).
+
+    behind: bool (S, N), which come after all others.
+    """
     S, N, G = genes.shape
     # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one answer
     bits = accuracy.view(torch.int32)
     ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
     unique = ascending.long().mul_(N).sub_(_offsets(N, 1, genes.device))
+    if behind is not None:
+        unique -= behind * (N << 33)  # more than all accuracies span
     order = unique.topk(n, dim=1).values.neg_().remainder_(N).add_(_offsets(S, N, genes.device)[:, None]).view(-1)
     return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(0, order).view(S, n)

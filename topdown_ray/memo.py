@@ -18,6 +18,7 @@ from topdown_ray.spaces import Space
 from topdown_ray.terms import Term, TermIndex, flatten
 
 SLOTS = 1 << 14  # of each search's table
+SEEN = 1 << 16  # of each search's table of fingerprints
 _WORD = 2**62
 
 
@@ -55,9 +56,13 @@ class Identity:
         places = self.index(genes)  # (N, T)
         return self.digits.index_select(0, places.view(-1)).view(*places.shape, 2).sum(1)
 
+    def fingerprints(self, genes: torch.Tensor) -> torch.Tensor:
+        """One number for a key: genes (N, G) -> int64 (N,); two canonical forms share one with a chance of 2^-64."""
+        return self.hashes(self(genes))
+
     @staticmethod
     def hashes(identity: torch.Tensor) -> torch.Tensor:
-        """Hashes of keys (N, 2) -> int64 (N,)."""
+        """Hashes of keys (N, 2) -> int64 (N,), all bits random."""
         return rng.mix_tensor(identity[:, 0] ^ rng.mix_tensor(identity[:, 1].clone()))
 
 
@@ -76,7 +81,7 @@ class Memo:
         compiled: bool | None = None,
     ):
         self.accuracy = accuracy
-        self.identity = _identity(space, device)
+        self.identity = identity_of(space, device)
         self.S, self.slots = S, SLOTS
         self.keys = torch.full((S * SLOTS, 2), -1, dtype=torch.int64, device=device)
         self.values = torch.zeros(S * SLOTS, device=device)
@@ -140,6 +145,25 @@ class Memo:
         return self._bases[n]
 
 
+class Seen:
+    """The children that each search has drawn: a table of fingerprints; a newcomer overwrites what stood in its place."""
+
+    def __init__(self, S: int, device: torch.device):
+        self.names = torch.zeros(S * SEEN, dtype=torch.int64, device=device)
+        self.owners = torch.zeros(S * SEEN, dtype=torch.int32, device=device)
+
+    def add(self, name: torch.Tensor, search: torch.Tensor) -> torch.Tensor:
+        """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search (N,) -> bool (N,)."""
+        place = (name & SEEN - 1) + search * SEEN
+        new = (self.names.index_select(0, place) != name).nonzero().view(-1)
+        place, numbers = place.index_select(0, new), torch.arange(len(new), dtype=torch.int32, device=name.device)
+        self.owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
+        first = (self.owners.index_select(0, place) == numbers).nonzero().view(-1)
+        self.names.index_copy_(0, place.index_select(0, first), name.index_select(0, new.index_select(0, first)))
+        return torch.zeros_like(name, dtype=torch.bool).index_fill_(0, new.index_select(0, first), True)
+
+
 @functools.cache
-def _identity(space: Space, device: torch.device) -> Identity:
+def identity_of(space: Space, device: torch.device) -> Identity:
+    """The keys of a space, their tables built once."""
     return Identity(space, device)

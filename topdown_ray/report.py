@@ -228,6 +228,8 @@ class _Builder:
         counted = [number("evaluations", "evaluations a search", ",.0f")]
         if "unique_evaluations" in self.time:
             counted.append(number("unique_evaluations", "unique evaluations", ",.0f"))
+        if "gradients" in self.time and self.time["gradients"].any():
+            counted.append(number("gradients", "gradients", ",.0f"))
         fitted = [*self._setting, text("strategy"), text("clock", "time of"), text("unit")]
         for name, heading in (("slope", "a further target"), ("intercept", "intercept")):
             fitted += [number(name, heading, ".6g"), interval(f"{name}_low", f"{name}_high", digits=".6g")]
@@ -342,8 +344,23 @@ class _Builder:
         if self.reference is not None:
             words.append("Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.")
             columns += [number("distance"), interval("distance_low", "distance_high")]
+        shown: list[Table] = []
+        if self.reference is not None:
+            words.append(
+                "Regret: what an answer lacks to the reference front's most accurate architecture that meets the target."
+            )
+            regret = comparisons.regret(self.data, self.reference)
+            label = np.where(regret["target"].isna(), "all", regret["target"].map("{:g}".format))
+            headings = [*self._set, text("strategy"), text("target_label", "target"), text("cost_unit", "unit")]
+            headings += [number("best", "reference top-1 (%)", ".3f", 100.0), number("regret", "regret (points)", ".3f", 100.0)]
+            headings += [
+                number("sd", "sd (points)", ".3f", 100.0),
+                interval("low", "high", digits=".3f", scale=100.0),
+                number("n"),
+            ]
+            shown.append(Table("regret", "Regret against the reference front", regret.assign(target_label=label), headings))
         table = Table("fronts", "Hypervolume of a search's front (cost unit x points)", self.fronts, [*columns, number("n")])
-        return Section("fronts", "Fronts", words, pictures, [table])
+        return Section("fronts", "Fronts", words, pictures, [table, *shown])
 
     def _baselines(self) -> Section:
         words = [

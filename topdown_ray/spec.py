@@ -7,6 +7,7 @@ expected and what was found.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,10 +18,19 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from topdown_ray.errors import UserError
 from topdown_ray.evolution import Sizes
+from topdown_ray.joint import Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.strategies import STRATEGIES, Budget
 
@@ -29,6 +39,16 @@ ALGORITHM_VERSION = 1  # part of every search's identity: raise it when the same
 MAX_SEEDS = 10_000_000
 
 Protocol = Literal["default", "notebook"]
+
+
+_OF_JOINT = (
+    "gradient_share",
+    "temperature",
+    "changes",
+    "neighbour_rate",
+    "archive",
+    "share_archive",
+)  # read by no other strategy
 
 
 class _Frozen(BaseModel):
@@ -46,6 +66,13 @@ class SearchParams(BaseModel):
     parent_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
     mutation_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
     mutate_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
+    distinct_parents: bool | None = None  # None: as the strategy has it, joint yes, the others no
+    gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
+    temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
+    changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
+    neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
+    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
+    share_archive: bool = Moves.share_archive
 
     @model_validator(mode="after")
     def _at_least_one_parent(self) -> SearchParams:
@@ -60,7 +87,27 @@ class SearchParams(BaseModel):
             parents=round(self.parent_ratio * self.population),
             mutations=round(self.mutation_ratio * self.population),
             mutate_prob=self.mutate_prob,
+            distinct_parents=bool(self.distinct_parents),
         )
+
+    def moves(self) -> Moves:
+        """How the strategy ``joint`` makes children."""
+        values = {name: getattr(self, name) for name in _OF_JOINT}
+        return Moves(**values, distinct_parents=self.distinct_parents is not False)
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came after the first version is written only where it is not as it was: old and new specifications compare."""
+        values: dict[str, Any] = dump(self)
+        later = {"distinct_parents": None, **{name: getattr(Moves, name) for name in _OF_JOINT}}
+        return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+    def identity(self, strategy: str) -> dict[str, Any]:
+        """The hyper-parameters that decide a search's result: those that its strategy reads."""
+        values = {name: value for name, value in self.model_dump().items() if name not in (*_OF_JOINT, "distinct_parents")}
+        if strategy == "joint":
+            return {**values, "moves": dataclasses.asdict(self.moves())}
+        return {**values, "distinct_parents": True} if self.distinct_parents else values
 
     def budget(self) -> Budget:
         """How long each evolution runs."""
@@ -236,7 +283,7 @@ def search_identity(
         "space": group.space,
         "strategy": group.strategy,
         "targets": group.targets,
-        "params": params.model_dump(),
+        "params": params.identity(group.strategy),
         "protocol": protocol,
         "artefacts": dict(artefacts),
     }

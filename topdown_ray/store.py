@@ -27,7 +27,7 @@ from topdown_ray.storage import Place, is_uri, reason
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
 
-SCHEMA_VERSION = 2  # 2: unique_evaluations
+SCHEMA_VERSION = 3  # 2: unique_evaluations; 3: gradients
 READ_ATTEMPTS = 5  # while a driver merges parts
 
 SEARCHES = pa.schema(
@@ -59,6 +59,7 @@ SEARCHES = pa.schema(
         ("generations", pa.int64()),
         ("evaluations", pa.int64()),
         ("unique_evaluations", pa.int64()),
+        ("gradients", pa.int64()),
         ("wall_s", pa.float64()),
         ("search_wall_s", pa.float64()),
         ("batch_size", pa.int32()),
