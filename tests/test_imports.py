@@ -50,6 +50,7 @@ ORDER = [
     "terms",
     "assets",
     "spaces",
+    "compiled",
     "scalar",
     "errors",
 ]

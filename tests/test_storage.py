@@ -15,7 +15,6 @@ import pyarrow.fs as pafs
 import pytest
 from conftest import ROOT
 from test_cli import assert_one_line, main_in_process
-from test_ray import LONGER
 from test_store import opened, plan_of, ran, sweep_file
 from test_sweep import assert_same
 
@@ -169,8 +168,8 @@ def test_file_uris_are_local_folders(undisturbed: topdown_ray.Results, tmp_path:
 
 @pytest.mark.ray
 def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(published: Path, server: str, tmp_path: Path) -> None:
-    changes = {name: LONGER[name] for name in ("spaces", "targets", "search")}
-    file, out = sweep_file(tmp_path, **changes, strategies=["top_down"], seeds=18, batch=2), uri(server, "ray")
+    changes = {"strategies": ["top_down"], "seeds": 24, "search": {"population": 50, "generations": 60}}
+    file, out = sweep_file(tmp_path, **changes, batch=1), uri(server, "ray")
     command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", out, "--actors", "2"]
     place, finished = Place(out), 0
     for seed in range(2):
@@ -183,6 +182,6 @@ def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(published: Path, serv
         process.send_signal(signal.SIGKILL)
         process.wait()
         finished = len(place.files("searches"))
-    assert 4 <= finished < 18
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert_same(ran(tmp_path / "out", **changes, strategies=["top_down"], seeds=18), load(out))
+    assert 4 <= finished < 24
+    ran(out, **changes)  # goes on without Ray
+    assert_same(ran(tmp_path / "out", **changes), load(out))

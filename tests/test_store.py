@@ -232,6 +232,21 @@ def test_two_drivers_never_write_to_one_folder(undisturbed: topdown_ray.Results,
     folder.end(False, {"wall_s": 0.0}, {})
 
 
+def test_a_folder_that_a_driver_had_just_begun(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
+    """Killed before it wrote run.json: its leavings are no other files."""
+    out = tmp_path / "out"
+    for folder in parts.TABLES:
+        (out / folder).mkdir(parents=True)
+    (out / ".lock").touch()
+    (out / ".run.json.1.tmp").write_bytes(b"{")
+    assert_same(undisturbed, ran(out))
+    assert not (out / ".run.json.1.tmp").exists()
+    (tmp_path / "other" / "searches").mkdir(parents=True)
+    (tmp_path / "other" / "searches" / "mine.parquet").touch()
+    with pytest.raises(UserError, match="found other files"):
+        ran(tmp_path / "other")
+
+
 def test_every_session_is_on_record(tmp_path: Path) -> None:
     ran(tmp_path / "out")
     manifest = ran(tmp_path / "out").manifest

@@ -7,6 +7,7 @@ Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models for MACs (MobileNetV
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -18,10 +19,10 @@ import numpy as np
 import torch
 import yaml
 
-from topdown_ray import assets
+from topdown_ray import assets, compiled
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, Block, Genes, Space, make_divisible
-from topdown_ray.terms import Term, TermIndex, concatenate, minimise, tabulate
+from topdown_ray.terms import Term, TermIndex, concatenate, flatten, minimise, tabulate
 
 MS_TICK = 2.0**-30
 MACS_TICK = 1e-6
@@ -51,6 +52,11 @@ class CostModel:
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         places = self._index(genes)  # (N, T)
         return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1).mul_(self.tick)
+
+    @functools.cached_property
+    def compiled(self) -> compiled.Cost:
+        """The same sum for compiled code."""
+        return compiled.Cost(flatten(self.terms), concatenate(self.terms), self.tick)
 
     def cheapest(self) -> tuple[float, Genes]:
         """The lowest cost of any architecture of the space, and its genes (G,); exact."""

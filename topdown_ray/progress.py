@@ -57,29 +57,33 @@ def json_lines(where: str | None) -> Iterator[Observer]:
     if where is None:
         yield ignore
         return
-    with contextlib.ExitStack() as stack:
-        if where == "-":
-            stream: TextIO = sys.stderr
-        else:
-            try:
-                stream = stack.enter_context(Path(where).open("a", encoding="utf-8"))
-            except OSError as error:
-                raise UserError(f"--log-json: expected a file to write to or -, found {where} ({error.strerror})") from error
-        working = True
+    if where == "-":
+        stream: TextIO = sys.stderr
+    else:
+        try:
+            stream = Path(where).open("a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"--log-json: expected a file to write to or -, found {where} ({error.strerror})") from error
+    working = True
 
-        def observe(event: str, facts: Mapping[str, Any]) -> None:
-            nonlocal working
-            if not working:
-                return
-            wrong = set(facts).symmetric_difference(EVENTS[event])
-            assert not wrong, f"{event}: {sorted(wrong)}"
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-            try:
-                stream.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
-                stream.flush()
-            except OSError as error:
-                working = False
-                if where != "-":
-                    print(f"--log-json: {where} cannot be written any more ({error.strerror})", file=sys.stderr)
+    def observe(event: str, facts: Mapping[str, Any]) -> None:
+        nonlocal working
+        if not working:
+            return
+        wrong = set(facts).symmetric_difference(EVENTS[event])
+        assert not wrong, f"{event}: {sorted(wrong)}"
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        try:
+            stream.write(json.dumps({"time": now, "event": event, **facts}) + "\n")
+            stream.flush()
+        except OSError as error:
+            working = False
+            if where != "-":
+                print(f"--log-json: {where} cannot be written any more ({error.strerror})", file=sys.stderr)
 
+    try:
         yield observe
+    finally:
+        if where != "-":
+            with contextlib.suppress(OSError):  # what could not be written before
+                stream.close()

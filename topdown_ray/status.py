@@ -74,6 +74,7 @@ class Reader:
     def __init__(self, where: str | Path):
         self.place = Place(where)
         self._known: dict[str, pd.DataFrame | str] = {}  # by part: a row a search, or why it cannot be read
+        self._evaluations: dict[str, int] = {}  # by sweep: of all its searches
 
     def read(self) -> Status:
         """The status now. Raises UserError where there is no sweep."""
@@ -87,14 +88,15 @@ class Reader:
         now = time.time()
         age = max(now - written_at, 0.0) if written_at is not None else None
         state = self._state(manifest, session, now, age)
-        rate, left_s = _pace(manifest, session, rows, now if state == "running" else None)
+        rate, left_s = _pace(self._total(manifest), session, rows, now if state == "running" else None)
+        groups = tuple(_groups(manifest, rows))
         return Status(
             out=self.place.name,
             name=str(manifest["spec"].get("name", "")),
             run_id=manifest["run_id"],
             state=state,
             done=len(rows),
-            total=sum(part.total for part in _groups(manifest, rows)),
+            total=sum(part.total for part in groups),
             failed=sum(len(set(record["search_ids"]) - finished) for record in records.values()),
             rate=rate,
             left_s=left_s if state == "running" else None,
@@ -102,13 +104,21 @@ class Reader:
             last_write_s=age,
             session={name: value for name, value in session.items() if name not in ("versions", "machine")},
             sessions=len(manifest.get("sessions", [session])),
-            groups=tuple(_groups(manifest, rows)),
+            groups=groups,
             failures=tuple(
                 {"shard_id": shard_id, "error": str(record.get("error", "")), "command": str(record.get("command", ""))}
                 for shard_id, record in records.items()
             ),
             unreadable=tuple(part for part in self._known.values() if isinstance(part, str)),
         )
+
+    def _total(self, manifest: Mapping[str, Any]) -> int:
+        """Predictor evaluations of the whole sweep."""
+        run_id = manifest["run_id"]
+        if run_id not in self._evaluations:
+            spec = make_spec(manifest["spec"], f"{self.place.of('run.json')}: spec")
+            self._evaluations[run_id] = len(spec.seeds) * sum(evaluations_of(spec, group) for group in spec.groups())
+        return self._evaluations[run_id]
 
     def _look(self) -> float | None:
         """Read the parts that are new. Returns when the last one was written."""
@@ -165,10 +175,8 @@ def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[Part]:
     ]
 
 
-def _pace(
-    manifest: Mapping[str, Any], session: Mapping[str, Any], rows: pd.DataFrame, now: float | None
-) -> tuple[float | None, float | None]:
-    """Searches a second, and seconds left at this pace. now: None where the sweep does not run."""
+def _pace(total: int, session: Mapping[str, Any], rows: pd.DataFrame, now: float | None) -> tuple[float | None, float | None]:
+    """Searches a second, and seconds left at this pace, of ``total`` evaluations. now: None where the sweep does not run."""
     began = _seconds(session.get("started_at"), 0.0)
     of_session = rows[rows["finished_at"] >= began]
     if of_session.empty:
@@ -177,8 +185,6 @@ def _pace(
     first = max(began, end - WINDOW_S)
     recent = of_session[of_session["finished_at"] >= first]
     seconds = max(end - first, 1e-3)
-    spec = make_spec(manifest["spec"], "run.json: spec")
-    total = len(spec.seeds) * sum(evaluations_of(spec, group) for group in spec.groups())
     speed = float(recent["evaluations"].sum()) / seconds
     left = max(total - float(rows["evaluations"].sum()), 0.0)
     return len(recent) / seconds, left / speed if speed else None

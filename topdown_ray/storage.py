@@ -11,7 +11,7 @@ import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -115,11 +115,20 @@ class Place:
                         found[entry.name] = Entry(stat.st_size, stat.st_mtime)
         return found
 
-    def empty(self) -> bool:
-        """Whether nothing at all lies in here."""
-        if self.local is not None:
-            return not self.local.is_dir() or not any(path.name != LOCK for path in self.local.iterdir())
-        return not self._filesystem.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
+    def empty(self, folders: Collection[str] = ()) -> bool:
+        """Whether nothing lies in here but what a driver leaves that was killed as it began: a lock, these folders, empty."""
+        if self.local is None:
+            found = self._filesystem.get_file_info(
+                pafs.FileSelector(self._root, allow_not_found=True, recursive=not self.objects)
+            )
+            return not found if self.objects else all(info.type == pafs.FileType.Directory for info in found)
+        if not self.local.is_dir():
+            return True
+        for path in self.local.iterdir():
+            of_a_driver = path.name == LOCK or (path.name.startswith(".") and path.suffix == ".tmp")
+            if not of_a_driver and not (path.name in folders and path.is_dir() and not any(path.iterdir())):
+                return False
+        return True
 
     def check(self) -> None:
         """Raise UserError unless one can write here, as far as can be told without writing."""

@@ -118,7 +118,7 @@ class ResultFolder:
                 raise UserError(f"{self.place.name}: expected an empty folder (--no-resume), found this sweep begun")
             if self.place.held():
                 raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
-        elif not self.place.empty():
+        elif not self.place.empty(TABLES):
             raise UserError(f"{self.place.name}: expected an empty folder or a sweep's results, found other files")
 
     def open(self, manifest: Mapping[str, Any], resume: bool) -> None:
