@@ -12,6 +12,7 @@ Prints JSON.
 import argparse
 import heapq
 import json
+import math
 import resource
 import tempfile
 import time
@@ -69,18 +70,17 @@ def rows_of(template: pa.Table, shard: Shard) -> pa.Table:
 class SimulatedActors:
     """An executor on a clock of its own: the driver's real time, and jumps to the next event where it waits."""
 
-    def __init__(self, actors: int, seconds: float, spread: float, lost: float, tables: tuple[pa.Table, pa.Table]):
+    def __init__(self, actors: int, seconds: float, spread: float, lost: float, hung: float, tables: tuple[pa.Table, pa.Table]):
         self.info: dict[str, Any] = {}
         self.devices: Mapping[str, int] = {"cpu": actors}
         self.standing: Set[int] = frozenset(range(actors))
         self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0
         self.sizes: list[int] = []
-        self._seconds, self._spread, self._lost, self._tables = seconds, spread, lost, tables
+        self._seconds, self._spread, self._lost, self._hung, self._tables = seconds, spread, lost, hung, tables
         self._random = np.random.default_rng(0)
         self._skipped = -time.perf_counter()
         self._idle = {worker: Slot(worker, "cpu") for worker in range(actors)}
         self._ending: list[tuple[float, int, Attempt, float]] = []
-        self._cancelled: set[Attempt] = set()
 
     def clock(self) -> float:
         return time.perf_counter() + self._skipped
@@ -94,7 +94,8 @@ class SimulatedActors:
         takes = (1.3 + 0.9 * self._seconds * batch) * self._random.lognormal(
             0, self._spread
         )  # as measured: a fixed part a shard
-        heapq.heappush(self._ending, (self.clock() + takes, self.shards, attempt, takes))
+        ends = math.inf if self._random.random() < self._hung else self.clock() + takes
+        heapq.heappush(self._ending, (ends, self.shards, attempt, takes))
         self.shards += 1
         self.sizes.append(batch)
 
@@ -110,9 +111,7 @@ class SimulatedActors:
         while self._ending and self._ending[0][0] <= until and len(events) < 32:
             _, _, attempt, takes = heapq.heappop(self._ending)
             self._idle[attempt.slot.worker] = attempt.slot
-            if attempt in self._cancelled:
-                self._cancelled.remove(attempt)
-            elif self._random.random() < self._lost:
+            if self._random.random() < self._lost:
                 events.append(Lost(attempt, "reclaimed"))
             else:
                 self.busy_s += takes
@@ -123,7 +122,11 @@ class SimulatedActors:
         return events
 
     def cancel(self, attempt: Attempt) -> None:
-        self._cancelled.add(attempt)
+        kept = [entry for entry in self._ending if entry[2] is not attempt]
+        if len(kept) < len(self._ending):
+            heapq.heapify(kept)
+            self._ending = kept
+            self._idle[attempt.slot.worker] = attempt.slot
 
     def close(self) -> None:
         """Nothing runs."""
@@ -135,7 +138,7 @@ def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
     plan = plan_of(arguments.searches, arguments.batch)
     tables = one_search(plan)
     planned_s = time.perf_counter() - started
-    actors = SimulatedActors(arguments.actors, arguments.seconds, arguments.spread, arguments.lost, tables)
+    actors = SimulatedActors(arguments.actors, arguments.seconds, arguments.spread, arguments.lost, arguments.hung, tables)
     memory: list[tuple[int, int]] = []
 
     def watch(progress: sweep.Progress) -> None:
@@ -223,6 +226,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.4, help="core seconds a search")
     parser.add_argument("--spread", type=float, default=0.2, help="of the shards' times, log scale")
     parser.add_argument("--lost", type=float, default=0.001, help="share of shards whose actor dies")
+    parser.add_argument("--hung", type=float, default=0.0, help="share of shards whose actor hangs")
     parser.add_argument("--batch", type=lambda text: text if text == "auto" else int(text), default="auto")
     parser.add_argument("--dir", help="where the Parquet files go; default: the system's temporary folder")
     parser.add_argument("--through-ray", type=int, metavar="SHARDS", help="measure Ray's part instead")

@@ -268,8 +268,9 @@ class RayPool:
         self._start(device)
 
     def cancel(self, attempt: Attempt) -> None:
-        """Forget a running attempt: no event comes of it; its actor, which may hang, is replaced."""
-        self._replace(next(reference for reference, (_, running) in self._running.items() if running is attempt))
+        """Forget an attempt: if it still runs, its actor, which may hang, is replaced."""
+        for reference in [reference for reference, (_, running) in self._running.items() if running is attempt]:
+            self._replace(reference)
 
     def close(self) -> None:
         """Kill all actors."""

@@ -91,6 +91,11 @@ class Dispatch:
         """When a running attempt began."""
         return self._flights[attempt.shard.shard_id].attempts[attempt]
 
+    def running(self, attempt: Attempt) -> bool:
+        """Whether an attempt still counts: not where another one at the same shard was first."""
+        flight = self._flights.get(attempt.shard.shard_id)
+        return flight is not None and attempt in flight.attempts
+
     def done(self, attempt: Attempt, busy_s: float) -> list[Attempt]:
         """A shard has rows. Returns the attempts at it that still run, to be cancelled."""
         shard = attempt.shard

@@ -87,7 +87,7 @@ class Executor(Protocol):
         """Block until something happened to a shard or a worker became idle, or for this long."""
 
     def cancel(self, attempt: Attempt) -> None:
-        """Forget a running attempt: no event comes of it, and its worker, which may hang, is replaced."""
+        """Forget an attempt: if it still runs, its worker, which may hang, is replaced."""
 
     def close(self) -> None:
         """Stop all work."""

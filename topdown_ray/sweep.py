@@ -284,6 +284,8 @@ class _Run:
             self.observe("shard", {**facts_of(attempt.shard), **on, **state})
 
     def _take(self, event: Event, writer: _Writer) -> None:
+        if not self.dispatch.running(event.attempt):
+            return  # a copy was first, in the same moment
         if isinstance(event, Done):
             for slower in self.dispatch.done(event.attempt, event.busy_s):
                 self.executor.cancel(slower)
