@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from topdown_ray import cli_assets
 from topdown_ray.errors import StartError, UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+cli_assets.register(app)
 
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Search actors; default: all CPUs of the cluster.")]
