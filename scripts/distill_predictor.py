@@ -3,12 +3,12 @@
     python scripts/distill_predictor.py mobilenet_v3
     python scripts/distill_predictor.py resnet50d
 
-Draws architectures (uniformly; the parents of searches under many limits; neighbours of those, so that the region that searches
-visit is covered twice), labels them with the published predictor, and trains a small perceptron with ReLU on the same one-hot
-features from fresh random weights. The student sees the published predictor's outputs and, for two thirds of the training, how
-they change from choice to choice (Czarnecki et al. 2017, *Sobolev Training for Neural Networks*): many more numbers per
-architecture than its accuracy alone. Matrices are trained by Muon, products run in bfloat16; the file holds hidden layers in
-float16, which load as float32, and the last layer, fitted last by least squares, in float32.
+Draws architectures (uniformly; the parents of searches under many limits; half as many neighbours of those as uniform ones, so
+that the region that searches visit is covered), labels them with the published predictor, and trains a small perceptron with
+ReLU on the same one-hot features from fresh random weights. The student sees the published predictor's outputs and, for two
+thirds of the training, how they change from choice to choice (Czarnecki et al. 2017, *Sobolev Training for Neural Networks*):
+many more numbers per architecture than its accuracy alone. Matrices are trained by Muon, products run in bfloat16; the file
+holds hidden layers in float16, which load as float32, and the last layer, fitted last by least squares, in float32.
 
 Writes ``embedded_SPACE.safetensors`` and its model card ``embedded_SPACE.json``: sizes, errors and Kendall's tau on
 architectures that were not trained on, and the search regret, that is the published predictor's accuracy of what searches on the
@@ -285,13 +285,13 @@ def main() -> None:
     parser.add_argument("space", choices=list(PUBLISHED))
     parser.add_argument("--out", type=Path, default=DATA, help="the folder to write to; default: the package's data")
     parser.add_argument("--hidden", type=int, help="units of each of the three hidden layers; default: 240, ResNet50D 128")
-    parser.add_argument("--steps", type=int, help="default: 6000, ResNet50D 3000")
+    parser.add_argument("--steps", type=int, help="default: 4000, ResNet50D 3000")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--uniform", type=int, default=400_000, help="uniformly drawn architectures to train on")
     arguments = parser.parse_args()
     resnet = arguments.space == "resnet50d"
-    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (3000 if resnet else 6000)
+    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (3000 if resnet else 4000)
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -300,7 +300,8 @@ def main() -> None:
     choices = choices_of(space, teacher)
     with torch.inference_mode():
         visited = visited_by_searches(space, teacher, range(8))
-        genes = torch.cat([space.random(arguments.uniform, 0), visited, neighbours(space, visited, 2)])
+        near = neighbours(space, visited.repeat(math.ceil(arguments.uniform / 2 / len(visited)), 1), 2)
+        genes = torch.cat([space.random(arguments.uniform, 0), visited, near])
         print(f"{len(genes)} architectures to train on, {len(visited)} of them visited by searches", flush=True)
         data, center, scale = label(space, teacher, genes, choices)
     data = Labelled(*(part.clone() for part in data))  # out of inference mode
@@ -317,7 +318,7 @@ def main() -> None:
     training = {
         "uniform": arguments.uniform,
         "visited_by_searches": len(visited),
-        "neighbours": len(visited),
+        "neighbours": len(near),
         "steps": steps,
         "batch": arguments.batch,
         "rate": arguments.rate,
