@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray import cli_assets
+from topdown_ray import cli_assets, cli_measure
 from topdown_ray.errors import StartError, UserError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def sweep(
 @app.command()
 def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
-    cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
+    cost: Annotated[str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")] = "note10",
     target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
     strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune or random.")] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
@@ -260,6 +260,8 @@ def _exit_status(summary: Summary) -> None:
             print(f"shard {shard} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
         raise typer.Exit(1)
 
+
+cli_measure.register(app)
 
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
 _UsageError: Any = typer.BadParameter.__base__

@@ -69,6 +69,11 @@ class CostModel:
         ticks, genes = minimise(self.terms, self.sizes)
         return ticks * self.tick, genes
 
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest cost of any architecture of the space; exact."""
+        highest, _ = minimise([Term(term.genes, -term.values) for term in self.terms], self.sizes)
+        return self.cheapest()[0], -highest * self.tick
+
 
 # --- published tables -----------------------------------------------------------------------------------------------------------
 
@@ -213,8 +218,7 @@ def shipped_tables() -> list[ShippedTable]:
         for space, path in of_space.items():
             table = latency.read(path)
             cost = measured(latency.Source(name, path, False), SPACES[space])
-            highest = -minimise([Term(term.genes, -term.values) for term in cost.terms], cost.sizes)[0] * cost.tick
-            rows.append(ShippedTable(name, space, cost.unit, cost.cheapest()[0], highest, table.describe(), path))
+            rows.append(ShippedTable(name, space, cost.unit, *cost.range(), table.describe(), path))
     return rows
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
 import itertools
@@ -22,7 +21,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from topdown_ray import latency
+from topdown_ray import latency, machine
 from topdown_ray.executors import Done, Executor, InProcess, Lost
 from topdown_ray.runner import Setup, Worker, resolve
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec, search_id
@@ -129,20 +128,11 @@ class Plan:
                     for name in ("topdown-ray", "torch", "ray", "ofa", "numpy", "pyarrow")
                 },
             },
-            "machine": {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count()},
+            "machine": {"platform": platform.platform(), "processor": machine.processor(), "cpus": os.cpu_count()},
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
             "wall_s": 0.0,
         }
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def make_plan(spec: SweepSpec) -> Plan:
