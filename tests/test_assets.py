@@ -38,6 +38,7 @@ class Script:
     acts: list[str] = field(default_factory=lambda: ["serve"])
     files: dict[str, bytes] = field(default_factory=lambda: {"/file": BODY})
     ranges: list[str | None] = field(default_factory=list)  # the Range header of every request
+    etags: list[str] = field(default_factory=list)  # one an answer, the last for all later ones; none: none is sent
     paths: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -58,7 +59,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             script.stop.wait(20)
             return
         first, status = 0, 200
-        if script.ranges[-1] and act not in ("no ranges", "cut without ranges"):
+        etag = (script.etags.pop(0) if len(script.etags) > 1 else script.etags[0]) if script.etags else None
+        same = self.headers.get("If-Range") in (None, etag)
+        if script.ranges[-1] and same and act not in ("no ranges", "cut without ranges"):
             first, status = int(script.ranges[-1].removeprefix("bytes=").removesuffix("-")), 206
             if first >= len(body):
                 self.send_error(416)
@@ -67,6 +70,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if act == "wrong bytes":
             rest = bytes(len(rest))
         self.send_response(status)
+        if etag is not None:
+            self.send_header("ETag", etag)
         if status == 206:
             shown = first + 7 if act == "wrong range" else first
             self.send_header("Content-Range", f"bytes {shown}-{len(body) - 1}/{len(body)}")
@@ -241,6 +246,18 @@ def test_without_a_known_hash_a_broken_file_is_never_taken(server: tuple[str, Sc
         get(address, tmp_path, None)
     assert not (tmp_path / "file").exists()
     assert get(address, tmp_path) == SHA256  # the hash tells
+
+
+@pytest.mark.parametrize("etags", [[], ['"1"'], ['"1"', '"2"'], ['W/"1"']])
+def test_without_a_known_hash_halves_of_two_versions_are_never_joined(
+    etags: list[str], server: tuple[str, Script], tmp_path: Path
+) -> None:
+    address, script = server
+    script.acts, script.etags = ["cut", "serve"], list(etags)
+    assert get(address, tmp_path, None) == SHA256
+    assert (tmp_path / "file").read_bytes() == BODY
+    marked = bool(etags) and not etags[0].startswith("W/")
+    assert script.ranges == [None, f"bytes={KEPT}-" if marked else None]
 
 
 def test_many_at_once_fetch_it_once(server: tuple[str, Script], tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ class _Transfer:
             part.unlink(missing_ok=True)
         self.most, self.fruitless = self._size(), 0  # the most bytes there ever were; attempts in a row that added none
         self.resumed, self.started_over = False, False
+        self.version: str | None = None  # the server's mark of the file's version (ETag), if it gives one
 
     def run(self) -> str:
         """Attempts until the file is whole; its SHA-256."""
@@ -119,8 +120,9 @@ class _Transfer:
         """One request; what arrives is appended to the part, or begins it anew."""
         start = self._size()
         headers = {"Accept-Encoding": "identity"}  # a range of compressed bytes would be of no use
-        if start:
+        if start and (self.sha256 is not None or self.version is not None):
             headers["Range"] = f"bytes={start}-"
+            headers |= {"If-Range": self.version} if self.version is not None else {}
         timeouts = (self.patience.connect_s, self.patience.silence_s)
         with session.get(self.url, headers=headers, stream=True, timeout=timeouts) as response:
             status = response.status_code
@@ -137,6 +139,8 @@ class _Transfer:
                     f"asked for the bytes from {start}, the server sent {response.headers.get('Content-Range')}"
                 )
             start = start if status == 206 else 0
+            mark = response.headers.get("ETag", "W/")
+            self.version = None if mark.startswith("W/") else mark  # a weak one does not tell bytes apart
             length = response.headers.get("Content-Length")
             total = start + int(length) if length is not None else None
             if total is None and self.sha256 is None:
