@@ -86,7 +86,7 @@ def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(genes), code.n_features, device=genes.device).scatter_add_(1, columns, used.float())
 
 
-def _first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float32]) -> list[Term]:
+def first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float32]) -> list[Term]:
     """The first layer without its bias, as terms with values (..., hidden): one per block, one per gene outside blocks."""
     groups: list[tuple[int, ...]] = []
     for genes_of_block, depth in space.block_genes():
@@ -143,7 +143,7 @@ class Predictor:
 
     def __post_init__(self) -> None:
         device = torch.device(self.device)
-        terms = _first_layer_terms(self.space, self.encoding, self.layers[0].weight)
+        terms = first_layer_terms(self.space, self.encoding, self.layers[0].weight)
         table = torch.from_numpy(concatenate(terms).astype(np.float32))
         tensors = [(table, torch.tensor(self.layers[0].bias))]
         tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]

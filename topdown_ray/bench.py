@@ -1,4 +1,5 @@
-"""``topdown-ray bench``: the same searches by OFA's own finder, by the scalar top-down search, by Ray tasks of it, and by this project.
+"""``topdown-ray bench``: the same searches by OFA's own finder, by the scalar top-down search, by Ray tasks of it, by
+pymoo's NSGA-II, and by this project.
 
 MobileNetV3 under Note10, published predictor. Every contestant lives in a process of its own (so that peak memory is its own) and
 they run in turn, repeat by repeat, so that a drift of the machine meets all of them alike. Ratios are of medians of one run.
@@ -42,6 +43,9 @@ class Scale:
 
 FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True)
 QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False)  # starting Ray three times takes longer than the rest
+
+
+_JOINT_SHARE = 0.7  # of its evaluations that are children, the others pay for gradients; measured
 
 
 class Lap(NamedTuple):
@@ -131,11 +135,49 @@ def ours(scale: Scale, batch: int) -> Runner:
     worker = Worker(plan.setups, plan.spec.search)
 
     def run(repeat: int) -> Lap:
-        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards(set(), 1)
+        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start
         return Lap(seconds, batch, batch * _evaluations(scale), statistics.mean(row["accuracy"] for row in rows), 1)
+
+    return run
+
+
+def joint(scale: Scale, batch: int) -> Runner:
+    """The strategy joint on one core, about as many evaluations as the others, a gradient counted as two."""
+    from topdown_ray.runner import Worker
+
+    generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1
+    search = {"generations": generations, "warm_generations": 0}
+    plan = _plan(scale, [0], batch, "joint", search)
+    worker = Worker(plan.setups, plan.spec.search)
+
+    def run(repeat: int) -> Lap:
+        seeds = range(repeat * batch, (repeat + 1) * batch)
+        (shard,) = _plan(scale, seeds, batch, "joint", search).shards()
+        start = time.perf_counter()
+        rows, _ = worker.run(shard)
+        seconds = time.perf_counter() - start
+        spent = sum(row["evaluations"] + 2 * row["gradients"] for row in rows)
+        return Lap(seconds, batch, spent, statistics.mean(row["accuracy"] for row in rows), 1)
+
+    return run
+
+
+def pymoo_nsga2(scale: Scale) -> Runner:
+    """NSGA-II of pymoo on the same predictor and table: one run for all targets, as many evaluations as the others."""
+    from topdown_ray.accuracy import load_predictor
+    from topdown_ray.efficiency import note10
+    from topdown_ray.nsga2 import nsga2
+    from topdown_ray.spaces import MOBILENET_V3
+
+    predictor, table = load_predictor("published", MOBILENET_V3), note10()
+
+    def run(repeat: int) -> Lap:
+        start = time.perf_counter()
+        _, accuracy = nsga2(MOBILENET_V3, predictor, table, scale.targets, _evaluations(scale), seed=repeat)
+        return Lap(time.perf_counter() - start, 1, _evaluations(scale), float(accuracy.mean()), 1)
 
     return run
 
@@ -190,19 +232,21 @@ def floor(scale: Scale) -> Runner:
     return run
 
 
-def _plan(scale: Scale, seeds: Sequence[int], batch: int) -> Any:
+def _plan(
+    scale: Scale, seeds: Sequence[int], batch: int, strategy: str = "top_down", search: dict[str, int] | None = None
+) -> Any:
     from topdown_ray.spec import make_spec
     from topdown_ray.sweep import make_plan
 
     data = {
         "name": "bench",
         "spaces": ["mobilenet_v3"],
-        "strategies": ["top_down"],
+        "strategies": [strategy],
         "cost": "note10",
         "targets": [list(scale.targets)],
         "seeds": list(seeds),
         "batch": batch,
-        "search": {"generations": scale.generations, "warm_generations": scale.warm_generations},
+        "search": search or {"generations": scale.generations, "warm_generations": scale.warm_generations},
     }
     return make_plan(make_spec(data, "bench"))
 
@@ -225,6 +269,8 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], Non
         ("ofa", ofa_finder, ()),
         ("notebook", scalar_search, ()),
         *((f"ours, batch {batch}", ours, (batch,)) for batch in scale.batches),
+        ("joint, batch 32", joint, (32,)),
+        ("nsga2", pymoo_nsga2, ()),
     ]
     on_ray: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [(f"ours, Ray, {cores} actors", ours_on_ray, (cores,))]
     if scale.with_ray_baselines:

@@ -35,8 +35,9 @@ _LOOKS = {
     "bottom_up": Look("#e69f00", "^", "--", "//"),
     "top_down": Look("#009e73", "s", "-", "\\\\"),
     "prune": Look("#cc79a7", "D", "-.", "xx"),
+    "joint": Look("#d55e00", "P", "-", "oo"),
 }
-_OTHERS = (Look("#56b4e9", "v", "--", "++"), Look("#d55e00", "P", "-.", "oo"), Look("#f0e442", "*", ":", "--"))
+_OTHERS = (Look("#56b4e9", "v", "--", "++"), Look("#f0e442", "*", ":", "--"))
 _BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
 

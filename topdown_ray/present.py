@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from topdown_ray.errors import UserError
+from topdown_ray.progress import Observer
 from topdown_ray.spaces import SPACES, Space
+from topdown_ray.storage import is_uri
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
 from topdown_ray.sweep import Progress
@@ -43,6 +46,25 @@ def progress_display() -> Iterator[Callable[[Progress], None]]:
             display.update(task, total=state.total, completed=state.done, rate=rate, trouble=", ".join(trouble))
 
         yield show
+
+
+@contextlib.contextmanager
+def no_display() -> Iterator[Callable[[Progress], None]]:
+    """Where stderr is a machine's."""
+    yield lambda state: None
+
+
+def print_cluster(address: str, dashboard: str | None, observe: Observer) -> None:
+    """Where Ray's dashboard is, if it has one."""
+    observe("connected", {"address": address, "dashboard": dashboard})
+    if dashboard:
+        print(f"Ray dashboard: {dashboard}", file=sys.stderr)
+
+
+def print_damaged(damaged: Sequence[str]) -> None:
+    """The parts that are computed afresh."""
+    for problem in damaged:
+        print(f"damaged, to be computed afresh: {problem}", file=sys.stderr)
 
 
 def _print(table: Table) -> None:
@@ -137,7 +159,7 @@ def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -
 
 def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, Any], Space, dict[str, Any]]:
     text = source.lstrip().startswith(("{", "["))
-    if not text and Path(source).is_dir():
+    if not text and (is_uri(source) or Path(source).is_dir()):
         rows = load(source).searches
         for column, value in filters.items():
             if value is not None:

@@ -96,6 +96,7 @@ class Worker:
                 budget=params.budget(),
                 targets=group.targets,
                 draws=Draws(shard.seeds, group.space, self.device),
+                moves=params.moves(),
             )
             outcomes = sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
             costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
@@ -155,6 +156,7 @@ def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:
         "generations": outcome.generations,
         "evaluations": outcome.evaluations,
         "unique_evaluations": int(outcome.unique_evaluations[s]),
+        "gradients": 0 if outcome.gradients is None else int(outcome.gradients[s]),
     }
 
 

@@ -7,19 +7,30 @@ expected and what was found.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from topdown_ray.errors import UserError
 from topdown_ray.evolution import Sizes
+from topdown_ray.joint import Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.strategies import STRATEGIES, Budget
 
@@ -28,6 +39,16 @@ ALGORITHM_VERSION = 1  # part of every search's identity: raise it when the same
 MAX_SEEDS = 10_000_000
 
 Protocol = Literal["default", "notebook"]
+
+
+_OF_JOINT = (
+    "gradient_share",
+    "temperature",
+    "changes",
+    "neighbour_rate",
+    "archive",
+    "share_archive",
+)  # read by no other strategy
 
 
 class _Frozen(BaseModel):
@@ -45,6 +66,13 @@ class SearchParams(BaseModel):
     parent_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
     mutation_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
     mutate_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
+    distinct_parents: bool | None = None  # None: as the strategy has it, joint yes, the others no
+    gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
+    temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
+    changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
+    neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
+    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
+    share_archive: bool = Moves.share_archive
 
     @model_validator(mode="after")
     def _at_least_one_parent(self) -> SearchParams:
@@ -59,7 +87,27 @@ class SearchParams(BaseModel):
             parents=round(self.parent_ratio * self.population),
             mutations=round(self.mutation_ratio * self.population),
             mutate_prob=self.mutate_prob,
+            distinct_parents=bool(self.distinct_parents),
         )
+
+    def moves(self) -> Moves:
+        """How the strategy ``joint`` makes children."""
+        values = {name: getattr(self, name) for name in _OF_JOINT}
+        return Moves(**values, distinct_parents=self.distinct_parents is not False)
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came after the first version is written only where it is not as it was: old and new specifications compare."""
+        values: dict[str, Any] = dump(self)
+        later = {"distinct_parents": None, **{name: getattr(Moves, name) for name in _OF_JOINT}}
+        return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+    def identity(self, strategy: str) -> dict[str, Any]:
+        """The hyper-parameters that decide a search's result: those that its strategy reads."""
+        values = {name: value for name, value in self.model_dump().items() if name not in (*_OF_JOINT, "distinct_parents")}
+        if strategy == "joint":
+            return {**values, "moves": dataclasses.asdict(self.moves())}
+        return {**values, "distinct_parents": True} if self.distinct_parents else values
 
     def budget(self) -> Budget:
         """How long each evolution runs."""
@@ -203,32 +251,50 @@ class Shard:
     seeds: tuple[int, ...]
     search_ids: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def shard_id(self) -> str:
         """The shard's name: it follows from its searches alone."""
         return digest(self.search_ids)
 
 
-def digest(value: Any) -> str:
-    """A short content hash (80 bits) of anything that JSON can hold."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def digest(value: Any) -> str:
+    """A short content hash (80 bits) of anything that JSON can hold."""
+    return _short_hash(_json(value))
+
+
+def search_identity(
+    group: Group, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]
+) -> Callable[[int], str]:
+    """The identity of each search of a group as a function of its seed. artefacts: the hashes of the cost table and the predictor.
+
+    The hash is that of a mapping as JSON, of which only the seed differs between the searches of a group: the text around it is
+    made once, so that a million searches are named in seconds.
+    """
+    described = {
+        "version": ALGORITHM_VERSION,
+        "space": group.space,
+        "strategy": group.strategy,
+        "targets": group.targets,
+        "params": params.identity(group.strategy),
+        "protocol": protocol,
+        "artefacts": dict(artefacts),
+    }
+    before = _json({key: value for key, value in described.items() if key < "seed"}).removesuffix("}")
+    after = _json({key: value for key, value in described.items() if key > "seed"}).removeprefix("{")
+    return lambda seed: _short_hash(f'{before},"seed":{seed},{after}')
+
+
 def search_id(group: Group, seed: int, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
-    """The identity of one search. artefacts: the hashes of the cost table and the predictor."""
-    return digest(
-        {
-            "version": ALGORITHM_VERSION,
-            "space": group.space,
-            "strategy": group.strategy,
-            "targets": group.targets,
-            "seed": seed,
-            "params": params.model_dump(),
-            "protocol": protocol,
-            "artefacts": dict(artefacts),
-        }
-    )
+    """The identity of one search, see :func:`search_identity`."""
+    return search_identity(group, params, protocol, artefacts)(seed)
 
 
 def load_spec(path: Path) -> SweepSpec:

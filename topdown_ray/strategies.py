@@ -15,6 +15,8 @@ import torch
 
 from topdown_ray import evolution, rng
 from topdown_ray.evolution import Problem, Sizes, State
+from topdown_ray.gradients import gradient_of
+from topdown_ray.joint import DEFAULT_MOVES, Joint, Moves
 from topdown_ray.memo import Memo
 from topdown_ray.pruning import prune
 
@@ -42,6 +44,7 @@ class Outcome:
     unique_evaluations: torch.Tensor  # int64 (S,), of these the ones that the search had not scored before: predictor rows
     seconds: float  # of the whole batch, for this target
     trace: Trace = field(repr=False)
+    gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Searches:
     budget: Budget
     targets: Sequence[float]  # loosest first
     draws: rng.Draws
+    moves: Moves = DEFAULT_MOVES  # of the strategy joint
     memo: Memo = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +173,38 @@ def random(searches: Searches) -> Iterator[Outcome]:
             best, accuracy = evolution.random_draw(searches.problem, P, limit, searches.draws, index, number, best, accuracy)
             trace.append((number, P * (number + 1), accuracy))
         yield searches.outcome(index, best, accuracy, searches.budget.generations, trace, start)
+
+
+@strategy("joint", lambda full, warm: warm)
+def joint(searches: Searches) -> Iterator[Outcome]:
+    """All targets at once: an archive for each, every child offered to all of them (:mod:`topdown_ray.joint`).
+
+    As many children as a search that warms up for each further target; each target draws its share of them.
+    """
+    start = time.perf_counter()
+    budget, K = searches.budget, len(searches.targets)
+    generations = budget.generations + (K - 1) * budget.warm_generations
+    gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
+    problem = replace(searches.problem, accuracy=searches.memo.accuracy)  # next to no child is drawn twice
+    run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations)
+    curve = [run.best[1]]
+    for number in range(1, generations + 1):
+        run.generation(number)
+        curve.append(run.best[1])
+    genes, accuracy = run.best
+    best = torch.stack(curve)  # (generations + 1, S, K)
+    spent = run.children_by(generations)  # (generations + 1, K)
+    if best.is_cuda:
+        torch.cuda.synchronize(best.device)
+    seconds = (time.perf_counter() - start) / K
+    better = torch.ones(generations + 1, K, dtype=torch.bool, device=best.device)  # where any search gained; first and last
+    better[1:] = (best[1:] > best[:-1]).any(dim=1)
+    better[-1] = True
+    for k in range(K):
+        points = better[:, k].nonzero().view(-1).tolist()
+        trace = [(number, int(spent[number, k]), best[number, :, k]) for number in points]
+        evaluations, unique, gradients = int(spent[-1, k]), run.scored[:, k], run.gradients[:, k]
+        yield Outcome(k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients)
 
 
 def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:

@@ -16,10 +16,13 @@ from ofa.imagenet_classification.elastic_nn.modules.dynamic_op import DynamicBat
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
+from ofa.utils import MyGlobalAvgPool2d
+from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock, ResNetBottleneckBlock
 from torch import nn
 
 from topdown_ray import assets
 from topdown_ray.errors import UserError
+from topdown_ray.layers import Layer
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, Config, Space
 from topdown_ray.weights import WEIGHTS, Checkpoint, find_weights
 
@@ -149,3 +152,29 @@ class Supernet:
 def n_parameters(module: nn.Module) -> int:
     """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def build_layer(layer: Layer) -> nn.Module:
+    """One layer alone, OFA's own module as its static subnets have it, with random weights, in evaluation mode."""
+    width_in, width_out = layer.width_in, layer.width_out
+    if layer.kind == "max_pool":
+        return nn.MaxPool2d(layer.kernel, layer.stride, padding=1)
+    if layer.kind == "mean_pool":
+        pool: nn.Module = MyGlobalAvgPool2d(keep_dim=True)
+        return pool
+    shape: dict[str, Any] = {"kernel_size": layer.kernel, "stride": layer.stride, "act_func": layer.activation}
+    module: nn.Module
+    if layer.kind == "linear":
+        module = LinearLayer(width_in, width_out)
+    elif layer.kind == "bottleneck":
+        module = ResNetBottleneckBlock(width_in, width_out, mid_channels=layer.width_mid, **shape)
+    else:
+        shortcut = IdentityLayer(width_in, width_in) if layer.shortcut else None
+        if layer.kind == "conv":
+            module = ConvLayer(width_in, width_out, use_bn=layer.norm, **shape)
+            module = ResidualBlock(module, shortcut) if layer.shortcut else module
+        else:
+            expand = 1 if layer.width_mid == layer.width_in else layer.width_mid / layer.width_in
+            middle = {"expand_ratio": expand, "mid_channels": layer.width_mid, "use_se": layer.squeeze}
+            module = ResidualBlock(MBConvLayer(width_in, width_out, **middle, **shape), shortcut)
+    return module.eval()

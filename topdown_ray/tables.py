@@ -23,7 +23,7 @@ LONE = "lone searches"
 AMORTISED = "amortised over batches"
 PUBLISHED = "published (another machine)"
 
-STRATEGY_ORDER = ("random", "independent", "bottom_up", "top_down", "prune")
+STRATEGY_ORDER = ("random", "independent", "bottom_up", "top_down", "prune", "joint")
 
 _NEEDED = ["search_id", "shard_id", "space", "strategy", "seed", "k", "targets", "target_index", "target", "accuracy", "cost"]
 _NEEDED += ["evaluations", "wall_s", "search_wall_s", "batch_size"]
@@ -210,7 +210,7 @@ def time(data: Data) -> pd.DataFrame:
     """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n: timings."""
     keys = ["setting", "space", "clock", "strategy", "k", "targets"]
     frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
-    counted = ("evaluations", "unique_evaluations")
+    counted = ("evaluations", "unique_evaluations", "gradients")
     extra = [column for column in counted if column in data.searches and data.searches[column].notna().any()]
     totals = data.searches.groupby([*keys, "folder", "search_id"])[extra].sum(min_count=1).groupby(keys).mean().reset_index()
     return _ordered(frame.merge(totals, on=keys), ["setting", "clock", "k", "targets", "strategy"])
