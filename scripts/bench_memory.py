@@ -41,7 +41,7 @@ def main() -> None:
     for i, task in enumerate(todo, 1):
         evaluator(task)
         if i == 20 or i % 100 == 0:
-            modules = sum(isinstance(each, torch.nn.Module) for each in gc.get_objects())
+            modules = sum(issubclass(type(each), torch.nn.Module) for each in gc.get_objects())
             mib = psutil.Process().memory_info().rss / 2**20
             seconds = time.perf_counter() - started
             print(f"{i:5} subnets, {mib:.0f} MiB resident, {modules} new modules alive, {seconds:.0f} s", flush=True)

@@ -31,9 +31,9 @@ from topdown_ray.weights import Description, save_weights
 
 # the kinds of genes that are free in each phase, and the phase's share of the steps
 PHASES = (
-    (set(), 0.4),
-    ({"kernel"}, 0.15),
-    ({"kernel", "depth", "stem_depth"}, 0.15),
+    (set(), 0.5),
+    ({"kernel"}, 0.1),
+    ({"kernel", "depth", "stem_depth"}, 0.1),
     ({"kernel", "depth", "stem_depth", "expand", "width"}, 0.3),
 )
 
@@ -48,11 +48,11 @@ def train(
     data: Path,
     out: Path,
     space: Space,
-    width: float = 0.05,
+    width: float = 0.1,
     steps: int = 1000,
     batch: int = 32,
     image_sizes: list[int] | None = None,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 5e-3,
     resize_scale: float = 0.6,
     seed: int = 0,
     log: bool = True,
@@ -124,7 +124,7 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path, help="a folder with train/CLASS/*")
     parser.add_argument("out", type=Path, help="the weights (.safetensors)")
     parser.add_argument("--space", choices=list(SPACES), default="resnet50d")
-    parser.add_argument("--width", type=float, default=0.05, help="relative to the published network")
+    parser.add_argument("--width", type=float, default=0.1, help="relative to the published network")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--image-size", type=int, action="append", help="repeat for more; default: all of the space's")

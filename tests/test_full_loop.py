@@ -28,7 +28,7 @@ from topdown_ray.weights import find_weights
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SUBNETS = 64
-SIZES = [128, 160]
+SIZES = [128, 144]
 COMMON = ["--calibration", "100", "--batch", "100"]
 
 
@@ -47,7 +47,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     write_digits(folder / "digits")
     torch.set_num_threads(2)
     try:
-        train(folder / "digits", folder / "tiny.safetensors", RESNET50D, steps=130, image_sizes=SIZES, log=False)
+        train(folder / "digits", folder / "tiny.safetensors", RESNET50D, steps=200, image_sizes=SIZES, log=False)
     finally:
         torch.set_num_threads(1)
     for path in (folder / "digits" / "val").glob("*/*.png"):  # every third will do

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from digits_as_images import write_digits
 
 CLASSES = tuple("0123456789")
-WIDTH = 0.08
+WIDTH = 0.1
 
 
 def few_digits(folder: Path, train: int = 3, val: int = 2) -> Path:

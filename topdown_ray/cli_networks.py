@@ -285,19 +285,23 @@ def _display() -> Iterator[Callable[[Progress], None]]:
         rich_progress.TextColumn("{task.fields[rate]}"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task("subnets", total=None, rate="starting")
+    display = rich_progress.Progress(*columns, console=Console(stderr=True))
+    task = display.add_task("subnets", total=None, rate="starting")
 
-        def show(state: Progress) -> None:
-            signal.signal(signal.SIGTERM, _interrupt)  # Ray installs its own when it starts
-            rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
-            display.update(task, total=state.total, completed=state.done, rate=rate)
+    def show(state: Progress) -> None:
+        display.start()  # not before all is checked: a mistake is one line
+        signal.signal(signal.SIGTERM, _interrupt)  # Ray installs its own when it starts
+        rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
+        display.update(task, total=state.total, completed=state.done, rate=rate)
 
-        try:
-            yield show
-        except KeyboardInterrupt:
-            print("Interrupted. What was measured is kept; run the same command again to go on.", file=sys.stderr)
-            raise typer.Exit(130) from None
+    try:
+        yield show
+    except KeyboardInterrupt:
+        print("Interrupted. What was measured is kept; run the same command again to go on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        if display.live.is_started:
+            display.stop()
 
 
 def _interrupt(*_: object) -> None:

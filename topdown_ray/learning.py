@@ -146,7 +146,7 @@ def train(
     temporary = out.with_name(f".{out.stem}.new{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(state, temporary, metadata=metadata)
+        temporary.write_bytes(_in_order(safetensors.torch.save(state, metadata)))
         predictor = load_predictor(str(temporary), space)  # judged as sweeps will read it
         with one_thread(), torch.inference_mode():
             predicted = predictor(genes).double().numpy()
@@ -161,6 +161,16 @@ def train(
     _picture(out.with_suffix(".svg"), space, predicted, top1, fit, held)
     out.with_suffix(".md").write_text(_card(learned, space, dataset, rows, training, unseen, top1, (len(fit), len(stop))))
     return learned
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: safetensors writes them in any order, and the file's hash is an identity."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _fit(

@@ -67,6 +67,8 @@ def measure(
     """
     extra = {} if extra is None else extra
     resources.check()
+    if resources.gpus and resources.address == "none" and not torch.cuda.is_available():
+        raise UserError(f"--gpus: expected 0, since there is no GPU here, found {resources.gpus:g}")
     finished = set(parts.read()["evaluation_id"])
     pending = [task for task in tasks if task.evaluation_id not in finished]
     progress = Progress(len(tasks), len(tasks) - len(pending), len(tasks) - len(pending))

@@ -37,6 +37,8 @@ def build(space: Space, width: float = 1.0, n_classes: int = 1000) -> Any:
     """The network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download; ``width`` is relative to it."""
     common: dict[str, Any] = {"dropout_rate": 0, "n_classes": n_classes}
     if space.name == RESNET50D.name:
+        if width < 0.06:  # channels are whole eights: a stage as wide as its input, and OFA cannot cut subnets out
+            raise UserError(f"width: expected at least 0.06 for {space.name}, found {width:g}")
         depths, expands, widths = [0, 1, 2], [0.2, 0.25, 0.35], [width * ratio for ratio in (0.65, 0.8, 1.0)]
         return OFAResNets(**common, depth_list=depths, expand_ratio_list=expands, width_mult_list=widths)
     common |= {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
