@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from topdown_ray.actors import RemoteWatch, connected, node_kinds
 from topdown_ray.efficiency import measured
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.latency import Conditions, LatencyTable
-from topdown_ray.measure import Effort, OnState, State, measure
+from topdown_ray.measure import PARTIAL, Effort, OnState, State, measure
 from topdown_ray.spaces import SPACES
 from topdown_ray.stopwatch import Stopwatch, check_conditions, check_words
 
@@ -47,8 +48,18 @@ def measure_here(space: str, conditions: Conditions, out: Path, effort: Effort) 
     """Measure a space on this machine: the file and its table. Raises UserError."""
     _known(space)
     watch = Stopwatch(space, conditions)
-    with rounds_display(space) as show:
+    with rounds_display(space) as show, _said_to_go_on(out):
         return {out: measure(watch, space, conditions, out, effort, show)}
+
+
+@contextlib.contextmanager
+def _said_to_go_on(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        partial = out.with_name(out.name + PARTIAL)
+        print(f"Interrupted. Finished rounds are in {partial}; run the same command again to go on.", file=sys.stderr)
+        raise
 
 
 def measure_cluster(address: str, space: str, conditions: Conditions, out: Path, effort: Effort) -> dict[Path, LatencyTable]:
@@ -67,7 +78,7 @@ def measure_cluster(address: str, space: str, conditions: Conditions, out: Path,
             path = out.with_name(f"{out.stem}-{kind.label}{out.suffix}")
             watch = RemoteWatch(kind, space, conditions)
             try:
-                with rounds_display(f"{kind.label} (1 of {kind.nodes})") as show:
+                with rounds_display(f"{kind.label} (1 of {kind.nodes})") as show, _said_to_go_on(path):
                     tables[path] = measure(watch, space, conditions, path, effort, show)
             except StartError as error:
                 failed.append(str(error))

@@ -39,4 +39,4 @@ def versions() -> dict[str, str]:
     """The versions that a layer's time depends on."""
     packages = {name: importlib.metadata.version(name) for name in ("topdown-ray", "torch", "ofa")}
     cuda = {"cuda": str(torch.version.cuda)} if torch.version.cuda and torch.cuda.is_available() else {}
-    return {"python": platform.python_version(), **packages, **cuda, "platform": platform.platform()}
+    return {"python": platform.python_version(), **packages, **cuda, "platform": f"{platform.system()} {platform.machine()}"}

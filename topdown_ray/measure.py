@@ -118,14 +118,14 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
         for start in range(0, n, _PART):
             part = order[start : start + _PART]
             lap[part] = watch.laps(part.tolist())
-            parts = len(samples) + (0 if warm else min(start + _PART, n) / n)
-            elapsed = (seconds + time.perf_counter() - begun) / limit
+            counts = 0.0 if warm else 1.0
+            parts = len(samples) + counts * min(start + _PART, n) / n
+            elapsed = (seconds + counts * (time.perf_counter() - begun)) / limit
             on_state(State(min(max(min(elapsed, parts / effort.least), parts / effort.most), 1.0), len(samples), tight))
-        took = time.perf_counter() - begun
-        seconds += took
-        if warm:
+        if warm:  # in compile mode most of the time, and no part of the limit
             warm -= 1
         else:
+            seconds += time.perf_counter() - begun
             samples.append(lap.tolist())
             journal.add(lap.tolist(), seconds)
     on_state(State(1.0, len(samples), tight))

@@ -98,6 +98,7 @@ class Stopwatch:
                 modules[shape] = self._ready(build_layer(layer))
             size = () if layer.kind == "linear" else (layer.size_in, layer.size_in)
             self._hold(modules[shape], (self.conditions.batch, layer.width_in, *size))
+        gc.collect()
 
     def hold_subnets(self, configs: Sequence[Config]) -> None:
         """Make these whole subnets, cut out of OFA's supernet, what is timed."""
@@ -106,11 +107,11 @@ class Stopwatch:
         for config in configs:
             size = config["image_size"]
             self._hold(self._ready(supernet.materialise(config)), (self.conditions.batch, 3, size, size))
+        gc.collect()
 
     def laps(self, order: Sequence[int]) -> list[float]:
         """Run what is held in this order, each once: the time of each in ms."""
-        gc.collect()
-        gc.disable()
+        gc.disable()  # what is held was collected once, when it was built
         try:
             with torch.inference_mode():
                 return [self._runs[i]() for i in order]
