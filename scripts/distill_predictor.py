@@ -285,13 +285,13 @@ def main() -> None:
     parser.add_argument("space", choices=list(PUBLISHED))
     parser.add_argument("--out", type=Path, default=DATA, help="the folder to write to; default: the package's data")
     parser.add_argument("--hidden", type=int, help="units of each of the three hidden layers; default: 240, ResNet50D 128")
-    parser.add_argument("--steps", type=int, help="default: 4000, ResNet50D 3000")
+    parser.add_argument("--steps", type=int, help="default: 2500, ResNet50D 2000")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--uniform", type=int, default=400_000, help="uniformly drawn architectures to train on")
+    parser.add_argument("--uniform", type=int, default=300_000, help="uniformly drawn architectures to train on")
     arguments = parser.parse_args()
     resnet = arguments.space == "resnet50d"
-    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (3000 if resnet else 4000)
+    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (2000 if resnet else 2500)
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
