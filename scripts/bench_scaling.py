@@ -41,7 +41,7 @@ def one(seeds: int, batch: int, k: int, population: int, generations: int, warm:
     from topdown_ray.store import ResultFolder
 
     executor = sweep.in_process(plan_of(1, 1, k, population, 2, 1))
-    executor.worker.run(next(plan_of(1, 1, k, population, 2, 1).shards(set(), 1)))
+    executor.worker.run(next(plan_of(1, 1, k, population, 2, 1).shards()))
     plan = plan_of(seeds, batch, k, population, generations, warm)
     executor = sweep.in_process(plan)
     start = time.perf_counter()
@@ -51,7 +51,7 @@ def one(seeds: int, batch: int, k: int, population: int, generations: int, warm:
             results.open(plan.manifest(), resume=True)
             sweep.run(plan, results, executor)
     else:
-        for shard in plan.shards(set(), 1):
+        for shard in plan.shards():
             executor.worker.run(shard)
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 

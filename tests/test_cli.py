@@ -147,6 +147,7 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["sweep", file], "--out"),
         (["sweep", file, "--out", "x", "--actors", "0"], "--actors"),
         (["sweep", file, "--out", tmp_path / "x", "--address", "none", "--actors", "3"], "--actors: expected 1"),
+        (["sweep", file, "--out", tmp_path / "x", "--address", "none", "--gpus", "1"], "--gpus: expected 0"),
         (["search", "--cost", "macs", "--predictor", "embedded", "--target", "many"], "--target"),
         (["search", "--cost", "macs", "--predictor", "embedded", "--target", "5"], "targets: mobilenet_v3: expected at least"),
         (["verify", tmp_path / "nowhere"], "expected a sweep's result folder, found no readable run.json"),

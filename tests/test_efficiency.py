@@ -81,7 +81,7 @@ def test_a_bad_latency_is_named(tables: Path, value: object) -> None:
     table[key]["mean"] = value
     path.write_text(yaml.safe_dump(table))
     with pytest.raises(UserError, match=f"176_lookup_table.yaml: {key}: mean: expected a number of ms >= 0, found"):
-        efficiency.note10(tables)
+        efficiency.published_tables(MOBILENET_V3, tables)
 
 
 def test_a_missing_entry_is_named(tables: Path) -> None:
@@ -91,18 +91,18 @@ def test_a_missing_entry_is_named(tables: Path) -> None:
     del table[key]
     path.write_text(yaml.safe_dump(table))
     with pytest.raises(UserError, match=f"208_lookup_table.yaml: expected an entry '{key}', found none"):
-        efficiency.note10(tables)
+        efficiency.published_tables(MOBILENET_V3, tables)
 
 
 @pytest.mark.parametrize("text", ["a: [1,", "- 1\n- 2\n", "\x00\x01"])
 def test_what_is_not_a_table_is_named(tables: Path, text: str) -> None:
     (tables / "160_lookup_table.yaml").write_text(text)
     with pytest.raises(UserError, match=r"160_lookup_table.yaml: expected"):
-        efficiency.note10(tables)
+        efficiency.published_tables(MOBILENET_V3, tables)
 
 
 def test_yaml_is_loaded_safely(tables: Path, tmp_path: Path) -> None:
     (tables / "160_lookup_table.yaml").write_text(f"x: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'owned'}]")
     with pytest.raises(UserError, match="expected YAML"):
-        efficiency.note10(tables)
+        efficiency.published_tables(MOBILENET_V3, tables)
     assert not (tmp_path / "owned").exists()

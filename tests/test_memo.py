@@ -47,11 +47,15 @@ def stream(space: Space, S: int, n: int, generations: int) -> list[torch.Tensor]
 @pytest.mark.parametrize("slots", [1, 4, 1 << 14])
 @pytest.mark.parametrize("name", SPACES)
 def test_scores_are_the_predictors_whatever_is_forgotten(name: str, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled and as tensor operations; both forget, and count, the same."""
     monkeypatch.setattr(memo, "SLOTS", slots)
     space, predictor = SPACES[name], load_predictor("embedded", SPACES[name])
-    memory = Memo(space, predictor, 3, CPU)
+    memory, tensors = (Memo(space, predictor, 3, CPU, compiled) for compiled in (True, False))
     for genes in stream(space, 3, 25, 20):
         assert torch.equal(memory(genes), predictor(genes))
+        assert torch.equal(tensors(genes), predictor(genes))
+        assert torch.equal(memory.take_count(), tensors.take_count())
+    assert torch.equal(memory.keys, tensors.keys)
 
 
 def test_nothing_is_scored_twice_and_searches_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Sweeps through a real Ray: the same tables with one actor and with two, actors killed, actors that cannot start."""
 
+import json
 import os
 import signal
 import threading
@@ -10,12 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
-from conftest import ROOT
+import ray
 from test_sweep import ALL_SPACES, assert_same, run
 
 import topdown_ray
 from topdown_ray import actors, sweep
+from topdown_ray.dispatch import Limits
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.spec import make_spec
 from topdown_ray.store import ResultFolder, load
@@ -44,13 +45,21 @@ def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> to
     return run(LONGER, tmp_path_factory.mktemp("sweep") / "out")
 
 
-def run_on_ray(data: dict[str, Any], out: Path, n: int, on_progress: Any = lambda progress: None) -> sweep.Summary:
+def run_on_ray(
+    data: dict[str, Any],
+    out: Path,
+    n: int | None,
+    on_progress: Any = lambda progress: None,
+    limits: Limits = sweep.LIMITS,
+    gpus: int = 0,
+    observe: Any = lambda event, facts: None,
+) -> sweep.Summary:
     plan = sweep.make_plan(make_spec(data, "test"))
     folder = ResultFolder(out)
     folder.open(plan.manifest(), resume=True)
-    pool = actors.RayPool(n, plan.run_id, plan.setups, plan.spec.search)
+    pool = actors.RayPool(n, plan.run_id, plan.setups, plan.spec.search, gpus)
     try:
-        return sweep.run(plan, folder, pool, on_progress)
+        return sweep.run(plan, folder, pool, on_progress, limits, observe)
     finally:
         pool.close()
 
@@ -116,17 +125,67 @@ def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
         sweep.run(plan, folder, pool)
 
 
+def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
+    cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One search raises wherever it runs, another one on the first actor only."""
+    first = tmp_path / "first"
+
+    class Raising(actors.SearchActor.__ray_metadata__.modified_class):
+        def run(self, shard: Any) -> Any:
+            if 7 in shard.seeds:
+                raise ValueError(f"boom on {os.getpid()}")
+            if 13 in shard.seeds:
+                if not first.exists():
+                    first.write_text(str(os.getpid()))
+                if first.read_text() == str(os.getpid()):
+                    raise ValueError("boom here only")
+            return super().run(shard)
+
+    monkeypatch.setattr(actors, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Raising))
+    tried: dict[str, list[str]] = {}
+
+    def observe(event: str, facts: Any) -> None:
+        if event in ("retry", "failure"):
+            tried.setdefault(facts["shard_id"], []).append(facts["error"])
+
+    summary = run_on_ray({**LONGER, "spaces": ["mobilenet_v3"]}, tmp_path / "out", 2, observe=observe)
+    (shard_id,) = summary.given_up
+    assert summary.progress.failures == 3
+    assert summary.progress.done == 21
+    assert len(set(tried[shard_id])) == 2  # both actors had a try
+    record = json.loads((tmp_path / "out" / "failures" / f"{shard_id}.json").read_text())
+    assert 7 in record["seeds"]
+    assert "in run" in "".join(record["traceback"])
+    assert load(tmp_path / "out").manifest["status"] == "incomplete"
+    monkeypatch.undo()
+    run_on_ray({**LONGER, "spaces": ["mobilenet_v3"]}, tmp_path / "out", 2)
+    expected = undisturbed.searches[undisturbed.searches["space"] == "mobilenet_v3"]
+    found = load(tmp_path / "out").searches
+    assert len(found) == 48
+    for column in ("search_id", "seed", "target", "accuracy", "arch"):
+        assert list(found[column]) == list(expected[column])
+    assert not list((tmp_path / "out" / "failures").iterdir())
+
+
+def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
+    cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Starved(actors.SearchActor.__ray_metadata__.modified_class):
+        def __init__(self, *arguments: Any):
+            import torch
+
+            self.hoard = torch.zeros(2**50)  # more than there is
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(actors, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Starved))
+    started = time.monotonic()
+    with pytest.raises(StartError, match=r"an actor could not start: .*can't allocate memory"):
+        run_on_ray(LONGER, tmp_path / "out", 1)
+    assert time.monotonic() - started < 60
+
+
 def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> None:
     plan = sweep.make_plan(make_spec(LONGER, "test"))
     with pytest.raises(UserError, match="--actors: expected at most"):
         actors.RayPool(10_000, plan.run_id, plan.setups, plan.spec.search)
-
-
-def test_the_launchers_cluster_file_is_valid() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
-    head = config["available_node_types"][config["head_node_type"]]
-    assert head["resources"] == {"CPU": 0}  # takes no searches
-    assert config["file_mounts"]["~/topdown_ray"] == "."  # the checkout itself, at this version

@@ -22,7 +22,7 @@ from conftest import ROOT
 import topdown_ray
 from topdown_ray import sweep
 from topdown_ray.errors import UserError
-from topdown_ray.executors import Done, Event, Failed, InProcess, Lost
+from topdown_ray.executors import Attempt, Done, Event, Failed, InProcess, Lost
 from topdown_ray.spec import make_spec
 from topdown_ray.store import INCIDENTAL, SEARCHES, TRACE, ResultFolder, load
 from topdown_ray.verify import verify
@@ -122,11 +122,11 @@ class Stopping(InProcess):
 
     shards_left = 3
 
-    def wait(self) -> list[Event]:
+    def wait(self, timeout_s: float) -> list[Event]:
         if self.shards_left == 0:
             raise KeyboardInterrupt
         self.shards_left -= 1
-        return super().wait()
+        return super().wait(timeout_s)
 
 
 def test_a_stopped_sweep_goes_on_with_another_batch_size(everything: topdown_ray.Results, tmp_path: Path) -> None:
@@ -162,17 +162,17 @@ class Faulty(InProcess):
     bad: str | None = None
     lost = False
 
-    def wait(self) -> list[Event]:
-        shard = self._queue[0]
-        if self.bad in (None, shard.shard_id) and self.times:
-            self.bad = shard.shard_id
+    def wait(self, timeout_s: float) -> list[Event]:
+        attempt = self._queue[0]
+        if self.bad in (None, attempt.shard.shard_id) and self.times:
+            self.bad = attempt.shard.shard_id
             self.times -= 1
             self._queue.popleft()
-            return [Failed(shard, "Traceback\nValueError: boom")]
+            return [Failed(attempt, "Traceback\nValueError: boom")]
         if not self.lost:
             self.lost = True
             return [Lost(self._queue.popleft(), "killed")]
-        return super().wait()
+        return super().wait(timeout_s)
 
 
 def test_a_shard_that_raises_once_is_retried(everything: topdown_ray.Results, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: P
     executor = Faulty(plan.run_id, sweep.in_process(plan).worker)
     executor.times = 99
     summary = sweep.run(plan, folder, executor)
-    assert summary.given_up == {executor.bad: "Traceback\nValueError: boom"}
+    assert summary.given_up == {executor.bad: "ValueError: boom"}
     assert summary.progress.failures == 10
     assert summary.progress.done == 30
     assert load(tmp_path / "out").manifest["given_up"] == [executor.bad]
@@ -223,6 +223,29 @@ def test_a_driver_killed_at_any_moment_loses_no_finished_shard(everything: topdo
     assert_same(everything, load(out))
 
 
+def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    file, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    file.write_text(
+        yaml.safe_dump({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000, 1500]], "seeds": 1000, "batch": 2})
+    )
+    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", "none"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list((out / "searches").glob("[!.]*.parquet"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    interrupted = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - interrupted < 10
+    assert process.returncode == 130
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    results = load(out)
+    assert results.manifest["status"] == "incomplete"
+    assert len(results.searches["search_id"].unique()) >= 6
+
+
 def test_a_search_is_three_lines_and_equals_the_sweeps(everything: topdown_ray.Results) -> None:
     frame = topdown_ray.search(
         space="mobilenet_v3", cost="macs", targets=[250, 400], seeds=[3, 4], population=12, generations=6, warm_generations=3
@@ -246,8 +269,8 @@ def test_other_readers_open_the_parts(everything: topdown_ray.Results, tmp_path:
 def test_done_carries_arrow_tables(published: Path) -> None:
     plan = sweep.make_plan(make_spec({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 1}, "test"))
     executor = sweep.in_process(plan)
-    executor.submit(next(plan.shards(set(), 1)))
-    (event,) = executor.wait()
+    executor.submit(Attempt(next(plan.shards()), executor.idle()[0]))
+    (event,) = executor.wait(1)
     assert isinstance(event, Done)
     assert event.searches.schema.equals(SEARCHES)
     assert event.trace.schema.equals(TRACE)
@@ -313,17 +336,6 @@ def test_missing_rows_are_found(everything: topdown_ray.Results) -> None:
     assert not verify(fewer).passed
     with pytest.raises(UserError, match="found no rows"):
         verify(topdown_ray.Results(everything.manifest, rows.iloc[:0], everything.trace))
-
-
-def test_a_damaged_part_is_named(tmp_path: Path) -> None:
-    data = {**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 2, "predictor": "embedded"}
-    run(data, tmp_path / "out")
-    part = sorted((tmp_path / "out" / "searches").glob("*.parquet"))[0]
-    part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{part.name}: expected a part of a sweep's table, .*; delete it"):
-        run(data, tmp_path / "out")
-    part.unlink()
-    run(data, tmp_path / "out")
 
 
 def test_the_package_works_outside_its_checkout(tmp_path: Path) -> None:

@@ -1,39 +1,53 @@
 """Thin Ray wrappers: actors that each host supernets, predictors and cost tables, and the pool that the driver talks to.
 
 The only importer of ray. The pattern: actors with ``max_restarts=0``, one shard in flight an actor (a death is blamed on the
-right shard), a replacement for every dead actor, every wait bounded.
+right shard), a replacement for every dead actor, every wait bounded. A replacement that finds no room waits for it: that is what
+makes a cluster scale, and what takes a node that comes back into use.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray announces this default with a warning otherwise
 
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from topdown_ray import machine
 from topdown_ray.errors import StartError, UserError
-from topdown_ray.executors import Done, Event, Failed, Lost
+from topdown_ray.executors import Attempt, Done, Event, Failed, Lost, Slot
+from topdown_ray.latency import Conditions
+from topdown_ray.layers import Layer
 from topdown_ray.runner import Setup, Worker
+from topdown_ray.spaces import Config
 from topdown_ray.spec import SearchParams, Shard
+from topdown_ray.stopwatch import Stopwatch
 from topdown_ray.store import to_tables
 
 CONNECT_TIMEOUT_S = 10
 START_TIMEOUT_S = 180
 SCALE_UP_TIMEOUT_S = 1800  # of a cluster without CPUs: machines boot and install first
-MAX_FAILED_STARTS = 5
+MAX_FAILED_STARTS = 3  # in a row
+GROW_EVERY_S = 2.0
+EVENTS_AT_ONCE = 32  # tables that the driver takes at a time
+DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 
 
 @ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
@@ -41,6 +55,8 @@ class SearchActor:
     """One process with one worker."""
 
     def __init__(self, run_id: str, setups: Mapping[str, Setup], params: SearchParams, device: str):
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none")
         self.run_id = run_id
         self.worker = Worker(setups, params, device)
 
@@ -48,9 +64,10 @@ class SearchActor:
         """Answer once the worker stands."""
         return {"weights": self.worker.weights, "host": self.worker.host, "pid": os.getpid()}
 
-    def run(self, shard: Shard) -> tuple[pa.Table, pa.Table]:
-        """Run a shard: its tables."""
-        return to_tables(self.run_id, *self.worker.run(shard))
+    def run(self, shard: Shard) -> tuple[pa.Table, pa.Table, float]:
+        """Run a shard: its tables, and the seconds that it took."""
+        started = time.perf_counter()
+        return *to_tables(self.run_id, *self.worker.run(shard)), time.perf_counter() - started
 
 
 def connect(address: str) -> None:
@@ -102,33 +119,71 @@ def run_tasks(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
     return list(ray.get([task.remote(*each) for each in arguments]))
 
 
-class RayPool:
-    """An executor over actors on a Ray cluster; use it inside :func:`connected`."""
+def dashboard_url() -> str | None:
+    """Where the dashboard of the connected cluster is; None where none runs."""
+    url = ray.get_runtime_context().worker.node.address_info.get("webui_url")
+    return f"http://{url}" if url else None
 
-    def __init__(self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu"):
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        if cpus == 0 and actors is None:
-            raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
-        if actors is not None and 0 < cpus < actors:
-            raise UserError(f"--actors: expected at most {cpus}, the CPUs of the cluster, found {actors}")
-        self.capacity = actors or cpus
-        self._start_timeout_s = START_TIMEOUT_S if cpus else SCALE_UP_TIMEOUT_S
+
+class RayPool:
+    """An executor over actors on a Ray cluster; use it inside :func:`connected`.
+
+    actors: on CPUs; None: as many as the cluster has CPUs, those of nodes that join later too. gpus: actors with a GPU each beside
+    them. More than the cluster has are refused unless it has a node without CPUs, as the head of a cluster that scales has.
+    Raises UserError.
+    """
+
+    def __init__(
+        self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, gpus: int = 0
+    ) -> None:
+        have, scales = _resources(), _scales()
+        _check_request(actors, gpus, have, scales)
+        self._grows = actors is None
+        self._gpus = gpus
+        self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales else START_TIMEOUT_S
         self.info: dict[str, Any] = {}
         shared = ray.put(dict(setups))  # once: actors take it from the object store in their constructor
-        self._new_actor: Callable[[], Any] = lambda: SearchActor.remote(  # type: ignore[attr-defined]
-            run_id, shared, params, device
-        )
-        self._starting: dict[Any, Any] = {}
-        self._idle: list[Any] = []
-        self._running: dict[Any, tuple[Any, Shard]] = {}
-        self._queue: deque[Shard] = deque()
+        self._arguments = (run_id, shared, params)
+        self._actors: dict[int, Any] = {}  # those that stand
+        self._idle: dict[int, Slot] = {}
+        self._starting: dict[Any, tuple[Any, Slot]] = {}
+        self._running: dict[Any, tuple[Any, Attempt]] = {}
+        self._devices: Counter[str] = Counter()
+        self._started_so_far = 0
         self._failed_starts = 0
-        for _ in range(self.capacity):
-            self._start()
+        self._looked = time.monotonic()
+        self._alive = time.monotonic()  # when an actor stood last
+        for _ in range(gpus):
+            self._start("cuda")
+        for _ in range(max(have["CPU"] - gpus, 0) if actors is None else actors):
+            self._start("cpu")
 
-    def _start(self) -> None:
-        actor = self._new_actor()
-        self._starting[actor.ready.remote()] = actor
+    def _start(self, device: str) -> None:
+        slot = Slot(self._started_so_far, device)
+        self._started_so_far += 1
+        self._devices[device] += 1
+        actor_class: Any = SearchActor
+        actor_class = actor_class.options(num_gpus=1) if device == "cuda" else actor_class
+        actor = actor_class.remote(*self._arguments, DEVICES[device])
+        self._starting[actor.ready.remote()] = (actor, slot)
+
+    @property
+    def devices(self) -> Mapping[str, int]:
+        """How many actors of each kind of device there are or will be, those that still start included."""
+        return self._devices
+
+    @property
+    def standing(self) -> Set[int]:
+        """The numbers of the actors that have started."""
+        return self._actors.keys()
+
+    def idle(self) -> list[Slot]:
+        """The actors that wait for a shard."""
+        return list(self._idle.values())
+
+    def clock(self) -> float:
+        """The system's."""
+        return time.monotonic()
 
     def until_ready(self) -> None:
         """Block until all actors stand."""
@@ -136,60 +191,213 @@ class RayPool:
             done, _ = ray.wait(list(self._starting), num_returns=1, timeout=self._start_timeout_s)
             if not done:
                 raise StartError(f"no actor was ready within {self._start_timeout_s} s")
-            self._started(done[0])
+            self._ready(done[0])
 
-    def submit(self, shard: Shard) -> None:
-        """Run a shard on the next free actor."""
-        self._queue.append(shard)
+    def submit(self, attempt: Attempt) -> None:
+        """Run a shard on an idle actor."""
+        actor = self._actors[self._idle.pop(attempt.slot.worker).worker]
+        self._running[actor.run.remote(attempt.shard)] = (actor, attempt)
 
-    def wait(self) -> list[Event]:
-        """Block until something happened to a shard."""
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Block until something happened to a shard or an actor became ready, or for this long."""
+        self._grow()
         events: list[Event] = []
-        deadline = time.monotonic() + self._start_timeout_s
-        while not events:
-            while self._idle and self._queue:
-                actor, shard = self._idle.pop(), self._queue.popleft()
-                self._running[actor.run.remote(shard)] = (actor, shard)
-            done, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=5)
-            for reference in done:
-                if reference in self._starting:
-                    self._started(reference)
-                else:
-                    events.append(self._finished(reference))
-            if not self._running and not self._idle and time.monotonic() > deadline:
-                raise StartError(
-                    f"no actor was ready within {self._start_timeout_s} s; the cluster has {ray.available_resources()} free"
-                )
+        references = [*self._running, *self._starting]
+        done, others = ray.wait(references, num_returns=1, timeout=timeout_s) if references else ([], [])
+        if done and others:  # whatever else is there already: asking costs time in proportion to all of them
+            done += ray.wait(others, num_returns=min(len(others), EVENTS_AT_ONCE), timeout=0)[0]
+        for reference in done:
+            if reference in self._starting:
+                self._ready(reference)
+            else:
+                events.append(self._ended(reference))
+        if self._running or self._idle:
+            self._alive = time.monotonic()
+        elif time.monotonic() - self._alive > self._start_timeout_s:
+            free = ray.available_resources()
+            raise StartError(f"no actor was ready within {self._start_timeout_s} s; the cluster has {free} free")
         return events
 
-    def _started(self, reference: Any) -> None:
-        actor = self._starting.pop(reference)
+    def _grow(self) -> None:
+        """Start an actor on every CPU that has joined."""
+        if not self._grows or time.monotonic() - self._looked < GROW_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for _ in range(_resources()["CPU"] - len(self._actors) - len(self._starting)):
+            self._start("cpu")
+
+    def _ready(self, reference: Any) -> None:
+        actor, slot = self._starting.pop(reference)
         try:
             self.info = ray.get(reference)
-            self._idle.append(actor)
-            self._failed_starts = 0
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self._failed_starts += 1
             cause = str(error).strip()
-            if "creation task" in cause or self._failed_starts >= MAX_FAILED_STARTS:
+            final = any(sign in cause for sign in ("creation task", "low on memory", "out of memory"))
+            if final or self._failed_starts >= MAX_FAILED_STARTS:
                 raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
-            self._start()
+            self._instead_of(actor, slot.device)
+        else:
+            self._actors[slot.worker] = actor
+            self._idle[slot.worker] = slot
+            self._failed_starts = 0
 
-    def _finished(self, reference: Any) -> Event:
-        actor, shard = self._running.pop(reference)
+    def _ended(self, reference: Any) -> Event:
+        _, attempt = self._running[reference]
         try:
-            searches, trace = ray.get(reference)
-        except ray.exceptions.RayActorError as error:
-            ray.kill(actor)
-            self._start()
-            return Lost(shard, " ".join(str(error).split())[:300])
-        except ray.exceptions.RayError as error:
-            self._idle.append(actor)
-            return Failed(shard, str(error))
-        self._idle.append(actor)
-        return Done(shard, searches, trace)
+            searches, trace, busy_s = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            event: Event = Failed(attempt, str(error))
+        except ray.exceptions.RayError as error:  # the actor died, or its node with the tables on it
+            self._replace(reference)
+            return Lost(attempt, " ".join(str(error).split())[:300])
+        else:
+            event = Done(attempt, searches, trace, busy_s)
+        del self._running[reference]
+        self._idle[attempt.slot.worker] = attempt.slot
+        return event
+
+    def _replace(self, reference: Any) -> None:
+        actor, attempt = self._running.pop(reference)
+        del self._actors[attempt.slot.worker]
+        self._instead_of(actor, attempt.slot.device)
+
+    def _instead_of(self, actor: Any, device: str) -> None:
+        ray.kill(actor)
+        self._devices[device] -= 1
+        self._start(device)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Forget an attempt: if it still runs, its actor, which may hang, is replaced."""
+        for reference in [reference for reference, (_, running) in self._running.items() if running is attempt]:
+            self._replace(reference)
 
     def close(self) -> None:
         """Kill all actors."""
-        for actor in [*self._idle, *self._starting.values(), *(actor for actor, _ in self._running.values())]:
+        for actor in [*self._actors.values(), *(actor for actor, _ in self._starting.values())]:
             ray.kill(actor)
+
+
+def _check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
+    if have["CPU"] == 0 and actors is None:
+        raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
+    for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
+        if asked > have[kind] and not scales:
+            found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
+            raise UserError(f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}")
+
+
+def _resources() -> dict[str, int]:
+    found = ray.cluster_resources()
+    return {kind: int(found.get(kind, 0)) for kind in ("CPU", "GPU")}
+
+
+def _scales() -> bool:
+    """Whether a node of the cluster has no CPUs: the head of a cluster whose workers come when they are asked for."""
+    return any(node["Alive"] and not node["Resources"].get("CPU") for node in ray.nodes())
+
+
+# --- a stopwatch on another node --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """Nodes of the same hardware that offer Ray the same resources, and one of them."""
+
+    hardware: Mapping[str, Any]  # see machine.hardware
+    cpus: float
+    gpus: float
+    nodes: int
+    node_id: str
+
+    @property
+    def label(self) -> str:
+        """A name for files and messages."""
+        parts = [self.hardware["processor"], f"{self.hardware['cores']}cores", f"{self.cpus:g}cpus", *self.hardware["gpus"]]
+        return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+
+
+def node_kinds() -> list[NodeKind]:
+    """The kinds of nodes of the connected cluster, by hardware and resources; nodes without CPUs for Ray are left out."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    probe = ray.remote(num_cpus=0, max_retries=0)(machine.hardware)
+    asked = [probe.options(scheduling_strategy=_on(node["NodeID"])).remote() for node in nodes]
+    try:
+        found = ray.get(asked, timeout=START_TIMEOUT_S)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+        raise StartError(f"expected every node to tell its hardware, found {' '.join(str(error).split())[:200]}") from error
+    kinds: dict[str, NodeKind] = {}
+    for node, hardware in sorted(zip(nodes, found, strict=True), key=lambda pair: str(pair[0]["NodeID"])):
+        kind = NodeKind(hardware, node["Resources"]["CPU"], node["Resources"].get("GPU", 0), 1, node["NodeID"])
+        same = kinds.get(kind.label)
+        kinds[kind.label] = kind if same is None else dataclasses.replace(same, nodes=same.nodes + 1)
+    return [kinds[label] for label in sorted(kinds)]
+
+
+def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class StopwatchActor:
+    """A stopwatch in a process of its own on its node."""
+
+    def __init__(self, space: str, conditions: Conditions):
+        self.watch = Stopwatch(space, conditions)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """A method of the stopwatch."""
+        return getattr(self.watch, name)(*arguments)
+
+
+class RemoteWatch:
+    """A stopwatch on a node that is reserved whole, all its CPUs and GPUs, until :meth:`close`: no other work of Ray runs beside it.
+
+    Raises StartError where the node does not become free in time, or its process dies."""
+
+    def __init__(self, kind: NodeKind, space: str, conditions: Conditions):
+        self.kind = kind
+        self._actor = StopwatchActor.options(  # type: ignore[attr-defined]
+            num_cpus=kind.cpus, num_gpus=kind.gpus, scheduling_strategy=_on(kind.node_id)
+        ).remote(space, conditions)
+
+    def facts(self) -> dict[str, Any]:
+        """As Stopwatch.facts."""
+        facts: dict[str, Any] = self._call("facts")
+        return facts
+
+    def contention(self) -> float | None:
+        """As Stopwatch.contention."""
+        ratio: float | None = self._call("contention")
+        return ratio
+
+    def hold_layers(self, layers: Sequence[Layer]) -> None:
+        """As Stopwatch.hold_layers."""
+        self._call("hold_layers", list(layers))
+
+    def hold_subnets(self, configs: Sequence[Config]) -> None:
+        """As Stopwatch.hold_subnets."""
+        self._call("hold_subnets", list(configs))
+
+    def laps(self, order: Sequence[int]) -> list[float]:
+        """As Stopwatch.laps."""
+        times: list[float] = self._call("laps", list(order))
+        return times
+
+    def close(self) -> None:
+        """Give the node back."""
+        ray.kill(self._actor)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        answer = self._actor.call.remote(name, *arguments)
+        timeout = START_TIMEOUT_S if name == "facts" else None  # the first call: it waits for the reservation
+        try:
+            return ray.get(answer, timeout=timeout)
+        except ray.exceptions.GetTimeoutError as error:
+            raise StartError(f"{self.kind.label}: the node was not free within {START_TIMEOUT_S} s") from error
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None  # as it was raised there
+            raise StartError(f"{self.kind.label}: {str(error).strip().splitlines()[-1]}") from error
+        except ray.exceptions.RayError as error:
+            raise StartError(f"{self.kind.label}: {str(error).strip().splitlines()[-1]}") from error

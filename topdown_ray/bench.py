@@ -135,7 +135,7 @@ def ours(scale: Scale, batch: int) -> Runner:
     worker = Worker(plan.setups, plan.spec.search)
 
     def run(repeat: int) -> Lap:
-        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards(set(), 1)
+        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start
@@ -155,7 +155,7 @@ def joint(scale: Scale, batch: int) -> Runner:
 
     def run(repeat: int) -> Lap:
         seeds = range(repeat * batch, (repeat + 1) * batch)
-        (shard,) = _plan(scale, seeds, batch, "joint", search).shards(set(), 1)
+        (shard,) = _plan(scale, seeds, batch, "joint", search).shards()
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start

@@ -13,12 +13,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topdown_ray import cli_front
-from topdown_ray.errors import StartError, UserError
+from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status
+from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
     from topdown_ray.sweep import Plan, Summary
@@ -32,16 +32,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-cli_front.register(app)
-
 Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
-Actors = Annotated[int | None, typer.Option(min=1, help="Search actors; default: all CPUs of the cluster.")]
+Actors = Annotated[
+    int | None, typer.Option(min=0, help="Search actors; default: all CPUs of the cluster, those of nodes that join later too.")
+]
+LogJson = Annotated[
+    str | None, typer.Option("--log-json", metavar="FILE|-", help="Also write a JSON line an event to a file, or - for stderr.")
+]
+
+
+class Workers(NamedTuple):
+    """Where a sweep runs, and on how many actors."""
+
+    address: str
+    actors: int | None
+    gpus: int = 0
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")] = None,
+    out: Annotated[str | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")] = None,
     address: Address = "local",
     actors: Actors = None,
 ) -> None:
@@ -53,8 +66,8 @@ def demo(
 
     spec, used = demo_module.demo_spec()
     print(used)
-    out = Path(f"results/demo-{spec.predictor[spec.spaces[0]]}") if out is None else out
-    summary = _sweep(make_plan(spec), out, address, actors, resume=True)
+    out = f"results/demo-{spec.predictor[spec.spaces[0]]}" if out is None else out
+    summary = _sweep(make_plan(spec), out, Workers(address, actors), resume=True)
     results = load(out)
     present.print_best(results)
     present.print_winner(results)
@@ -64,26 +77,33 @@ def demo(
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(help="The sweep file (YAML).")],
-    out: Annotated[Path, typer.Option(help="The result folder; one that holds the same sweep is continued.")],
+    file: Annotated[str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")],
+    out: Annotated[str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")],
     address: Address = "local",
     actors: Actors = None,
+    gpus: Annotated[int, typer.Option(min=0, help="Search actors with a GPU each, beside them; rows say their device.")] = 0,
     resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")] = False,
+    log_json: LogJson = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
-    from topdown_ray.spec import load_spec
+    from topdown_ray.store import failed_searches, read_spec
     from topdown_ray.sweep import make_plan
 
-    plan = make_plan(load_spec(file))
+    plan = make_plan(read_spec(file))
+    if only:
+        plan = plan.only(only, failed_searches(out))
     if dry_run:
         _print_plan(plan, actors, as_json)
         return
-    summary = _sweep(plan, out, address, actors, resume)
+    summary = _sweep(plan, out, Workers(address, actors, gpus), resume, log_json)
     progress = summary.progress
     facts = {
-        "out": str(out),
+        "out": out,
         "run_id": plan.run_id,
         "searches": progress.total,
         "done": progress.done,
@@ -101,7 +121,7 @@ def sweep(
 @app.command()
 def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
-    cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
+    cost: Annotated[str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")] = "note10",
     target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
     strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
@@ -138,7 +158,7 @@ def describe(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A result folder.")],
+    folder: Annotated[str, typer.Argument(help="A result folder, or its URI.")],
     as_json: AsJson = False,
 ) -> None:
     """Recompute every row's accuracy and cost from its architecture, through OFA's own classes."""
@@ -154,7 +174,7 @@ def verify(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Result folders; several are put together.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")] = False,
     reference: Annotated[str | None, typer.Option(help="A reference front: its name, or a CSV with cost, accuracy.")] = None,
@@ -164,10 +184,10 @@ def report(
 ) -> None:
     """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as CSV and Markdown."""
     from topdown_ray.front import find_front
-    from topdown_ray.report import Options, write_report
+    from topdown_ray.report import Options, report_folder, write_report
 
     options = Options(published, None if reference is None else find_front(reference), tuple(reach or ()), floor)
-    written = write_report(folders, folders[0] / "report" if out is None else out, options)
+    written = write_report(folders, report_folder(folders[0]) if out is None else out, options)
     if as_json:
         print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
         return
@@ -196,42 +216,57 @@ def bench(
     present.print_bench(table, as_json)
 
 
-def _sweep(plan: Plan, out: Path, address: str, actors: int | None, resume: bool) -> Summary:
+def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str | None = None) -> Summary:
     """Open the folder, start the executor, run with a progress display."""
     from topdown_ray import sweep as driver
-    from topdown_ray.present import progress_display
+    from topdown_ray.present import no_display, print_cluster, print_damaged, progress_display
+    from topdown_ray.progress import json_lines
     from topdown_ray.store import ResultFolder
 
     folder = ResultFolder(out)
     folder.check(plan.run_id, resume)
-    with _executor(plan, address, actors) as executor:
+    with json_lines(log_json) as observe, _executor(plan, workers) as executor:
+        print_cluster(workers.address, _dashboard(workers.address), observe)
         folder.open(plan.manifest(), resume)
+        print_damaged(folder.damaged)
         signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which installs its own
-        with progress_display() as show:
+        with progress_display() if log_json != "-" else no_display() as show:
             try:
-                return driver.run(plan, folder, executor, show)
+                return driver.run(plan, folder, executor, show, observe=observe)
             except KeyboardInterrupt:
                 print(f"Interrupted. Finished shards are in {out}; run the same command again to go on.", file=sys.stderr)
                 raise typer.Exit(130) from None
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, address: str, actors: int | None) -> Iterator[Any]:
+def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
     from topdown_ray import sweep as driver
 
-    if address == "none":
-        if actors not in (None, 1):
-            raise UserError(f"--actors: expected 1 with --address none, found {actors}")
+    if workers.address == "none":
+        if workers.actors not in (None, 1):
+            raise UserError(f"--actors: expected 1 with --address none, found {workers.actors}")
+        if workers.gpus:
+            raise UserError(f"--gpus: expected 0 with --address none, found {workers.gpus}")
         yield driver.in_process(plan)
         return
+    if workers.actors == 0 and workers.gpus == 0:
+        raise UserError("--actors: expected at least 1, or --gpus, found 0")
     from topdown_ray.actors import RayPool, connected
 
-    with connected(address):
-        pool = RayPool(actors, plan.run_id, plan.setups, plan.spec.search)
+    with connected(workers.address):
+        pool = RayPool(workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus)
         try:
             yield pool
         finally:
             pool.close()
+
+
+def _dashboard(address: str) -> str | None:
+    if address == "none":
+        return None
+    from topdown_ray.actors import dashboard_url
+
+    return dashboard_url()
 
 
 def _interrupt(*_: object) -> None:
@@ -239,28 +274,29 @@ def _interrupt(*_: object) -> None:
 
 
 def _print_plan(plan: Plan, actors: int | None, as_json: bool) -> None:
+    import math
     import os
 
-    workers = actors or os.cpu_count() or 1
-    facts = {
-        "searches": plan.spec.n_searches(),
-        "evaluations": plan.evaluations(),
-        "shards": sum(1 for _ in plan.shards(set(), workers)),
-        "actors": workers,
-    }
+    spec, workers = plan.spec, actors or os.cpu_count() or 1
+    fixed = None if spec.batch == "auto" else sum(1 for _ in spec.groups()) * math.ceil(len(spec.seeds) / spec.batch)
+    facts = {"searches": spec.n_searches(), "evaluations": plan.evaluations(), "shards": fixed, "actors": workers}
     if as_json:
         print(json.dumps(facts))
     else:
         print(f"{facts['searches']:,} searches, {facts['evaluations']:,} predictor evaluations, ", end="")
-        print(f"{facts['shards']:,} shards on {workers} actors")
+        print(f"{fixed:,} shards on {workers} actors" if fixed else f"shards of some seconds on {workers} actors")
 
 
 def _exit_status(summary: Summary) -> None:
     if summary.given_up:
         for shard, reason in summary.given_up.items():
-            print(f"shard {shard} failed: {reason.strip().splitlines()[-1]}", file=sys.stderr)
+            record = f"failures/{shard}.json"
+            print(f"shard {shard} failed: {reason}; {record} has the traceback and the command to rerun it", file=sys.stderr)
         raise typer.Exit(1)
 
+
+for topic in (cli_assets, cli_front, cli_status, cli_measure, cli_networks):
+    topic.register(app)
 
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
 _UsageError: Any = typer.BadParameter.__base__
@@ -279,6 +315,8 @@ def main() -> None:
         status = _fail(str(error))
     except StartError as error:
         status = _fail(str(error), 1)
+    except StoreError as error:
+        status = _fail(f"{error}; finished shards are kept: mend this and run the same command again to go on", 1)
     except (typer.Abort, KeyboardInterrupt):
         status = _fail("interrupted", 130)
     sys.exit(status)

@@ -7,9 +7,10 @@ Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models for MACs (MobileNetV
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,26 @@ import numpy as np
 import torch
 import yaml
 
-from topdown_ray import assets
+from topdown_ray import assets, compiled, latency
 from topdown_ray.errors import UserError
-from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, Block, Genes, Space, make_divisible
-from topdown_ray.terms import Term, TermIndex, concatenate, minimise, tabulate
+from topdown_ray.layers import (
+    FRAMES,
+    N_CLASSES,
+    Layer,
+    MobileBlock,
+    MobileFrame,
+    layer_terms,
+    mobile_terms,
+    published_entry,
+    resnet_block_terms,
+    resolutions_of,
+    strided,
+)
+from topdown_ray.spaces import MOBILENET_V3, RESNET50D, SPACES, Genes, Space, make_divisible
+from topdown_ray.terms import Term, TermIndex, concatenate, flatten, minimise, tabulate
 
 MS_TICK = 2.0**-30
 MACS_TICK = 1e-6
-N_CLASSES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,123 +65,48 @@ class CostModel:
         places = self._index(genes)  # (N, T)
         return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1).mul_(self.tick)
 
+    @functools.cached_property
+    def compiled(self) -> compiled.Cost:
+        """The same sum for compiled code."""
+        return compiled.Cost(flatten(self.terms), concatenate(self.terms), self.tick)
+
     def cheapest(self) -> tuple[float, Genes]:
         """The lowest cost of any architecture of the space, and its genes (G,); exact."""
         ticks, genes = minimise(self.terms, self.sizes)
         return ticks * self.tick, genes
 
-
-# --- the MobileNet family ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MobileBlock:
-    """An inverted-bottleneck block as it runs: feature-map sizes (pixels), channels, and its own choices."""
-
-    block: Block
-    resolution: int
-    size_in: int
-    size_out: int
-    width_in: int
-    width_out: int
-    kernel: int
-    expand: int
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest cost of any architecture of the space; exact."""
+        highest, _ = minimise([Term(term.genes, -term.values) for term in self.terms], self.sizes)
+        return self.cheapest()[0], -highest * self.tick
 
 
-@dataclass(frozen=True)
-class MobileFrame:
-    """What surrounds the searched blocks of a MobileNet-family supernet (channels)."""
-
-    first_conv: int
-    first_block: int
-    final: tuple[int, ...]  # 1x1 layers behind the last block
-    pool_after: int  # how many of ``final`` run before the global pooling
-    squeeze: tuple[bool, ...]  # per stage
-    h_swish: tuple[bool, ...]  # per stage
+# --- published tables -----------------------------------------------------------------------------------------------------------
 
 
-_MOBILENET_V3_FRAME = MobileFrame(
-    first_conv=24,
-    first_block=24,
-    final=(1152, 1536),
-    pool_after=1,
-    squeeze=(False, True, False, True, True),
-    h_swish=(False, False, True, True, True),
-)
-_PROXYLESS_FRAME = MobileFrame(
-    first_conv=40, first_block=24, final=(1664,), pool_after=1, squeeze=(False,) * 6, h_swish=(False,) * 6
-)
+def note10() -> CostModel:
+    """The published Samsung Note10 latency tables (MobileNetV3, width 1.2), in ms; found, fetched and verified."""
+    paths = {r: assets.find(f"note10/{r}_lookup_table.yaml") for r in assets.NOTE10_RESOLUTIONS}
+    return _published("note10", MOBILENET_V3, paths)
 
 
-def _strided(size: int, stride: int) -> int:
-    return (size - 1) // stride + 1
+def published_tables(space: Space, folder: Path) -> CostModel:
+    """Latency tables of OFA's published form (``R_lookup_table.yaml`` for each resolution R), in ms.
 
-
-def _sizes(space: Space, size: int) -> list[tuple[int, int]]:
-    """Feature-map sizes (in, out) of every block, from the size in front of the first."""
-    sizes = []
-    for block in space.blocks:
-        sizes.append((size, _strided(size, block.stride)))
-        size = sizes[-1][1]
-    return sizes
-
-
-def _resolutions(space: Space) -> list[int]:
-    return [int(r) for r in space.genes[space.resolution].choices]
-
-
-def _mobile_terms(
-    space: Space, first_width: int, around: Callable[[int, int], float], of_block: Callable[[MobileBlock], float]
-) -> list[Term]:
-    """Terms of a MobileNet-family cost: ``around(resolution, last size)`` plus ``of_block`` of every active block."""
-    resolutions = _resolutions(space)
-    sizes = {r: _sizes(space, _strided(r, 2)) for r in resolutions}
-    terms = [tabulate(space, (space.resolution,), lambda r: around(resolutions[r], sizes[resolutions[r]][-1][1]))]
-    width_in = first_width
-    for b, block in enumerate(space.blocks):
-        terms.append(_mobile_block_term(space, block, b, width_in, resolutions, sizes, of_block))
-        width_in = space.widths[block.stage][0]
-    return terms
-
-
-def _mobile_block_term(
-    space: Space,
-    block: Block,
-    b: int,
-    width_in: int,
-    resolutions: list[int],
-    sizes: dict[int, list[tuple[int, int]]],
-    of_block: Callable[[MobileBlock], float],
-) -> Term:
-    kernels, expands = space.genes[block.kernel].choices, space.genes[block.expand].choices
-    minimum, width_out = space.genes[block.kernel].minimum_depth, space.widths[block.stage][0]
-
-    def value(r: int, k: int, e: int, depth: int = minimum) -> float:
-        if depth < minimum:
-            return 0.0
-        resolution, kernel, expand = resolutions[r], int(kernels[k]), int(expands[e])
-        return of_block(MobileBlock(block, resolution, *sizes[resolution][b], width_in, width_out, kernel, expand))
-
-    genes = (space.resolution, block.kernel, block.expand)
-    return tabulate(space, (*genes, block.depth) if minimum else genes, value)
-
-
-def note10(folder: Path | None = None) -> CostModel:
-    """The published Samsung Note10 latency tables (MobileNetV3, width 1.2), in ms.
-
-    folder: where the five ``*_lookup_table.yaml`` lie; None finds, fetches and verifies the published ones. Raises UserError
-    that names the file and the entry which is missing, negative or not a number.
+    Raises UserError that names the file and the entry which is missing, negative or not a number.
     """
-    paths = {
-        r: assets.find(f"note10/{r}_lookup_table.yaml") if folder is None else folder / f"{r}_lookup_table.yaml"
-        for r in assets.NOTE10_RESOLUTIONS
-    }
+    paths = {r: folder / f"{r}_lookup_table.yaml" for r in resolutions_of(space)}
+    return _published(f"table:{folder.resolve().name}", space, paths)
+
+
+def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
     tables = {resolution: _read_table(path) for resolution, path in paths.items()}
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values())).hexdigest()
-    frame = _MOBILENET_V3_FRAME
 
-    def entry(resolution: int, *parts: str) -> float:
-        key, path = "-".join(parts), paths[resolution]
+    def of_layer(layer: Layer, resolution: int) -> float:
+        key, path = published_entry(space, layer), paths[resolution]
+        if not key:
+            return 0.0
         if key not in tables[resolution]:
             raise UserError(f"{path}: expected an entry {key!r}, found none")
         value = tables[resolution][key]
@@ -177,40 +115,11 @@ def note10(folder: Path | None = None) -> CostModel:
             raise UserError(f"{path}: {key}: mean: expected a number of ms >= 0, found {mean!r}")
         return float(mean)
 
-    def shape(size: int, channels: int) -> str:
-        return f"{size}x{size}x{channels}"
+    return CostModel(name, "ms", digest, space.name, MS_TICK, _ms_ticks(layer_terms(space, of_layer)), space.sizes)
 
-    def around(resolution: int, last: int) -> float:
-        half, (expand, mix), width = _strided(resolution, 2), frame.final, MOBILENET_V3.widths[-1][0]
-        first = shape(half, frame.first_block)
-        layers = [
-            ("Conv", f"input:{shape(resolution, 3)}", f"output:{shape(half, frame.first_conv)}"),
-            ("expanded_conv", f"input:{first}", f"output:{first}", "expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0"),
-            ("Conv_1", f"input:{shape(last, width)}", f"output:{shape(last, expand)}"),
-            ("AvgPool2D", f"input:{shape(last, expand)}", f"output:{shape(1, expand)}"),
-            ("Conv_2", f"input:{shape(1, expand)}", f"output:{shape(1, mix)}"),
-            ("Logits", f"input:{shape(1, mix)}", f"output:{N_CLASSES}"),
-        ]
-        return sum(entry(resolution, *layer) for layer in layers)
 
-    def of_block(x: MobileBlock) -> float:
-        return entry(
-            x.resolution,
-            "expanded_conv",
-            f"input:{shape(x.size_in, x.width_in)}",
-            f"output:{shape(x.size_out, x.width_out)}",
-            f"expand:{x.width_in * x.expand}",
-            f"kernel:{x.kernel}",
-            f"stride:{x.block.stride}",
-            f"idskip:{int(x.block.position > 0)}",
-            f"se:{int(frame.squeeze[x.block.stage])}",
-            f"hs:{int(frame.h_swish[x.block.stage])}",
-        )
-
-    terms = _mobile_terms(MOBILENET_V3, frame.first_block, around, of_block)
-    ticks = [Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms]
-    name = "note10" if folder is None else f"table:{folder.resolve().name}"
-    return CostModel(name, "ms", digest, MOBILENET_V3.name, MS_TICK, tuple(ticks), MOBILENET_V3.sizes)
+def _ms_ticks(terms: Sequence[Term]) -> tuple[Term, ...]:
+    return tuple(Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms)
 
 
 def _read_table(path: Path) -> Mapping[str, Any]:
@@ -230,17 +139,14 @@ def _read_table(path: Path) -> Mapping[str, Any]:
 
 def macs(space: Space) -> CostModel:
     """Multiply-accumulates in 1e6, counted by OFA's own rule (``ofa.nas.efficiency_predictor.*FLOPsModel``)."""
-    if space.name == RESNET50D.name:
-        terms = _resnet_macs(space)
-    else:
-        terms = _mobile_macs(space, {MOBILENET_V3.name: _MOBILENET_V3_FRAME, PROXYLESS.name: _PROXYLESS_FRAME}[space.name])
+    terms = _resnet_macs(space) if space.name == RESNET50D.name else _mobile_macs(space, FRAMES[space.name])
     digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
     return CostModel("macs", "1e6 MACs", digest, space.name, MACS_TICK, tuple(terms), space.sizes)
 
 
 def _mobile_macs(space: Space, frame: MobileFrame) -> list[Term]:
     def around(resolution: int, last: int) -> float:
-        half = _strided(resolution, 2)
+        half = strided(resolution, 2)
         total = half**2 * 3 * frame.first_conv * 9
         total += half**2 * frame.first_conv * (9 + frame.first_block)
         width = space.widths[-1][0]
@@ -257,64 +163,88 @@ def _mobile_macs(space: Space, frame: MobileFrame) -> list[Term]:
             total += 2 * middle * make_divisible(middle // 4)
         return total
 
-    return _mobile_terms(space, frame.first_block, around, of_block)
+    return mobile_terms(space, frame.first_block, around, of_block)
 
 
 def _resnet_macs(space: Space) -> list[Term]:
     """Not additive per gene: a stage's first block depends on the previous stage's width, the stem couples both its widths."""
-    resolutions = _resolutions(space)
+    resolutions = resolutions_of(space)
     stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
 
     def stem(r: int, d: int, w0: int, w1: int) -> float:
-        half, middle, out = _strided(resolutions[r], 2), space.widths[0][w0], space.widths[1][w1]
+        half, middle, out = strided(resolutions[r], 2), space.widths[0][w0], space.widths[1][w1]
         return half**2 * 9 * middle * (3 + (middle if d else 0) + out)
 
     terms = [
         tabulate(space, (space.resolution, stem_depth, *width_genes[:2]), stem),
         tabulate(space, (width_genes[-1],), lambda w: float(space.widths[-1][w] * N_CLASSES)),
     ]
-    sizes = {r: _sizes(space, _strided(_strided(r, 2), 2)) for r in resolutions}  # stem, then max-pooling
-    for b, block in enumerate(space.blocks):
-        terms.append(_resnet_block_term(space, block, [sizes[r][b] for r in resolutions]))
-    return terms
+    return terms + resnet_block_terms(space, _bottleneck_macs)
 
 
-def _resnet_block_term(space: Space, block: Block, sizes: list[tuple[int, int]]) -> Term:
-    expands, widths = space.genes[block.expand].choices, space.widths[block.stage + 2]
-    previous, width = space.indices("width")[block.stage + 1 : block.stage + 3]
-    minimum = space.genes[block.expand].minimum_depth
+def _bottleneck_macs(x: Layer, resolution: int) -> float:
+    total = x.size_in**2 * x.width_in * x.width_mid + x.size_out**2 * x.width_mid * (9 * x.width_mid + x.width_out)
+    return float(total if x.shortcut else total + x.size_out**2 * x.width_in * x.width_out)  # with the down-sampling shortcut
 
-    def inner(r: int, w: int, e: int, width_in: int) -> float:
-        (size_in, size_out), width_out = sizes[r], widths[w]
-        middle = make_divisible(round(width_out * expands[e]))
-        return size_in**2 * width_in * middle + size_out**2 * middle * (9 * middle + width_out)
 
-    def first(r: int, w: int, e: int, p: int) -> float:
-        width_in = space.widths[block.stage + 1][p]
-        return inner(r, w, e, width_in) + sizes[r][1] ** 2 * width_in * widths[w]  # with the down-sampling shortcut
+# --- measured tables ------------------------------------------------------------------------------------------------------------
 
-    def later(r: int, w: int, e: int, depth: int = minimum) -> float:
-        return inner(r, w, e, widths[w]) if depth >= minimum else 0.0
 
-    genes = (space.resolution, width, block.expand)
-    if block.position == 0:
-        return tabulate(space, (*genes, previous), first)
-    return tabulate(space, (*genes, block.depth) if minimum else genes, later)
+def measured(source: latency.Source, space: Space) -> CostModel:
+    """A table of ``topdown-ray measure`` as a cost, in ms (of a whole batch of images). Raises UserError."""
+    table = latency.read(source.path)
+    if table.space != space.name:
+        raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
+    values = table.values
+    terms = layer_terms(space, lambda layer, resolution: values[layer])
+    if source.corrected:
+        offset, slope = table.correction
+        scaled = [Term(term.genes, term.values * slope) for term in terms]
+        terms = [Term(scaled[0].genes, scaled[0].values + offset), *scaled[1:]]  # every architecture has one entry of a term
+    return CostModel(source.name, "ms", table.sha256(source.corrected), space.name, MS_TICK, _ms_ticks(terms), space.sizes)
+
+
+@dataclass(frozen=True)
+class ShippedTable:
+    """A latency table that comes with the package: the range of its space in ``unit``, and where it was measured."""
+
+    name: str
+    space: str
+    unit: str
+    low: float
+    high: float
+    source: str
+    path: Path
+
+
+def shipped_tables() -> list[ShippedTable]:
+    """Every latency table that comes with the package, a row a space."""
+    rows = []
+    for name, of_space in latency.shipped().items():
+        for space, path in of_space.items():
+            table = latency.read(path)
+            cost = measured(latency.Source(name, path, False), SPACES[space])
+            rows.append(ShippedTable(name, space, cost.unit, *cost.range(), table.describe(), path))
+    return rows
 
 
 def load_cost(cost: str, space: Space) -> CostModel:
-    """The cost model of a space by name: ``note10``, ``macs``, or the path of a table. Raises UserError."""
+    """The cost model of a space by name: ``note10``, ``macs``, a measured table's name or path, a folder. Raises UserError."""
     if cost == "macs":
         return macs(space)
     if cost == "note10":
         if space.name != MOBILENET_V3.name:
             raise UserError(
-                f"cost: note10 is a table of {MOBILENET_V3.name} only, found the space {space.name!r}; use macs there"
+                f"cost: note10 is a table of {MOBILENET_V3.name} only, found the space {space.name!r}; "
+                f"use {' or '.join(['macs', *latency.shipped()])} there"
             )
         return note10()
+    source = latency.source_of(cost, space)
+    if source is not None:
+        return measured(source, space)
     path = Path(cost)
-    if path.is_dir() and space.name == MOBILENET_V3.name:
-        return note10(path)
-    raise UserError(
-        f"cost: expected note10, macs, or a folder of tables for {MOBILENET_V3.name}, found {cost!r} for {space.name}"
-    )
+    if path.is_dir() and space.name in FRAMES:
+        return published_tables(space, path)
+    names = ", ".join(["note10", "macs", *latency.shipped()])
+    folders = f" or a folder of published tables ({', '.join(FRAMES)})"
+    raise UserError(f"cost: expected {names}, a measured table (.parquet){folders}, found {cost!r} for {space.name}")

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class StartError(Exception):
     """Nothing can run shards: the sweep ends at once, with the cause and exit status 1."""
+
+
+class StoreError(Exception):
+    """Results cannot be written (a full disk, say): the sweep ends at once; what is finished stays, exit status 1."""

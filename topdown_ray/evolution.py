@@ -1,9 +1,9 @@
 """Evolutionary search of S searches at once, in lock step.
 
-One generation of all searches is a handful of tensor operations and one predictor call on S x P rows, on CPU or GPU by the same
-code. Nothing here loops without a bound. Source: the evolutionary search of Once-for-All (Cai et al. 2020, *Once-for-All: Train
-One Network and Specialize it for Efficient Deployment*; ``ofa.tutorial.EvolutionFinder``,
-``ofa.nas.search_algorithm.EvolutionFinder``).
+One generation of all searches is a handful of tensor operations and one predictor call on S x P rows; on a CPU compiled code with
+the same bits takes the place of the tensor operations (:mod:`compiled`). Nothing here loops without a bound. Source: the
+evolutionary search of Once-for-All (Cai et al. 2020, *Once-for-All: Train One Network and Specialize it for Efficient
+Deployment*; ``ofa.tutorial.EvolutionFinder``, ``ofa.nas.search_algorithm.EvolutionFinder``).
 
 Letters: S searches, P children a generation, Q parents, G genes, N rows.
 """
@@ -18,11 +18,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from topdown_ray import rng
+from topdown_ray import compiled, rng
+from topdown_ray.efficiency import CostModel
 from topdown_ray.memo import identity_of
 from topdown_ray.pruning import prune
 from topdown_ray.spaces import Space
 
+CPU = torch.device("cpu")
 MAX_REDRAWS = 1024  # of a child; then it is a copy of its (feasible) first parent
 MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture; then the last draw is pruned until it fits
 # few pending rows draw several attempts at once, more and more of them: fewer operations, the same results
@@ -78,11 +80,28 @@ def copies(sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor) -> State:
 
 def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws: rng.Draws, target: int, number: int) -> State:
     """One generation: the parents survive, P children of theirs that meet the limit are scored and compete with them."""
-    S, Q, G = state.parents.shape
+    cost = _compiled_cost(problem, state.parents.device)
+    children = (_children if cost is None else _compiled_children)(problem, sizes, state.parents, limit, draws, target, number)
+    accuracy = problem.accuracy(children.view(-1, children.shape[2])).view(children.shape[:2])
+    if cost is not None and not sizes.distinct_parents:
+        survivors = compiled.survivors(*(x.numpy() for x in (*state[:2], children, accuracy, *state[2:])))
+        return State(*(torch.from_numpy(x) for x in survivors))
+    everyone = torch.cat([state.parents, children], dim=1)
+    parents, accuracy = _survivors(problem, sizes, everyone, torch.cat([state.accuracy, accuracy], dim=1))
+    better = accuracy[:, 0] > state.best_accuracy
+    best = torch.where(better[:, None], parents[:, 0], state.best)
+    return State(parents, accuracy, best, torch.where(better, accuracy[:, 0], state.best_accuracy))
+
+
+def _children(
+    problem: Problem, sizes: Sizes, parents: torch.Tensor, limit: float, draws: rng.Draws, target: int, number: int
+) -> torch.Tensor:
+    """P children of every search that meet the limit, mutants first: parents (S, Q, G) -> genes (S, P, G)."""
+    S, Q, G = parents.shape
     P, M = sizes.population, sizes.mutations
     picks = rng.to_uniform(draws.words(rng.PARENTS, target, number, P, 1, 2))
     picks = picks.mul_(Q).long().view(S, P, 2).add_(_offsets(S, Q, picks.device)[:, None, None])  # floor
-    pool = state.parents.view(S * Q, G)
+    pool = parents.view(S * Q, G)
 
     # rows: the mutants of all searches, then the crossed children of all searches
     mothers = pool.index_select(0, torch.cat([picks[:, :M, 0].reshape(-1), picks[:, M:, 0].reshape(-1)]))
@@ -91,14 +110,34 @@ def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws
     rows, failed = _first_feasible(propose, problem, limit, S * P, MAX_REDRAWS, mothers.device)
     if len(failed):
         rows[failed] = mothers[failed]
+    return torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
 
-    children = torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
-    accuracy = problem.accuracy(children.view(S * P, G)).view(S, P)
-    everyone = torch.cat([state.parents, children], dim=1)
-    parents, accuracy = _survivors(problem, sizes, everyone, torch.cat([state.accuracy, accuracy], dim=1))
-    better = accuracy[:, 0] > state.best_accuracy
-    best = torch.where(better[:, None], parents[:, 0], state.best)
-    return State(parents, accuracy, best, torch.where(better, accuracy[:, 0], state.best_accuracy))
+
+def _compiled_cost(problem: Problem, device: torch.device) -> compiled.Cost | None:
+    """The cost for compiled code, where that can run: on a CPU, with a cost that is a sum over terms."""
+    return problem.cost.compiled if device.type == "cpu" and isinstance(problem.cost, CostModel) else None
+
+
+def _compiled_children(
+    problem: Problem, sizes: Sizes, parents: torch.Tensor, limit: float, draws: rng.Draws, target: int, number: int
+) -> torch.Tensor:
+    """:func:`_children` in compiled code: the same bits."""
+    cost = _compiled_cost(problem, parents.device)
+    assert cost is not None
+    born = compiled.children(
+        parents.numpy(),
+        draws.seeds.numpy(),
+        sizes.population,
+        sizes.mutations,
+        (rng.PARENTS, rng.MUTATION, rng.CROSSOVER),
+        target,
+        number,
+        mutation(problem.space, sizes.mutate_prob, CPU).compiled,
+        cost,
+        limit,
+        MAX_REDRAWS,
+    )
+    return torch.from_numpy(born)
 
 
 def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int) -> torch.Tensor:
@@ -108,7 +147,14 @@ def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, ta
     """
     space = problem.space
     propose = UniformDraw(space, draws, target, number, n)
-    genes, failed = _first_feasible(propose, problem, limit, len(draws.seeds) * n, MAX_INITIAL_REDRAWS, draws.seeds.device)
+    cost = _compiled_cost(problem, draws.seeds.device)
+    if cost is not None:
+        stream = (rng.INITIAL, target, number)
+        choices, seeds = propose.choices.numpy(), draws.seeds.numpy()
+        drawn, misses = compiled.random_feasible(choices, seeds, n, *stream, cost, limit, MAX_INITIAL_REDRAWS)
+        genes, failed = torch.from_numpy(drawn), torch.from_numpy(misses).nonzero().view(-1)
+    else:
+        genes, failed = _first_feasible(propose, problem, limit, len(draws.seeds) * n, MAX_INITIAL_REDRAWS, draws.seeds.device)
     if len(failed):
         last = propose.again(failed, MAX_INITIAL_REDRAWS - 1)
         slots = rng.slots(draws.stream(rng.PRUNING, target, number), n)[failed]
@@ -190,6 +236,8 @@ class Mutation:
         self.scales, self.counts = (torch.tensor(x, dtype=torch.float32, device=device) for x in (scales, counts))
         self.offsets, self.genes = torch.tensor(offsets, device=device), torch.tensor(genes, device=device)
         self.choices = torch.tensor(choices, dtype=torch.int8, device=device)
+        tables = (self.limits, self.scales, self.counts, self.offsets, self.genes, self.choices)
+        self.compiled = compiled.Mutating(*(table.cpu().numpy() for table in tables))
 
     def __call__(self, genes: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Mutate rows in place: genes (N, G), random words (N, groups)."""

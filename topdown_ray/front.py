@@ -70,7 +70,7 @@ def make_front(
     plan = make_plan(make_spec(data, "front"))
     setup, worker = plan.setups[space], Worker(plan.setups, plan.spec.search)
     parts = []
-    for number, shard in enumerate(plan.shards(set(), 1)):
+    for number, shard in enumerate(plan.shards()):
         on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
         parts.append(to_tables(plan.run_id, *worker.run(shard))[0].to_pandas())
     rows = pd.concat(parts)

@@ -12,80 +12,103 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from topdown_ray import rng
+from topdown_ray import compiled, rng
 from topdown_ray.spaces import Space
-from topdown_ray.terms import Term, TermIndex, concatenate
+from topdown_ray.terms import Term, TermIndex, flatten
 
 SLOTS = 1 << 14  # of each search's table
 SEEN = 1 << 16  # of each search's table of fingerprints
-_WORD = 2**24  # float32 holds whole numbers exactly up to this
-_WORDS = 4
+_WORD = 2**62
 
 
 class Identity:
-    """Architectures as short keys, equal exactly if their canonical forms are: genes (N, G) -> int64 (N, 3).
+    """Architectures as short keys, equal exactly if their canonical forms are: genes (N, G) -> int64 (N, 2).
 
-    Four packed words and an additive hash, whole numbers in float32: each block's combination of choices is a digit, and a key
-    is the sum over blocks, one gather-and-add like a cost.
+    Each block's combination of choices is a digit of a mixed-radix number in two words; like a cost, a key is a sum over terms.
     """
 
     def __init__(self, space: Space, device: torch.device):
         groups = [(genes, depth) for genes, depth in space.block_genes()] + [((g,), -1) for g in space.genes_outside_blocks()]
-        random = np.random.default_rng(0)
         terms: list[Term] = []
+        digits: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
         word, radix = 0, 1
         for own, depth in groups:
             group = (*own, depth) if depth >= 0 else own
             sizes = [space.sizes[g] for g in group]
             choices = np.indices(sizes).reshape(len(group), -1).T  # (rows, genes)
-            digit = np.asarray(np.ravel_multi_index(tuple(choices.T[: len(own)]), tuple(sizes[: len(own)]))) + 1
+            digit = np.asarray(np.ravel_multi_index(tuple(choices[:, : len(own)].T), tuple(sizes[: len(own)]))) + 1
             if depth >= 0:
                 digit *= choices[:, -1] >= space.genes[own[0]].minimum_depth  # 0: switched off
             n_digits = int(digit.max()) + 1
             if radix * n_digits > _WORD:
                 word, radix = word + 1, 1
-            values = np.zeros((len(digit), _WORDS + 2))
+            values = np.zeros((len(digit), 2), dtype=np.int64)
             values[:, word] = digit * radix
-            values[:, _WORDS] = random.integers(0, _WORD // len(groups), n_digits)[digit]
             radix *= n_digits
-            terms.append(Term(group, values.reshape(*sizes, -1)))
-        assert word < _WORDS
+            terms.append(Term(group, digit.reshape(sizes).astype(np.float64)))
+            digits.append(values)
         self.index = TermIndex(terms, space.G).to(device)
-        self.table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)
+        self.sum = flatten(terms)
+        self.digits = torch.from_numpy(np.concatenate(digits)).to(device)  # (rows, 2)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        return functional.embedding_bag(self.index(genes), self.table, mode="sum").view(torch.int64)
+        places = self.index(genes)  # (N, T)
+        return self.digits.index_select(0, places.view(-1)).view(*places.shape, 2).sum(1)
 
     def fingerprints(self, genes: torch.Tensor) -> torch.Tensor:
         """One number for a key: genes (N, G) -> int64 (N,); two canonical forms share one with a chance of 2^-64."""
-        first, second, third = self(genes).unbind(1)
-        return rng.keys(rng.keys(rng.keys(first, 0) ^ second, 0) ^ third, 0)
+        return self.hashes(self(genes))
 
     @staticmethod
     def hashes(identity: torch.Tensor) -> torch.Tensor:
-        """The additive hashes of keys (N, 3) -> int32 (N,), of 24 bits."""
-        return identity.view(torch.float32)[:, _WORDS].int()
+        """Hashes of keys (N, 2) -> int64 (N,), all bits random."""
+        return rng.mix_tensor(identity[:, 0] ^ rng.mix_tensor(identity[:, 1].clone()))
 
 
 class Memo:
-    """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32 (S*n,)."""
+    """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32 (S*n,).
 
-    def __init__(self, space: Space, accuracy: Callable[[torch.Tensor], torch.Tensor], S: int, device: torch.device):
+    ``compiled`` (None: on the CPU) looks up in compiled code instead of tensor operations: the same results.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        accuracy: Callable[[torch.Tensor], torch.Tensor],
+        S: int,
+        device: torch.device,
+        compiled: bool | None = None,
+    ):
         self.accuracy = accuracy
         self.identity = identity_of(space, device)
-        self.S = S
-        self.keys = torch.full((S * SLOTS, 3), -1, dtype=torch.int64, device=device)
+        self.S, self.slots = S, SLOTS
+        self.keys = torch.full((S * SLOTS, 2), -1, dtype=torch.int64, device=device)
         self.values = torch.zeros(S * SLOTS, device=device)
-        self.owners = torch.zeros(S * SLOTS, dtype=torch.int64, device=device)
+        self.compiled = device.type == "cpu" if compiled is None else compiled
+        self.owners = torch.zeros(S * SLOTS, dtype=torch.int32 if self.compiled else torch.int64, device=device)
         self.scored = torch.zeros(S, dtype=torch.int64, device=device)  # predictor rows since the last count
         self._bases: dict[int, torch.Tensor] = {}
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        return self._compiled(genes) if self.compiled else self._tensors(genes)
+
+    def _compiled(self, genes: torch.Tensor) -> torch.Tensor:
+        n = len(genes) // self.S
+        keys, values, owners, scored = (x.numpy() for x in (self.keys, self.values, self.owners, self.scored))
+        scores = np.empty(len(genes), dtype=np.float32)
+        rows, places, waiting, leaders = compiled.recall(
+            genes.numpy(), n, self.identity.sum, self.identity.digits.numpy(), keys, values, owners, self.slots, scores, scored
+        )
+        if len(rows):
+            found = self.accuracy(genes.index_select(0, torch.from_numpy(rows))).numpy()
+            compiled.remember(found, rows, places, waiting, leaders, values, scores)
+        return torch.from_numpy(scores)
+
+    def _tensors(self, genes: torch.Tensor) -> torch.Tensor:
         n = len(genes) // self.S
         key = self.identity(genes)
-        place = (Identity.hashes(key) & (SLOTS - 1)) + self._base(n)
+        place = (Identity.hashes(key) & (self.slots - 1)) + self._base(n)
         scores = self.values.index_select(0, place)
         new = (self.keys.index_select(0, place) == key).all(dim=1).logical_not_().nonzero().view(-1)
         if len(new) == 0:
@@ -118,7 +141,7 @@ class Memo:
 
     def _base(self, n: int) -> torch.Tensor:
         if n not in self._bases:
-            self._bases[n] = torch.arange(0, self.S * SLOTS, SLOTS, device=self.keys.device).repeat_interleave(n)
+            self._bases[n] = torch.arange(0, self.S * self.slots, self.slots, device=self.keys.device).repeat_interleave(n)
         return self._bases[n]
 
 

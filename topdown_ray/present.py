@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
+from topdown_ray.progress import Observer
+from topdown_ray.spaces import SPACES, Space
+from topdown_ray.storage import is_uri
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
 from topdown_ray.sweep import Progress
 from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
+from topdown_ray.winners import genes_space
 
 
 @contextlib.contextmanager
@@ -44,6 +48,25 @@ def progress_display() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
+@contextlib.contextmanager
+def no_display() -> Iterator[Callable[[Progress], None]]:
+    """Where stderr is a machine's."""
+    yield lambda state: None
+
+
+def print_cluster(address: str, dashboard: str | None, observe: Observer) -> None:
+    """Where Ray's dashboard is, if it has one."""
+    observe("connected", {"address": address, "dashboard": dashboard})
+    if dashboard:
+        print(f"Ray dashboard: {dashboard}", file=sys.stderr)
+
+
+def print_damaged(damaged: Sequence[str]) -> None:
+    """The parts that are computed afresh."""
+    for problem in damaged:
+        print(f"damaged, to be computed afresh: {problem}", file=sys.stderr)
+
+
 def _print(table: Table) -> None:
     """A table at its full width: a cut-off number is worse than a long line."""
     console = Console()
@@ -54,11 +77,6 @@ def _print(table: Table) -> None:
 def _amount(row: Mapping[Any, Any], column: str = "target") -> str:
     """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
     return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
-
-
-def genes_space(row: Mapping[Any, Any]) -> Space:
-    """The space that a row's architecture belongs to (``protocol: notebook`` searches MobileNetV3 under every name)."""
-    return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
 
 
 def print_best(results: Results) -> None:
@@ -141,7 +159,7 @@ def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -
 
 def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, Any], Space, dict[str, Any]]:
     text = source.lstrip().startswith(("{", "["))
-    if not text and Path(source).is_dir():
+    if not text and (is_uri(source) or Path(source).is_dir()):
         rows = load(source).searches
         for column, value in filters.items():
             if value is not None:

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray import comparisons, plots, published, stats, tables
+from topdown_ray import comparisons, measured, plots, published, stats, tables
 from topdown_ray.errors import UserError
 from topdown_ray.layout import Column, Picture, Section, Table, draw, file_name, interval, number, page, text
 from topdown_ray.provenance import missing, provenance
+from topdown_ray.storage import Place, is_uri
 from topdown_ray.store import SCHEMA_VERSION, Results, load, read_manifest
 from topdown_ray.tables import AMORTISED, LONE, PUBLISHED, Data
 
@@ -48,14 +49,21 @@ class Report:
     missing: int  # searches that the sweeps promise and the folders lack
 
 
-def write_report(folders: Sequence[Path], out: Path, options: Options | None = None) -> Report:
+def report_folder(folder: str) -> Path:
+    """Where the report of a result folder goes unless told otherwise. Raises UserError for a URI."""
+    if is_uri(folder):
+        raise UserError(f"--out: expected a local folder for the report, since {Place(folder).name} is a URI, found none")
+    return Path(folder) / "report"
+
+
+def write_report(folders: Sequence[str | Path], out: Path, options: Options | None = None) -> Report:
     """Write report.html, figures/ and tables/ into ``out``. Raises UserError."""
     options = Options() if options is None else options
     if not 0 <= options.floor < 1 or not all(0 < level < 1 for level in options.levels):
         raise UserError(f"floor, reach: expected fractions from 0 to 1, found {[options.floor, *options.levels]}")
     parts = [_load(folder) for folder in folders]
     reference = None if options.reference is None else comparisons.read_reference(options.reference)
-    names = [str(folder) for folder in folders]
+    names = [Place(folder).name for folder in folders]
     data = tables.prepare(parts, names)
     lacking = [missing(part) for part in parts]
     figures = out / "figures"
@@ -65,7 +73,8 @@ def write_report(folders: Sequence[Path], out: Path, options: Options | None = N
     except OSError as error:
         raise UserError(f"{out}: expected a folder to write to, found {error.strerror}") from error
     builder = _Builder(data, figures, options, reference)
-    sections = [*builder.sections(), provenance(parts, names, lacking)]
+    local = [Path(folder) for folder in folders if not is_uri(str(folder))]  # measured accuracies lie in local folders
+    sections = [*builder.sections(), *measured.sections(local, figures), provenance(parts, names, lacking)]
     for section in sections:
         for table in section.tables:
             table.write(out / "tables")
@@ -86,7 +95,7 @@ def write_report(folders: Sequence[Path], out: Path, options: Options | None = N
     return Report(path, n_tables, n_figures, n_missing)
 
 
-def _load(folder: Path) -> Results:
+def _load(folder: str | Path) -> Results:
     schema = read_manifest(folder).get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA_VERSION:
         raise UserError(f"{folder}/run.json: schema: expected a version from 1 to {SCHEMA_VERSION}, found {schema!r}")

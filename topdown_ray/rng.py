@@ -40,7 +40,7 @@ _W1, _W2 = _signed(0x7FEB352D, 32), _signed(0x846CA68B, 32)
 _STEP = _signed(0x9E3779B9, 32)
 
 
-def _mix_tensor(value: torch.Tensor) -> torch.Tensor:
+def mix_tensor(value: torch.Tensor) -> torch.Tensor:
     """The SplitMix64 finaliser on int64, in place (torch shifts arithmetically: the masks make the shifts logical)."""
     value.bitwise_xor_((value >> 30).bitwise_and_(2**34 - 1)).mul_(_M1)
     value.bitwise_xor_((value >> 27).bitwise_and_(2**37 - 1)).mul_(_M2)
@@ -63,7 +63,7 @@ class Draws:
     def _streams(self, purpose: int, target: int, generation: int, count: int) -> torch.Tensor:
         first = purpose << 48 ^ target << 32
         names = [_signed(_mix((first ^ generation + i) * _GOLDEN & _MASK)) for i in range(count)]
-        return _mix_tensor(torch.tensor(names, device=self.seeds.device)[:, None] ^ self.seeds)  # (count, S)
+        return mix_tensor(torch.tensor(names, device=self.seeds.device)[:, None] ^ self.seeds)  # (count, S)
 
     def words(self, purpose: int, target: int, generation: int, n_slots: int, attempts: int, n: int) -> torch.Tensor:
         """n words for the first attempts of every slot of every search: int32 (S * n_slots * attempts, n).
@@ -77,7 +77,7 @@ class Draws:
         if purpose not in self._ahead or self._ahead[purpose][0] != name:
             counters = self._streams(purpose, target, block * count, count)[:, :, None, None]
             counters = counters + _arange(n_slots, self.seeds.device)[:, None] + (_arange(attempts, self.seeds.device) << 32)
-            self._ahead[purpose] = name, words(_mix_tensor(counters).view(-1), n).view(count, rows, n)
+            self._ahead[purpose] = name, words(mix_tensor(counters).view(-1), n).view(count, rows, n)
         return self._ahead[purpose][1][number]
 
 
@@ -88,7 +88,7 @@ def slots(stream: torch.Tensor, n: int) -> torch.Tensor:
 
 def keys(slot: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
     """Keys of single draws: counters of slots int64 (N,), attempts (N,) or one number -> int64 (N,)."""
-    return _mix_tensor(slot + (attempt << 32))
+    return mix_tensor(slot + (attempt << 32))
 
 
 @functools.cache

@@ -1,14 +1,15 @@
 """Result folders: versioned Parquet tables in atomic parts, a manifest, and loading them as pandas frames.
 
-``run.json`` says what the sweep is; ``searches/`` and ``trace/`` hold one file a shard. A shard's trace is written before its
-searches, both to a temporary name, flushed, then renamed: a shard is finished when its file in ``searches/`` exists.
+``run.json`` says what the sweep is and when it ran; ``searches/`` and ``trace/`` hold the tables in parts (see :mod:`parts`),
+``failures/`` the shards that finally failed. Only the driver writes.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
-import tempfile
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
+from topdown_ray.failures import Failures, read_failures
+from topdown_ray.parts import TABLES, DamagedError, Parts, parallel, part_names, read_part
+from topdown_ray.spec import Shard, SweepSpec, load_spec, make_spec
+from topdown_ray.storage import Place, is_uri, reason
 
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
 
 SCHEMA_VERSION = 3  # 2: unique_evaluations; 3: gradients
+READ_ATTEMPTS = 5  # while a driver merges parts
 
 SEARCHES = pa.schema(
     [
@@ -93,95 +98,116 @@ def to_tables(run_id: str, rows: Sequence[Mapping[str, Any]], trace: Sequence[Ma
 
 
 class ResultFolder:
-    """The folder of one sweep, as the driver writes it."""
+    """The folder of one sweep, local or remote, as its driver writes it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: str | Path):
         self.path = path
-
-    @property
-    def manifest_path(self) -> Path:
-        """Where run.json lies."""
-        return self.path / "run.json"
+        self.place = Place(path)
+        self.damaged: list[str] = []  # parts that :meth:`open` found damaged and deleted: their searches run again
+        self._parts = Parts(self.place)
+        self._failures = Failures(self.place)
+        self._finished: set[str] = set()
 
     def check(self, run_id: str, resume: bool) -> None:
         """Raise UserError unless this sweep may run here; writes nothing."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: expected a folder, found a file")
-        if self.manifest_path.exists():
+        self.place.check()
+        if self.place.exists("run.json"):
             found = read_manifest(self.path).get("run_id")
             if found != run_id:
-                raise UserError(f"{self.path}: expected an empty folder or sweep {run_id}, found sweep {found}")
+                raise UserError(f"{self.place.name}: expected an empty folder or sweep {run_id}, found sweep {found}")
             if not resume:
-                raise UserError(f"{self.path}: expected an empty folder (--no-resume), found this sweep begun")
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise UserError(f"{self.path}: expected an empty folder or a sweep's results, found other files")
-        nearest = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
-        if not nearest.is_dir():
-            raise UserError(f"{self.path}: expected a folder to write to, found that {nearest} is a file")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise UserError(f"{self.path}: expected a folder to write to, found {nearest} not writable")
+                raise UserError(f"{self.place.name}: expected an empty folder (--no-resume), found this sweep begun")
+            if self.place.held():
+                raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
+        elif not self.place.empty(TABLES):
+            raise UserError(f"{self.place.name}: expected an empty folder or a sweep's results, found other files")
 
     def open(self, manifest: Mapping[str, Any], resume: bool) -> None:
-        """Create the folder, or continue the same sweep in it. Raises UserError before anything is written."""
+        """Create the folder, or continue the same sweep in it, as its only driver until :meth:`end`.
+
+        On an object store there is no lock: a second driver is harmless there, it computes and writes the same rows. Verifies all
+        parts and deletes those that are damaged (see ``damaged``). Raises UserError before anything is written.
+        """
         self.check(str(manifest["run_id"]), resume)
+        self.place.prepare(TABLES)
+        if not self.place.hold():
+            raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
         try:
-            for part in ("searches", "trace"):
-                (self.path / part).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
+            now, known = _now(), {name: manifest[name] for name in ("versions", "machine") if name in manifest}
+            session = {
+                "started_at": now,
+                "ended_at": None,
+                "wall_s": None,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                **known,
+            }
+            before = read_manifest(self.path) if self.place.exists("run.json") else dict(manifest)
+            self._finished, self.damaged = self._parts.resume()
+            self._failures.read(self._finished)
+            self._write_manifest({**before, "status": "running", "sessions": [*before.get("sessions", []), session]})
         except OSError as error:
-            raise UserError(f"{self.path}: expected a folder to write to, found {error.strerror}") from error
-        for leftover in self.path.glob("**/.*.tmp"):
-            leftover.unlink()
-        parts = {name: {path.name: path for path in (self.path / name).glob("*.parquet")} for name in ("searches", "trace")}
-        for one, other in (("searches", "trace"), ("trace", "searches")):
-            for name in parts[one].keys() - parts[other].keys():
-                parts[one][name].unlink()  # half of a shard: it runs again
-        if not self.manifest_path.exists():
-            self.write_manifest(manifest)
-
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write run.json, atomically."""
-        _atomically(self.manifest_path, lambda file: file.write((json.dumps(manifest, indent=2) + "\n").encode()))
-
-    def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
-        """Add a finished shard."""
-        for folder, table in (("trace", trace), ("searches", searches)):
-            _atomically(self.path / folder / f"{shard_id}.parquet", lambda file, table=table: pq.write_table(table, file))
+            self.place.release()
+            raise UserError(f"{self.place.name}: expected parts that can be read, found {reason(error)}") from error
+        except BaseException:
+            self.place.release()
+            raise
 
     def finished(self) -> set[str]:
-        """The identities of all searches that have rows."""
-        done: set[str] = set()
-        for part in (self.path / "searches").glob("*.parquet"):
-            try:
-                done.update(pq.read_table(part, columns=["search_id"])["search_id"].to_pylist())
-            except (OSError, pa.ArrowException, KeyError) as error:
-                reason = " ".join(str(error).split())
-                advice = "delete it and the sweep computes it again"
-                raise UserError(f"{part}: expected a part of a sweep's table, found {reason}; {advice}") from error
-        return done
+        """The identities of all searches that had rows when the folder was opened."""
+        return self._finished
+
+    def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
+        """Add a finished shard; several threads may. When this returns, it is there for good. Raises StoreError."""
+        self._parts.write(shard_id, searches, trace)
+        self._failures.clear(searches["search_id"].to_pylist())
+
+    def record_failure(self, shard: Shard, error: str) -> str:
+        """Write ``failures/SHARD_ID.json`` for a shard that is given up: its searches, its traceback, the command to rerun it.
+
+        Returns that command. The record goes away as soon as all its searches have rows. Raises StoreError.
+        """
+        return self._failures.record(shard, error)
+
+    def end(self, complete: bool, seconds: Mapping[str, float], facts: Mapping[str, Any]) -> None:
+        """The end of what :meth:`open` began: run.json tells how it ended, and another driver may open the folder.
+
+        seconds: of this session (``wall_s``, ``busy_s``); run.json holds each session's and their sums. Raises StoreError.
+        """
+        try:
+            manifest = read_manifest(self.path)
+            *earlier, session = manifest["sessions"]
+            sessions = [*earlier, {**session, "ended_at": _now(), **seconds}]
+            sums = {name: manifest.get(name, 0.0) + value for name, value in seconds.items()}
+            status = "complete" if complete else "incomplete"
+            self._write_manifest({**manifest, **facts, **sums, "status": status, "sessions": sessions})
+        finally:
+            self.place.release()
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        self.place.write("run.json", (json.dumps(manifest, indent=2) + "\n").encode())
+
+    def _holder(self) -> str:
+        sessions = read_manifest(self.path).get("sessions", []) if self.place.exists("run.json") else []
+        if not sessions:
+            return "one that has just begun"
+        return "process {pid} on {host}, since {started_at}".format(**sessions[-1])
 
 
-def _atomically(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The content of run.json. Raises UserError."""
-    path = folder / "run.json"
+    place = Place(folder)
+    path = place.of("run.json")
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(place.read("run.json"))
     except OSError as error:
-        raise UserError(f"{folder}: expected a sweep's result folder, found no readable run.json ({error.strerror})") from error
+        raise UserError(
+            f"{place.name}: expected a sweep's result folder, found no readable run.json ({reason(error)})"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: expected JSON, found {error}") from error
     if not isinstance(manifest, dict):
@@ -190,6 +216,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"{path}: {key}: expected a value as a sweep writes it, found {manifest.get(key)!r}")
     return manifest
+
+
+def read_spec(source: str | Path) -> SweepSpec:
+    """The sweep of a sweep file, or of a result folder. Raises UserError."""
+    if is_uri(source) or Path(source).is_dir():
+        return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
+    return load_spec(Path(source))
+
+
+def failed_searches(folder: str | Path) -> dict[str, list[str]]:
+    """The searches of every shard that ``failures/`` records. Raises UserError."""
+    return {shard_id: record["search_ids"] for shard_id, record in read_failures(Place(folder)).items()}
 
 
 @dataclass(frozen=True)
@@ -208,15 +246,19 @@ class Results:
 
 
 def load(folder: str | Path) -> Results:
-    """Load a result folder. Rows come in a fixed order: space, strategy, targets, seed, target. Raises UserError."""
-    folder = Path(folder)
+    """Load a result folder, local or by URI. Rows come in a fixed order: space, strategy, targets, seed, target.
+
+    Every part is verified. Raises UserError, which names the file, where one is damaged.
+    """
+    place = Place(folder)
     manifest = read_manifest(folder)
     version = manifest.get("schema")
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-        raise UserError(f"{folder}/run.json: schema: expected a version from 1 to {SCHEMA_VERSION}, found {version!r}")
-    frames = {name: _read_parts(folder / name, schema) for name, schema in (("searches", SEARCHES), ("trace", TRACE))}
+        raise UserError(f"{place.of('run.json')}: schema: expected a version from 1 to {SCHEMA_VERSION}, found {version!r}")
+    frames = _read_tables(place)
     searches = frames["searches"].drop_duplicates(["search_id", "target_index"])
     trace = frames["trace"].merge(searches[["search_id", "shard_id"]].drop_duplicates(), on=["search_id", "shard_id"])
+    trace = trace.drop_duplicates(["search_id", "target_index", "generation"])
     order = searches.assign(_targets=searches["targets"].map(tuple)).sort_values(
         ["space", "strategy", "k", "_targets", "seed", "target_index"], kind="stable"
     )
@@ -227,12 +269,32 @@ def load(folder: str | Path) -> Results:
     )
 
 
-def _read_parts(folder: Path, schema: pa.Schema) -> pd.DataFrame:
-    tables = []
-    for part in sorted(folder.glob("*.parquet")):
+def _read_tables(place: Place) -> dict[str, pd.DataFrame]:
+    """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes those it merged."""
+    for _ in range(READ_ATTEMPTS):
         try:
-            tables.append(pq.read_table(part, schema=schema))
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{part}: expected a part of a sweep's table, found {' '.join(str(error).split())}") from error
+            searches = _read_parts(place, "searches", SEARCHES)
+            return {"searches": searches, "trace": _read_parts(place, "trace", TRACE)}
+        except FileNotFoundError:
+            continue
+    raise UserError(f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times")
+
+
+def _read_parts(place: Place, table: str, schema: pa.Schema) -> pd.DataFrame:
+    def read(name: str) -> pa.Table:
+        try:
+            return read_part(place, table, name, schema)
+        except DamagedError as error:
+            advice = "run the sweep again into the same folder: it computes these searches afresh"
+            raise UserError(
+                f"{place.of(f'{table}/{name}')}: expected a part as it was written, found {error}; {advice}"
+            ) from error
+
+    try:
+        tables = list(parallel(place, read, list(part_names(place, table))))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{place.of(table)}: expected parts that can be read, found {reason(error)}") from error
     frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
     return frame

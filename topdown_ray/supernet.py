@@ -1,4 +1,4 @@
-"""OFA supernets: build, materialise a subnet, describe it, count its parameters and MACs.
+"""OFA supernets: build, materialise a subnet, recalibrate it, describe it, count its parameters and MACs.
 
 With ``verify``, the only importer of ofa.
 
@@ -8,17 +8,23 @@ which); neither the search nor the counts depend on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from ofa.imagenet_classification.elastic_nn.modules.dynamic_op import DynamicBatchNorm2d
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
+from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
+from ofa.utils import MyGlobalAvgPool2d
+from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer, ResidualBlock, ResNetBottleneckBlock
 from torch import nn
 
 from topdown_ray import assets
 from topdown_ray.errors import UserError
+from topdown_ray.layers import Layer
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, Config, Space
+from topdown_ray.weights import WEIGHTS, Checkpoint, find_weights
 
 _MACS_MODELS = {
     MOBILENET_V3.name: Mbv3FLOPsModel,
@@ -27,42 +33,43 @@ _MACS_MODELS = {
 }
 
 
-WEIGHTS = {
-    MOBILENET_V3.name: "ofa_mbv3_d234_e346_k357_w1.2",
-    PROXYLESS.name: "ofa_proxyless_d234_e346_k357_w1.3",
-    RESNET50D.name: "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
-}
-
-
-def _build(space: Space) -> Any:
-    """The network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download."""
+def build(space: Space, width: float = 1.0, n_classes: int = 1000) -> Any:
+    """The network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download; ``width`` is relative to it."""
+    common: dict[str, Any] = {"dropout_rate": 0, "n_classes": n_classes}
     if space.name == RESNET50D.name:
-        depths, expands, widths = [0, 1, 2], [0.2, 0.25, 0.35], [0.65, 0.8, 1.0]
-        return OFAResNets(dropout_rate=0, depth_list=depths, expand_ratio_list=expands, width_mult_list=widths)
-    lists: dict[str, Any] = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+        if width < 0.06:  # channels are whole eights: a stage as wide as its input, and OFA cannot cut subnets out
+            raise UserError(f"width: expected at least 0.06 for {space.name}, found {width:g}")
+        depths, expands, widths = [0, 1, 2], [0.2, 0.25, 0.35], [width * ratio for ratio in (0.65, 0.8, 1.0)]
+        return OFAResNets(**common, depth_list=depths, expand_ratio_list=expands, width_mult_list=widths)
+    common |= {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
     if space.name == PROXYLESS.name:
-        return OFAProxylessNASNets(dropout_rate=0, width_mult=1.3, **lists)
-    return OFAMobileNetV3(dropout_rate=0, width_mult=1.2, **lists)
+        return OFAProxylessNASNets(**common, width_mult=1.3 * width)
+    return OFAMobileNetV3(**common, width_mult=1.2 * width)
 
 
 class Supernet:
     """One OFA supernet in this process; subnets are cut out of it on demand."""
 
-    def __init__(self, space: Space):
+    def __init__(self, space: Space, checkpoint: Checkpoint | None = None):
+        """checkpoint: the weights; None: published ones where they lie on this machine, else random ones. Raises UserError."""
         self.space = space
-        self.network: Any = _build(space).eval()  # OFA's modules carry no types
-        self.weights = "random"
-        path = assets.local(f"ofa_nets/{WEIGHTS[space.name]}")
-        if path is not None:
+        if checkpoint is None:
+            path = assets.local(f"ofa_nets/{WEIGHTS[space.name]}")
+            checkpoint = find_weights("random" if path is None else "published", space, allow_random=True)
+        description = checkpoint.description
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of random weights: the same ones everywhere
+            self.network: Any = build(space, description.width, description.n_classes).eval()  # OFA's modules carry no types
+        self.weights = checkpoint.name
+        if checkpoint.path is not None:
+            state = checkpoint.state()
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
                 self.network.load_state_dict(state)
-            except Exception as error:  # truncated, of another network, not a checkpoint: torch raises many kinds
+            except Exception as error:  # of another network: OFA's own loader raises many kinds
                 reason = " ".join(str(error).split())[:120]
                 raise UserError(
-                    f"{path}: expected weights of {space.network}, found {type(error).__name__}: {reason}"
+                    f"{checkpoint.path}: expected weights of {space.network}, found {type(error).__name__}: {reason}"
                 ) from error
-            self.weights = f"published:{path.name}"
         self._macs_model = _MACS_MODELS[space.name](self.network)
         self._parameters_of: dict[tuple[Any, ...], int] = {}
         self._counts: dict[tuple[Any, ...], tuple[float, float]] = {}
@@ -76,6 +83,13 @@ class Supernet:
         self.activate(config)
         subnet: nn.Module = self.network.get_active_subnet(preserve_weight=True)
         return subnet.eval()
+
+    def recalibrate(self, subnet: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+        """Set a materialised subnet's batch normalisation from images (B, 3, r, r), by OFA's ``set_running_statistics``."""
+        try:
+            set_running_statistics(subnet, ((images, None) for images in batches))
+        finally:
+            DynamicBatchNorm2d.SET_RUNNING_STATISTICS = False  # OFA leaves it set when an image cannot be read
 
     def describe(self, config: Mapping[str, Any]) -> str:
         """The architecture layer by layer, as OFA's ``module_str`` prints it."""
@@ -138,3 +152,29 @@ class Supernet:
 def n_parameters(module: nn.Module) -> int:
     """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def build_layer(layer: Layer) -> nn.Module:
+    """One layer alone, OFA's own module as its static subnets have it, with random weights, in evaluation mode."""
+    width_in, width_out = layer.width_in, layer.width_out
+    if layer.kind == "max_pool":
+        return nn.MaxPool2d(layer.kernel, layer.stride, padding=1)
+    if layer.kind == "mean_pool":
+        pool: nn.Module = MyGlobalAvgPool2d(keep_dim=True)
+        return pool
+    shape: dict[str, Any] = {"kernel_size": layer.kernel, "stride": layer.stride, "act_func": layer.activation}
+    module: nn.Module
+    if layer.kind == "linear":
+        module = LinearLayer(width_in, width_out)
+    elif layer.kind == "bottleneck":
+        module = ResNetBottleneckBlock(width_in, width_out, mid_channels=layer.width_mid, **shape)
+    else:
+        shortcut = IdentityLayer(width_in, width_in) if layer.shortcut else None
+        if layer.kind == "conv":
+            module = ConvLayer(width_in, width_out, use_bn=layer.norm, **shape)
+            module = ResidualBlock(module, shortcut) if layer.shortcut else module
+        else:
+            expand = 1 if layer.width_mid == layer.width_in else layer.width_mid / layer.width_in
+            middle = {"expand_ratio": expand, "mid_channels": layer.width_mid, "use_se": layer.squeeze}
+            module = ResidualBlock(MBConvLayer(width_in, width_out, **middle, **shape), shortcut)
+    return module.eval()

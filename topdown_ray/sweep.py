@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
-import itertools
 import math
 import os
 import platform
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,23 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from topdown_ray.executors import Done, Executor, InProcess, Lost
+from topdown_ray import latency, machine
+from topdown_ray.dispatch import Dispatch, Limits
+from topdown_ray.errors import StoreError, UserError
+from topdown_ray.executors import Attempt, Done, Event, Executor, InProcess, Lost
+from topdown_ray.pending import Pending, evaluations_of
+from topdown_ray.progress import Observer, facts_of, ignore, last_line
 from topdown_ray.runner import Setup, Worker, resolve
-from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec, search_id
-from topdown_ray.store import SCHEMA_VERSION, ResultFolder, read_manifest, to_tables
-from topdown_ray.strategies import evaluations
+from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec
+from topdown_ray.store import SCHEMA_VERSION, ResultFolder, to_tables
 
-MAX_FAILURES = 3  # a shard that raised this often is given up
-MAX_LOSSES = 5  # a shard whose process died this often is given up
-LARGEST_BATCH = 32
-NAMES = ("note10", "macs", "published", "embedded")  # of cost tables and predictors: not paths
+LARGEST_BATCH = 32  # of a plain list of shards
+LARGEST_SHARD = 4096  # that a sweep file may ask for
+WRITERS = 4  # threads
+UNWRITTEN = 16  # finished shards held while they are being written
+LIMITS = Limits()
+LOOK_EVERY_S = 1.0  # for shards that take too long
+NAMES = ("published", "embedded")  # of predictors: not paths
 
 
 @dataclass
@@ -50,6 +59,12 @@ class Progress:
         """Searches a second in this run."""
         return (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The numbers, for machines."""
+        numbers = {"done": self.done, "total": self.total, "failed": self.failures, "lost": self.losses}
+        return {**numbers, "wall_s": round(time.monotonic() - self.started, 3)}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -57,7 +72,8 @@ class Summary:
 
     progress: Progress
     wall_s: float
-    given_up: dict[str, str]  # shard id -> the last error
+    given_up: dict[str, str]  # shard id -> the last line of its last error
+    busy_s: float  # seconds that workers spent on shards that count
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class Plan:
 
     spec: SweepSpec
     setups: dict[str, Setup]
+    chosen: frozenset[str] | None = None  # these searches only
 
     @property
     def run_id(self) -> str:
@@ -77,30 +94,43 @@ class Plan:
 
     def evaluations(self) -> int:
         """Predictor evaluations of the whole sweep, if no search of it had run yet."""
-        sizes, budget, seeds = self.spec.search.sizes(), self.spec.search.budget(), len(self.spec.seeds)
-        return seeds * sum(evaluations(group.strategy, sizes, budget, len(group.targets)) for group in self.spec.groups())
+        return len(self.spec.seeds) * sum(evaluations_of(self.spec, group) for group in self.spec.groups())
 
-    def shards(self, finished: set[str], workers: int) -> Iterator[Shard]:
-        """The pending searches, batched for this many workers; made one at a time, so that a long sweep needs no memory."""
-        for group in self.spec.groups():
-            auto = min(LARGEST_BATCH, math.ceil(len(self.spec.seeds) / workers))
-            size = auto if self.spec.batch == "auto" else self.spec.batch
-            artefacts = self.setups[group.space].artefacts
-            named = (
-                (seed, search_id(group, seed, self.spec.search, self.spec.protocol, artefacts)) for seed in self.spec.seeds
-            )
-            pending = ((seed, identity) for seed, identity in named if identity not in finished)
-            while part := tuple(itertools.islice(pending, size)):
-                seeds, identities = zip(*part, strict=True)
-                yield Shard(group, seeds, identities)
+    def only(self, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> Plan:
+        """This plan, of these searches alone, in one batch a group. names: search ids, or shards of ``failed`` (shard id ->
+        its searches), which run again in just the batch that failed. Raises UserError for a name that is neither."""
+        unknown = {name for name in names if name not in failed}
+        if unknown:
+            for shard in self.shards():
+                unknown.difference_update(shard.search_ids)
+        for name in sorted(unknown):
+            raise UserError(f"--only: expected a search of this sweep or a shard recorded in failures/, found {name!r}")
+        chosen = frozenset(identity for name in names for identity in failed.get(name, (name,)))
+        spec = self.spec.model_copy(update={"batch": max(1, min(LARGEST_SHARD, len(chosen)))})
+        return dataclasses.replace(self, spec=spec, chosen=chosen)
+
+    def n_searches(self) -> int:
+        """How many searches this plan is about."""
+        return self.spec.n_searches() if self.chosen is None else len(self.chosen)
+
+    def pending(self, finished: Set[str] = frozenset()) -> Pending:
+        """The searches that have no rows yet."""
+        artefacts = {space: setup.artefacts for space, setup in self.setups.items()}
+        return Pending(self.spec, artefacts, finished, self.chosen)
+
+    def shards(self) -> Iterator[Shard]:
+        """The whole sweep in shards of one size, made one at a time."""
+        pending = self.pending()
+        while pending.group is not None:
+            yield pending.take(LARGEST_BATCH if self.spec.batch == "auto" else self.spec.batch)
 
     def _spec_with_full_paths(self) -> dict[str, Any]:
         spec = self.spec.model_dump(mode="json")
-        for name in ("cost", "predictor"):
-            spec[name] = {
-                space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
-                for space, value in spec[name].items()
-            }
+        spec["cost"] = {space: latency.full_name(value) for space, value in spec["cost"].items()}
+        spec["predictor"] = {
+            space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
+            for space, value in spec["predictor"].items()
+        }
         return spec
 
     def manifest(self) -> dict[str, Any]:
@@ -128,20 +158,11 @@ class Plan:
                     for name in ("topdown-ray", "torch", "ray", "ofa", "numpy", "pyarrow")
                 },
             },
-            "machine": {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count()},
+            "machine": {"platform": platform.platform(), "processor": machine.processor(), "cpus": os.cpu_count()},
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
             "wall_s": 0.0,
         }
-
-
-def processor() -> str:
-    """The processor's name as the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def make_plan(spec: SweepSpec) -> Plan:
@@ -175,7 +196,7 @@ def search(
     }
     plan = make_plan(make_spec(data, "search"))
     worker = Worker(plan.setups, plan.spec.search)
-    tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards(set(), 1)]
+    tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
 
@@ -185,60 +206,155 @@ def in_process(plan: Plan) -> InProcess:
     return InProcess(plan.run_id, Worker(plan.setups, plan.spec.search))
 
 
+class _Writer:
+    """Writes finished shards beside the driver's loop, so that no worker waits for a disk or a bucket; few are held at a time."""
+
+    def __init__(self, folder: ResultFolder):
+        self._folder = folder
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
+        self._writing: deque[tuple[Future[None], Attempt, float]] = deque()
+
+    def put(self, done: Done) -> None:
+        """Write a shard; blocks while too many are being written."""
+        waiting = [future for future, _, _ in self._writing if not future.done()]
+        if len(waiting) >= UNWRITTEN:
+            futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+        shard = done.attempt.shard
+        future = self._threads.submit(self._folder.write, shard.shard_id, done.searches, done.trace)
+        self._writing.append((future, done.attempt, done.busy_s))
+
+    def written(self, wait: bool = False) -> Iterator[tuple[Attempt, float]]:
+        """The shards written since the last call, with the seconds that each took; wait: until none is left. Raises StoreError."""
+        for future, attempt, busy_s in list(self._writing):
+            if wait or future.done():
+                self._writing.remove((future, attempt, busy_s))
+                future.result()
+                yield attempt, busy_s
+
+    def close(self) -> None:
+        """Block until nothing is being written."""
+        self._threads.shutdown()
+
+
+@dataclass
+class _Run:
+    """One run of the driver's loop over what is pending."""
+
+    folder: ResultFolder
+    executor: Executor
+    dispatch: Dispatch
+    progress: Progress
+    on_progress: Callable[[Progress], None]
+    observe: Observer
+    given_up: dict[str, str] = field(default_factory=dict)
+    busy_s: float = 0.0
+
+    def loop(self, writer: _Writer) -> None:
+        """Feed free workers, take what they bring, until nothing is left."""
+        executor, dispatch, looked = self.executor, self.dispatch, -math.inf
+        while True:
+            now = executor.clock()
+            if now - looked > LOOK_EVERY_S:
+                for attempt in dispatch.hopeless(now):
+                    executor.cancel(attempt)
+                    self._lost(
+                        Lost(attempt, f"took more than {now - dispatch.started(attempt):.0f} s, many times its peers' time")
+                    )
+                looked = now
+            for slot in executor.idle():
+                if not dispatch.waiting:
+                    break
+                found = dispatch.next(slot, executor.devices, executor.standing, now)
+                if found is not None:
+                    executor.submit(found)
+            self._count(writer.written())
+            if dispatch.finished:
+                break
+            for event in executor.wait(LOOK_EVERY_S):
+                self._take(event, writer)
+        self._count(writer.written(wait=True))
+
+    def _count(self, written: Iterator[tuple[Attempt, float]]) -> None:
+        progress = self.progress
+        for attempt, busy_s in written:
+            progress.done += len(attempt.shard.seeds)
+            self.on_progress(progress)
+            on = {"worker": attempt.slot.worker, "device": attempt.slot.device, "seconds": round(busy_s, 3)}
+            state = {"done": progress.done, "total": progress.total, "rate": round(progress.rate, 3)}
+            self.observe("shard", {**facts_of(attempt.shard), **on, **state})
+
+    def _take(self, event: Event, writer: _Writer) -> None:
+        if not self.dispatch.running(event.attempt):
+            return  # a copy was first, in the same moment
+        if isinstance(event, Done):
+            for slower in self.dispatch.done(event.attempt, event.busy_s):
+                self.executor.cancel(slower)
+                self.progress.losses += 1
+                error = "slower than its copy"
+                self.observe("lost", {**facts_of(slower.shard), "worker": slower.slot.worker, "error": error})
+            self.busy_s += event.busy_s
+            writer.put(event)
+        elif isinstance(event, Lost):
+            self._lost(event)
+        else:
+            self._failed("retry", event.attempt, event.traceback, self.dispatch.failed(event.attempt))
+
+    def _lost(self, event: Lost) -> None:
+        self.progress.losses += 1
+        self._failed("lost", event.attempt, event.reason, self.dispatch.lost(event.attempt))
+
+    def _failed(self, event: str, attempt: Attempt, reason: str, given_up: bool) -> None:
+        facts = {**facts_of(attempt.shard), "error": last_line(reason)}
+        if event == "lost" or not given_up:
+            self.observe(event, {**facts, "worker": attempt.slot.worker})
+        if given_up:
+            command = self.folder.record_failure(attempt.shard, reason)
+            self.given_up[attempt.shard.shard_id] = last_line(reason)
+            self.progress.failures += len(attempt.shard.seeds)
+            self.observe("failure", {**facts, "command": command})
+        self.on_progress(self.progress)
+
+
 def run(
-    plan: Plan, folder: ResultFolder, executor: Executor, on_progress: Callable[[Progress], None] = lambda progress: None
+    plan: Plan,
+    folder: ResultFolder,
+    executor: Executor,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    limits: Limits = LIMITS,
+    observe: Observer = ignore,
 ) -> Summary:
     """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
     finished = folder.finished()
-    progress = Progress(plan.spec.n_searches(), len(finished), len(finished))
-    fresh = plan.shards(finished, executor.capacity)
-    again: deque[Shard] = deque()
-    in_flight = 0
-    failures: Counter[str] = Counter()
-    losses: Counter[str] = Counter()
-    given_up: dict[str, str] = {}
-    started = time.perf_counter()
+    before = len(finished if plan.chosen is None else finished & plan.chosen)
+    progress = Progress(plan.n_searches(), before, before)
+    others = len(finished) - before  # finished, but not chosen
+    batch = None if plan.spec.batch == "auto" else plan.spec.batch
+    dispatch = Dispatch(plan.pending(finished), plan.spec.search.population, batch, limits)
+    state = _Run(folder, executor, dispatch, progress, on_progress, observe)
+    writer = _Writer(folder)
+    started = executor.clock()
     on_progress(progress)
+    where = {"out": folder.place.name, "run_id": plan.run_id, "damaged": folder.damaged}
+    observe("start", {**where, "searches": progress.total, "done": progress.done})
     try:
-        while True:
-            while in_flight < executor.capacity and (shard := again.popleft() if again else next(fresh, None)):
-                executor.submit(shard)
-                in_flight += 1
-            if not in_flight:
-                break
-            for event in executor.wait():
-                in_flight -= 1
-                shard_id = event.shard.shard_id
-                if isinstance(event, Done):
-                    folder.write(shard_id, event.searches, event.trace)
-                    progress.done += len(event.shard.seeds)
-                elif isinstance(event, Lost):
-                    progress.losses += 1
-                    losses[shard_id] += 1
-                    _retry(event.shard, event.reason, losses[shard_id] < MAX_LOSSES, again, given_up, progress)
-                else:
-                    failures[shard_id] += 1
-                    _retry(event.shard, event.traceback, failures[shard_id] < MAX_FAILURES, again, given_up, progress)
-                on_progress(progress)
-    finally:
-        wall_s = time.perf_counter() - started
-        manifest = read_manifest(folder.path)
-        complete = progress.done == progress.total
-        folder.write_manifest(
-            {
-                **manifest,
-                "weights": executor.info.get("weights", {}),
-                "status": "complete" if complete else "incomplete",
-                "wall_s": manifest["wall_s"] + wall_s,
-                "given_up": sorted(given_up),
-            }
-        )
-    return Summary(progress, wall_s, given_up)
+        state.loop(writer)
+    except BaseException as error:
+        writer.close()
+        with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
+            state._count(writer.written())
+        with contextlib.suppress(StoreError, UserError):
+            _finish(folder, executor, state, executor.clock() - started, complete=False)
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+        observe("end", {**progress.facts, "status": status, "error": last_line(str(error)) or None})
+        raise
+    writer.close()
+    wall_s = executor.clock() - started
+    _finish(folder, executor, state, wall_s, others + progress.done == plan.spec.n_searches())
+    status = "complete" if progress.done == progress.total else "incomplete"
+    observe("end", {**progress.facts, "status": status, "error": None})
+    return Summary(progress, wall_s, state.given_up, state.busy_s)
 
 
-def _retry(shard: Shard, reason: str, retry: bool, again: deque[Shard], given_up: dict[str, str], progress: Progress) -> None:
-    if retry:
-        again.append(shard)
-    else:
-        given_up[shard.shard_id] = reason
-        progress.failures += len(shard.seeds)
+def _finish(folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool) -> None:
+    facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
+    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts)

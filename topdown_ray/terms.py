@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from topdown_ray.compiled import Sum
 from topdown_ray.spaces import Genes, Space
 
 Array = npt.NDArray[np.float64]
@@ -71,6 +72,21 @@ class TermIndex:
 def concatenate(terms: Sequence[Term]) -> Array:
     """The concatenated table that :class:`TermIndex` points into: (rows,) or (rows, D)."""
     return np.concatenate([term.values.reshape(-1, *term.values.shape[len(term.genes) :]) for term in terms])
+
+
+def flatten(terms: Sequence[Term]) -> Sum:
+    """The places of :class:`TermIndex` for compiled code: for each term its genes and their strides, and its offset."""
+    assert max(len(term.genes) for term in terms) <= 4
+    genes, strides = (np.zeros((len(terms), 4), dtype=np.int64) for _ in range(2))
+    offsets = np.zeros(len(terms), dtype=np.int64)
+    rows = 0
+    for t, term in enumerate(terms):
+        sizes = term.values.shape[: len(term.genes)]
+        genes[t, : len(sizes)] = term.genes
+        strides[t, : len(sizes)] = [int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))]
+        offsets[t] = rows
+        rows += int(np.prod(sizes, dtype=np.int64))
+    return Sum(genes, strides, offsets)
 
 
 def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, Genes]:

@@ -2,19 +2,22 @@
 
 Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.AccuracyPredictor`` and
 ``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies up,
-``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks.
+``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks; measured tables are added up over the layers
+that those networks describe themselves as.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 import yaml
@@ -22,11 +25,14 @@ from ofa.model_zoo import ofa_net
 from ofa.nas.accuracy_predictor import AccuracyPredictor as NasAccuracyPredictor
 from ofa.nas.accuracy_predictor import ResNetArchEncoder
 from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
+from ofa.nas.efficiency_predictor.latency_lookup_table import ProxylessNASLatencyTable
 from ofa.tutorial.accuracy_predictor import AccuracyPredictor
 from ofa.tutorial.latency_table import LatencyEstimator, LatencyTable
 
-from topdown_ray import assets
+from topdown_ray import assets, latency
+from topdown_ray.accuracy import in_order
 from topdown_ray.errors import UserError
+from topdown_ray.spaces import SPACES
 from topdown_ray.store import Results
 
 ACCURACY_TOLERANCE = 1e-5
@@ -80,9 +86,8 @@ def verify(results: Results) -> Verification:
         macs_of = {text: count_macs(config) for text, config in archs.items()}
         cost_of = macs_of
         if spec["cost"][space] != "macs":
-            _check_tables(spec["cost"][space], _same_hash(rows, "cost_sha256"))
-            table = _latency_table(spec["cost"][space])
-            cost_of = {text: float(table.predict_efficiency(_tutorial_form(config))) for text, config in archs.items()}
+            latency_of = _latency(spec["cost"][space], genes_space, _same_hash(rows, "cost_sha256"))
+            cost_of = {text: latency_of(config) for text, config in archs.items()}
         predicted = _accuracies(spec["predictor"][space], genes_space, _same_hash(rows, "predictor_sha256"), archs)
         accuracy = max(accuracy, _largest(rows["accuracy"] - rows["arch"].map(predicted)))
         true_cost = rows["arch"].map(cost_of)
@@ -110,6 +115,101 @@ def _macs(space: str) -> Callable[[Config], float]:
     network, model = _NETWORKS[space]
     count = model(ofa_net(network, pretrained=False)).get_efficiency
     return lambda config: float(count(config))
+
+
+def _latency(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
+    """The milliseconds of an architecture by the table that the rows name."""
+    source = latency.source_of(cost, SPACES[space])
+    if source is not None:
+        return _measured_latency(source, space, sha256)
+    _check_tables(cost, sha256)
+    if space != "proxyless":
+        table = _latency_table(cost)
+        return lambda config: float(table.predict_efficiency(_tutorial_form(config)))
+    tables = {}
+    for resolution, path in _table_files(cost).items():
+        tables[resolution] = ProxylessNASLatencyTable.__new__(ProxylessNASLatencyTable)
+        tables[resolution].lut = yaml.safe_load(path.read_text())
+    active = _active_network(space)
+
+    def of_config(config: Config) -> float:
+        size = config["image_size"]
+        return float(tables[size].predict_network_latency_given_config(active(config), size))
+
+    return of_config
+
+
+def _active_network(space: str) -> Callable[[Config], Config]:
+    """OFA's description of an architecture's subnet, layer by layer."""
+    network = ofa_net(_NETWORKS[space][0], pretrained=False)
+
+    def describe(config: Config) -> Config:
+        network.set_active_subnet(**{key: value for key, value in config.items() if key != "image_size"})
+        description: Config = network.get_active_net_config()
+        return description
+
+    return describe
+
+
+_LayerKey = tuple[Any, ...]  # the columns of a measured table in front of its numbers
+
+
+def _measured_latency(source: latency.Source, space: str, sha256: str) -> Callable[[Config], float]:
+    """The sum over the layers of OFA's own subnet, each looked up in the measured table."""
+    try:
+        frame = pd.read_parquet(source.path)
+        about = json.loads(pq.read_schema(source.path).metadata[b"topdown_ray_latency"])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise UserError(f"{source.path}: expected the table of the rows, found no such file") from error
+    numbers = list(frame.columns).index("median_ms")
+    keys = [tuple(row) for row in frame.iloc[:, :numbers].to_numpy(dtype=object).tolist()]
+    ms: dict[_LayerKey, float] = dict(zip(keys, frame["median_ms"].tolist(), strict=True))
+    offset, slope = (about["check"]["offset_ms"], about["check"]["slope"]) if source.corrected else (0.0, 1.0)
+    lines = [",".join(str(part) for part in (*key, ms[key])) for key in sorted(ms)]
+    lines += [f"({offset}, {slope})"] if source.corrected else []
+    found = hashlib.sha256("\n".join([about["space"], *lines]).encode()).hexdigest()
+    if found != sha256:
+        raise UserError(f"{source.path}: expected the table of the rows, SHA-256 {sha256}, found {found}")
+    active = _active_network(space)
+    return lambda config: offset + slope * sum(ms[key] for key in _layer_keys(active(config), config["image_size"]))
+
+
+def _layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
+    """The layers of a subnet as OFA describes it, in order, for images of this size."""
+
+    def convolution(layer: Config, shortcut: bool = False) -> _LayerKey:
+        shape = (size, -(-size // layer["stride"]), layer["in_channels"], 0, layer["out_channels"], layer["kernel_size"])
+        return ("conv", *shape, layer["stride"], layer["act_func"], layer["use_bn"], False, shortcut)
+
+    for layer in [net["first_conv"]] if "first_conv" in net else net["input_stem"]:
+        yield convolution(layer["conv"], True) if layer["name"] == "ResidualBlock" else convolution(layer)
+        size = -(-size // layer.get("stride", 1))
+    if "input_stem" in net:
+        width = net["input_stem"][-1]["out_channels"]
+        yield ("max_pool", size, -(-size // 2), width, 0, width, 3, 2, "", False, False, False)
+        size = -(-size // 2)
+    for block in net["blocks"]:
+        layer = block.get("conv", block)
+        inverted = "conv" in block
+        stride, width, out = layer["stride"], layer["in_channels"], layer["out_channels"]
+        middle = layer["mid_channels"] or width * layer["expand_ratio"]
+        squeeze = inverted and layer["use_se"]
+        shortcut = block["shortcut"] is not None if inverted else stride == 1 and width == out
+        after = -(-size // stride)
+        shape = (size, after, width, middle, out, layer["kernel_size"], stride, layer["act_func"])
+        yield ("mbconv" if inverted else "bottleneck", *shape, True, squeeze, shortcut)
+        size, channels = after, out
+    head = [net[name] for name in ("final_expand_layer", "feature_mix_layer") if name in net]
+    if head:  # the first of them in front of the pooling
+        yield convolution(head[0])
+        channels = head[0]["out_channels"]
+    yield ("mean_pool", size, 1, channels, 0, channels, 1, 1, "", False, False, False)
+    size = 1
+    for layer in head[1:]:
+        yield convolution(layer)
+    classifier = net["classifier"]
+    sides = (classifier["in_features"], 0, classifier["out_features"])
+    yield ("linear", 1, 1, *sides, 1, 1, "", False, False, False)
 
 
 def tutorial_models() -> tuple[AccuracyPredictor, LatencyTable]:
@@ -184,10 +284,23 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
             if resnet:
                 encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
             else:
-                forms = (_tutorial_form(config) for config in archs.values())
-                encoded = [AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0]) for form in forms]
+                whole = space == "proxyless" and bool(
+                    network[0].in_features == 134
+                )  # its own predictor reads the 21st block as well
+                encoded = [_mobile_features(config, whole) for config in archs.values()]
             values = network(torch.stack(encoded)).view(-1) + base
     return dict(zip(archs, values.double().tolist(), strict=True))
+
+
+def _mobile_features(config: Config, last_block: bool) -> torch.Tensor:
+    """``ofa.tutorial``'s features; with ``last_block``, ProxylessNAS's 21st block follows the 20 in kernels and expand ratios."""
+    form = _tutorial_form(config)
+    encoded: torch.Tensor = AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0])
+    if not last_block:
+        return encoded
+    kernel = torch.tensor([float(config["ks"][20] == choice) for choice in (3, 5, 7)])
+    expand = torch.tensor([float(config["e"][20] == choice) for choice in (3, 4, 6)])
+    return torch.cat([encoded[:60], kernel, encoded[60:120], expand, encoded[120:]])
 
 
 def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
@@ -198,7 +311,7 @@ def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
 def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
     """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its output."""
     if path.suffix == ".safetensors":
-        state = safetensors.torch.load_file(path)
+        state = dict(sorted(safetensors.torch.load_file(path).items(), key=lambda item: in_order(item[0])))
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)

@@ -1,0 +1,51 @@
+"""Measure a thousand subnets in one process and watch its memory.
+
+    python scripts/digits_as_images.py data/digits
+    python scripts/train_tiny_supernet.py data/digits data/tiny.safetensors
+    python scripts/bench_memory.py data/digits data/tiny.safetensors
+
+Few images each, so that the subnets are what comes and goes. Prints the resident memory and the modules alive every 100 subnets; they
+must not grow. As in an actor, what stands at the start is frozen out of the garbage collector.
+"""
+
+import argparse
+import dataclasses
+import gc
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from topdown_ray import evaluation, measuring
+from topdown_ray.evaluation import Evaluator, Setup
+from topdown_ray.images import Settings, find_images
+from topdown_ray.weights import find_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights")
+    parser.add_argument("--n", type=int, default=1000)
+    given = parser.parse_args()
+    checkpoint = find_weights(given.weights, None)
+    images = find_images(given.data, checkpoint.description, Settings(calibration=2))
+    setup = Setup(checkpoint, dataclasses.replace(images, validation=images.validation[:2]))
+    sizes = checkpoint.description.image_sizes
+    todo, _ = evaluation.tasks(setup, evaluation.archs_of(setup.space, measuring.uniform(setup.space, sizes, given.n, 0)))
+    evaluator = Evaluator(setup)
+    gc.collect()
+    gc.freeze()
+    started = time.perf_counter()
+    for i, task in enumerate(todo, 1):
+        evaluator(task)
+        if i == 20 or i % 100 == 0:
+            modules = sum(issubclass(type(each), torch.nn.Module) for each in gc.get_objects())
+            mib = psutil.Process().memory_info().rss / 2**20
+            seconds = time.perf_counter() - started
+            print(f"{i:5} subnets, {mib:.0f} MiB resident, {modules} new modules alive, {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

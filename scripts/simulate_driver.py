@@ -1,0 +1,242 @@
+"""How many actors one driver can feed: the real driver, real plan and real Parquet files, simulated actors.
+
+    python scripts/simulate_driver.py [--actors 1000] [--searches 1000000] [--seconds 0.4] [--batch N] [--spread 0.2] [--lost 0.001]
+    python scripts/simulate_driver.py --through-ray 2000
+
+The first form: actors that take the given core seconds a search (lognormal spread between shards) and die now and then, on a clock
+that jumps over the times in which the driver has nothing to do, so that a driver that is too slow leaves its actors idle as it
+would in truth. The second form: as many shards through real Ray actors that answer at once, for what Ray adds to each shard.
+Prints JSON.
+"""
+
+import argparse
+import heapq
+import json
+import math
+import resource
+import tempfile
+import time
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from topdown_ray import sweep
+from topdown_ray.executors import Attempt, Done, Event, Lost, Slot
+from topdown_ray.runner import Worker
+from topdown_ray.spec import SearchParams, Shard, make_spec
+from topdown_ray.store import ResultFolder, to_tables
+
+GROUPS = 10  # strategies x target sets
+
+
+def plan_of(searches: int, batch: int | str) -> sweep.Plan:
+    """A sweep of this many searches in ten groups, top-down over ten targets, with OFA's budget."""
+    data = {
+        "name": "simulation",
+        "spaces": ["mobilenet_v3"],
+        "strategies": ["top_down"],
+        "cost": "macs",
+        "predictor": "embedded",
+        "targets": [[float(700 - 50 * k + group) for k in range(10)] for group in range(GROUPS)],
+        "seeds": searches // GROUPS,
+        "batch": batch,
+    }
+    return sweep.make_plan(make_spec(data, "simulation"))
+
+
+def one_search(plan: sweep.Plan) -> tuple[pa.Table, pa.Table]:
+    """The rows of one search of this shape, made by a real, short one."""
+    short = SearchParams(population=20, generations=100, warm_generations=20)
+    return to_tables(plan.run_id, *Worker(plan.setups, short).run(plan.pending().take(1)))
+
+
+def rows_of(template: pa.Table, shard: Shard) -> pa.Table:
+    """The template's rows once for each search, under its name."""
+    table = pa.concat_tables([template] * len(shard.seeds)).combine_chunks()
+    for column, values in (
+        ("search_id", shard.search_ids),
+        ("seed", shard.seeds),
+        ("shard_id", [shard.shard_id] * len(shard.seeds)),
+    ):
+        index = table.schema.get_field_index(column)
+        repeated = np.repeat(np.array(values), template.num_rows)
+        table = table.set_column(index, table.schema.field(index), pa.array(repeated, type=table.schema.field(index).type))
+    return table
+
+
+class SimulatedActors:
+    """An executor on a clock of its own: the driver's real time, and jumps to the next event where it waits."""
+
+    def __init__(self, actors: int, seconds: float, spread: float, lost: float, hung: float, tables: tuple[pa.Table, pa.Table]):
+        self.info: dict[str, Any] = {}
+        self.devices: Mapping[str, int] = {"cpu": actors}
+        self.standing: Set[int] = frozenset(range(actors))
+        self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0
+        self.sizes: list[int] = []
+        self._seconds, self._spread, self._lost, self._hung, self._tables = seconds, spread, lost, hung, tables
+        self._random = np.random.default_rng(0)
+        self._skipped = -time.perf_counter()
+        self._idle = {worker: Slot(worker, "cpu") for worker in range(actors)}
+        self._ending: list[tuple[float, int, Attempt, float]] = []
+
+    def clock(self) -> float:
+        return time.perf_counter() + self._skipped
+
+    def idle(self) -> list[Slot]:
+        return list(self._idle.values())
+
+    def submit(self, attempt: Attempt) -> None:
+        del self._idle[attempt.slot.worker]
+        batch = len(attempt.shard.seeds)
+        takes = (1.3 + 0.9 * self._seconds * batch) * self._random.lognormal(
+            0, self._spread
+        )  # as measured: a fixed part a shard
+        ends = math.inf if self._random.random() < self._hung else self.clock() + takes
+        heapq.heappush(self._ending, (ends, self.shards, attempt, takes))
+        self.shards += 1
+        self.sizes.append(batch)
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        now = self.clock()
+        events: list[Event] = []
+        if self._ending:
+            skip = min(max(self._ending[0][0] - now, 0.0), timeout_s)
+            self._skipped += skip
+            self.waited_s += skip
+        outside, own = time.perf_counter(), time.thread_time()  # what follows is the actors' work
+        until = self.clock()
+        while self._ending and self._ending[0][0] <= until and len(events) < 32:
+            _, _, attempt, takes = heapq.heappop(self._ending)
+            self._idle[attempt.slot.worker] = attempt.slot
+            if self._random.random() < self._lost:
+                events.append(Lost(attempt, "reclaimed"))
+            else:
+                self.busy_s += takes
+                searches, trace = (rows_of(table, attempt.shard) for table in self._tables)
+                events.append(Done(attempt, searches, trace, takes))
+        self._skipped -= time.perf_counter() - outside
+        self.own_cpu_s += time.thread_time() - own
+        return events
+
+    def cancel(self, attempt: Attempt) -> None:
+        kept = [entry for entry in self._ending if entry[2] is not attempt]
+        if len(kept) < len(self._ending):
+            heapq.heapify(kept)
+            self._ending = kept
+            self._idle[attempt.slot.worker] = attempt.slot
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The real driver over simulated actors."""
+    started = time.perf_counter()
+    plan = plan_of(arguments.searches, arguments.batch)
+    tables = one_search(plan)
+    planned_s = time.perf_counter() - started
+    actors = SimulatedActors(arguments.actors, arguments.seconds, arguments.spread, arguments.lost, arguments.hung, tables)
+    memory: list[tuple[int, int]] = []
+
+    def watch(progress: sweep.Progress) -> None:
+        tenth = progress.total // 10
+        if not memory or progress.done >= memory[-1][0] + tenth:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory.append((progress.done, pages * resource.getpagesize() // 2**20))
+
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
+        results = ResultFolder(Path(folder) / "out")
+        results.open(plan.manifest(), resume=True)
+        wall, cpu = time.perf_counter(), time.process_time()
+        summary = sweep.run(plan, results, actors, watch)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        megabytes = sum(path.stat().st_size for path in Path(folder).rglob("*")) / 2**20
+    driver_s = summary.wall_s - actors.waited_s
+    return {
+        "actors": arguments.actors,
+        "searches": summary.progress.done,
+        "shards": actors.shards,
+        "searches a shard, median": float(np.median(actors.sizes)),
+        "shard_s, mean": round(actors.busy_s / actors.shards, 2),
+        "lost": summary.progress.losses,
+        "simulated wall_s": round(summary.wall_s, 1),
+        "actors busy": round(actors.busy_s / summary.wall_s / arguments.actors, 4),
+        "driver awake, share of the wall": round(driver_s / summary.wall_s, 4),
+        "driver ms a shard": round(1000 * driver_s / actors.shards, 3),
+        "driver cpu ms a shard": round(1000 * (cpu - actors.own_cpu_s) / actors.shards, 3),
+        "shards a second that it could feed": round(actors.shards / driver_s, 1),
+        "actors that it could feed": round(arguments.actors * summary.wall_s / driver_s),
+        "real wall_s with the simulation": round(wall, 1),
+        "plan and template s": round(planned_s, 2),
+        "MiB written": round(megabytes, 1),
+        "resident MiB by searches done": memory,
+    }
+
+
+def through_ray(shards: int, batch: int) -> dict[str, Any]:
+    """Shards through Ray actors that answer at once with the rows of a batch."""
+    import ray
+
+    from topdown_ray import actors
+
+    plan = plan_of(shards * batch, batch)
+    tables = one_search(plan)
+
+    class Answering(actors.SearchActor.__ray_metadata__.modified_class):  # type: ignore[misc, name-defined]
+        def __init__(self, run_id: str, setups: Any, params: SearchParams, device: str) -> None:
+            self.tables = tables
+
+        def ready(self) -> dict[str, Any]:
+            return {}
+
+        def run(self, shard: Shard) -> tuple[pa.Table, pa.Table, float]:
+            started = time.perf_counter()
+            return *(rows_of(table, shard) for table in self.tables), time.perf_counter() - started
+
+    class Discarding(ResultFolder):
+        def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
+            """Parquet is not what is measured here."""
+
+    actors.SearchActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Answering)
+    with actors.connected("local"), tempfile.TemporaryDirectory() as folder:
+        pool = actors.RayPool(2, plan.run_id, plan.setups, plan.spec.search)
+        pool.until_ready()
+        results = Discarding(Path(folder) / "out")
+        results.open(plan.manifest(), resume=True)
+        cpu = time.process_time()
+        summary = sweep.run(plan, results, pool)
+        cpu = time.process_time() - cpu
+        pool.close()
+    return {
+        "shards": shards,
+        "searches a shard": batch,
+        "shards a second": round(shards / summary.wall_s, 1),
+        "driver cpu ms a shard": round(1000 * cpu / shards, 3),
+        "actors' busy ms a shard": round(1000 * summary.busy_s / shards, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--actors", type=int, default=1000)
+    parser.add_argument("--searches", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=0.4, help="core seconds a search")
+    parser.add_argument("--spread", type=float, default=0.2, help="of the shards' times, log scale")
+    parser.add_argument("--lost", type=float, default=0.001, help="share of shards whose actor dies")
+    parser.add_argument("--hung", type=float, default=0.0, help="share of shards whose actor hangs")
+    parser.add_argument("--batch", type=lambda text: text if text == "auto" else int(text), default="auto")
+    parser.add_argument("--dir", help="where the Parquet files go; default: the system's temporary folder")
+    parser.add_argument("--through-ray", type=int, metavar="SHARDS", help="measure Ray's part instead")
+    arguments = parser.parse_args()
+    if arguments.through_ray:
+        found = through_ray(arguments.through_ray, 25 if arguments.batch == "auto" else arguments.batch)
+    else:
+        found = simulate(arguments)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The files for Ray's cluster launcher, through the validation of the installed Ray, and what that validation lets pass."""
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+
+FILES = ("cluster.yaml", "scripts/cluster-onprem.yaml")
+
+
+def config_of(file: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / file).read_text())
+
+
+def validated(config: dict[str, Any]) -> dict[str, Any]:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    return prepared
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_ray_accepts_the_file(file: str) -> None:
+    prepared = validated(config_of(file))
+    for name in ("head_start_ray_commands", "worker_start_ray_commands", "setup_commands"):
+        assert prepared[name] == config_of(file)[name]
+
+
+def test_ray_refuses_a_wrong_file() -> None:
+    with pytest.raises(Exception, match="head_node_typ"):
+        validated({**config_of("cluster.yaml"), "head_node_typ": "head"})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_rays_validation_lets_pass(file: str) -> None:
+    config = config_of(file)
+    assert config["cluster_name"]
+    assert config["auth"]["ssh_user"]
+    for kind in validated(config)["available_node_types"].values():
+        assert kind["min_workers"] <= kind["max_workers"]
+    if config["provider"]["type"] == "local":
+        assert {*config["provider"]} == {"type", "head_ip", "worker_ips"}
+    else:
+        assert config["provider"]["region"]
+        assert all(kind["node_config"]["InstanceType"] for kind in config["available_node_types"].values())
+    for source in config["file_mounts"].values():
+        assert source == "~/.ray/auth_token" or (ROOT / source / "pyproject.toml").is_file()
+    starts = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in start for start in starts if "ray start" in start)
+    (head,) = [start for start in starts if "--head" in start]
+    assert "--num-cpus=0" in head  # takes no searches
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_versions_are_pinned_to_what_the_project_accepts(file: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    accepted = {requirement.name: requirement for requirement in map(Requirement, project["dependencies"])}
+    (install,) = [command for command in config_of(file)["setup_commands"] if "~/topdown_ray" in command]
+    pins = {Requirement(text).name: Requirement(text) for text in re.findall(r'"([^"]+==[^"]+)"', install)}
+    assert set(pins) == {"ray", "torch"}
+    for name, pin in pins.items():
+        (pinned,) = pin.specifier
+        assert accepted[name].specifier.contains(pinned.version)
+    assert version("topdown-ray") == project["version"]
+
+
+def test_the_cloud_has_a_head_without_searches_and_spot_workers_of_both_kinds() -> None:
+    config = config_of("cluster.yaml")
+    types = dict(config["available_node_types"])
+    assert types.pop(config["head_node_type"])["resources"] == {"CPU": 0}
+    assert {kind["resources"].get("GPU", 0) for kind in types.values()} == {0, 1}
+    for kind in types.values():
+        assert kind["min_workers"] == 0
+        assert kind["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_the_head_fetches_what_there_is_to_fetch(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command of both files, run here."""
+    for file in FILES:
+        (fetch,) = [command for command in config_of(file)["head_setup_commands"] if "assets" in command]
+        exec(fetch.partition(' -c "')[2].removesuffix('"'), {})
+        assert str(published / "acc_predictor.pth") in capsys.readouterr().out

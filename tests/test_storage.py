@@ -1,0 +1,187 @@
+"""Results on a real S3-compatible server, which runs as its own process on loopback; and on local folders by URI."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+from conftest import ROOT
+from test_cli import assert_one_line, main_in_process
+from test_store import opened, plan_of, ran, sweep_file
+from test_sweep import assert_same
+
+import topdown_ray
+from topdown_ray import parts, sweep
+from topdown_ray.errors import StoreError, UserError
+from topdown_ray.storage import Place
+from topdown_ray.store import ResultFolder, load
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """An S3-compatible server: its host and port. It holds the bucket ``results``."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", address.split(":")[1]]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = {name: os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    os.environ.update(dict.fromkeys(before, "testing"))
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None
+            try:
+                urllib.request.urlopen(f"http://{address}/", timeout=5).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        files = pafs.S3FileSystem(endpoint_override=address, scheme="http", region="us-east-1", allow_bucket_creation=True)
+        files.create_dir("results")
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def uri(server: str, path: str) -> str:
+    return f"s3://results/{path}?endpoint_override={server}&scheme=http&region=us-east-1"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> topdown_ray.Results:
+    return ran(tmp_path_factory.mktemp("storage") / "out")
+
+
+def test_a_sweep_on_s3_is_the_sweep_on_a_disk(
+    server: str, undisturbed: topdown_ray.Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = uri(server, "one/paper")
+    assert_same(undisturbed, ran(out, batch=3))
+    monkeypatch.setattr(parts, "MERGE_AT", 4)  # on resuming, all parts become a few
+    assert_same(undisturbed, ran(out))
+    assert len(Place(out).files("searches")) < 4
+    assert load(out).manifest["status"] == "complete"
+    assert len(load(out).manifest["sessions"]) == 2
+
+
+def test_a_damaged_object_is_named_and_computed_afresh(server: str, undisturbed: topdown_ray.Results) -> None:
+    out = uri(server, "damaged")
+    ran(out)
+    place = Place(out)
+    name = sorted(place.files("trace"))[1]
+    place.write(f"trace/{name}", place.read(f"trace/{name}")[:500])
+    with pytest.raises(UserError, match=rf"s3://results/damaged/trace/{name}\?.*: expected a part as it was written"):
+        load(out)
+    assert_same(undisturbed, ran(out))
+
+
+def test_two_drivers_on_one_prefix_are_harmless(server: str, undisturbed: topdown_ray.Results) -> None:
+    """An object store has no locks: both compute the same rows, and rows count once."""
+    plan, out = plan_of(), uri(server, "both")
+    one = opened(plan, out)
+    other_plan = plan_of(batch=5)
+    other = opened(other_plan, out)
+    sweep.run(plan, one, sweep.in_process(plan))
+    sweep.run(other_plan, other, sweep.in_process(other_plan))
+    assert len(Place(out).files("searches")) == 6 + 6  # each has written all
+    assert_same(undisturbed, load(out))
+    assert_same(undisturbed, ran(out))
+
+
+def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, file = uri(server, "commands"), sweep_file(tmp_path, strategies=["top_down"], seeds=5)
+    lines = tmp_path / "lines.jsonl"
+    done = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json", "--log-json", lines], capsys)
+    assert json.loads(done.stdout)["done"] == 5
+    events = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["connected", "start", "shard", "shard", "end"]
+    assert events[1]["out"] == out
+    status = json.loads(main_in_process(["status", out, "--json"], capsys).stdout)
+    assert (status["state"], status["done"], status["total"]) == ("complete", 5, 5)
+    assert json.loads(main_in_process(["verify", out, "--json"], capsys).stdout)["passed"] is True
+    assert json.loads(main_in_process(["describe", out, "--seed", 3, "--target", 300, "--json"], capsys).stdout)["seed"] == 3
+    assert_one_line(main_in_process(["report", out], capsys), "--out: expected a local folder for the report")
+    assert main_in_process(["report", out, "--out", tmp_path / "report"], capsys).returncode == 0
+    assert (tmp_path / "report" / "report.html").exists()
+    again = main_in_process(["sweep", out, "--out", out, "--address", "none", "--json"], capsys)  # the sweep that lies there
+    assert json.loads(again.stdout)["done"] == 5
+
+
+@pytest.mark.parametrize(
+    ("where", "part"),
+    [
+        ("ftp://host/x", "expected a folder, or a URI that pyarrow can open"),
+        ("s3://results/x?colour=red", "expected a folder, or a URI that pyarrow can open"),
+        ("s3://", "expected a bucket or folder after the scheme"),
+        (
+            "s3://nowhere/x?endpoint_override={server}&scheme=http&region=us-east-1",
+            "expected an existing bucket, found no nowhere",
+        ),
+        ("s3://results/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1", "expected a place that answers, found"),
+    ],
+)
+def test_uris_that_will_not_do(where: str, part: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = where.replace("{server}", server)
+    result = main_in_process(["sweep", sweep_file(tmp_path), "--out", where, "--address", "none"], capsys)
+    assert_one_line(result, part, where)
+
+
+def test_other_objects_under_a_prefix_are_left_alone(server: str) -> None:
+    place = Place(uri(server, "taken"))
+    place.write("thesis.tex", b"precious")
+    with pytest.raises(UserError, match="expected an empty folder or a sweep's results, found other files"):
+        opened(plan_of(), uri(server, "taken"))
+    assert list(place.files("")) == ["thesis.tex"]
+
+
+def test_secrets_in_a_uri_are_never_shown(server: str) -> None:
+    place = Place(f"s3://AKIA:secret@results/hidden?endpoint_override={server}&scheme=http&region=us-east-1")
+    assert "secret" not in place.name + place.of("run.json")
+    place.write("run.json", b"{}")
+    assert place.read("run.json") == b"{}"
+
+
+def test_an_object_store_that_goes_away_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place._put.retry, "stop", lambda state: True)  # type: ignore[attr-defined]
+    place = Place("s3://results/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1")
+    with pytest.raises(StoreError, match=r"expected room and leave to write, found: .*NETWORK_CONNECTION"):
+        place.write("run.json", b"{}")
+
+
+def test_file_uris_are_local_folders(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
+    out = tmp_path / "a folder"
+    assert_same(undisturbed, ran(out.as_uri()))
+    assert_same(undisturbed, load(out))
+    assert ResultFolder(out.as_uri()).place.held() is False
+
+
+@pytest.mark.ray
+def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(published: Path, server: str, tmp_path: Path) -> None:
+    changes = {"strategies": ["top_down"], "seeds": 24, "search": {"population": 50, "generations": 60}}
+    file, out = sweep_file(tmp_path, **changes, batch=1), uri(server, "ray")
+    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", out, "--actors", "2"]
+    place, finished = Place(out), 0
+    for seed in range(2):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while len(place.files("searches")) < finished + 2 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep([0.13, 0.31][seed])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        finished = len(place.files("searches"))
+    assert 4 <= finished < 24
+    ran(out, **changes)  # goes on without Ray
+    assert_same(ran(tmp_path / "out", **changes), load(out))

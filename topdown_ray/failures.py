@@ -1,0 +1,92 @@
+"""``failures/``: a record for each shard that finally failed, with its traceback and the command that reruns exactly it.
+
+A record goes away as soon as all its searches have rows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+import threading
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from topdown_ray.errors import UserError
+from topdown_ray.spec import Shard
+from topdown_ray.storage import Place, is_uri
+
+FOLDER = "failures"
+
+
+class Failures:
+    """The failure records of a result folder, as the driver keeps them."""
+
+    def __init__(self, place: Place):
+        self.place = place
+        self._open: dict[str, set[str]] = {}  # shard id -> its searches without rows
+        self._lock = threading.Lock()  # shards are written by several threads
+
+    def read(self, finished: Collection[str]) -> None:
+        """Take up the records of earlier runs; clear those whose searches have rows by now."""
+        self._open = {shard_id: set(record["search_ids"]) for shard_id, record in read_failures(self.place).items()}
+        for shard_id in list(self._open):
+            self._cross_off(shard_id, self._open[shard_id].intersection(finished))
+
+    def record(self, shard: Shard, error: str) -> str:
+        """Write a shard's record. Returns the command that reruns exactly it. Raises StoreError."""
+        command = rerun_command(self.place, shard.shard_id)
+        record = {
+            "shard_id": shard.shard_id,
+            "space": shard.group.space,
+            "strategy": shard.group.strategy,
+            "targets": list(shard.group.targets),
+            "seeds": list(shard.seeds),
+            "search_ids": list(shard.search_ids),
+            "failed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "error": error.strip().splitlines()[-1] if error.strip() else "",
+            "traceback": error.splitlines(),
+        }
+        self.place.write(f"{FOLDER}/{shard.shard_id}.json", (json.dumps(record, indent=2) + "\n").encode())
+        with self._lock:
+            self._open[shard.shard_id] = set(shard.search_ids)
+        return command
+
+    def clear(self, search_ids: Iterable[str]) -> None:
+        """These searches have rows now: clear the records that wait for nothing else."""
+        if self._open:
+            found = set(search_ids)
+            with self._lock:
+                for shard_id in list(self._open):
+                    self._cross_off(shard_id, found)
+
+    def _cross_off(self, shard_id: str, search_ids: Collection[str]) -> None:
+        self._open[shard_id].difference_update(search_ids)
+        if not self._open[shard_id]:
+            del self._open[shard_id]
+            self.place.delete(f"{FOLDER}/{shard_id}.json")
+
+
+def rerun_command(place: Place, shard_id: str) -> str:
+    """The command that runs exactly this shard again, into the same folder."""
+    out = place.name if is_uri(place.name) else str(place.local.absolute() if place.local else place.name)
+    return shlex.join(["topdown-ray", "sweep", out, "--out", out, "--only", shard_id])
+
+
+def read_failures(place: Place) -> dict[str, dict[str, Any]]:
+    """All records, by shard id. Raises UserError for one that a sweep has not written."""
+    records = {}
+    for name in sorted(place.files(FOLDER)):
+        if not name.endswith(".json") or name.startswith("."):
+            continue
+        try:
+            record = json.loads(place.read(f"{FOLDER}/{name}"))
+        except FileNotFoundError:  # cleared meanwhile
+            continue
+        except ValueError as error:
+            raise UserError(f"{place.of(f'{FOLDER}/{name}')}: expected JSON, found {error}") from error
+        if not isinstance(record, dict) or not isinstance(record.get("search_ids"), list):
+            raise UserError(f"{place.of(f'{FOLDER}/{name}')}: search_ids: expected a list, found none")
+        records[name.removesuffix(".json")] = record
+    return records
