@@ -20,6 +20,7 @@ from test_sweep import Faulty, Stopping
 from topdown_ray import parts, progress, sweep
 from topdown_ray.errors import UserError
 from topdown_ray.executors import InProcess
+from topdown_ray.present import print_cluster
 from topdown_ray.status import Reader, Status
 from topdown_ray.store import ResultFolder, load
 
@@ -163,6 +164,14 @@ def test_lines_on_stderr_are_all_that_is_there(tmp_path: Path, capsys: pytest.Ca
     arguments = ["sweep", sweep_file(tmp_path, seeds=2), "--out", tmp_path / "out", "--address", "none", "--log-json", "-"]
     result = main_in_process(arguments, capsys)
     assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "end"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8265", None])
+def test_the_dashboards_link_is_printed(url: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    print_cluster("auto", url, lambda event, facts: seen.append((event, facts)))
+    assert seen == [("connected", {"address": "auto", "dashboard": url})]
+    assert capsys.readouterr().err == (f"Ray dashboard: {url}\n" if url else "")
 
 
 def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:

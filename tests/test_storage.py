@@ -152,11 +152,13 @@ def test_secrets_in_a_uri_are_never_shown(server: str) -> None:
     assert place.read("run.json") == b"{}"
 
 
-def test_an_object_store_that_goes_away_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Place._put.retry, "stop", lambda state: True)  # type: ignore[attr-defined]
-    place = Place("s3://results/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1")
-    with pytest.raises(StoreError, match=r"expected room and leave to write, found: .*NETWORK_CONNECTION"):
+def test_an_object_store_that_refuses_is_one_clear_error(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(Place._put.retry, "wait", lambda state: tried.append(state.attempt_number) or 0)  # type: ignore[attr-defined]
+    place = Place(uri(server, "x").replace("results", "nowhere"))
+    with pytest.raises(StoreError, match=r"nowhere/x/run.json\?.*: expected room and leave to write, found: .*NO_SUCH_BUCKET"):
         place.write("run.json", b"{}")
+    assert tried == [1, 2, 3, 4]
 
 
 def test_file_uris_are_local_folders(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from conftest import ROOT
+from test_cli import main_in_process
 from test_sweep import Faulty, assert_same
 
 import topdown_ray
@@ -72,7 +73,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> topdown_ray.Results
     return ran(tmp_path_factory.mktemp("store") / "out")
 
 
-def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(tmp_path: Path) -> None:
+def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan, out = plan_of(), tmp_path / "out"
     executor = Faulty(plan.run_id, sweep.in_process(plan).worker)
     executor.times = 99
@@ -91,8 +94,7 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(tmp_path
 
     words = shlex.split(record["command"])
     assert words[0] == "topdown-ray"
-    command = [sys.executable, "-m", "topdown_ray", *words[1:], "--address", "none", "--json"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = main_in_process([*words[1:], "--address", "none", "--json"], capsys)
     assert json.loads(result.stdout)["searches"] == json.loads(result.stdout)["done"] == 4
     rows = load(out).searches
     assert set(rows[rows["shard_id"] == shard_id]["search_id"]) == set(record["search_ids"])
@@ -190,12 +192,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_line_and_loses_no_finished_shard(
-    small_disk: Path, undisturbed: topdown_ray.Results, tmp_path: Path
+    small_disk: Path, undisturbed: topdown_ray.Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = small_disk / "out"
     (small_disk / "ballast").write_bytes(bytes(340_000))
-    command = command_of(sweep_file(tmp_path), out)
-    full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments: list[object] = ["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"]
+    full = main_in_process(arguments, capsys)
     assert full.returncode == 1, full.stderr
     errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -206,7 +208,7 @@ def test_a_full_disk_is_one_line_and_loses_no_finished_shard(
     kept = {part.name for part in (out / "searches").glob("*.parquet")}
     assert 0 < len(kept) < 6
     (small_disk / "ballast").unlink()
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert main_in_process(arguments, capsys).returncode == 0
     assert kept < {part.name for part in (out / "searches").glob("*.parquet")}  # not computed again
     assert_same(undisturbed, load(out))
 

@@ -9,6 +9,7 @@ it comes in.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,9 +244,15 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, torch.Tensor], str | Non
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return safetensors.torch.load_file(path), metadata.get("space")
+        state = safetensors.torch.load_file(path)
+        return {key: state[key] for key in sorted(state, key=in_order)}, metadata.get("space")
     except Exception as error:  # safetensors raises its own untyped errors
         raise UserError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from error
+
+
+def in_order(key: str) -> list[Any]:
+    """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their precision."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
 
 
 def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topdown_ray import cli_front, cli_measure, cli_networks, cli_status
+from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status
 from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _exit_status(summary: Summary) -> None:
         raise typer.Exit(1)
 
 
-for topic in (cli_front, cli_status, cli_measure, cli_networks):
+for topic in (cli_assets, cli_front, cli_status, cli_measure, cli_networks):
     topic.register(app)
 
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case

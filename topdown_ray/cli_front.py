@@ -22,9 +22,9 @@ def front(
     cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
     predictor: Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")] = "published",
     out: Annotated[Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Searches; the best of all counts.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches; the best of all counts.")] = 8,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 0,
-    children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 400_000,
+    children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
     population: Annotated[int, typer.Option(help="Children a generation.")] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -34,9 +34,9 @@ MAX_ROUNDS = 1000  # of polishing one answer; each must gain
 class Effort:
     """How long the searches for a front are: ``seeds`` of them from ``first_seed`` on, each ``children`` long."""
 
-    seeds: int = 16
+    seeds: int = 8
     first_seed: int = 0
-    children: int = 400_000
+    children: int = 200_000
     population: int = 200
 
 

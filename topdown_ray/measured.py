@@ -47,6 +47,8 @@ def predicted_against_measured(rows: pd.DataFrame, ax: Axes | None = None) -> Ax
 
 def sections(folders: Sequence[Path], figures: Path) -> list[Section]:
     """One section, or none where no folder holds measured accuracies. Raises UserError."""
+    if not folders:  # results may all be remote; measured accuracies lie in local folders
+        return []
     rows = pd.concat([load_evaluations(folder) for folder in folders], ignore_index=True)
     rows = rows[rows["predicted"].notna()].drop_duplicates(["evaluation_id", "predictor_sha256"]).reset_index(drop=True)
     if rows.empty:

@@ -30,6 +30,7 @@ from ofa.tutorial.accuracy_predictor import AccuracyPredictor
 from ofa.tutorial.latency_table import LatencyEstimator, LatencyTable
 
 from topdown_ray import assets, latency
+from topdown_ray.accuracy import in_order
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import SPACES
 from topdown_ray.store import Results
@@ -310,7 +311,7 @@ def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
 def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
     """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its output."""
     if path.suffix == ".safetensors":
-        state = safetensors.torch.load_file(path)
+        state = dict(sorted(safetensors.torch.load_file(path).items(), key=lambda item: in_order(item[0])))
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)

@@ -18,7 +18,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from topdown_ray import assets
-from topdown_ray.assets import Asset
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 
@@ -26,17 +25,6 @@ WEIGHTS = {
     MOBILENET_V3.name: "ofa_mbv3_d234_e346_k357_w1.2",
     PROXYLESS.name: "ofa_proxyless_d234_e346_k357_w1.3",
     RESNET50D.name: "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
-}
-
-# The hash is that of the authors' own Git LFS pointer. The other two are stored without one: their files are used where they lie on
-# this machine, and never fetched, because nothing says what they ought to be.
-PINNED = {
-    RESNET50D.name: Asset(
-        f"ofa_nets/{WEIGHTS[RESNET50D.name]}",
-        "3406a4c852f4573a58e9a01f35406baa4ad3787044ffadc6ea45571ad2b9123a",
-        "supernet weights of ResNet50D (193 MB)",
-        f"https://media.githubusercontent.com/media/han-cai/files/master/ofa/ofa_nets/{WEIGHTS[RESNET50D.name]}",
-    ),
 }
 
 _HEADER = "topdown_ray_supernet"
@@ -98,20 +86,21 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
     although ``allow_random`` is not set.
     """
     if weights == "published" and space is not None:
-        path = assets.local(f"ofa_nets/{WEIGHTS[space.name]}")
-        if path is None and space.name in PINNED and not allow_random:
-            path = assets.find_asset(PINNED[space.name])
+        name = f"ofa_nets/{WEIGHTS[space.name]}"
+        pinned = assets.ASSETS[name].sha256
+        path = assets.local(name)
+        if path is None and pinned is not None and not allow_random:
+            path = assets.find(name)
         if path is not None:
             sha256 = assets.sha256_of(path)
-            pinned = PINNED.get(space.name)
-            if pinned is not None and pinned.sha256 != sha256:
-                raise UserError(f"{path}: expected SHA-256 {pinned.sha256}, found {sha256}")
+            if pinned not in (None, sha256):
+                raise UserError(f"{path}: expected SHA-256 {pinned}, found {sha256}")
             return Checkpoint(name=f"published:{path.name}", sha256=sha256, path=path, description=_published(space))
         if not allow_random:
             raise UserError(
                 f"--weights: expected the published weights of {space.network} as $TOPDOWN_RAY_ASSETS/ofa_nets/"
-                f"{WEIGHTS[space.name]}, found none (no hash of them is known, so they are not fetched); name a file, or say "
-                "--allow-random-weights to go without"
+                f"{WEIGHTS[space.name]}, found none (no hash of them is known: topdown-ray assets fetch {WEIGHTS[space.name]} "
+                "fetches them all the same); name a file, or say --allow-random-weights to go without"
             )
         weights = "random"
     if weights in ("published", "random"):
