@@ -1,6 +1,7 @@
 """Measured latency tables: layers against OFA's own subnets, costs against OFA's own descriptions, files, rounds, whole subnets."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Sequence
@@ -37,10 +38,13 @@ def made_up(space: Space, seed: int = 0, **changes: Any) -> LatencyTable:
     return dataclasses.replace(table, **changes)
 
 
+active_network = functools.cache(verify._active_network)
+
+
 def keys_of(space: Space, row: Any) -> list[Layer]:
     """The layers of an architecture, from OFA's own description of its subnet."""
     config = space.to_config(row)
-    return [Layer(*key) for key in verify._layer_keys(verify._active_network(space.name)(config), config["image_size"])]
+    return [Layer(*key) for key in verify._layer_keys(active_network(space.name)(config), config["image_size"])]
 
 
 @EVERY_SPACE
@@ -71,15 +75,15 @@ def test_single_layers_are_those_of_ofas_subnets(space: Space) -> None:
 
 @EVERY_SPACE
 def test_the_layers_of_a_space_are_those_that_its_subnets_have(space: Space) -> None:
-    """None is missing, and (a few thousand draws see nearly all) few if any are idle: 99 % are seen, a false alarm is below 1e-6."""
+    """None is missing and hardly one idle: the rarest has a chance of 1/27 a subnet, so 150 miss 0.4 % of such; 2 % are allowed."""
     seen: set[Layer] = set()
-    active = verify._active_network(space.name)
-    for row in space.random(600, 7):
-        config = space.to_config(row)
-        for r in (config["image_size"], *space.genes[space.resolution].choices[::2]):
-            seen.update(Layer(*key) for key in verify._layer_keys(active(config), int(r)))
+    active = active_network(space.name)
+    for row in space.random(150, 7):
+        description = active(space.to_config(row))
+        for resolution in space.genes[space.resolution].choices:
+            seen.update(Layer(*key) for key in verify._layer_keys(description, int(resolution)))
     assert seen <= set(distinct_layers(space))
-    assert len(seen) > 0.9 * len(distinct_layers(space))
+    assert len(seen) > 0.98 * len(distinct_layers(space))
 
 
 @EVERY_SPACE

@@ -134,7 +134,7 @@ def _onnx(subnet: nn.Module, resolution: int, path: Path) -> float:
         largest = max(largest, float(np.abs(expected).max()))
     if not difference <= TOLERANCE * largest:
         raise UserError(
-            f"--format onnx: expected onnxruntime's outputs within {TOLERANCE:g} of torch's, found {difference:.2e}"
+            f"--format onnx: expected onnxruntime's outputs within {TOLERANCE * largest:.2g} of torch's, found {difference:.2e}"
         )
     return difference
 

@@ -45,17 +45,18 @@ class Changes:
 class _Swaps:
     """For a sum over terms, the table rows that every single change swaps."""
 
-    def __init__(self, terms: Sequence[Term], changes: Changes, device: torch.device):
+    def __init__(self, terms: Sequence[Term], changes: Changes, whole: bool, device: torch.device):
         self.index = TermIndex(terms, changes.space.G).to(device)
-        # layer i: the i-th term of every change that has so many; summed in this order, so that the sum has one value
+        # layer i: the i-th term of every change that has so many; summed in this order, so that the sum has one value, which
+        # whole numbers have in any order
         layers: list[list[tuple[int, int, int, int, int]]] = []
         for c, (g, choice) in enumerate(zip(changes.gene.tolist(), changes.choice.tolist(), strict=True)):
             for i, t in enumerate(t for t, term in enumerate(terms) if g in term.genes):
                 axis = terms[t].genes.index(g)
                 stride = int(np.prod(terms[t].values.shape[axis + 1 : len(terms[t].genes)], dtype=np.int64))
-                if i == len(layers):
+                if i == len(layers) and not (whole and layers):
                     layers.append([])
-                layers[i].append((c, t, g, choice, stride))
+                layers[0 if whole else i].append((c, t, g, choice, stride))
         self.C = len(changes.gene)
         self.layers = [torch.tensor(layer, device=device).T for layer in layers]
 
@@ -80,8 +81,8 @@ class Gradient:
         device = torch.device(predictor.device)
         terms = first_layer_terms(predictor.space, predictor.encoding, predictor.layers[0].weight)
         self.changes = Changes(predictor.space, device)
-        self._gains = _Swaps(terms, self.changes, device)
-        self._costs = _Swaps(cost.terms, self.changes, device)
+        self._gains = _Swaps(terms, self.changes, False, device)
+        self._costs = _Swaps(cost.terms, self.changes, True, device)
         self._cost_table = torch.from_numpy(concatenate(cost.terms)).to(device)
         self._tick = cost.tick
         self._table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)  # (rows, hidden)

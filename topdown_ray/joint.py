@@ -30,7 +30,7 @@ from topdown_ray.gradients import Gradient, Ranking
 from topdown_ray.memo import Seen, identity_of
 from topdown_ray.pruning import prune
 
-MAX_REDRAWS = 12  # of a child that is too expensive or known; then it is given up
+MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
 # Chosen on the tuning cases, as the defaults of Moves.
 _CHILDREN_A_PLACE, _FEWEST_PLACES, _MOST_PLACES = 60, 6, 128
 # A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed in a batch may
