@@ -11,7 +11,6 @@ trace; whatever moment the driver dies at, the rows are there once or twice, and
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import threading
@@ -96,6 +95,7 @@ class Parts:
         self._small: dict[str, int] = {}  # name -> bytes of both files
         self._lock = threading.Lock()  # over what is small
         self._merging = False
+        self.hurry = False  # begin no more merges: the driver is told to end, and a backlog of them may take minutes
 
     def resume(self) -> Resumed:
         """Verify every part, delete those that are damaged or half there, and tell which searches have rows.
@@ -135,9 +135,9 @@ class Parts:
             self._note(name, size)
             due = len(self._small) >= MERGE_AT and not self._merging
             self._merging = self._merging or due
-        if due:  # by this thread; the others go on writing. One part at a time, or a driver that is to end would wait for many
+        if due:  # by this thread; the others go on writing
             try:
-                self._merge(1)
+                self._merge()
             finally:
                 self._merging = False
 
@@ -171,8 +171,8 @@ class Parts:
         inside = json.loads((found[0].schema.metadata or {}).get(MERGED, b"[]"))
         return found[0]["search_id"].unique().to_pylist(), inside, None
 
-    def _merge(self, rounds: int | None = None) -> None:
-        for _ in itertools.count() if rounds is None else range(rounds):
+    def _merge(self) -> None:
+        while not self.hurry:
             chosen: dict[str, int] = {}
             with self._lock:
                 if len(self._small) < MERGE_AT:

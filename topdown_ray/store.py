@@ -157,6 +157,10 @@ class ResultFolder:
         self._parts.write(shard_id, searches, trace)
         self._failures.clear(searches["search_id"].to_pylist())
 
+    def hurry(self) -> None:
+        """The driver is to end soon: leave parts unmerged."""
+        self._parts.hurry = True
+
     def record_failure(self, shard: Shard, error: str) -> str:
         """Write ``failures/SHARD_ID.json`` for a shard that is given up: its searches, its traceback, the command to rerun it.
 

@@ -339,6 +339,7 @@ def run(
     try:
         state.loop(writer)
     except BaseException as error:
+        folder.hurry()
         writer.close()
         with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
             state._count(writer.written())
