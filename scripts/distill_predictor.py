@@ -219,10 +219,11 @@ def rounded(parameters: Parameters, data: Labelled, center: float, scale: float)
 
 
 def agreement(student: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Errors in points of top-1, and Kendall's tau."""
+    """Errors in points of top-1, and Kendall's tau, beside the range of the teacher's values: of equals there is no order to keep."""
     error = 100 * (student.astype(np.float64) - teacher)
     return {
         "architectures": len(teacher),
+        "range_points": round(100 * float(teacher.max() - teacher.min()), 4),
         "mean_error_points": round(float(np.abs(error).mean()), 4),
         "rms_error_points": round(float(np.sqrt((error**2).mean())), 4),
         "kendall_tau": round(float(stats.kendalltau(student, teacher).statistic), 4),
@@ -275,32 +276,53 @@ def description(space: Space, teacher: Predictor, path: Path, widths: list[int],
         "trained_from": "fresh random weights, on the published predictor's outputs and their slopes",
         "training": training,
         "command": f"python scripts/distill_predictor.py {space.name} --hidden {widths[1]} --steps {training['steps']} "
-        f"--batch {training['batch']} --rate {training['rate']:g} --uniform {training['uniform']}",
+        f"--batch {training['batch']} --rate {training['rate']:g} --uniform {training['uniform']} "
+        f"--neighbours {training['neighbours']}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+
+
+def write_card(path: Path, facts: dict[str, Any]) -> None:
+    """Beside the file, and on the screen."""
+    text = json.dumps(facts, indent=1) + "\n"
+    path.with_suffix(".json").write_text(text)
+    print(text, end="")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("space", choices=list(PUBLISHED))
     parser.add_argument("--out", type=Path, default=DATA, help="the folder to write to; default: the package's data")
+    parser.add_argument("--measure", action="store_true", help="train nothing: measure the file of --out again")
     parser.add_argument("--hidden", type=int, help="units of each of the three hidden layers; default: 240, ResNet50D 128")
-    parser.add_argument("--steps", type=int, help="default: 2500, ResNet50D 2000")
+    parser.add_argument("--steps", type=int, help="default: 12000, ResNet50D 3000")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--uniform", type=int, default=300_000, help="uniformly drawn architectures to train on")
+    parser.add_argument("--uniform", type=int, default=400_000, help="uniformly drawn architectures to train on")
+    parser.add_argument(
+        "--neighbours", type=int, help="neighbours of visited ones to train on; default: half as many as uniform"
+    )
     arguments = parser.parse_args()
     resnet = arguments.space == "resnet50d"
-    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (2000 if resnet else 2500)
+    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (3000 if resnet else 12000)
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     space = SPACES[arguments.space]
     teacher = load_predictor("published", space)
+    path = arguments.out / f"embedded_{space.name}.safetensors"
+    if arguments.measure:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        if facts["sha256"] != sha256_of(path):
+            parser.error(f"{path}: expected SHA-256 {facts['sha256']} (its card), found {sha256_of(path)}")
+        with torch.inference_mode():
+            write_card(path, facts | card(space, teacher, path, SEARCHES[space.name]))
+        return
     choices = choices_of(space, teacher)
     with torch.inference_mode():
         visited = visited_by_searches(space, teacher, range(8))
-        near = neighbours(space, visited.repeat(math.ceil(arguments.uniform / 2 / len(visited)), 1), 2)
+        n_near = arguments.uniform // 2 if arguments.neighbours is None else arguments.neighbours
+        near = neighbours(space, visited.repeat(math.ceil(n_near / len(visited)), 1)[:n_near], 2)
         genes = torch.cat([space.random(arguments.uniform, 0), visited, near])
         print(f"{len(genes)} architectures to train on, {len(visited)} of them visited by searches", flush=True)
         data, center, scale = label(space, teacher, genes, choices)
@@ -309,7 +331,6 @@ def main() -> None:
     parameters = train(data, choices, widths, steps, arguments.batch, arguments.rate)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"embedded_{space.name}.safetensors"
     with torch.inference_mode():
         state = rounded(parameters, data, center, scale)
         metadata = {"space": space.name, "distilled_from": teacher.sha256}
@@ -324,8 +345,7 @@ def main() -> None:
         "rate": arguments.rate,
     }
     facts = description(space, teacher, path, widths, training) | measured
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-    print(json.dumps(facts, indent=1))
+    write_card(path, facts)
 
 
 if __name__ == "__main__":

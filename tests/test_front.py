@@ -9,6 +9,8 @@ import pytest
 import synthetic
 import torch
 from test_evolution import PROBLEMS
+from test_sweep import ALL_SPACES
+from test_sweep import run as sweep_results
 from typer.testing import CliRunner
 
 from topdown_ray import comparisons, efficiency, front
@@ -120,6 +122,17 @@ def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, [*arguments, "--targets", "2000,x"])
     assert isinstance(wrong.exception, UserError)
     assert "--targets: expected numbers with commas between them, found '2000,x'" in str(wrong.exception)
+
+
+def test_a_front_takes_in_the_answers_of_earlier_sweeps(tmp_path: Path) -> None:
+    data = {**ALL_SPACES, "spaces": ["resnet50d"], "strategies": ["joint"], "targets": [[3000, 1500]], "predictor": "embedded"}
+    rows = sweep_results(data, tmp_path / "sweep").searches
+    few = front.Effort(seeds=1, children=8, population=4)
+    frame, text = front.make_front("resnet50d", "macs", "embedded", [1500], few, [str(tmp_path / "sweep")])
+    assert frame["accuracy"].item() >= rows.loc[rows["target"] == 1500, "accuracy"].max()
+    assert " --start sweep\n" in text
+    with pytest.raises(UserError, match=r"--start: .*: expected answers for these targets, predictor and cost, found none"):
+        front.make_front("resnet50d", "macs", "embedded", [1400], few, [str(tmp_path / "sweep")])
 
 
 def test_nsga2_spends_what_it_is_given_and_answers_truly() -> None:

@@ -1,5 +1,6 @@
 """The strategy joint: exact archives, true counts, gradients as autograd has them, moves with the chances they should have."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evolution import PROBLEMS, SMALL, searches
+from test_sweep import ALL_SPACES, assert_same
+from test_sweep import run as sweep_results
 
 from topdown_ray import evolution, memo, rng
 from topdown_ray.accuracy import features
@@ -16,6 +19,7 @@ from topdown_ray.joint import Joint, Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.spec import Group, SearchParams, search_id
 from topdown_ray.strategies import STRATEGIES, Budget
+from topdown_ray.verify import verify
 
 SIX = Moves(archive=6)
 GRADIENTS: dict[str, Any] = {name: gradient_of(problem.accuracy, problem.cost) for name, problem in PROBLEMS.items()}
@@ -245,3 +249,18 @@ def test_distinct_parents_are_the_best_distinct_of_all(name: str) -> None:
     distinct = torch.unique(problem.space.canonical(torch.cat([first, *recorder.rows])), dim=0)
     assert torch.equal(state.accuracy[0], PROBLEMS[name].accuracy(distinct).sort(descending=True).values[:5])
     assert len(torch.unique(problem.space.canonical(state.parents[0]), dim=0)) == 5
+
+
+# --- through a sweep --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweeps_rows_prove_themselves_whatever_the_batch(published: Path, tmp_path: Path) -> None:
+    data = {**ALL_SPACES, "strategies": ["joint"], "seeds": 4}
+    results = sweep_results(data, tmp_path / "one", batch=4)
+    assert verify(results).passed
+    assert_same(results, sweep_results(data, tmp_path / "other", batch=1))
+    rows = results.searches
+    assert (rows["gradients"] > 0).all()
+    spent = rows.groupby("search_id")["evaluations"].sum()
+    k = rows.groupby("search_id")["k"].first()
+    assert (spent == 12 * (1 + 6 + 3 * (k - 1))).all()

@@ -95,6 +95,9 @@ def test_two_drivers_on_one_prefix_are_harmless(server: str, undisturbed: topdow
     sweep.run(plan, one, sweep.in_process(plan))
     sweep.run(other_plan, other, sweep.in_process(other_plan))
     assert len(Place(out).files("searches")) == 6 + 6  # each has written all
+    sessions = load(out).manifest["sessions"]
+    assert len(sessions) == 2
+    assert all(session["ended_at"] for session in sessions)
     assert_same(undisturbed, load(out))
     assert_same(undisturbed, ran(out))
 

@@ -35,13 +35,17 @@ def rounds_display(what: str) -> Iterator[OnState]:
         rich_progress.TextColumn("{task.fields[rounds]} rounds, {task.fields[tight]:.0%} tight, at most"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task(what, total=1.0, rounds=0, tight=0.0)
+    display = rich_progress.Progress(*columns, console=Console(stderr=True))
+    task = display.add_task(what, total=1.0, rounds=0, tight=0.0)
 
-        def show(state: State) -> None:
-            display.update(task, completed=state.done, rounds=state.rounds, tight=state.tight)
+    def show(state: State) -> None:
+        display.start()  # with the first round: what is refused before it shows no bar
+        display.update(task, completed=state.done, rounds=state.rounds, tight=state.tight)
 
+    try:
         yield show
+    finally:
+        display.stop()
 
 
 def measure_here(space: str, conditions: Conditions, out: Path, effort: Effort) -> dict[Path, LatencyTable]:

@@ -26,6 +26,7 @@ def front(
     first_seed: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 0,
     children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
     population: Annotated[int, typer.Option(help="Children a generation.")] = 200,
+    start: Annotated[list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """A reference front for `report --reference`: long joint searches, then the best single and double changes until none helps."""
@@ -35,7 +36,9 @@ def front(
     if not path.absolute().parent.is_dir():
         raise UserError(f"--out: expected a file in an existing folder, found {path}")
     effort = Effort(seeds, first_seed, children, population)
-    frame, text = make_front(space, cost, predictor, _numbers(targets), effort, lambda step: print(step, file=sys.stderr))
+    frame, text = make_front(
+        space, cost, predictor, _numbers(targets), effort, start or (), lambda step: print(step, file=sys.stderr)
+    )
     try:
         path.write_text(text)
     except OSError as error:

@@ -30,8 +30,8 @@ def demo_spec() -> tuple[SweepSpec, str]:
         predictor, tables = "embedded", [table for table in shipped_tables() if table.name == TABLE]
         cost |= {table.space: table.name for table in tables}
         targets |= {table.space: _targets(table) for table in tables}
-        used = f"Using the embedded stand-in predictors and the shipped latency table {TABLE} (ms on {tables[0].source}), "
-        used += f"because of the published artefacts: {error}"
+        measured = f"the shipped latency table {TABLE} (ms on {tables[0].source})" if tables else "MACs"
+        used = f"Using the embedded stand-in predictors and {measured}, because of the published artefacts: {error}"
     data = {
         "name": "demo",
         "spaces": list(_MACS),

@@ -23,7 +23,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.runner import Setup, Worker
 from topdown_ray.spaces import Space
 from topdown_ray.spec import ALGORITHM_VERSION, make_spec
-from topdown_ray.store import to_tables
+from topdown_ray.store import load, to_tables
 from topdown_ray.sweep import make_plan
 
 SHIPPED = Path(__file__).parent / "data" / "fronts"
@@ -46,10 +46,12 @@ def make_front(
     predictor: str,
     targets: Sequence[float],
     effort: Effort,
+    start: Sequence[str] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[pd.DataFrame, str]:
     """The best architecture found for each target, and the text of its file. Raises UserError.
 
+    start: result folders whose answers for these targets are polished beside those of the new searches.
     Columns: space, cost_name, cost_unit, target, cost, accuracy (a fraction), arch.
     """
     search = {
@@ -73,7 +75,8 @@ def make_front(
     for number, shard in enumerate(plan.shards()):
         on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
         parts.append(to_tables(plan.run_id, *worker.run(shard))[0].to_pandas())
-    rows = pd.concat(parts)
+    parts += [_answers(folder, setup, plan.spec.targets[space][0]) for folder in start]
+    rows = pd.concat(parts, ignore_index=True)
     on_step("polishing")
     frame = _polished(setup, rows)
     lines = [
@@ -83,12 +86,23 @@ def make_front(
         f"topdown-ray {metadata.version('topdown-ray')}, algorithm {ALGORITHM_VERSION}",
         f"topdown-ray front --space {space} --cost {cost} --predictor {predictor} --targets "
         f"{','.join(f'{target:g}' for target in plan.spec.targets[space][0])} --seeds {effort.seeds} --first-seed "
-        f"{effort.first_seed} --children {effort.children} --population {effort.population}",
+        f"{effort.first_seed} --children {effort.children} --population {effort.population}"
+        + "".join(f" --start {Path(folder).name}" for folder in start),
     ]
     text = io.StringIO()
     text.writelines(f"# {line}\n" for line in lines)
     frame.to_csv(text, index=False)
     return frame, text.getvalue()
+
+
+def _answers(folder: str, setup: Setup, targets: Sequence[float]) -> pd.DataFrame:
+    """The answers of a result folder for these targets, under the same predictor and cost. Raises UserError."""
+    rows = load(folder).searches
+    same = rows["cost_sha256"].eq(setup.cost.sha256) & rows["predictor_sha256"].eq(setup.predictor.sha256)
+    rows = rows[same & rows["feasible"] & rows["target"].isin(targets)]
+    if rows.empty:
+        raise UserError(f"--start: {folder}: expected answers for these targets, predictor and cost, found none")
+    return rows
 
 
 def _polished(setup: Setup, rows: pd.DataFrame) -> pd.DataFrame:

@@ -105,6 +105,7 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
     limit = 60 * effort.minutes
     warm = effort.warm
     tight = 0.0
+    on_state(State(0.0, len(samples), tight))
     while True:
         if samples:
             tight = float((half_widths(np.array(samples)) <= effort.precision).mean())

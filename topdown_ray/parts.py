@@ -11,6 +11,7 @@ trace; whatever moment the driver dies at, the rows are there once or twice, and
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
@@ -134,9 +135,9 @@ class Parts:
             self._note(name, size)
             due = len(self._small) >= MERGE_AT and not self._merging
             self._merging = self._merging or due
-        if due:  # by this thread; the others go on writing
+        if due:  # by this thread; the others go on writing. One part at a time, or a driver that is to end would wait for many
             try:
-                self._merge()
+                self._merge(1)
             finally:
                 self._merging = False
 
@@ -170,8 +171,8 @@ class Parts:
         inside = json.loads((found[0].schema.metadata or {}).get(MERGED, b"[]"))
         return found[0]["search_id"].unique().to_pylist(), inside, None
 
-    def _merge(self) -> None:
-        while True:
+    def _merge(self, rounds: int | None = None) -> None:
+        for _ in itertools.count() if rounds is None else range(rounds):
             chosen: dict[str, int] = {}
             with self._lock:
                 if len(self._small) < MERGE_AT:

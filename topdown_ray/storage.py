@@ -213,7 +213,7 @@ class Place:
             raise StoreError(f"{self.of(relative)}: expected leave to delete, found: {reason(error)}") from error
 
     def prepare(self, folders: tuple[str, ...]) -> None:
-        """Make the folders; sweep away what a killed writer left. Raises UserError where one cannot write."""
+        """Make the folders. Raises UserError where one cannot write."""
         try:
             if self.local is None:
                 if not self.objects:  # an object store has no folders
@@ -226,9 +226,13 @@ class Place:
                 pass
         except OSError as error:
             raise UserError(f"{self.name}: expected a folder to write to, found {reason(error)}") from error
-        for folder in (".", *folders):
-            for leftover in (self.local / folder).glob(".*.tmp"):
-                leftover.unlink()
+
+    def clear_away(self, folders: tuple[str, ...]) -> None:
+        """Delete what a killed writer left in a local folder; only who holds it may."""
+        if self.local is not None:
+            for folder in (".", *folders):
+                for leftover in (self.local / folder).glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
 
     def settle(self, folder: str) -> None:
         """Make renames in a local folder survive a power cut; a no-op elsewhere."""

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from topdown_ray.errors import UserError
-from topdown_ray.failures import Failures, read_failures
+from topdown_ray.failures import FOLDER, Failures, read_failures
 from topdown_ray.parts import TABLES, DamagedError, Parts, parallel, part_names, read_part
 from topdown_ray.spec import Shard, SweepSpec, load_spec, make_spec
 from topdown_ray.storage import Place, is_uri, reason
@@ -107,6 +107,7 @@ class ResultFolder:
         self._parts = Parts(self.place)
         self._failures = Failures(self.place)
         self._finished: set[str] = set()
+        self._session: dict[str, Any] = {}
 
     def check(self, run_id: str, resume: bool) -> None:
         """Raise UserError unless this sweep may run here; writes nothing."""
@@ -133,19 +134,13 @@ class ResultFolder:
         if not self.place.hold():
             raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
         try:
-            now, known = _now(), {name: manifest[name] for name in ("versions", "machine") if name in manifest}
-            session = {
-                "started_at": now,
-                "ended_at": None,
-                "wall_s": None,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                **known,
-            }
+            begun = {"started_at": _now(), "ended_at": None, "wall_s": None, "host": socket.gethostname(), "pid": os.getpid()}
+            self._session = {**begun, **{name: manifest[name] for name in ("versions", "machine") if name in manifest}}
+            self.place.clear_away((*TABLES, FOLDER))
             before = read_manifest(self.path) if self.place.exists("run.json") else dict(manifest)
             self._finished, self.damaged = self._parts.resume()
             self._failures.read(self._finished)
-            self._write_manifest({**before, "status": "running", "sessions": [*before.get("sessions", []), session]})
+            self._write_manifest({**before, "status": "running", "sessions": [*before.get("sessions", []), self._session]})
         except OSError as error:
             self.place.release()
             raise UserError(f"{self.place.name}: expected parts that can be read, found {reason(error)}") from error
@@ -176,8 +171,8 @@ class ResultFolder:
         """
         try:
             manifest = read_manifest(self.path)
-            *earlier, session = manifest["sessions"]
-            sessions = [*earlier, {**session, "ended_at": _now(), **seconds}]
+            others = [session for session in manifest.get("sessions", []) if session != self._session]
+            sessions = [*others, {**self._session, "ended_at": _now(), **seconds}]
             sums = {name: manifest.get(name, 0.0) + value for name, value in seconds.items()}
             status = "complete" if complete else "incomplete"
             self._write_manifest({**manifest, **facts, **sums, "status": status, "sessions": sessions})
