@@ -69,7 +69,7 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read_table(dataset).to_pandas()
     assert len(rows) == SUBNETS
     assert set(rows["image_size"]) == set(SIZES)
-    assert rows["top1"].std() > 0.03  # chance alone would give sqrt(0.8 x 0.2 / 180) = 0.03 if all were equally good
+    assert rows["top1"].std() > 0.08  # 0.17 when written; equally good subnets would differ by sqrt(0.25 / 184) = 0.037 at most
     assert rows["top1"].max() > 0.5  # of ten classes
     # the same rows in this process, in another order
     checkpoint = find_weights(str(weights), None)
@@ -87,8 +87,11 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     # a predictor of its own
     learned = command(capsys, "train-predictor", dataset, "--space", "resnet50d", "--out", predictor)
     assert learned["held_out"]["n"] == round(0.2 * SUBNETS)
-    assert learned["held_out"]["mae"] < 0.25
-    assert learned["trained"]["kendall"] > 0.4
+    assert (
+        learned["held_out"]["kendall"] > 0.4
+    )  # 0.81 when written; of 13 rows in random order, about one in 34 has more than 0.4
+    with capsys.disabled():  # the figures of the README
+        print(f"\n{facts}\n{learned}")
 
     # a sweep with it; the loosest target is the cost of a middling subnet
     genes = torch.from_numpy(np.stack(rows["genes"].to_list()))

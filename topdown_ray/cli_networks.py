@@ -76,6 +76,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1 and top-5 of a sweep's answers, or of one architecture, in the supernet; into DIR/evaluations."""
+    import pandas as pd
+
     from topdown_ray.evaluation import canonical
     from topdown_ray.evaluations import FOLDER, Parts
     from topdown_ray.measuring import Wanted, evaluate_rows
@@ -92,8 +94,6 @@ def evaluate(
             rows = winners(Path(source), filters, "all" if which == "all" else "best")
             folder = Path(source) / FOLDER
         else:
-            import pandas as pd
-
             for name in ("strategy", "target", "seed"):
                 if filters[name] is not None:
                     raise UserError(f"--{name}: expected a result folder to choose from, found an architecture")
@@ -105,9 +105,8 @@ def evaluate(
             measured = evaluate_rows(rows, wanted, Parts(folder), resources, show)
     if as_json:
         columns = ["space", "arch", "top1", "top5", "n_images", "n_bad", "missing_classes", "predicted", "weights_name"]
-        found = [
-            row for part in measured for row in json.loads(part.rows[columns].to_json(orient="records", double_precision=15))
-        ]
+        rows = pd.concat([part.rows[columns] for part in measured]).astype(object)
+        found = rows.where(rows.notna(), None).to_dict("records")  # not pandas' JSON, which rounds
         print(json.dumps({"left_out": sum(part.left_out for part in measured), "evaluations": found}))
         return
     for part in measured:
