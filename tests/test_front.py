@@ -18,6 +18,7 @@ from topdown_ray.accuracy import load_predictor
 from topdown_ray.cli import app
 from topdown_ray.errors import UserError
 from topdown_ray.nsga2 import nsga2
+from topdown_ray.regret import regret
 from topdown_ray.spaces import SPACES
 from topdown_ray.tables import prepare
 
@@ -101,7 +102,7 @@ def test_regret_is_what_the_reference_has_more() -> None:
             "accuracy": [0.80, 0.79, 0.99, 0.99],
         }
     )
-    frame = comparisons.regret(prepare([results]), reference).set_index(["strategy", "target"])["regret"]
+    frame = regret(prepare([results]), reference).set_index(["strategy", "target"])["regret"]
     rows = results.searches
     for strategy in ("independent", "top_down"):
         own = rows[rows["strategy"] == strategy]
@@ -109,7 +110,7 @@ def test_regret_is_what_the_reference_has_more() -> None:
             expected = 0.80 - own.loc[own["target"] == target, "accuracy"].mean()
             assert frame[strategy, target] == pytest.approx(expected, abs=1e-12)
         assert frame[strategy].iloc[-1] == pytest.approx(0.80 - own["accuracy"].mean(), abs=1e-12)
-    assert comparisons.regret(prepare([results]), reference[reference["cost"] > 34.7]).empty
+    assert regret(prepare([results]), reference[reference["cost"] > 34.7]).empty
 
 
 def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:

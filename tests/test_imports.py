@@ -30,6 +30,7 @@ ORDER = [
     "measured",
     "plots",
     "comparisons",
+    "regret",
     "layout",
     "verify",
     "status",

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray import comparisons, measured, plots, published, stats, tables
+from topdown_ray import comparisons, measured, plots, published, regret, stats, tables
 from topdown_ray.errors import UserError
 from topdown_ray.layout import Column, Picture, Section, Table, draw, file_name, interval, number, page, text
 from topdown_ray.provenance import missing, provenance
@@ -341,24 +341,12 @@ class _Builder:
         columns = [*self._set, text("strategy"), number("reference_cost", "reference cost"), text("cost_unit", "unit")]
         columns += [number("reference_accuracy", "reference top-1 (%)", **_PERCENT), number("hypervolume", digits=".2f")]
         columns += [number("sd", digits=".2f"), interval("low", "high", digits=".2f")]
+        shown = []
         if self.reference is not None:
             words.append("Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.")
             columns += [number("distance"), interval("distance_low", "distance_high")]
-        shown: list[Table] = []
-        if self.reference is not None:
-            words.append(
-                "Regret: what an answer lacks to the reference front's most accurate architecture that meets the target."
-            )
-            regret = comparisons.regret(self.data, self.reference)
-            label = np.where(regret["target"].isna(), "all", regret["target"].map("{:g}".format))
-            headings = [*self._set, text("strategy"), text("target_label", "target"), text("cost_unit", "unit")]
-            headings += [number("best", "reference top-1 (%)", ".3f", 100.0), number("regret", "regret (points)", ".3f", 100.0)]
-            headings += [
-                number("sd", "sd (points)", ".3f", 100.0),
-                interval("low", "high", digits=".3f", scale=100.0),
-                number("n"),
-            ]
-            shown.append(Table("regret", "Regret against the reference front", regret.assign(target_label=label), headings))
+            words.append("Regret: what an answer lacks to the front's most accurate architecture that meets the target.")
+            shown.append(regret.table(regret.regret(self.data, self.reference), self._set))
         table = Table("fronts", "Hypervolume of a search's front (cost unit x points)", self.fronts, [*columns, number("n")])
         return Section("fronts", "Fronts", words, pictures, [table, *shown])
 
