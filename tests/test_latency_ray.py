@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from topdown_ray import actors, campaign, latency
+from topdown_ray import actors, campaign, latency, nodes
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.latency import Conditions
 from topdown_ray.layers import distinct_layers
@@ -49,15 +49,15 @@ def test_every_kind_of_node_gets_a_file(cluster: str, tmp_path: Path) -> None:
 
 def test_the_node_is_reserved_whole(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with actors.connected(cluster):
-        kinds = actors.node_kinds()
+        kinds = nodes.node_kinds()
         assert [(kind.cpus, kind.nodes) for kind in kinds] == [(1, 2), (2, 1)]
-        watch = actors.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())
+        watch = nodes.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())
         try:
             watch.hold_layers(distinct_layers(MOBILENET_V3)[:3])
             assert all(lap > 0 for lap in watch.laps([2, 0, 1]))
             assert _free(kinds[1].node_id) == 0
-            monkeypatch.setattr(actors, "START_TIMEOUT_S", 2)
-            late = actors.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())
+            monkeypatch.setattr(nodes, "START_TIMEOUT_S", 2)
+            late = nodes.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())
             with pytest.raises(StartError, match="the node was not free within 2 s"):
                 late.facts()
             late.close()

@@ -16,11 +16,12 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from topdown_ray import latency, subnets
-from topdown_ray.actors import RemoteWatch, connected, node_kinds
+from topdown_ray.actors import connected
 from topdown_ray.efficiency import measured
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.latency import Conditions, LatencyTable
 from topdown_ray.measure import PARTIAL, Effort, OnState, State, measure
+from topdown_ray.nodes import RemoteWatch, node_kinds
 from topdown_ray.spaces import SPACES
 from topdown_ray.stopwatch import Stopwatch, check_conditions, check_words
 

@@ -1,0 +1,20 @@
+"""Write docs/cli.md, the reference of all commands and options, from the program itself.
+
+python scripts/make_cli_reference.py [FILE]
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "cli.md"
+    command = [sys.executable, "-m", "typer", "topdown_ray.cli", "utils", "docs", "--name", "topdown-ray"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    out.write_text("<!-- made by scripts/make_cli_reference.py -->\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

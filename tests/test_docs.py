@@ -1,0 +1,102 @@
+"""The documentation cannot drift: its commands exist, its tour runs, its links lead somewhere, its reference is up to date."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import ROOT
+
+import topdown_ray
+from topdown_ray.cli import app
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCES = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """Every command line of ours: in blocks, and in code within the text."""
+    text = page.read_text()
+    lines = [line for block in FENCES.findall(text) for line in block.splitlines()]
+    inline = re.findall(r"`(topdown-ray [^`\n]+)`", FENCES.sub("", text))
+    return [line.split(" #")[0].strip() for line in [*lines, *inline] if line.strip().startswith("topdown-ray ")]
+
+
+ALL = [(page.name, command) for page in PAGES if page.name != "cli.md" for command in commands(page)]
+
+
+def test_there_are_commands() -> None:
+    assert len(ALL) > 40
+
+
+@pytest.mark.parametrize(("page", "command"), ALL)
+def test_every_command_is_understood(page: str, command: str) -> None:
+    """Parsed by the program itself, placeholders (DIR, FILE, N) included: all names and options exist and have values."""
+    plain = re.sub(r"\[([^\]]*)\]", r"\1", command).replace("...", "")
+    _, *words = shlex.split(plain.replace("\\|", "|"))
+    words = ["1" if re.fullmatch(r"[A-Z]", word) else word for word in words]
+    alternatives = words[1].split("|") if len(words) > 1 else [""]
+    for alternative in alternatives:
+        rest = words if len(alternatives) == 1 else [words[0], alternative, *words[2:]]
+        group = typer.main.get_command(app)
+        while hasattr(group, "commands"):
+            name, *rest = rest
+            assert name in group.commands, f"{page}: {command}"
+            group = group.commands[name]
+        if rest:  # else the command is only named
+            group.make_context(name, rest)
+
+
+def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
+    """If it fails: python scripts/make_cli_reference.py"""
+    before = (ROOT / "docs" / "cli.md").read_text()
+    made = tmp_path / "cli.md"
+    subprocess.run([sys.executable, ROOT / "scripts" / "make_cli_reference.py", made], check=True)
+    assert made.read_text() == before
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_tour_runs(tmp_path: Path) -> None:
+    """README's tour, line by line as it stands, from a copy of the sweep files, without published files or a network."""
+    (tour,) = [block for block in FENCES.findall((ROOT / "README.md").read_text()) if "sweeps/tour.yaml" in block]
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "sweeps").symlink_to(ROOT / "scripts" / "sweeps")
+    (tmp_path / "topdown-ray").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m topdown_ray "$@"\n')
+    (tmp_path / "topdown-ray").chmod(0o755)
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(path),
+        "TOPDOWN_RAY_ASSETS": "",
+        "TOPDOWN_RAY_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(["bash", "-euc", tour], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "12 of 12 searches" in done.stdout
+    assert (tmp_path / "results" / "tour" / "report" / "report.html").is_file()
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(), re.DOTALL)
+    exec(compile(code, "docs/tables.md", "exec"), {})
+    assert "mobilenet_v4" in capsys.readouterr().out
+
+
+def test_the_public_names_are_documented() -> None:
+    for name in topdown_ray.__all__:
+        if not name.startswith("__"):
+            assert (getattr(topdown_ray, name).__doc__ or "").strip(), name
+    text = "".join(page.read_text() for page in PAGES)
+    assert [name for name in topdown_ray.__all__ if not name.startswith("__") and f"topdown_ray.{name}" not in text] == []
