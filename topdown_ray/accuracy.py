@@ -159,6 +159,7 @@ class Predictor:
         return encoding(self.space, SPACES[self.predictor_space])
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
         n = len(genes)
         if padding := -n % self._tiles[-1]:
             genes = torch.cat([genes, genes.new_zeros(padding, genes.shape[1])])

@@ -62,6 +62,7 @@ class CostModel:
         object.__setattr__(self, "_table", torch.from_numpy(concatenate(self.terms)).to(device))
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Costs: genes int8 (N, G) -> float64 (N,) in ``unit``."""
         places = self._index(genes)  # (N, T)
         return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1).mul_(self.tick)
 

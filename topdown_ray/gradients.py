@@ -91,6 +91,7 @@ class Gradient:
             self._tiles = self._same_bits()
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Gains of all single changes: genes (N, G) -> float32 (N, C)."""
         n = len(genes)
         padded = torch.cat([genes, genes.new_zeros(-n % self._tiles[-1], genes.shape[1])])
         hidden = functional.embedding_bag(self._gains.index(padded), self._table, mode="sum").add_(self._layers[0][1])

@@ -53,6 +53,7 @@ class Identity:
         self.digits = torch.from_numpy(np.concatenate(digits)).to(device)  # (rows, 2)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Keys of genes (N, G): int64 (N, 2)."""
         places = self.index(genes)  # (N, T)
         return self.digits.index_select(0, places.view(-1)).view(*places.shape, 2).sum(1)
 
@@ -91,6 +92,7 @@ class Memo:
         self._bases: dict[int, torch.Tensor] = {}
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """The accuracies of genes (S*n, G), from memory or from the predictor: float32 (S*n,)."""
         return self._compiled(genes) if self.compiled else self._tensors(genes)
 
     def _compiled(self, genes: torch.Tensor) -> torch.Tensor:

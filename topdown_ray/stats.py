@@ -63,10 +63,11 @@ def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resample
     ordered = np.sort(columns, axis=0) if cut else columns  # unsorted, several columns of one cell stay together
     blocks = []
     for counts in _counts(n, min(resamples, resamples_for(n)), stream):
+        kept = counts
         if cut:
             last = np.clip(np.cumsum(counts, axis=1), cut, n - cut)  # how many of the kept ranks lie at or below each value
-            counts = np.diff(last, axis=1, prepend=cut)
-        blocks.append(counts @ ordered / (n - 2 * cut))
+            kept = np.diff(last, axis=1, prepend=cut)
+        blocks.append(kept @ ordered / (n - 2 * cut))
     return np.concatenate(blocks)
 
 

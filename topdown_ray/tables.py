@@ -41,11 +41,16 @@ class Loaded(Protocol):
     """What :func:`topdown_ray.load` returns, as far as it matters here."""
 
     @property
-    def manifest(self) -> dict[str, Any]: ...
+    def manifest(self) -> dict[str, Any]:
+        """run.json."""
+
     @property
-    def searches(self) -> pd.DataFrame: ...
+    def searches(self) -> pd.DataFrame:
+        """A row a search and target."""
+
     @property
-    def trace(self) -> pd.DataFrame: ...
+    def trace(self) -> pd.DataFrame:
+        """The anytime curves."""
 
 
 @dataclass(frozen=True)
