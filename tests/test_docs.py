@@ -88,6 +88,15 @@ def test_the_tour_runs(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "tour" / "report" / "report.html").is_file()
 
 
+def test_the_map_names_every_module_once() -> None:
+    table = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE)
+    named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
+    modules = {path.stem for path in (ROOT / "topdown_ray").glob("*.py")} - {"__init__", "__main__"}
+    spaces = {"mobilenet_v3", "resnet50d", "proxyless"}
+    assert sorted(set(named) - spaces) == sorted(modules)
+    assert len(named) == len(set(named))
+
+
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(), re.DOTALL)
     exec(compile(code, "docs/tables.md", "exec"), {})

@@ -1,0 +1,75 @@
+"""Where the time of a search goes: shares of the compiled steps and of the predictor's parts, one core.
+
+    python scripts/bench_profile.py [--batch 32]
+
+Top-down, ten targets, Note10, published predictor. Every step is timed by a wrapper around its one call, so the sum of the shares is
+the search but for Python and the small tensor operations in between ("other").
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from topdown_ray import compiled, efficiency
+from topdown_ray.accuracy import load_predictor
+from topdown_ray.evolution import Problem, Sizes
+from topdown_ray.rng import Draws
+from topdown_ray.spaces import MOBILENET_V3
+from topdown_ray.strategies import STRATEGIES, Budget, Searches
+
+TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
+STEPS = [
+    (functional, "linear", "predictor: matrix products"),
+    (functional, "embedding_bag", "predictor: first layer, gather and add"),
+    (compiled, "children", "drawing children and their costs"),
+    (compiled, "recall", "memory: look-up"),
+    (compiled, "remember", "memory: storing"),
+    (compiled, "survivors", "selection"),
+    (compiled, "random_feasible", "first populations"),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32)
+    batch = parser.parse_args().batch
+    torch.set_num_threads(1)
+    seconds: dict[str, float] = defaultdict(float)
+
+    def timed(function: Callable[..., Any], label: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*arguments, **options)
+            seconds[label] += time.perf_counter() - start
+            return result
+
+        return call
+
+    for module, name, label in STEPS:
+        setattr(module, name, timed(getattr(module, name), label))
+    cost = efficiency.note10()
+    problem = Problem(MOBILENET_V3, load_predictor("published", MOBILENET_V3), cost, torch.from_numpy(cost.cheapest()[1]))
+
+    def search(budget: Budget) -> None:
+        with torch.inference_mode():
+            draws = Draws(range(batch), MOBILENET_V3.name)
+            list(STRATEGIES["top_down"].serve(Searches(problem, Sizes(100, 25, 50, 0.1), budget, TARGETS, draws)))
+
+    search(Budget(3, 2))  # compiles
+    seconds.clear()
+    start = time.perf_counter()
+    search(Budget(500, 100))
+    total = time.perf_counter() - start
+    print(f"{batch} searches in lock step: {total / batch:.3f} s a search")
+    for _, _, label in STEPS:
+        print(f"{label:45} {seconds[label] / total:6.1%}")
+    print(f"{'other':45} {1 - sum(seconds.values()) / total:6.1%}")
+
+
+if __name__ == "__main__":
+    main()
