@@ -1,0 +1,47 @@
+"""The wheel holds what it needs and nothing else, and works outside the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
+    source, target, home = tmp_path / "source", tmp_path / "target", tmp_path / "home"
+    source.mkdir()
+    home.mkdir()
+    shutil.copytree(ROOT / "topdown_ray", source / "topdown_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*pip, "wheel", *options, "--wheel-dir", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    files = zipfile.ZipFile(wheel).namelist()
+    assert {file.split("/")[0] for file in files} == {"topdown_ray", next(f for f in files if "METADATA" in f).split("/")[0]}
+    assert {path.name for path in (ROOT / "topdown_ray" / "data").iterdir()} <= {
+        part for file in files for part in file.split("/")
+    }
+    assert wheel.stat().st_size < 1_000_000
+    subprocess.run([*pip, "install", "--no-deps", "--quiet", "--target", target, wheel], check=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(target),
+        "TOPDOWN_RAY_ASSETS": "",
+        "TOPDOWN_RAY_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(home / "cache"),
+    }
+    where = [sys.executable, "-c", "import topdown_ray; print(topdown_ray.__file__)"]
+    found = subprocess.run(where, cwd=home, env=environment, check=True, capture_output=True, text=True).stdout
+    assert Path(found.strip()).is_relative_to(target)
+    demo = [sys.executable, "-m", "topdown_ray", "demo", "--address", "none"]
+    done = subprocess.run(demo, cwd=home, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "epyc_1thread" in done.stdout
+    assert (home / "results").is_dir()
