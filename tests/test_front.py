@@ -111,6 +111,7 @@ def test_regret_is_what_the_reference_has_more() -> None:
             assert frame[strategy, target] == pytest.approx(expected, abs=1e-12)
         assert frame[strategy].iloc[-1] == pytest.approx(0.80 - own["accuracy"].mean(), abs=1e-12)
     assert regret(prepare([results]), reference[reference["cost"] > 34.7]).empty
+    assert regret(prepare([results]), reference.assign(predictor_sha256="another")).empty
 
 
 def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:

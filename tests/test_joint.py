@@ -18,7 +18,7 @@ from topdown_ray.gradients import Gradient, gradient_of
 from topdown_ray.joint import Joint, Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.spec import Group, SearchParams, search_id
-from topdown_ray.strategies import STRATEGIES, Budget
+from topdown_ray.strategies import STRATEGIES, Budget, Searches
 from topdown_ray.verify import verify
 
 SIX = Moves(archive=6)
@@ -144,6 +144,24 @@ def test_without_sharing_a_target_knows_its_own_children_only() -> None:
     assert sum(full[0]) <= 60
     assert full[1][0] == 6
     assert all(one <= other for one, other in zip(*full, strict=True))
+
+
+def test_targets_that_nothing_initial_fits_start_from_the_cheapest() -> None:
+    """Fewer children than targets, and tight ones: every answer was scored and is feasible, alone as in company."""
+    problem, sizes = PROBLEMS["mobilenet_v3"], Sizes(3, 2, 2, 0.1)
+    lowest = float(problem.cost(problem.cheapest[None]))
+    targets = [lowest * factor for factor in (3.0, 1.5, 1.2, 1.02, 1.01, 1.0)]
+
+    def answers(seeds: list[int]) -> list[Any]:
+        batch = Searches(problem, sizes, Budget(1, 0), targets, rng.Draws(seeds, "mobilenet_v3"))
+        return list(STRATEGIES["joint"].serve(batch))
+
+    together, alone = answers([4, 5]), answers([5])
+    for many, one in zip(together, alone, strict=True):
+        assert many.accuracy.isfinite().all()
+        assert torch.equal(problem.accuracy(many.genes), many.accuracy)
+        assert (problem.cost(many.genes) <= targets[many.target_index]).all()
+        assert torch.equal(many.genes[1], one.genes[0])
 
 
 def test_off_switches_give_other_searches_that_still_answer() -> None:

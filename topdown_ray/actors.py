@@ -225,7 +225,8 @@ class RayPool:
             self._failed_starts += 1
             cause = str(error).strip()
             final = any(sign in cause for sign in ("creation task", "low on memory", "out of memory"))
-            if final or self._failed_starts >= MAX_FAILED_STARTS:
+            # with others standing it may be a node that was lost while its actors started: those come again
+            if final or (self._failed_starts >= MAX_FAILED_STARTS and not self._actors):
                 raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
             self._instead_of(actor, slot.device)
         else:

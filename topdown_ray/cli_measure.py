@@ -32,7 +32,7 @@ def measure(
     minutes: Annotated[float | None, typer.Option(min=0.01, help="At most so long; default: 5, quick 1, check 3.")] = None,
     precision: Annotated[float | None, typer.Option(min=1e-4, max=1, help="Half width of the intervals to be reached.")] = None,
     address: Annotated[str, typer.Option(help="none (this machine), or a Ray cluster: local, auto or HOST:PORT.")] = "none",
-    subnets: Annotated[int, typer.Option(min=3, help="Of a check: how many subnets.")] = 50,
+    subnets: Annotated[int, typer.Option(min=4, help="Of a check: how many subnets.")] = 50,
     picture: Annotated[Path | None, typer.Option(help="Of a check: where the picture goes; default: beside the table.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
         volumes.append(100 * stats.hypervolume(codes, cost, accuracy, limit, floor))
         records.append({**dict(zip(keys, key, strict=True)), "reference_cost": limit, "reference_accuracy": floor})
         if reference is not None:
-            ours = reference if "space" not in reference else reference[reference["space"] == group["space"].iloc[0]]
+            ours = known_for(reference, group.iloc[0])
             points = np.stack([cost, accuracy], axis=1)
             known = ours[["cost", "accuracy"]].to_numpy(float)
             each = [stats.igd_plus(points[codes == i], known) if len(known) else math.nan for i in range(len(identities))]
@@ -192,7 +192,20 @@ def read_reference(path: Path) -> pd.DataFrame:
             raise UserError(f"{path}: {column}: expected numbers, found {frame[column].tolist()[:5]}")
     if not frame["accuracy"].between(0, 1).all():
         raise UserError(f"{path}: accuracy: expected fractions from 0 to 1, found {frame['accuracy'].max():g}")
+    # what made the front, where its file says so: numbers of another predictor or table must not be compared
+    for line in path.read_text().splitlines():
+        name, _, value = line.removeprefix("# ").partition(" ")
+        if line.startswith("# ") and name in ("cost_sha256", "predictor_sha256"):
+            frame[name] = value.strip()
     return frame
+
+
+def known_for(reference: pd.DataFrame, case: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
+    """The rows of a reference front that are of the same space, cost table and predictor, as far as its file names them."""
+    for column in ("space", "cost_name", "cost_sha256", "predictor_sha256"):
+        if column in reference:
+            reference = reference[reference[column] == case[column]]
+    return reference
 
 
 def gain_over_random(table: pd.DataFrame) -> pd.DataFrame:

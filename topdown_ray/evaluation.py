@@ -140,9 +140,12 @@ class Evaluator:
             nonlocal used, bad
             for batch in self.loader.calibration(int(config["image_size"])):
                 used, bad = used + len(batch.labels), bad + batch.bad
-                yield self._to_device(batch.images)
+                if len(batch.labels):
+                    yield self._to_device(batch.images)
 
         self.supernet.recalibrate(subnet, batches())
+        if not used:
+            raise UserError(f"{self.setup.images.root}: expected training images that decode, found none")
         return subnet, used, bad
 
     def _to_device(self, images: torch.Tensor) -> torch.Tensor:
@@ -152,11 +155,14 @@ class Evaluator:
         subnet, calibrated, calibration_bad = self.subnet(config)
         right, right5, n, bad = 0, 0, 0, 0
         for batch in self.loader.validation(int(config["image_size"])):
+            bad += batch.bad
+            if not len(batch.labels):
+                continue
             logits = subnet(self._to_device(batch.images)).cpu()  # (B, classes)
             best = logits.topk(min(5, logits.shape[1])).indices
             hits = best == batch.labels[:, None]
             right, right5 = right + int(hits[:, 0].sum()), right5 + int(hits.sum())
-            n, bad = n + len(batch.labels), bad + batch.bad
+            n += len(batch.labels)
         if not n or not calibrated:
             raise UserError(f"{self.setup.images.root}: expected images that decode, found none")
         return {

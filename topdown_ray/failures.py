@@ -14,7 +14,7 @@ from typing import Any
 
 from topdown_ray.errors import UserError
 from topdown_ray.spec import Shard
-from topdown_ray.storage import Place, is_uri
+from topdown_ray.storage import Place, is_uri, reason
 
 FOLDER = "failures"
 
@@ -77,13 +77,21 @@ def rerun_command(place: Place, shard_id: str) -> str:
 def read_failures(place: Place) -> dict[str, dict[str, Any]]:
     """All records, by shard id. Raises UserError for one that a sweep has not written."""
     records = {}
-    for name in sorted(place.files(FOLDER)):
+    try:
+        names = sorted(place.files(FOLDER))
+    except OSError as error:
+        raise UserError(f"{place.of(FOLDER)}: expected a folder that can be read, found {reason(error)}") from error
+    for name in names:
         if not name.endswith(".json") or name.startswith("."):
             continue
         try:
             record = json.loads(place.read(f"{FOLDER}/{name}"))
         except FileNotFoundError:  # cleared meanwhile
             continue
+        except OSError as error:
+            raise UserError(
+                f"{place.of(f'{FOLDER}/{name}')}: expected a file that can be read, found {reason(error)}"
+            ) from error
         except ValueError as error:
             raise UserError(f"{place.of(f'{FOLDER}/{name}')}: expected JSON, found {error}") from error
         if not isinstance(record, dict) or not isinstance(record.get("search_ids"), list):

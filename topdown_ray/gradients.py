@@ -149,7 +149,7 @@ class Ranking:
         C = len(gradient.changes.gene)
         self.names = torch.zeros(S * self.places, dtype=torch.int64, device=device)
         self.owners = torch.zeros(S * self.places, dtype=torch.int64, device=device)
-        self.values = torch.empty(S * self.places, 2 * C, device=device)
+        self.values = torch.zeros(S * self.places, 2 * C, device=device)
 
     def __call__(
         self, genes: torch.Tensor, name: torch.Tensor, search: torch.Tensor

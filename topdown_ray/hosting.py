@@ -125,11 +125,11 @@ class _Pool(Generic[Item, Result]):
                 actor, index = self._running.pop(reference)
                 try:
                     result = ray.get(reference)
-                except ray.exceptions.RayActorError as error:
-                    self._lost(actor, index, error)
-                    continue
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause if isinstance(error.cause, UserError) else error from None
+                except ray.exceptions.RayError as error:  # its process, its node or its memory is gone
+                    self._lost(actor, index, error)
+                    continue
                 self._next(actor)
                 yield self._items[index], result
 
@@ -144,7 +144,7 @@ class _Pool(Generic[Item, Result]):
         actor = self._starting.pop(reference)
         try:
             ray.get(reference)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self._failed_starts += 1
             cause = str(error).strip()
             if "creation task" in cause or self._failed_starts > MAX_LOSSES:

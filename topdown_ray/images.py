@@ -235,8 +235,7 @@ class Loader:
             made = self._stack(items)
             if keep:
                 done.append(made)
-            if len(made.labels):
-                yield made
+            yield made
         if keep:
             self._kept[key] = done
 

@@ -143,7 +143,19 @@ class Joint:
             torch.full((S, self.K, Q), math.inf, dtype=torch.float64, device=self.device),
             torch.zeros(S, self.K, Q, dtype=torch.int64, device=self.device),
         )
-        return self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target))
+        return self._without_gaps(self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target)))
+
+    def _without_gaps(self, archive: Archive) -> Archive:
+        """Archives that no initial architecture fits start from the cheapest architecture of all, scored once a search."""
+        gaps = archive.accuracy[:, :, 0] == -math.inf  # (S, K)
+        if bool(gaps.any()):
+            row = self.problem.space.canonical(self.problem.cheapest.to(archive.genes)[None])
+            archive.genes[:, :, 0][gaps] = row[0]
+            archive.accuracy[:, :, 0][gaps] = self.problem.accuracy(row)[0]
+            archive.cost[:, :, 0][gaps] = self.problem.cost(row)[0]
+            archive.name[:, :, 0][gaps] = self.identity.fingerprints(row)[0]
+            self.scored += gaps & (gaps.cumsum(1) == 1)
+        return archive
 
     def _scored(
         self, genes: torch.Tensor, name: torch.Tensor, cost: torch.Tensor, fresh: torch.Tensor, target: torch.Tensor

@@ -124,6 +124,9 @@ def train(
     n_held = max(2, round(training.held_out * len(order)))
     n_stop = max(2, round(training.stopping * (len(order) - n_held)))
     held, stop, fit = np.split(order, [n_held, n_held + n_stop])
+    if len(fit) < 2:
+        found = f"{training.held_out:g} and {training.stopping:g} of {len(order)} rows"
+        raise UserError(f"held-out, stopping: expected shares that leave rows to train on, found {found}")
     inputs = features(space, encoding(space, space), genes)
     center, scale = float(top1[fit].mean()), float(top1[fit].std()) or 1.0
     with one_thread(), torch.random.fork_rng(devices=[]):
@@ -284,6 +287,6 @@ def _card(
     if unseen:
         shown = ", ".join(unseen[:12]) + (", ..." if len(unseen) > 12 else "")
         lines += ["", f"{len(unseen)} choices were in no training row and read as the nearest one that was: {shown}."]
-    if rows["weights_sha256"].iloc[0].startswith("random:"):
+    if str(rows["weights_sha256"].iloc[0]).startswith("random:"):
         lines += ["", "**The supernet had random weights: these accuracies mean nothing.**"]
     return "\n".join(lines) + "\n"

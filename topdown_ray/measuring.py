@@ -161,15 +161,18 @@ def sample_dataset(
     wanted = evaluation.tasks(setup, evaluation.archs_of(setup.space, genes))[0]
     parts = Parts(out.with_name(f".{out.name}.parts"))
     parts.open()
+    held = [(parts.folder, parts.read())]  # of a run that was interrupted
     if out.is_file():
-        there = read_table(out)
+        held.append((out, read_table(out).to_pandas()))
+    for place, there in held:
         for column, expected in (("weights_sha256", setup.checkpoint.sha256), ("data_sha256", setup.images.sha256)):
-            if strange := set(there[column].to_pylist()) - {expected}:
-                found = f"{column} {next(iter(strange))}"
+            if strange := set(there[column]) - {expected}:
+                found = f"{column} {next(iter(strange))} in {place}"
                 raise UserError(
                     f"--out {out}: expected a new file, or measurements of the same weights and images, found {found}"
                 )
-        parts.write(there.to_pylist())
+    if out.is_file():
+        parts.write(read_table(out).to_pylist())
     progress = measure(setup, wanted, parts, resources, show)
     order = {task.arch: task.evaluation_id for task in wanted}
     parts.combine(out, [order[arch] for arch in evaluation.archs_of(setup.space, genes)])

@@ -194,8 +194,11 @@ class Parts:
         )
         searches = searches.replace_schema_metadata({**(searches.schema.metadata or {}), MERGED: json.dumps(list(read))})
         name, size = self._store(digest(list(read)), searches, trace)
-        for table in TABLES:
-            self.place.settle(table)
+        try:
+            for table in TABLES:
+                self.place.settle(table)
+        except OSError:  # not certain to last: the small parts stay too, loading counts their rows once
+            return
         self._delete(list(read))
         with self._lock:
             self._note(name, size)
@@ -203,7 +206,7 @@ class Parts:
     def _pair(self, name: str) -> tuple[pa.Table, pa.Table] | None:
         try:
             return read_part(self.place, "searches", name), read_part(self.place, "trace", name)
-        except (DamagedError, FileNotFoundError):  # resuming will tell; or another driver has merged it (object stores only)
+        except (DamagedError, OSError):  # resuming will tell; or another driver has merged it (object stores only)
             return None
 
     def _delete(self, names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from topdown_ray import stats
+from topdown_ray.comparisons import known_for
 from topdown_ray.layout import Column, Table, interval, number, text
 from topdown_ray.tables import Data
 
@@ -22,14 +23,12 @@ def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
     """
     rows = data.distinct()
     rows = rows[rows["feasible"] & rows["accuracy"].notna()]
-    keys = ["setting", "space", "cost_name", "k", "targets", "cost_unit", "strategy"]
+    keys = ["setting", "space", "cost_name", "cost_sha256", "predictor_sha256", "k", "targets", "cost_unit", "strategy"]
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
     for key, group in rows.groupby(keys, sort=False):
         facts = dict(zip(keys, key, strict=True))
-        known = reference
-        for column in ("space", "cost_name"):
-            known = known[known[column] == facts[column]] if column in known else known
+        known = known_for(reference, facts)
         best = {target: known.loc[known["cost"] <= target, "accuracy"].max() for target in group["target"].unique()}
         lacking = group.assign(regret=group["target"].map(best).astype(float) - group["accuracy"]).dropna(subset="regret")
         table = lacking.set_index(["search_id", "target"])["regret"].unstack("target")

@@ -123,7 +123,10 @@ class Reader:
     def _look(self) -> float | None:
         """Read the parts that are new. Returns when the last one was written."""
         for _ in range(READ_ATTEMPTS):
-            names = part_names(self.place, "searches")
+            try:
+                names = part_names(self.place, "searches")
+            except OSError as error:
+                raise UserError(f"{self.place.name}: expected parts that can be listed, found {reason(error)}") from error
             new = [name for name in names if name not in self._known]
             try:
                 self._known.update(zip(new, parallel(self.place, self._read, new), strict=True))

@@ -111,6 +111,12 @@ class ResultFolder:
 
     def check(self, run_id: str, resume: bool) -> None:
         """Raise UserError unless this sweep may run here; writes nothing."""
+        try:
+            self._check(run_id, resume)
+        except OSError as error:
+            raise UserError(f"{self.place.name}: expected a folder to write to, found {reason(error)}") from error
+
+    def _check(self, run_id: str, resume: bool) -> None:
         self.place.check()
         if self.place.exists("run.json"):
             found = read_manifest(self.path).get("run_id")

@@ -187,10 +187,10 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
     problem = replace(searches.problem, accuracy=searches.memo.accuracy)  # next to no child is drawn twice
     run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations)
-    curve = [run.best[1]]
+    curve = [run.best[1].clone()]  # a view would keep the whole archive
     for number in range(1, generations + 1):
         run.generation(number)
-        curve.append(run.best[1])
+        curve.append(run.best[1].clone())
     genes, accuracy = run.best
     best = torch.stack(curve)  # (generations + 1, S, K)
     spent = run.children_by(generations)  # (generations + 1, K)
