@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_cli import assert_one_line, main_in_process, topdown_ray
+from commands import assert_one_line, main_in_process, topdown_ray
 
 from topdown_ray import assets, download
 from topdown_ray.accuracy import load_predictor

@@ -1,65 +1,13 @@
 """The command line: every mistake is one line and exit status 2, and nothing half-written is left."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from conftest import ROOT
-
-SWEEP = {
-    "name": "small",
-    "spaces": ["mobilenet_v3"],
-    "strategies": ["top_down"],
-    "cost": "macs",
-    "predictor": "embedded",
-    "targets": [[400, 300]],
-    "seeds": 2,
-    "search": {"population": 20, "generations": 5, "warm_generations": 3},
-}
-
-
-def topdown_ray(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "topdown_ray", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=200, check=False
-    )
-
-
-def sweep_file(folder: Path, **changes: Any) -> Path:
-    path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in {**SWEEP, **changes}.items() if value is not None}))
-    return path
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert result.returncode == 2, result.stdout + result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    for part in parts:
-        assert part in lines[0]
-
-
-def main_in_process(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> subprocess.CompletedProcess[str]:
-    """The same as a process of its own, without its three seconds of start."""
-    from topdown_ray import cli
-
-    before = sys.argv
-    sys.argv = ["topdown-ray", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-    finally:
-        sys.argv = before
-    captured = capsys.readouterr()
-    return subprocess.CompletedProcess(arguments, int(stopped.value.code or 0), captured.out, captured.err)
+from commands import assert_one_line, main_in_process, sweep_file
 
 
 @pytest.mark.parametrize(
@@ -159,29 +107,6 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["describe", tmp_path / "none.json"], "expected a result folder, a JSON file or JSON text"),
     ]:
         assert_one_line(main_in_process(arguments, capsys), part)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
-def test_an_address_where_nothing_answers(address: str, tmp_path: Path) -> None:
-    started = time.monotonic()
-    result = topdown_ray("sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address", address)
-    assert_one_line(result, "--address")
-    assert time.monotonic() - started < 30
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_address_where_something_else_answers(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        started = time.monotonic()
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        result = topdown_ray("sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address", address)
-    assert_one_line(result, f"--address {address}: expected a Ray cluster that answers, found none")
-    assert time.monotonic() - started < 30
-
-
-def test_auto_without_a_cluster(tmp_path: Path) -> None:
-    result = topdown_ray("sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address", "auto", RAY_ADDRESS="")
-    assert_one_line(result, "--address auto: expected a Ray cluster that answers, found none")
 
 
 def test_sweep_dry_run_verify_and_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,22 @@ def test_what_is_beyond_hope_is_handed_to_a_replacement() -> None:
     assert given(dispatch, Slot(7, "cpu"), {7}).shard == slow.shard
 
 
+def test_a_first_shard_that_hangs_is_copied_once_nothing_else_is_pending() -> None:
+    """No peer has finished, so its time is a guess: an idle worker may try, but nothing that runs is taken for lost."""
+    limits = Limits(unmeasured_floor_s=60.0)
+    dispatch = dispatch_of(limits, spaces=["mobilenet_v3"], strategies=["top_down"], targets=[[300]], seeds=8)
+    hanging = given(dispatch, CPU, {0, 1})
+    assert list(dispatch.hopeless(1e6)) == []
+    other = given(dispatch, OTHER, {0, 1})  # another shard is pending: that first
+    assert other.shard != hanging.shard
+    assert list(dispatch.hopeless(59.0)) == []
+    assert not dispatch.waiting
+    assert list(dispatch.hopeless(1e6)) == []
+    copy = given(dispatch, Slot(2, "cpu"), {0, 1, 2})
+    assert copy.shard == hanging.shard
+    assert dispatch.done(copy, 2.0) == [hanging]
+
+
 def test_losses_are_bounded_and_a_copy_saves_a_lost_shard() -> None:
     dispatch = dispatch_of(Limits(losses=2, overdue_floor_s=1))
     dispatch.done(given(dispatch, CPU, {0, 1}), 2.0)

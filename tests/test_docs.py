@@ -1,5 +1,6 @@
 """The documentation cannot drift: its commands exist, its tour runs, its links lead somewhere, its reference is up to date."""
 
+import doctest
 import os
 import re
 import shlex
@@ -14,7 +15,8 @@ from conftest import ROOT
 import topdown_ray
 from topdown_ray.cli import app
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCES = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
 
 
@@ -66,9 +68,9 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_the_tour_runs(tmp_path: Path) -> None:
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """README's tour, line by line as it stands, from a copy of the sweep files, without published files or a network."""
-    (tour,) = [block for block in FENCES.findall((ROOT / "README.md").read_text()) if "sweeps/tour.yaml" in block]
+    (tour,) = [block for block in FENCES.findall(README.read_text()) if "sweeps/tour.yaml" in block]
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "sweeps").symlink_to(ROOT / "scripts" / "sweeps")
     (tmp_path / "topdown-ray").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m topdown_ray "$@"\n')
@@ -86,6 +88,29 @@ def test_the_tour_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "12 of 12 searches" in done.stdout
     assert (tmp_path / "results" / "tour" / "report" / "report.html").is_file()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(f"import topdown_ray\n{python_of('results/tour')}", "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "mobilenet_v3" in printed
+    assert "sd" in printed
+
+
+def python_of(what: str) -> str:
+    """README's Python block that mentions this."""
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if what in block]
+    return str(block)
+
+
+@pytest.mark.usefixtures("published")
+def test_the_three_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(python_of("topdown_ray.search"), "README.md", "exec"), {})
+    assert "[24 rows x 5 columns]" in capsys.readouterr().out
+
+
+def test_the_doctest_runs() -> None:
+    found = doctest.testmod(topdown_ray)
+    assert found.attempted > 2
+    assert not found.failed
 
 
 def test_the_map_names_every_module_once() -> None:

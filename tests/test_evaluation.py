@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from commands import assert_one_line, main_in_process
 from ofa.imagenet_classification.data_providers.imagenet import ImagenetDataProvider
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 from PIL import Image
-from test_cli import assert_one_line, main_in_process
 from tiny import WIDTH, few_digits, make_setup, untrained
 from torchvision import transforms
 

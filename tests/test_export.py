@@ -7,8 +7,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from commands import assert_one_line, main_in_process
 from ofa.imagenet_classification.networks import get_net_by_name
-from test_cli import assert_one_line, main_in_process
 from test_sweep import run
 from tiny import few_digits, make_setup, untrained
 

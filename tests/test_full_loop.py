@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from test_cli import main_in_process
+from commands import main_in_process
 from tiny import write_digits
 from train_tiny_supernet import train
 

@@ -79,7 +79,11 @@ ORDER = [
     "download",
     "spaces",
     "compiled",
+    "checkpoints",
+    "files",
+    "tiles",
     "machine",
+    "console",
     "scalar",
     "errors",
 ]

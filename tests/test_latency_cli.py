@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import assert_one_line, main_in_process, sweep_file
+from commands import assert_one_line, main_in_process, sweep_file
 from test_latency import made_up
 from test_sweep import run
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import main_in_process
 from conftest import ROOT
 from packaging.requirements import Requirement
-from test_cli import main_in_process
 
 FILES = ("cluster.yaml", "scripts/cluster-onprem.yaml")
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
+from commands import assert_one_line, main_in_process
 from ofa.nas.accuracy_predictor import AccuracyPredictor, ResNetArchEncoder
 from ofa.tutorial.accuracy_predictor import AccuracyPredictor as TutorialPredictor
 from scipy import stats
-from test_cli import assert_one_line, main_in_process
 from test_sweep import run
 
 from topdown_ray import evaluation, learning, measuring

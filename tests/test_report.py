@@ -200,7 +200,10 @@ def test_a_strategy_of_your_own_has_its_own_colour(tmp_path: Path) -> None:
 def test_without_anytime_curves(tmp_path: Path) -> None:
     searches, trace = synthetic.frames(EFFECTS)
     folder = synthetic.write(tmp_path / "curveless", searches, trace.iloc[:0])
-    write_report([folder], tmp_path / "out")
+    written = write_report([folder], tmp_path / "out")
+    page = written.path.read_text()
+    assert 'id="time"' in page
+    assert "best accuracy so far" not in page  # no picture of what is not there
 
 
 @pytest.mark.usefixtures("blank")

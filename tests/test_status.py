@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import assert_one_line, main_in_process
 from conftest import ROOT
-from test_cli import assert_one_line, main_in_process
 from test_store import command_of, cut, opened, plan_of, ran, sweep_file
 from test_sweep import Faulty, Stopping
 

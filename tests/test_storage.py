@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
+from commands import assert_one_line, main_in_process
 from conftest import ROOT
-from test_cli import assert_one_line, main_in_process
 from test_store import opened, plan_of, ran, sweep_file
 from test_sweep import assert_same
 
 import topdown_ray
-from topdown_ray import parts, sweep
+from topdown_ray import parts, status, sweep
 from topdown_ray.errors import StoreError, UserError
+from topdown_ray.status import Reader
 from topdown_ray.storage import Place
 from topdown_ray.store import ResultFolder, load
 
@@ -190,3 +191,31 @@ def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(published: Path, serv
     assert 4 <= finished < 24
     ran(out, **changes)  # goes on without Ray
     assert_same(ran(tmp_path / "out", **changes), load(out))
+
+
+def test_a_filesystem_that_is_neither_a_disk_nor_an_object_store() -> None:
+    """Files are renamed into place there, as on hdfs; pyarrow's own filesystem in memory."""
+    folder = ResultFolder("mock:///somewhere/out")
+    place = folder.place
+    assert place.local is None
+    assert not place.objects
+    place.prepare(("searches", "trace"))
+    assert place.empty(("searches", "trace"))
+    for content in (b"one", b"two"):
+        place.write("run.json", content)
+        assert place.read("run.json") == content
+        assert list(place.files("")) == ["run.json"]  # nothing temporary is left
+    assert not place.empty(("searches", "trace"))
+    place.delete("run.json")
+    place.delete("run.json")  # gone already
+    assert not place.exists("run.json")
+
+
+def test_where_there_is_no_lock_silence_is_told_from_work(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = uri(server, "silent")
+    ran(out)
+    place = Place(out)
+    place.write("run.json", json.dumps({**json.loads(place.read("run.json")), "status": "running"}).encode())
+    assert Reader(out).read().state == "running"  # it wrote a moment ago
+    monkeypatch.setattr(status, "SILENT_S", 0.0)
+    assert Reader(out).read().state == "silent"

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
+from commands import main_in_process
 from conftest import ROOT
-from test_cli import main_in_process
 from test_sweep import Faulty, assert_same
 
 import topdown_ray

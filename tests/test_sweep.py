@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.executors import Attempt, Done, Event, Failed, InProcess, Lost
 from topdown_ray.spec import make_spec
 from topdown_ray.store import INCIDENTAL, SEARCHES, TRACE, ResultFolder, load
+from topdown_ray.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.verify import verify
 
 ALL_SPACES = {
@@ -197,6 +199,22 @@ def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: P
     assert summary.progress.failures == 10
     assert summary.progress.done == 30
     assert load(tmp_path / "out").manifest["given_up"] == [executor.bad]
+
+
+def test_a_strategy_that_raises_is_told_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(searches: Searches) -> Iterator[Outcome]:
+        raise ValueError(f"boom at {searches.targets}")
+
+    monkeypatch.setitem(STRATEGIES, "top_down", STRATEGIES["top_down"]._replace(serve=serve))
+    data = {**ALL_SPACES, "spaces": ["resnet50d"], "strategies": ["top_down"], "targets": [[2000]], "predictor": "embedded"}
+    plan = sweep.make_plan(make_spec(data, "test"))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    summary = sweep.run(plan, folder, sweep.in_process(plan))
+    assert set(summary.given_up.values()) == {"ValueError: boom at (2000.0,)"}
+    assert summary.progress.done == 0
+    (record, *_) = (tmp_path / "out" / "failures").glob("*.json")
+    assert any("in serve" in line for line in json.loads(record.read_text())["traceback"])
 
 
 def test_a_driver_killed_at_any_moment_loses_no_finished_shard(everything: topdown_ray.Results, tmp_path: Path) -> None:

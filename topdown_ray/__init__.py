@@ -1,8 +1,16 @@
 """topdown_ray: large, repeated Once-for-All architecture searches with many latency targets, on Ray.
 
 >>> import topdown_ray
->>> frame = topdown_ray.search(space="mobilenet_v3", cost="note10", targets=[35, 30, 25], seeds=8)  # doctest: +SKIP
->>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
+>>> frame = topdown_ray.search("mobilenet_v3", "epyc_1thread", targets=[40, 30], predictor="embedded", seeds=2, generations=5)
+>>> frame[["seed", "target", "feasible"]].values.tolist()
+[[0, 40.0, True], [0, 30.0, True], [1, 40.0, True], [1, 30.0, True]]
+>>> try:
+...     topdown_ray.search(targets=[-1])
+... except topdown_ray.UserError as error:
+...     print(error)
+search: targets[0]: expected positive numbers, found -1
+
+``load`` gives a sweep's folder as ``Results``: README's tour shows it.
 """
 
 from __future__ import annotations

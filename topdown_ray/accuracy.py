@@ -8,30 +8,23 @@ it comes in.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from torch.nn import functional
 
 from topdown_ray import assets
+from topdown_ray.checkpoints import read_header, read_safetensors, read_torch
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 from topdown_ray.terms import Term, TermIndex, concatenate
-
-TILE = 128  # rows of one matrix product
-# Other numbers of rows, used where this processor's products have the same bits as a tile's (measured when a predictor is built).
-# Large ones are a little faster, small ones waste less on padding; a row's bits never depend on how many come with it.
-_OTHER_TILES = (1024, 512, 256, 64, 32, 16)
-
+from topdown_ray.tiles import Tiles
 
 # --- the one-hot encodings --------------------------------------------------------------------------------------------------
 
@@ -117,17 +110,6 @@ class Layer(NamedTuple):
     bias: npt.NDArray[np.float32]
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: how a product is split over threads could change its bits, and actors share the cores anyway."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A perceptron with ReLU on one-hot features. Calling it: genes int8 (N, G) -> predicted top-1 float32 (N,)."""
@@ -140,7 +122,7 @@ class Predictor:
     device: str = "cpu"
     _index: TermIndex = field(init=False, repr=False)
     _tensors: list[tuple[torch.Tensor, torch.Tensor]] = field(init=False, repr=False)
-    _tiles: tuple[int, ...] = field(init=False, repr=False)
+    _tiles: Tiles = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         device = torch.device(self.device)
@@ -150,8 +132,7 @@ class Predictor:
         tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
         object.__setattr__(self, "_index", TermIndex(terms, self.space.G).to(device))
         object.__setattr__(self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors])
-        with one_thread(), torch.inference_mode():
-            object.__setattr__(self, "_tiles", self._same_bits())
+        object.__setattr__(self, "_tiles", Tiles(self._products, self._probe))
 
     @property
     def encoding(self) -> Encoding:
@@ -161,13 +142,11 @@ class Predictor:
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
         n = len(genes)
-        if padding := -n % self._tiles[-1]:
+        if padding := self._tiles.padding(n):
             genes = torch.cat([genes, genes.new_zeros(padding, genes.shape[1])])
         hidden = functional.embedding_bag(self._index(genes), self._tensors[0][0], mode="sum")
         hidden.add_(self._tensors[0][1]).relu_()
-        if padding + n in self._tiles:
-            return self._products(hidden)[:n]
-        return torch.cat([self._products(tile) for tile in torch.split(hidden, self._split(len(hidden)))])[:n]
+        return self._tiles.map(self._products, hidden)[:n]
 
     def _products(self, hidden: torch.Tensor) -> torch.Tensor:
         """All layers but the first, on one tile: (rows, hidden) -> (rows,)."""
@@ -176,24 +155,10 @@ class Predictor:
             hidden = functional.linear(hidden, weight, bias).relu_()
         return functional.linear(hidden, *last).view(-1)
 
-    def _split(self, n: int) -> list[int]:
-        """Rows as a sum of tiles, the largest first."""
-        parts = []
-        for size in self._tiles:
-            parts += [size] * (n // size)
-            n %= size
-        return parts
-
-    def _same_bits(self) -> tuple[int, ...]:
-        """The numbers of rows whose products have the bits of a tile's here, largest first; TILE is always one of them."""
+    def _probe(self, n: int) -> torch.Tensor:
+        """n rows of a first hidden layer."""
         generator = torch.Generator().manual_seed(0)
-        hidden = torch.rand(max(_OTHER_TILES), self._tensors[0][0].shape[1], generator=generator).to(self.device)
-        expected = torch.cat([self._products(tile) for tile in torch.split(hidden, TILE)])
-        sizes = {TILE}
-        for size in _OTHER_TILES:
-            if torch.equal(torch.cat([self._products(tile) for tile in torch.split(hidden, size)]), expected):
-                sizes.add(size)
-        return tuple(sorted(sizes, reverse=True))
+        return torch.rand(n, self._tensors[0][0].shape[1], generator=generator).to(self.device)
 
     def dense(self, inputs: torch.Tensor) -> torch.Tensor:
         """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured against."""
@@ -229,7 +194,7 @@ def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> P
     if not path.is_file():
         found_there = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: expected a predictor checkpoint (.safetensors or .pth), found {found_there}")
-    state, stated = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), None)
+    state, stated = _read(path)
     trained_on = stated or trained_on or TRAINED_ON[space.name]
     if trained_on not in SPACES:
         raise UserError(f"{path}: metadata 'space': expected one of {', '.join(SPACES)}, found {trained_on!r}")
@@ -241,31 +206,17 @@ def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> P
     return Predictor(name, assets.sha256_of(path), space, trained_on, layers)
 
 
-def _read_safetensors(path: Path) -> tuple[Mapping[str, torch.Tensor], str | None]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        state = safetensors.torch.load_file(path)
-        return {key: state[key] for key in sorted(state, key=in_order)}, metadata.get("space")
-    except Exception as error:  # safetensors raises its own untyped errors
-        raise UserError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from error
+def _read(path: Path) -> tuple[Mapping[str, torch.Tensor], str | None]:
+    """The layers in order, and the space that the file says it was trained on."""
+    if path.suffix != ".safetensors":
+        return read_torch(path, "a torch checkpoint of tensors"), None
+    state = read_safetensors(path)
+    return {key: state[key] for key in sorted(state, key=in_order)}, read_header(path).get("space")
 
 
 def in_order(key: str) -> list[Any]:
     """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their precision."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
-
-
-def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated zip, pickle of something else: torch raises many kinds
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: expected a torch checkpoint of tensors, found {type(error).__name__}: {reason}") from error
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: expected a state dict of tensors, found {type(state).__name__}")
-    return state
 
 
 def _layers(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Layer, ...]:

@@ -1,8 +1,8 @@
 """Thin Ray wrappers: actors that each host supernets, predictors and cost tables, and the pool that the driver talks to.
 
-The only importer of ray. The pattern: actors with ``max_restarts=0``, one shard in flight an actor (a death is blamed on the
-right shard), a replacement for every dead actor, every wait bounded. A replacement that finds no room waits for it: that is what
-makes a cluster scale, and what takes a node that comes back into use.
+With ``hosting`` and ``nodes``, the only importer of ray. The pattern: actors with ``max_restarts=0``, one shard in flight an actor
+(a death is blamed on the right shard), a replacement for every dead actor, every wait bounded. A replacement that finds no room waits
+for it: that is what makes a cluster scale, and what takes a node that comes back into use.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import platformdirs
 from topdown_ray.download import BRISK, PATIENT, Patience, Progress, download
 from topdown_ray.download import sha256_of as sha256_of
 from topdown_ray.errors import UserError
+from topdown_ray.files import replacing
 
 UPSTREAM = "https://raw.githubusercontent.com/han-cai/files/master/ofa/"
 _ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that holds it"
@@ -212,9 +213,8 @@ def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: Progre
         address = upstream() + asset.path if mirrored or not asset.url else asset.url
         digest = download(address, destination, asset.sha256, patience, show)
         if asset.sha256 is None:
-            record = _record(destination)
-            record.with_suffix(".new").write_text(f"{digest}  {destination.name}\n")  # sha256sum's form
-            record.with_suffix(".new").replace(record)
+            with replacing(_record(destination)) as temporary:
+                temporary.write_text(f"{digest}  {destination.name}\n")  # sha256sum's form
     except UserError as error:
         raise UserError(f"{asset.path}: not on this machine and not fetched: {error}; {_ADVICE}") from error
     except OSError as error:

@@ -22,7 +22,7 @@ from topdown_ray.errors import StartError, UserError
 from topdown_ray.latency import Conditions, LatencyTable
 from topdown_ray.measure import PARTIAL, Effort, OnState, State, measure
 from topdown_ray.nodes import RemoteWatch, node_kinds
-from topdown_ray.spaces import SPACES
+from topdown_ray.spaces import SPACES, find_space
 from topdown_ray.stopwatch import Stopwatch, check_conditions, check_words
 
 
@@ -51,7 +51,7 @@ def rounds_display(what: str) -> Iterator[OnState]:
 
 def measure_here(space: str, conditions: Conditions, out: Path, effort: Effort) -> dict[Path, LatencyTable]:
     """Measure a space on this machine: the file and its table. Raises UserError."""
-    _known(space)
+    find_space(space)
     watch = Stopwatch(space, conditions)
     with rounds_display(space) as show, _said_to_go_on(out):
         return {out: measure(watch, space, conditions, out, effort, show)}
@@ -71,7 +71,7 @@ def measure_cluster(address: str, space: str, conditions: Conditions, out: Path,
     """Measure a space on one node of every kind, reserved whole, one after another: a file ``OUT-KIND`` each.
 
     Raises UserError, or StartError at the end for the kinds that could not be measured."""
-    _known(space)
+    find_space(space)
     check_words(conditions)
     tables: dict[Path, LatencyTable] = {}
     failed: list[str] = []
@@ -106,11 +106,6 @@ def check(path: Path, n: int, effort: Effort, picture: Path | None) -> subnets.C
         comparison = subnets.compare(watch, path, n, effort, on_state=show)
     subnets.draw_comparison(comparison, table, picture.parent, picture.stem)
     return comparison
-
-
-def _known(space: str) -> None:
-    if space not in SPACES:
-        raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {space!r}")
 
 
 def facts_of(table: LatencyTable, path: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 
 from topdown_ray import assets
-from topdown_ray.accuracy import DATA, PUBLISHED, load_predictor, one_thread
-from topdown_ray.efficiency import CostModel, macs, note10, shipped_tables
+from topdown_ray.accuracy import DATA, PUBLISHED, load_predictor
+from topdown_ray.efficiency import macs, note10, shipped_tables
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
-from topdown_ray.terms import Term, minimise
+from topdown_ray.tiles import one_thread
 
 _RANDOM = 5_000
 SHIPPED = "this package"
@@ -64,7 +64,7 @@ def _predictors() -> Iterator[Entry]:
 
 def _tables() -> Iterator[Entry]:
     paths = [path for path, asset in assets.ASSETS.items() if asset.name == "note10"]
-    yield _published("note10", "latency table", "ms", MOBILENET_V3, paths, lambda: _extent(note10(), MOBILENET_V3))
+    yield _published("note10", "latency table", "ms", MOBILENET_V3, paths, lambda: _Extent("ms", *note10().range()))
     for table in shipped_tables():
         extent = _Extent(table.unit, table.low, table.high)
         yield _shipped(table.name, "latency table", SPACES[table.space], extent, table.source, table.path)
@@ -72,7 +72,7 @@ def _tables() -> Iterator[Entry]:
 
 def _macs() -> Iterator[Entry]:
     for space in SPACES.values():
-        yield Entry("macs", "MACs", space.name, *_extent(macs(space), space), "OFA's rule", None, SHIPPED, None)
+        yield Entry("macs", "MACs", space.name, "1e6 MACs", *macs(space).range(), "OFA's rule", None, SHIPPED, None)
 
 
 def _weights() -> Iterator[Entry]:
@@ -106,8 +106,3 @@ def _published(name: str, kind: str, unit: str, space: Space, paths: list[str], 
 def _seen(space: Space, predictor: str) -> _Extent:
     accuracy = load_predictor(predictor, space)(space.random(_RANDOM, 0))
     return _Extent("top-1", float(accuracy.min()), float(accuracy.max()))
-
-
-def _extent(cost: CostModel, space: Space) -> _Extent:
-    dearest, _ = minimise([Term(term.genes, -term.values) for term in cost.terms], space.sizes)
-    return _Extent(cost.unit, cost.cheapest()[0], -dearest * cost.tick)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status
+from topdown_ray.console import Address, AsJson, interrupt
 from topdown_ray.errors import StartError, StoreError, UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
 Actors = Annotated[
     int | None, typer.Option(min=0, help="Search actors; default: all CPUs of the cluster, those of nodes that join later too.")
 ]
@@ -47,9 +47,6 @@ class Workers(NamedTuple):
     address: str
     actors: int | None
     gpus: int = 0
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
@@ -229,7 +226,7 @@ def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str |
         print_cluster(workers.address, _dashboard(workers.address), observe)
         folder.open(plan.manifest(), resume)
         print_damaged(folder.damaged)
-        signal.signal(signal.SIGTERM, _interrupt)  # after ray.init, which installs its own
+        signal.signal(signal.SIGTERM, interrupt)  # after ray.init, which installs its own
         with progress_display() if log_json != "-" else no_display() as show:
             try:
                 return driver.run(plan, folder, executor, show, observe=observe)
@@ -267,10 +264,6 @@ def _dashboard(address: str) -> str | None:
     from topdown_ray.actors import dashboard_url
 
     return dashboard_url()
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _print_plan(plan: Plan, actors: int | None, as_json: bool) -> None:

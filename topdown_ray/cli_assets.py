@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from topdown_ray.console import AsJson, print_table
+
 if TYPE_CHECKING:
     from topdown_ray.assets import Asset
     from topdown_ray.download import Progress
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _app = typer.Typer(
     help="Predictors, latency tables and weights: what there is, fetching it, checking it, where it lies.",
@@ -118,13 +118,9 @@ def _progress() -> Iterator[Any]:
 
 
 def _print(header: list[str], rows: list[list[str]]) -> None:
-    """A table at its full width."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*header)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(width, console.width)).print(table)
+    print_table(table)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from topdown_ray.console import AsJson
 from topdown_ray.errors import UserError
 
 
@@ -27,7 +28,7 @@ def front(
     children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
     population: Annotated[int, typer.Option(help="Children a generation.")] = 200,
     start: Annotated[list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """A reference front for `report --reference`: long joint searches, then the best single and double changes until none helps."""
     from topdown_ray.front import Effort, make_front

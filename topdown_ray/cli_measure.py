@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from topdown_ray.console import AsJson
 from topdown_ray.errors import UserError
 
 
@@ -34,7 +35,7 @@ def measure(
     address: Annotated[str, typer.Option(help="none (this machine), or a Ray cluster: local, auto or HOST:PORT.")] = "none",
     subnets: Annotated[int, typer.Option(min=4, help="Of a check: how many subnets.")] = 50,
     picture: Annotated[Path | None, typer.Option(help="Of a check: where the picture goes; default: beside the table.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """A latency table of this machine, or of every kind of node of a Ray cluster; or how good such a table is."""
     from topdown_ray import campaign
@@ -72,15 +73,13 @@ def table(
     source: Annotated[str, typer.Argument(help="A measured table (.parquet), or the name of a shipped one.")],
     space: Annotated[str, typer.Option(help="Of a shipped name: mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
     export_yaml: Annotated[Path | None, typer.Option(help="Write it in OFA's published form into this folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
     from topdown_ray import campaign, latency
-    from topdown_ray.spaces import SPACES
+    from topdown_ray.spaces import find_space
 
-    if space not in SPACES:
-        raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {space!r}")
-    found = latency.source_of(source, SPACES[space])
+    found = latency.source_of(source, find_space(space))
     if found is None:
         raise UserError(f"{source}: expected a file .parquet or one of {', '.join(latency.shipped())}, found neither")
     measured = latency.read(found.path)

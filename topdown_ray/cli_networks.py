@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from topdown_ray.console import Address, AsJson, interrupt
 from topdown_ray.errors import UserError
 
 if TYPE_CHECKING:
     from topdown_ray.hosting import Resources
     from topdown_ray.images import Settings
     from topdown_ray.measuring import Progress
-    from topdown_ray.spaces import Space
 
 Data = Annotated[Path, typer.Option(help="A folder with train/CLASS/* and val/CLASS/*, as ImageNet.")]
 Weights = Annotated[str, typer.Option(help="published, random, or a supernet's weights (.safetensors, or OFA's form).")]
@@ -28,7 +28,6 @@ AllowRandom = Annotated[
     bool, typer.Option("--allow-random-weights", help="Go on without trained weights; the figures mean nothing.")
 ]
 SpaceName = Annotated[str | None, typer.Option("--space", help="mobilenet_v3, resnet50d or proxyless.")]
-Address = Annotated[str, typer.Option(help="none (this process, no Ray), local, auto or HOST:PORT.")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Actors; default: as many as the cluster has room for.")]
 Gpus = Annotated[float, typer.Option(help="GPUs of an actor; 0.25 lets four share one. 0: on CPUs.")]
 Bad = Annotated[
@@ -39,7 +38,6 @@ Batch = Annotated[int, typer.Option(help="Validation images of a batch.")]
 Seed = Annotated[int | None, typer.Option(help="Which images calibrate, and how they are cropped; default: OFA's own seed.")]
 Loaders = Annotated[int, typer.Option(min=0, help="Processes of an actor that decode images; 0: the actor itself.")]
 MemoryMib = Annotated[int, typer.Option(min=0, help="Decoded images that an actor keeps, MiB.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +79,8 @@ def evaluate(
     from topdown_ray.evaluation import canonical
     from topdown_ray.evaluations import FOLDER, Parts
     from topdown_ray.measuring import Wanted, evaluate_rows
-    from topdown_ray.winners import read_arch, winners
+    from topdown_ray.storage import is_uri
+    from topdown_ray.winners import is_run, read_arch, winners
 
     if which not in ("best", "all"):
         raise UserError(f"--which: expected best or all, found {which!r}")
@@ -90,14 +89,15 @@ def evaluate(
     resources = _resources(address, actors, gpus)
     filters = {"space": space, "strategy": strategy, "target": target, "seed": seed}
     with contextlib.ExitStack() as stack:
-        if not source.lstrip().startswith(("{", "[")) and Path(source).is_dir():
-            rows = winners(Path(source), filters, "all" if which == "all" else "best")
+        if is_run(source):
+            if is_uri(source):
+                raise UserError(
+                    f"{source}: expected a local result folder, beside whose rows what is measured is kept, found a URI"
+                )
+            rows = winners(source, filters, "all" if which == "all" else "best")
             folder = Path(source) / FOLDER
         else:
-            for name in ("strategy", "target", "seed"):
-                if filters[name] is not None:
-                    raise UserError(f"--{name}: expected a result folder to choose from, found an architecture")
-            its_space, config = read_arch(source, _space(space))
+            its_space, config = read_arch(source, filters)
             nothing = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
             rows = pd.DataFrame([{"genes_space": its_space.name, "arch": canonical(its_space, config), **nothing}])
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -137,11 +137,12 @@ def sample_dataset(
     """Measure random subnets of a supernet: the training set of a predictor."""
     from topdown_ray import measuring
     from topdown_ray.efficiency import load_cost
+    from topdown_ray.spaces import find_space
 
     if spread not in ("uniform", "cost"):
         raise UserError(f"--spread: expected uniform or cost, found {spread!r}")
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
-    setup = measuring.Wanted(weights, data, settings, allow_random_weights).setup(_space(space))
+    setup = measuring.Wanted(weights, data, settings, allow_random_weights).setup(None if space is None else find_space(space))
     sizes = setup.checkpoint.description.image_sizes
     if spread == "uniform":
         genes = measuring.uniform(setup.space, sizes, n, seed)
@@ -179,9 +180,9 @@ def train_predictor(
     from rich.console import Console
 
     from topdown_ray import learning
+    from topdown_ray.spaces import find_space
 
-    its_space = _space(space)
-    assert its_space is not None
+    its_space = find_space(space)
     training = learning.Training(hidden=hidden, epochs=epochs, patience=patience, held_out=held_out, seed=seed)
     with Console(stderr=True).status("training") as status:
 
@@ -224,7 +225,7 @@ def export(
     if seed != "best" and not seed.isdigit():
         raise UserError(f"--seed: expected best or a whole number, found {seed!r}")
     filters = {"space": space, "strategy": strategy, "target": target, "seed": None if seed == "best" else int(seed)}
-    its_space, config, facts = exporting.choose(source, filters, _space(space))
+    its_space, config, facts = exporting.choose(source, filters)
     checkpoint = find_weights(weights, its_space, allow_random_weights or (form == "config" and weights == "published"))
     setup = None
     if data is not None:
@@ -240,14 +241,6 @@ def export(
         print(f"onnxruntime and torch differ by at most {exported.onnx_difference:.1e}")
     if form != "config" and not exported.calibrated:
         print("Batch normalisation is not recalibrated (no --data).")
-
-
-def _space(name: str | None) -> Space | None:
-    from topdown_ray.spaces import SPACES
-
-    if name is not None and name not in SPACES:
-        raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {name!r}")
-    return None if name is None else SPACES[name]
 
 
 def _resources(address: str, actors: int | None, gpus: float) -> Resources:
@@ -289,7 +282,7 @@ def _display() -> Iterator[Callable[[Progress], None]]:
 
     def show(state: Progress) -> None:
         display.start()  # not before all is checked: a mistake is one line
-        signal.signal(signal.SIGTERM, _interrupt)  # Ray installs its own when it starts
+        signal.signal(signal.SIGTERM, interrupt)  # Ray installs its own when it starts
         rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
         display.update(task, total=state.total, completed=state.done, rate=rate)
 
@@ -301,10 +294,6 @@ def _display() -> Iterator[Callable[[Progress], None]]:
     finally:
         if display.live.is_started:
             display.stop()
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _print_measured(rows: Any, left_out: int) -> None:

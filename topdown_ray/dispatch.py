@@ -8,6 +8,7 @@ search's result does not depend on where it ran, so it does not matter which of 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -26,6 +27,10 @@ class Limits:
     losses: int = 5  # a shard whose process died this often is given up
     overdue: float = 4.0  # times its peers' time: it is started elsewhere as well
     overdue_floor_s: float = 15.0  # but not before
+    unmeasured: float = (
+        20.0  # times a guessed time, where no peer has finished; only workers that would be idle run copies then
+    )
+    unmeasured_floor_s: float = 120.0
     hopeless: float = 3.0  # times that again: its worker is replaced, whether or not another is free
 
 
@@ -135,22 +140,23 @@ class Dispatch:
     def hopeless(self, now: float) -> Iterator[Attempt]:
         """Queue what is overdue for another worker; yield what is beyond hope, whose workers are to be replaced."""
         for flight in list(self._flights.values()):
-            allowed = self._allowed_s(flight)
-            if allowed is None:
-                continue
+            allowed, measured = self._allowed_s(flight)
             for attempt, started in list(flight.attempts.items()):
-                if now - started > allowed * self._limits.hopeless:
+                if measured and now - started > allowed * self._limits.hopeless:
                     yield attempt
                 elif now - started > allowed and len(flight.attempts) == 1 and not flight.queued:
                     flight.queued = True
                     self._again.append(flight)
 
-    def _allowed_s(self, flight: _Flight) -> float | None:
-        """Seconds after which a shard is overdue; None while none of its peers has finished."""
-        shard = flight.shard
+    def _allowed_s(self, flight: _Flight) -> tuple[float, bool]:
+        """Seconds after which a shard is overdue, and whether they are known from its peers. A guess never replaces a worker."""
+        shard, limits = flight.shard, self._limits
         evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
-        peers = [self.speeds.of_peers(attempt.slot.device, shard.group) for attempt in flight.attempts]
-        measured = [peer for peer in peers if peer is not None]
-        if not measured:
-            return None
-        return max(self._limits.overdue_floor_s, self._limits.overdue * max(measured) * evaluations)
+        devices = [attempt.slot.device for attempt in flight.attempts]
+        measured = [peer for device in devices if (peer := self.speeds.of_peers(device, shard.group)) is not None]
+        if measured:
+            return max(limits.overdue_floor_s, limits.overdue * max(measured) * evaluations), True
+        if self._pending.group is not None or not devices:
+            return math.inf, False
+        guess = max(self.speeds.of(device, shard.group) for device in devices)
+        return max(limits.unmeasured_floor_s, limits.unmeasured * guess * evaluations), False

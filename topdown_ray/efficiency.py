@@ -13,14 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from topdown_ray import assets, compiled, latency
 from topdown_ray.errors import UserError
+from topdown_ray.files import read_yaml
 from topdown_ray.layers import (
     FRAMES,
     N_CLASSES,
@@ -101,7 +100,7 @@ def published_tables(space: Space, folder: Path) -> CostModel:
 
 
 def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
-    tables = {resolution: _read_table(path) for resolution, path in paths.items()}
+    tables = {resolution: read_yaml(path, "a latency table", "layer names to latencies") for resolution, path in paths.items()}
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values())).hexdigest()
 
     def of_layer(layer: Layer, resolution: int) -> float:
@@ -121,18 +120,6 @@ def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
 
 def _ms_ticks(terms: Sequence[Term]) -> tuple[Term, ...]:
     return tuple(Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms)
-
-
-def _read_table(path: Path) -> Mapping[str, Any]:
-    try:
-        table = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise UserError(f"{path}: expected a latency table, found no readable file ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
-    if not isinstance(table, Mapping):
-        raise UserError(f"{path}: expected a mapping of layer names to latencies, found {type(table).__name__}")
-    return table
 
 
 # --- MACs -----------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ A folder of parts is what a running measurement writes to; ``combine`` makes one
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
+from topdown_ray.files import TEMPORARY, written
 from topdown_ray.spec import digest
 
 FOLDER = "evaluations"  # in a sweep's result folder
@@ -67,7 +67,7 @@ class Parts:
         """Create the folder. Raises UserError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(".*.new"):
+            for leftover in self.folder.glob(f".*{TEMPORARY}"):
                 leftover.unlink()
         except OSError as error:
             raise UserError(f"{self.folder}: expected a folder to write to, found {error.strerror}") from error
@@ -92,17 +92,8 @@ class Parts:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet file: whole or not at all. Raises UserError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: expected a place to write to, found {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def read_table(path: Path) -> pa.Table:

@@ -369,19 +369,25 @@ def _survivors(
     return _ranked(genes, accuracy, sizes.parents, repeats)
 
 
-def _ranked(
-    genes: torch.Tensor, accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The n best of every search, best first, earlier before later among equals: genes (S, N, G), accuracy (S, N).
+def best_first(accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None) -> torch.Tensor:
+    """Places of the n best of each row, best first, earlier before later among equals: float32 (R, N) -> int64 (R, n).
 
-    behind: bool (S, N), which come after all others.
+    behind: bool (R, N), which come after all others.
     """
-    S, N, G = genes.shape
+    N = accuracy.shape[1]
     # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one answer
     bits = accuracy.view(torch.int32)
     ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
-    unique = ascending.long().mul_(N).sub_(_offsets(N, 1, genes.device))
+    unique = ascending.long().mul_(N).sub_(_offsets(N, 1, accuracy.device))
     if behind is not None:
         unique -= behind * (N << 33)  # more than all accuracies span
-    order = unique.topk(n, dim=1).values.neg_().remainder_(N).add_(_offsets(S, N, genes.device)[:, None]).view(-1)
+    return unique.topk(n, dim=1).values.neg_().remainder_(N)
+
+
+def _ranked(
+    genes: torch.Tensor, accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The n best of every search, see :func:`best_first`: genes (S, N, G), accuracy (S, N)."""
+    S, N, G = genes.shape
+    order = best_first(accuracy, n, behind).add_(_offsets(S, N, genes.device)[:, None]).view(-1)
     return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(0, order).view(S, n)

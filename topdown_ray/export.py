@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from topdown_ray.accuracy import one_thread
 from topdown_ray.errors import UserError
 from topdown_ray.evaluation import Evaluator, Setup, canonical
 from topdown_ray.evaluations import load_evaluations
 from topdown_ray.spaces import SPACES, Config, Space
+from topdown_ray.storage import is_uri
 from topdown_ray.supernet import Supernet
+from topdown_ray.tiles import one_thread
 from topdown_ray.weights import Checkpoint
-from topdown_ray.winners import Filters, read_arch, winners
+from topdown_ray.winners import Filters, is_run, read_arch, winners
 
 TOLERANCE = 1e-4  # of an output, between onnxruntime and torch; relative to the largest output where that is above 1
 
@@ -191,18 +192,14 @@ def _page(
     return "\n".join(lines)
 
 
-def choose(source: str, filters: Filters, space: Space | None) -> tuple[Space, Config, dict[str, Any]]:
+def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]]:
     """The architecture that is meant, its space, and what its page says of it. Raises UserError.
 
     Of a result folder: the most accurate row that the filters leave, of one target.
     """
-    if source.lstrip().startswith(("{", "[")) or not Path(source).is_dir():
-        for name in ("strategy", "target", "seed"):
-            if filters[name] is not None:
-                raise UserError(f"--{name}: expected a result folder to choose from, found an architecture")
-        its_space, config = read_arch(source, space)
-        return its_space, config, {}
-    rows = winners(Path(source), filters, "all")
+    if not is_run(source):
+        return *read_arch(source, filters), {}
+    rows = winners(source, filters, "all")
     for column in ("space", "target"):
         if rows[column].nunique() > 1:
             found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique())
@@ -221,7 +218,7 @@ def choose(source: str, filters: Filters, space: Space | None) -> tuple[Space, C
 
 def measured_facts(source: str, space: Space, config: Config, checkpoint: Checkpoint) -> dict[str, Any]:
     """What was measured of this architecture with these weights, where the source is a result folder that holds it."""
-    if source.lstrip().startswith(("{", "[")) or not Path(source).is_dir():
+    if not is_run(source) or is_uri(source):  # measured accuracies lie in local folders
         return {}
     rows = load_evaluations(Path(source))
     rows = rows[(rows["arch"] == canonical(space, config)) & (rows["weights_sha256"] == checkpoint.sha256)]

@@ -18,13 +18,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from topdown_ray.accuracy import one_thread
 from topdown_ray.errors import UserError
 from topdown_ray.runner import Setup, Worker
 from topdown_ray.spaces import Space
 from topdown_ray.spec import ALGORITHM_VERSION, make_spec
 from topdown_ray.store import load, to_tables
 from topdown_ray.sweep import make_plan
+from topdown_ray.tiles import one_thread
 
 SHIPPED = Path(__file__).parent / "data" / "fronts"
 MAX_ROUNDS = 1000  # of polishing one answer; each must gain

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from topdown_ray.accuracy import TILE, Predictor, first_layer_terms, one_thread
+from topdown_ray.accuracy import Predictor, first_layer_terms
 from topdown_ray.efficiency import CostModel
+from topdown_ray.memo import newcomers
 from topdown_ray.spaces import Space
 from topdown_ray.terms import Term, TermIndex, concatenate
-
-_OTHER_TILES = (1024, 512, 256, 64, 32, 16)  # as in the predictor: used where they give the same bits
+from topdown_ray.tiles import Tiles
 
 
 class Changes:
@@ -87,15 +87,14 @@ class Gradient:
         self._tick = cost.tick
         self._table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)  # (rows, hidden)
         self._layers = [[torch.tensor(part, device=device) for part in layer] for layer in predictor.layers]
-        with one_thread(), torch.inference_mode():
-            self._tiles = self._same_bits()
+        self._tiles = Tiles(self._values, self._probe)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Gains of all single changes: genes (N, G) -> float32 (N, C)."""
         n = len(genes)
-        padded = torch.cat([genes, genes.new_zeros(-n % self._tiles[-1], genes.shape[1])])
+        padded = torch.cat([genes, genes.new_zeros(self._tiles.padding(n), genes.shape[1])])
         hidden = functional.embedding_bag(self._gains.index(padded), self._table, mode="sum").add_(self._layers[0][1])
-        values = torch.cat([self._values(tile) for tile in torch.split(hidden, self._split(len(hidden)))])[:n]
+        values = self._tiles.map(self._values, hidden)[:n]
         return self._gains(genes, lambda places: values.gather(1, places))
 
     def costs(self, genes: torch.Tensor) -> torch.Tensor:
@@ -118,23 +117,10 @@ class Gradient:
             back = (back @ weight).mul_(mask)
         return back @ self._table.T
 
-    def _split(self, n: int) -> list[int]:
-        parts = []
-        for size in self._tiles:
-            parts += [size] * (n // size)
-            n %= size
-        return parts
-
-    def _same_bits(self) -> tuple[int, ...]:
-        """The numbers of rows whose products have the bits of a tile's here, largest first; TILE is always one of them."""
+    def _probe(self, n: int) -> torch.Tensor:
+        """n rows in front of the first ReLU."""
         generator = torch.Generator().manual_seed(0)
-        hidden = torch.randn(max(_OTHER_TILES), self._table.shape[1], generator=generator).to(self._table.device)
-        expected = torch.cat([self._values(tile) for tile in torch.split(hidden, TILE)])
-        sizes = {TILE}
-        for size in _OTHER_TILES:
-            if torch.equal(torch.cat([self._values(tile) for tile in torch.split(hidden, size)]), expected):
-                sizes.add(size)
-        return tuple(sorted(sizes, reverse=True))
+        return torch.randn(n, self._table.shape[1], generator=generator).to(self._table.device)
 
 
 class Ranking:
@@ -160,17 +146,12 @@ class Ranking:
         out = self.values.index_select(0, place)
         computed = missing
         if len(missing):
-            # as in the memo: of several newcomers to one place the last stays; those equal to it share its gradient
             names, places = name.index_select(0, missing), place.index_select(0, missing)
-            numbers = torch.arange(len(missing), device=genes.device)
-            self.owners.scatter_reduce_(0, places, numbers, "amax", include_self=False)
-            owner = self.owners.index_select(0, places)
-            leader = torch.where(names.index_select(0, owner) == names, owner, numbers)
-            own = (leader == numbers).nonzero().view(-1)
+            owner, leader, own = newcomers(self.owners, places, names[:, None])
             computed = missing.index_select(0, own)
             parents = genes.index_select(0, computed)
             values = torch.cat([self.gradient(parents), self.gradient.costs(parents)], dim=1)
-            position = torch.zeros_like(numbers).index_copy_(0, own, torch.arange(len(own), device=genes.device))
+            position = torch.zeros_like(leader).index_copy_(0, own, torch.arange(len(own), device=genes.device))
             out.index_copy_(0, missing, values.index_select(0, position.index_select(0, leader)))
             stays = (owner.index_select(0, own) == own).nonzero().view(-1)
             kept = places.index_select(0, own.index_select(0, stays))

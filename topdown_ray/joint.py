@@ -41,7 +41,7 @@ _WEIGHT_ONE = 1 << 20
 
 @dataclass(frozen=True)
 class Moves:
-    """How children are made. Defaults: chosen on the tuning cases of the ablation table in the README."""
+    """How children are made. Defaults: chosen on the tuning cases of the ablation in ``docs/joint.md``."""
 
     gradient_share: float = 0.5  # of the children that are gradient-informed moves
     temperature: float = 3e-4  # top-1 units: a change that promises this much less is e times less likely
@@ -312,7 +312,7 @@ class Joint:
             fits = fits & (known | twice).logical_not_()[:, None]
         offered = children.accuracy[:, None].masked_fill(~fits, -math.inf)
         everyone = torch.cat([archive.accuracy, offered], dim=2).view(S * K, Q + n)
-        order = _best(everyone, Q).view(S, K, Q)  # of Q + n
+        order = evolution.best_first(everyone, Q).view(S, K, Q)  # of Q + n
         old = order < Q
         base = torch.arange(S * K, device=self.device).view(S, K, 1)
         of_archive = base * Q + order.clamp_max(Q - 1)
@@ -338,15 +338,6 @@ class Joint:
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The best architecture of every archive: genes (S, K, G), accuracy (S, K)."""
         return self.archive.genes[:, :, 0], self.archive.accuracy[:, :, 0]
-
-
-def _best(accuracy: torch.Tensor, n: int) -> torch.Tensor:
-    """Places of the n best of each row, best first, earlier before later among equals: float32 (R, N) -> int64 (R, n)."""
-    N = accuracy.shape[1]
-    bits = accuracy.view(torch.int32)
-    ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
-    unique = ascending.long().mul_(N).sub_(torch.arange(N, device=accuracy.device))
-    return unique.topk(n, dim=1).values.neg_().remainder_(N)
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from topdown_ray.errors import UserError
+from topdown_ray.files import written
 from topdown_ray.layers import FRAMES, Layer, distinct_layers, layer_terms, published_entry, resolutions_of
 from topdown_ray.spaces import SPACES, Space
 
@@ -111,7 +111,7 @@ class LatencyTable:
         return hashlib.sha256("\n".join([self.space, *lines]).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all. Raises UserError."""
         columns: dict[str, Any] = {name: [layer[i] for layer in self.layers] for i, name in enumerate(Layer._fields)}
         columns |= {name: getattr(self, name) for name in ("median_ms", "low_ms", "high_ms", "count", "outliers")}
         description = {
@@ -124,13 +124,8 @@ class LatencyTable:
         }
         metadata = {_METADATA: json.dumps(description, sort_keys=True).encode()}
         table = pa.table(columns, schema=_SCHEMA.with_metadata(metadata))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with written(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", compression_level=19)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"{path}: expected a place to write the table, found none ({error.strerror})") from error
 
 
 def read(path: Path) -> LatencyTable:

@@ -21,10 +21,11 @@ from scipy import stats as scipy_stats
 from torch import nn
 
 from topdown_ray import assets
-from topdown_ray.accuracy import encoding, features, load_predictor, one_thread
+from topdown_ray.accuracy import encoding, features, load_predictor
 from topdown_ray.errors import UserError
 from topdown_ray.evaluations import read_table
 from topdown_ray.spaces import Space
+from topdown_ray.tiles import one_thread
 
 LEAST = 20  # rows: fewer leave nothing to hold out
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from topdown_ray.errors import UserError
+from topdown_ray.files import written
 from topdown_ray.latency import Conditions, LatencyTable
 from topdown_ray.layers import Layer, distinct_layers
 from topdown_ray.spaces import SPACES, Config
@@ -155,9 +156,8 @@ class Journal:
                 where = f"{self.path}: expected a measurement begun with {name} {value}"
                 raise UserError(f"{where}, found {found.get(name)}; delete it to start afresh")
         kept = [line for line in lines[1:] if len(line.get("ms", ())) == n]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *kept]))
-        temporary.replace(self.path)
+        with written(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *kept]))
         return [line["ms"] for line in kept], kept[-1]["seconds"] if kept else 0.0
 
     def add(self, ms: Sequence[float], seconds: float) -> None:

@@ -67,6 +67,20 @@ class Identity:
         return rng.mix_tensor(identity[:, 0] ^ rng.mix_tensor(identity[:, 1].clone()))
 
 
+def newcomers(owners: torch.Tensor, place: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Who of n newcomers to the places of a table gets a value of its own: place int64 (n,), key int64 (n, words).
+
+    Of several newcomers to one place the last one stays there. Those equal to it wait for its value; the others get one and are
+    forgotten. owners (table) is scratch. Returns for each newcomer the one that stays in its place (n,), the one whose value it
+    takes (n,), and those that take their own (m,), ascending.
+    """
+    numbers = torch.arange(len(place), device=place.device)
+    owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
+    owner = owners.index_select(0, place)
+    leader = torch.where((key.index_select(0, owner) == key).all(dim=1), owner, numbers)
+    return owner, leader, (leader == numbers).nonzero().view(-1)
+
+
 class Memo:
     """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32 (S*n,).
 
@@ -115,14 +129,8 @@ class Memo:
         new = (self.keys.index_select(0, place) == key).all(dim=1).logical_not_().nonzero().view(-1)
         if len(new) == 0:
             return scores
-        # Of several newcomers to one place the last one stays there. Those equal to it wait for its score; the others are
-        # scored and forgotten.
         key, place = key.index_select(0, new), place.index_select(0, new)
-        numbers = torch.arange(len(new), device=genes.device)
-        self.owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
-        owner = self.owners.index_select(0, place)
-        leader = torch.where((key.index_select(0, owner) == key).all(dim=1), owner, numbers)
-        scoring = (leader == numbers).nonzero().view(-1)
+        owner, leader, scoring = newcomers(self.owners, place, key)
         rows = new.index_select(0, scoring)
         found = torch.zeros(len(new), device=genes.device)
         found.index_copy_(0, scoring, self.accuracy(genes.index_select(0, rows)))

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,15 +13,14 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
+from topdown_ray.console import print_table
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Observer
-from topdown_ray.spaces import SPACES, Space
-from topdown_ray.storage import is_uri
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
 from topdown_ray.sweep import Progress
 from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
-from topdown_ray.winners import genes_space
+from topdown_ray.winners import Filters, filtered, genes_space, is_run, read_arch
 
 
 @contextlib.contextmanager
@@ -67,16 +65,18 @@ def print_damaged(damaged: Sequence[str]) -> None:
         print(f"damaged, to be computed afresh: {problem}", file=sys.stderr)
 
 
-def _print(table: Table) -> None:
-    """A table at its full width: a cut-off number is worse than a long line."""
-    console = Console()
-    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(width, console.width)).print(table)
-
-
 def _amount(row: Mapping[Any, Any], column: str = "target") -> str:
     """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
     return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
+
+
+_ANSWER = ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)")
+
+
+def _answer(row: Mapping[Any, Any]) -> list[str]:
+    """The cells of the columns ``_ANSWER``."""
+    numbers = [f"{100 * row['accuracy']:.2f} %", f"{row['macs_m']:.1f}", f"{row['params_m']:.2f}"]
+    return [f"{row['target']:g}", f"{row['cost']:.2f}", row["cost_unit"], *numbers]
 
 
 def print_best(results: Results) -> None:
@@ -86,21 +86,16 @@ def print_best(results: Results) -> None:
     table = Table(title="Best architecture for each target")
     for name in ("space", "strategy"):
         table.add_column(name)
-    for name in ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)", "seed"):
+    for name in (*_ANSWER, "seed"):
         table.add_column(name, justify="right")
     for row in best.sort_values(["space", "strategy", "target"], ascending=[True, True, False]).to_dict("records"):
         table.add_row(
             row["space"],
             row["strategy"],
-            f"{row['target']:g}",
-            f"{row['cost']:.2f}",
-            row["cost_unit"],
-            f"{100 * row['accuracy']:.2f} %",
-            f"{row['macs_m']:.1f}",
-            f"{row['params_m']:.2f}",
+            *_answer(row),
             str(row["seed"]),
         )
-    _print(table)
+    print_table(table)
 
 
 def print_winner(results: Results) -> None:
@@ -120,28 +115,32 @@ def print_search(frame: pd.DataFrame, as_json: bool) -> None:
         print(frame.to_json(orient="records", date_format="iso"))
         return
     table = Table()
-    for name in ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)", "evaluations", "seconds"):
+    for name in (*_ANSWER, "evaluations", "seconds"):
         table.add_column(name, justify="right")
     for row in frame.to_dict("records"):
         table.add_row(
-            f"{row['target']:g}",
-            f"{row['cost']:.2f}",
-            row["cost_unit"],
-            f"{100 * row['accuracy']:.2f} %",
-            f"{row['macs_m']:.1f}",
-            f"{row['params_m']:.2f}",
+            *_answer(row),
             f"{row['evaluations']:,}",
             f"{row['wall_s']:.2f}",
         )
-    _print(table)
+    print_table(table)
     for row in frame.to_dict("records"):
         print(f"{_amount(row)}: {row['arch']}")
 
 
-def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -> None:
+def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
     """An architecture from JSON or a folder's row, layer by layer, with counts of the OFA network."""
-    config, space, facts = _architecture(source, filters)
-    space.from_config(config)  # names what does not belong
+    facts: dict[str, Any] = {}
+    if is_run(source):
+        rows = filtered(load(source).searches, filters)
+        if rows.empty:
+            raise UserError(f"{source}: expected finished searches, found none")
+        row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
+        space, config = genes_space(row), json.loads(row["arch"])
+        facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}
+        facts["seed"] = int(row["seed"])
+    else:
+        space, config = read_arch(source, filters)
     supernet = Supernet(space)
     macs, _ = supernet.count(config)
     parameters = n_parameters(supernet.materialise(config)) / 1e6
@@ -155,48 +154,6 @@ def print_architecture(source: str, filters: Mapping[str, Any], as_json: bool) -
     print(f"{macs:.2f} x 1e6 MACs, {parameters:.3f} x 1e6 parameters")
     if "accuracy" in facts:
         print(f"predicted top-1 {100 * facts['accuracy']:.2f} %, {facts['cost']:.2f} {facts['cost_unit']}")
-
-
-def _architecture(source: str, filters: Mapping[str, Any]) -> tuple[dict[str, Any], Space, dict[str, Any]]:
-    text = source.lstrip().startswith(("{", "["))
-    if not text and (is_uri(source) or Path(source).is_dir()):
-        rows = load(source).searches
-        for column, value in filters.items():
-            if value is not None:
-                kept = rows[rows[column] == value]
-                if kept.empty:
-                    found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20])
-                    raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
-                rows = kept
-        if rows.empty:
-            raise UserError(f"{source}: expected finished searches, found none")
-        row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
-        facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}
-        return json.loads(row["arch"]), genes_space(row), {**facts, "seed": int(row["seed"])}
-    try:
-        config = json.loads(source if text else Path(source).read_text())
-    except OSError as error:
-        raise UserError(
-            f"{source}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"architecture: expected JSON, found {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
-    for column in ("strategy", "seed", "target"):
-        if filters[column] is not None:
-            raise UserError(f"--{column}: expected a result folder to choose from, found an architecture")
-    if filters["space"] is not None:
-        if filters["space"] not in SPACES:
-            raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {filters['space']!r}")
-        return config, SPACES[filters["space"]], {}
-    for space in SPACES.values():
-        with contextlib.suppress(UserError):
-            space.from_config(config)
-            return config, space, {}
-    kernels = config.get("ks")
-    likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
-    return config, SPACES["resnet50d" if "w" in config else likely], {}
 
 
 @contextlib.contextmanager
@@ -228,7 +185,7 @@ def print_bench(frame: pd.DataFrame, as_json: bool) -> None:
         table.add_column(heading, justify="left" if name == "contestant" else "right")
     for row in frame.to_dict("records"):
         table.add_row(*("" if row[name] != row[name] else form.format(row[name]) for name, (_, form) in columns.items()))
-    _print(table)
+    print_table(table)
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:

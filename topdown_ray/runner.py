@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from topdown_ray import efficiency
-from topdown_ray.accuracy import Predictor, load_predictor, one_thread
+from topdown_ray.accuracy import Predictor, load_predictor
 from topdown_ray.efficiency import CostModel
 from topdown_ray.errors import UserError
 from topdown_ray.evolution import Problem
@@ -27,6 +27,7 @@ from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
 from topdown_ray.spec import Protocol, SearchParams, Shard, SweepSpec
 from topdown_ray.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.supernet import Supernet
+from topdown_ray.tiles import one_thread
 
 Row = dict[str, Any]
 

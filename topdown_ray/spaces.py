@@ -262,3 +262,10 @@ PROXYLESS = _mobile(
 RESNET50D = _resnet50d()
 
 SPACES: dict[str, Space] = {space.name: space for space in (MOBILENET_V3, RESNET50D, PROXYLESS)}
+
+
+def find_space(name: str) -> Space:
+    """The space of this name. Raises UserError."""
+    if name not in SPACES:
+        raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {name!r}")
+    return SPACES[name]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -30,6 +29,7 @@ from pydantic import (
 
 from topdown_ray.errors import UserError
 from topdown_ray.evolution import Sizes
+from topdown_ray.files import read_yaml
 from topdown_ray.joint import Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.strategies import STRATEGIES, Budget
@@ -299,15 +299,7 @@ def search_id(group: Group, seed: int, params: SearchParams, protocol: Protocol,
 
 def load_spec(path: Path) -> SweepSpec:
     """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was found."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: expected a sweep file, found no readable file ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
-    if not isinstance(data, Mapping):
-        raise UserError(f"{path}: expected a mapping of keys, found {type(data).__name__}")
-    return make_spec(data, str(path))
+    return make_spec(read_yaml(path, "a sweep file", "keys"), str(path))
 
 
 def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:

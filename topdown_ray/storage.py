@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 import tenacity
 
 from topdown_ray.errors import StoreError, UserError
+from topdown_ray.files import TEMPORARY, replacing
 
 LOCK = ".lock"  # held by the driver that writes to a local folder
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")
@@ -125,7 +126,7 @@ class Place:
         if not self.local.is_dir():
             return True
         for path in self.local.iterdir():
-            of_a_driver = path.name == LOCK or (path.name.startswith(".") and path.suffix == ".tmp")
+            of_a_driver = path.name == LOCK or (path.name.startswith(".") and path.suffix == TEMPORARY)
             if not of_a_driver and not (path.name in folders and path.is_dir() and not any(path.iterdir())):
                 return False
         return True
@@ -231,7 +232,7 @@ class Place:
         """Delete what a killed writer left in a local folder; only who holds it may."""
         if self.local is not None:
             for folder in (".", *folders):
-                for leftover in (self.local / folder).glob(".*.tmp"):
+                for leftover in (self.local / folder).glob(f".*{TEMPORARY}"):
                     leftover.unlink(missing_ok=True)
 
     def settle(self, folder: str) -> None:
@@ -248,17 +249,9 @@ class Place:
 
     @staticmethod
     def _replace(path: Path, data: bytes | pa.Buffer) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception_type(OSError),
@@ -272,7 +265,7 @@ class Place:
 
     def _move(self, relative: str, data: bytes | pa.Buffer) -> None:
         folder, _, name = relative.rpartition("/")
-        temporary = self._at(f"{folder}/.{name}.{os.getpid()}.tmp".lstrip("/"))
+        temporary = self._at(f"{folder}/.{name}.{os.getpid()}{TEMPORARY}".lstrip("/"))
         with self._filesystem.open_output_stream(temporary) as stream:
             stream.write(data)
         with contextlib.suppress(FileNotFoundError):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
-import safetensors
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from topdown_ray import assets
+from topdown_ray.checkpoints import read_header, read_safetensors, read_torch
 from topdown_ray.errors import UserError
+from topdown_ray.files import written
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 
 WEIGHTS = {
@@ -70,7 +71,7 @@ class Checkpoint(BaseModel):
         if self.path is None:
             raise ValueError("random weights have no file")
         if self.path.suffix == ".safetensors":
-            return _read(self.path)[0]
+            return read_safetensors(self.path)
         return read_torch(self.path, f"weights of {self.space.network}")
 
 
@@ -129,21 +130,8 @@ def _own(path: Path, space: Space | None) -> Checkpoint:
     return Checkpoint(name=path.name, sha256=assets.sha256_of(path), path=path.resolve(), description=description)
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return safetensors.torch.load_file(path), metadata
-    except Exception as error:  # safetensors raises its own untyped errors
-        raise UserError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from error
-
-
 def _header(path: Path) -> Description:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except Exception as error:  # as above
-        raise UserError(f"{path}: expected a safetensors file, found {' '.join(str(error).split())}") from error
+    metadata = read_header(path)
     if _HEADER not in metadata:
         raise UserError(f"{path}: expected a header {_HEADER} that describes the supernet, found {sorted(metadata) or 'none'}")
     try:
@@ -165,28 +153,8 @@ def _header(path: Path) -> Description:
     return description
 
 
-def read_torch(path: Path, what: str) -> Mapping[str, torch.Tensor]:
-    """A torch checkpoint's state dict, alone or under ``state_dict``. Raises UserError."""
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        if not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise TypeError("values that are not tensors")
-    except Exception as error:  # truncated, of another network, not a checkpoint: torch raises many kinds
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: expected {what}, found {type(error).__name__}: {reason}") from error
-    return dict(state)
-
-
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], description: Description) -> None:
-    """Write a supernet's weights with their description, atomically."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    """Write a supernet's weights with their description, whole or not at all. Raises UserError."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with written(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={_HEADER: description.model_dump_json()})
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: expected a place to write to, found {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

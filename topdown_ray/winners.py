@@ -1,7 +1,8 @@
-"""Which architectures of a sweep are meant: rows chosen by space, strategy, target and seed; the best of them, or all."""
+"""Which architecture is meant: one given as JSON, or rows of a sweep chosen by space, strategy, target and seed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces import MOBILENET_V3, SPACES, Config, Space
+from topdown_ray.spaces import MOBILENET_V3, SPACES, Config, Space, find_space
+from topdown_ray.storage import is_uri
 from topdown_ray.store import load
 
 Which = Literal["best", "all"]
@@ -22,13 +24,17 @@ def genes_space(row: Mapping[Any, Any]) -> Space:
     return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
 
 
-def winners(run: Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
-    """Feasible rows of a sweep: ``best`` is the most accurate of each space, strategy, target set and target.
+def is_run(source: str) -> bool:
+    """Whether this names a result folder or its URI, and not an architecture."""
+    return not _is_json(source) and (is_uri(source) or Path(source).is_dir())
 
-    filters: columns and the value that they must have, None for any. The column ``genes_space`` is added. Raises UserError.
-    """
-    rows = load(run).searches
-    rows = rows[rows["feasible"]]
+
+def _is_json(source: str) -> bool:
+    return source.lstrip().startswith(("{", "["))
+
+
+def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
+    """The rows with these values: columns and the value that each must have, None for any. Raises UserError where none has."""
     for column, value in filters.items():
         if value is not None:
             kept = rows[rows[column] == value]
@@ -36,6 +42,16 @@ def winners(run: Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
                 found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20])
                 raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
             rows = kept
+    return rows
+
+
+def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
+    """Feasible rows of a sweep: ``best`` is the most accurate of each space, strategy, target set and target.
+
+    filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError.
+    """
+    rows = load(run).searches
+    rows = filtered(rows[rows["feasible"]], filters)
     if rows.empty:
         raise UserError(f"{run}: expected finished searches that meet their targets, found none")
     rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
@@ -45,11 +61,13 @@ def winners(run: Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
     return rows
 
 
-def read_arch(source: str, space: Space | None) -> tuple[Space, Config]:
-    """An architecture from JSON text or a JSON file, and its space: the given one, or the only one it belongs to. Raises UserError."""
-    text = source.lstrip().startswith(("{", "["))
+def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
+    """An architecture from JSON text or a JSON file, and its space: the filters' one, or the first it belongs to.
+
+    Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to choose from.
+    """
     try:
-        config = json.loads(source if text else Path(source).read_text())
+        config = json.loads(source if _is_json(source) else Path(source).read_text())
     except OSError as error:
         raise UserError(
             f"{source}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
@@ -58,9 +76,21 @@ def read_arch(source: str, space: Space | None) -> tuple[Space, Config]:
         raise UserError(f"architecture: expected JSON, found {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
-    if space is None:
-        kernels = config.get("ks")
-        likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
-        space = SPACES["resnet50d" if "w" in config else likely]
-    space.from_config(config)
+    for column, value in filters.items():
+        if column != "space" and value is not None:
+            raise UserError(f"--{column}: expected a result folder to choose from, found an architecture")
+    name = filters.get("space")
+    space = _space_of(config) if name is None else find_space(str(name))
+    space.from_config(config)  # names what does not belong
     return space, config
+
+
+def _space_of(config: Config) -> Space:
+    """The first space that it belongs to; where it belongs to none, the one whose complaint will help most."""
+    for space in SPACES.values():
+        with contextlib.suppress(UserError):
+            space.from_config(config)
+            return space
+    kernels = config.get("ks")
+    likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
+    return SPACES["resnet50d" if "w" in config else likely]

@@ -1,0 +1,43 @@
+"""Addresses where no Ray cluster is: one line each, in bounded time, before anything is written."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from commands import assert_one_line, main_in_process, sweep_file
+
+from topdown_ray import actors
+
+pytestmark = pytest.mark.ray  # not beside a cluster of other tests, which auto would find
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[object]:
+    return ["sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_where_nothing_answers(
+    address: str, arguments: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_one_line(main_in_process([*arguments, address], capsys), "--address")
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_something_else_answers(
+    arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that takes connections and says nothing: the wait is bounded."""
+    monkeypatch.setattr(actors, "CONNECT_TIMEOUT_S", 4)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        result = main_in_process([*arguments, address], capsys)
+    assert_one_line(result, f"--address {address}: expected a Ray cluster that answers, found none")
+
+
+def test_auto_without_a_cluster(
+    arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    result = main_in_process([*arguments, "auto"], capsys)
+    assert_one_line(result, "--address auto: expected a Ray cluster that answers, found none")
