@@ -10,6 +10,5 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# All tests: in two processes, which share the machine better than one uses it.
-[ $# -gt 0 ] || set -- --numprocesses 2 --no-loadscope-reorder
-exec .venv/bin/python -m pytest "$@"
+# Two processes share the machine better than one uses it.
+exec .venv/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder "$@"
