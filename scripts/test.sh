@@ -11,4 +11,4 @@ fi
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # Two processes share the machine better than one uses it.
-exec .venv/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

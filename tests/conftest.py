@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ if "TOPDOWN_RAY_ASSETS" not in os.environ and (ROOT.parent / "shared" / "assets"
     os.environ["TOPDOWN_RAY_ASSETS"] = str(ROOT.parent / "shared" / "assets")
 os.environ.setdefault("TOPDOWN_RAY_OFFLINE", "1")  # a test never fetches by accident
 os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's processes starve beside other tests
-
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that no test asked for
 
 torch.set_num_threads(1)  # as in every worker
 
@@ -27,29 +26,24 @@ def published() -> Path:
     return folder
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For runs in several processes (``-n``): a file's tests stay together, and so do all files that start Ray."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    starts_ray = {path.name for path in Path(__file__).parent.glob("test_*.py") if "pytest.mark.ray" in path.read_text()}
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            name = Path(nodeid.split("::")[0]).name
-            return "ray" if name in starts_ray else name
-
-    return ByFile(config, log)
-
-
-LONGEST = ("test_sweep", "test_export", "test_scalar", "test_report", "test_docs", "test_evaluation")
+LONGEST = (
+    "test_full_loop",
+    "test_cluster",
+    "test_sweep",
+    "test_ray",
+    "test_storage",
+    "test_evaluation",
+    "test_docs",
+    "test_scalar",
+    "test_latency_ray",
+    "test_report",
+    "test_performance",
+    "test_export",
+    "test_package",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts Ray comes first, then the longest files: processes that share the tests end together."""
-
-    def rank(item: pytest.Item) -> int:
-        name = item.path.stem
-        return -1 if item.get_closest_marker("ray") else LONGEST.index(name) if name in LONGEST else len(LONGEST)
-
-    items.sort(key=rank)
+    """The longest files first: processes that share the tests (``--dist loadfile``) end together."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))

@@ -94,6 +94,7 @@ def actor_processes(of: psutil.Process | None = None) -> list[psutil.Process]:
     return [child for child in found if "ray::SearchActor" in " ".join(child.cmdline()[:1])]
 
 
+@pytest.mark.slow
 def test_nodes_die_and_join_in_mid_sweep(cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     """The node of half the actors dies, then the other one right after a third has joined, which then does all the work."""
     first, second = cluster.worker_nodes
@@ -200,6 +201,7 @@ def wait_until(what: Callable[[], bool], process: subprocess.Popen[str], seconds
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_separately_started_nodes_and_the_command_line(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     """SIGTERM in mid-sweep, the same command again, a node killed without grace, a node that joins late."""
     import ray

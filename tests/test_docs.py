@@ -68,6 +68,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """README's tour, line by line as it stands, from a copy of the sweep files, without published files or a network."""
     (tour,) = [block for block in FENCES.findall(README.read_text()) if "sweeps/tour.yaml" in block]

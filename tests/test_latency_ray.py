@@ -33,6 +33,7 @@ def cluster() -> Iterator[str]:
         whole.shutdown()
 
 
+@pytest.mark.slow
 def test_every_kind_of_node_gets_a_file(cluster: str, tmp_path: Path) -> None:
     tables = campaign.measure_cluster(cluster, "mobilenet_v3", Conditions(), tmp_path / "t.parquet", ONCE)
     assert len(tables) == 2

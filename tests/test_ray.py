@@ -82,6 +82,7 @@ def actor_processes() -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_actors_are_replaced_and_nothing_is_lost(
     cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path
 ) -> None:

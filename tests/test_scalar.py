@@ -20,6 +20,7 @@ def standard_errors_apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(abs(one.mean() - other.mean()) / error)
 
 
+@pytest.mark.slow
 def test_full_budget_equals_64_scalar_runs(published: Path) -> None:
     """Outcomes of the scalar search as data (scripts/make_scalar_outcomes.py). Seeds are fixed: it cannot fail by chance."""
     with OUTCOMES.open() as file:

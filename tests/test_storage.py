@@ -172,6 +172,7 @@ def test_file_uris_are_local_folders(undisturbed: topdown_ray.Results, tmp_path:
     assert ResultFolder(out.as_uri()).place.held() is False
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(published: Path, server: str, tmp_path: Path) -> None:
     changes = {"strategies": ["top_down"], "seeds": 24, "search": {"population": 50, "generations": 60}}

@@ -268,6 +268,8 @@ class Place:
         temporary = self._at(f"{folder}/.{name}.{os.getpid()}{TEMPORARY}".lstrip("/"))
         with self._filesystem.open_output_stream(temporary) as stream:
             stream.write(data)
-        with contextlib.suppress(FileNotFoundError):
+        try:
+            self._filesystem.move(temporary, self._at(relative))
+        except OSError:  # hdfs does not move onto a file that is there
             self._filesystem.delete_file(self._at(relative))
-        self._filesystem.move(temporary, self._at(relative))
+            self._filesystem.move(temporary, self._at(relative))
