@@ -36,11 +36,11 @@ def test_where_something_else_answers(
 
 
 def test_auto_without_a_cluster(
-    arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
-    monkeypatch.setattr(
-        ray._private.services, "find_gcs_addresses", functools.cache(set)
-    )  # those of other tests are none of its business
+    # clusters of other tests are none of its business: neither the one on record nor running processes
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray._private.services, "find_gcs_addresses", functools.cache(set), raising=False)
     result = main_in_process([*arguments, "auto"], capsys)
     assert_one_line(result, "--address auto: expected a Ray cluster that answers, found none")
