@@ -24,8 +24,8 @@ import topdown_ray
 from topdown_ray import actors
 from topdown_ray.dispatch import Limits
 from topdown_ray.errors import StartError, UserError
+from topdown_ray.progress import Progress
 from topdown_ray.store import load
-from topdown_ray.sweep import Progress
 
 pytestmark = pytest.mark.ray
 

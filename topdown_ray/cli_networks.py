@@ -20,7 +20,7 @@ from topdown_ray.errors import UserError
 if TYPE_CHECKING:
     from topdown_ray.hosting import Resources
     from topdown_ray.images import Settings
-    from topdown_ray.measuring import Progress
+    from topdown_ray.progress import Progress
 
 Data = Annotated[Path, typer.Option(help="A folder with train/CLASS/* and val/CLASS/*, as ImageNet.")]
 Weights = Annotated[str, typer.Option(help="published, random, or a supernet's weights (.safetensors, or OFA's form).")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,13 @@ from topdown_ray.evaluation import Evaluator, Setup, Task
 from topdown_ray.evaluations import Parts, read_table
 from topdown_ray.hosting import Resources, map_hosted
 from topdown_ray.images import Settings, find_images
+from topdown_ray.progress import Progress
 from topdown_ray.spaces import SPACES, Space
 from topdown_ray.weights import find_weights
 
 FLUSH_S = 30.0  # rows wait at most this long to be written
 POOL = 64  # candidates for each architecture that is drawn along the cost range
 TILTS = 3.0  # how strongly candidates may lean to small or large choices, see along_cost
-
-
-@dataclass
-class Progress:
-    """How far a measurement is."""
-
-    total: int
-    done: int
-    before: int  # of these, measured by earlier runs
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def rate(self) -> float:
-        """Subnets a second in this run."""
-        return (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
 
 
 Show = Callable[[Progress], None]

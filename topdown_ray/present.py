@@ -15,10 +15,9 @@ from rich.table import Table
 
 from topdown_ray.console import print_table
 from topdown_ray.errors import UserError
-from topdown_ray.progress import Observer
+from topdown_ray.progress import Observer, Progress
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
-from topdown_ray.sweep import Progress
 from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
 from topdown_ray.winners import Filters, filtered, genes_space, is_run, read_arch
 

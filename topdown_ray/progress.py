@@ -1,4 +1,4 @@
-"""What happens in a sweep, for machines: one JSON object a line, as it happens (``--log-json``).
+"""How far long work is; and what happens in a sweep, for machines: one JSON object a line, as it happens (``--log-json``).
 
 Every line has ``time`` (UTC) and ``event``; the other keys are those of :data:`EVENTS`.
 """
@@ -9,7 +9,9 @@ import contextlib
 import datetime
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +32,29 @@ EVENTS = {
 }
 
 Observer = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """How far a sweep or a measurement is, in searches or subnets."""
+
+    total: int
+    done: int  # those of earlier runs included
+    before: int  # of these, those of earlier runs
+    failures: int = 0  # given up
+    losses: int = 0  # worker processes that died
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """How many a second in this run."""
+        return (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The numbers, for machines."""
+        numbers = {"done": self.done, "total": self.total, "failed": self.failures, "lost": self.losses}
+        return {**numbers, "wall_s": round(time.monotonic() - self.started, 3)}
 
 
 def ignore(event: str, facts: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ import importlib.metadata
 import math
 import os
 import platform
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent import futures
@@ -29,7 +28,7 @@ from topdown_ray.dispatch import Dispatch, Limits
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.executors import Attempt, Done, Event, Executor, InProcess, Lost
 from topdown_ray.pending import Pending, evaluations_of
-from topdown_ray.progress import Observer, facts_of, ignore, last_line
+from topdown_ray.progress import Observer, Progress, facts_of, ignore, last_line
 from topdown_ray.runner import Setup, Worker, resolve
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec
 from topdown_ray.store import SCHEMA_VERSION, ResultFolder, to_tables
@@ -41,29 +40,6 @@ UNWRITTEN = 16  # finished shards held while they are being written
 LIMITS = Limits()
 LOOK_EVERY_S = 1.0  # for shards that take too long
 NAMES = ("published", "embedded")  # of predictors: not paths
-
-
-@dataclass
-class Progress:
-    """How far a sweep is."""
-
-    total: int
-    done: int  # searches with rows, those of earlier runs included
-    before: int  # of these, those of earlier runs
-    failures: int = 0  # searches given up
-    losses: int = 0  # worker processes that died
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def rate(self) -> float:
-        """Searches a second in this run."""
-        return (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The numbers, for machines."""
-        numbers = {"done": self.done, "total": self.total, "failed": self.failures, "lost": self.losses}
-        return {**numbers, "wall_s": round(time.monotonic() - self.started, 3)}
 
 
 @dataclass(frozen=True)
