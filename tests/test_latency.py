@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import assert_one_line, main_in_process
 from ofa.tutorial.latency_table import LatencyEstimator
 from oracles import tutorial_spec
 
@@ -358,6 +359,22 @@ def test_whole_subnets_are_compared_and_the_correction_is_kept(real: Path, tmp_p
     assert corrected.name == "table:t+corrected"
     picture = subnets.draw_comparison(comparison, after, tmp_path, "t.check")
     assert picture.read_text().count("sum of the table (ms)") == 1
+
+
+def test_a_table_is_checked_from_the_command_line(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.parquet"
+    shutil.copy(real, path)
+    told = main_in_process(["measure", "--check", path, "--subnets", 4, "--minutes", 0.01], capsys)
+    assert told.returncode == 0, told.stderr
+    assert "4 whole subnets (" in told.stdout
+    assert f"picture: {tmp_path}/t.check.svg" in told.stdout
+    assert (tmp_path / "t.check.svg").is_file()
+    figures = latency.read(path).check
+    assert figures["subnets"] == 4
+    told = main_in_process(["table", path], capsys)
+    assert f"correction {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f}" in told.stdout
+    wrong = main_in_process(["measure", "--check", path, "--picture", tmp_path / "t.png"], capsys)
+    assert_one_line(wrong, "--picture: expected a file .svg in an existing folder, found")
 
 
 def test_another_machines_table_is_not_compared(real: Path, tmp_path: Path) -> None:

@@ -179,3 +179,8 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["train-predictor", dataset, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8, "--json"], capsys
     )
     assert json.loads(done.stdout)["held_out"]["n"] == 6
+    told = main_in_process(
+        ["train-predictor", dataset, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8], capsys
+    ).stdout
+    assert f"{out}: 30 rows, 6 of them held out, " in told
+    assert "held out: Kendall's tau " in told
