@@ -8,6 +8,7 @@ import torch
 
 from topdown_ray import bench, efficiency, present
 from topdown_ray.accuracy import features, load_predictor
+from topdown_ray.errors import UserError
 from topdown_ray.evolution import Problem, Sizes
 from topdown_ray.rng import Draws
 from topdown_ray.spaces import MOBILENET_V3
@@ -49,6 +50,8 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
         lap = contestant(0)
         assert 0.7 < lap.accuracy < 0.9
         assert lap.evaluations == counted or counted is None
+    with pytest.raises(UserError, match=r"--only: expected the beginning of one of floor; ofa; notebook; .*, found 'theirs'"):
+        bench.run(scale, ["theirs"])
     frame = bench.run(scale, ["ours, batch"]).set_index("contestant")  # in processes of their own
     assert list(frame.index) == ["floor", "ours, batch 2"]
     assert (frame["repeats"] == 1).all()

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from topdown_ray.errors import StartError
+from topdown_ray.errors import StartError, UserError
 
 TARGETS = (60.0, 55.0, 50.0, 45.0, 40.0, 35.0, 30.0, 25.0, 20.0, 15.0)
 
@@ -261,7 +261,8 @@ def _evaluations(scale: Scale) -> int:
 def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], None] = lambda name, repeat: None) -> pd.DataFrame:
     """Run the benchmark: a row a contestant. ``only``: beginnings of names, all if empty; the floor always runs.
 
-    Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of medians.
+    Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of medians. Raises
+    UserError for a beginning that no name has.
     """
     cores = os.cpu_count() or 1
     contestants: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
@@ -275,6 +276,10 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], Non
     on_ray: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [(f"ours, Ray, {cores} actors", ours_on_ray, (cores,))]
     if scale.with_ray_baselines:
         on_ray = [("ray-naive", ray_naive, ()), ("ours, Ray, 1 actor", ours_on_ray, (1,)), *on_ray]
+    names = [name for name, _, _ in [*contestants, *on_ray]]
+    for beginning in only:
+        if not any(name.startswith(beginning) for name in names):
+            raise UserError(f"--only: expected the beginning of one of {'; '.join(names)}, found {beginning!r}")
     os.environ["TQDM_DISABLE"] = "1"  # OFA's finder would draw a bar over ours
     context = multiprocessing.get_context("spawn")
     wanted = ("floor", *only) if only else ("",)
