@@ -1,5 +1,8 @@
 """Speed against the floor measured in the same run: a ratio with a generous margin, never seconds."""
 
+import importlib.util
+import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import torch
 
 from topdown_ray import bench, efficiency, present
 from topdown_ray.accuracy import features, load_predictor
-from topdown_ray.errors import UserError
+from topdown_ray.errors import StartError, UserError
 from topdown_ray.evolution import Problem, Sizes
 from topdown_ray.rng import Draws
 from topdown_ray.spaces import MOBILENET_V3
@@ -34,6 +37,25 @@ def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
             if ratios[-1] < 1.5:
                 break
     assert min(ratios) < 1.5
+
+
+def test_a_race_that_cannot_be_run_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = bench.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
+    monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))  # no predictor
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"acc_predictor.pth: not on this machine"):
+        bench.run(scale, ["ours, batch"])
+    assert multiprocessing.active_children() == []  # those that could run do not wait for ever
+    monkeypatch.setattr(bench, "floor", died)
+    with pytest.raises(StartError, match="bench: floor ended without an answer"):
+        bench.run(scale, ["floor"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="nsga2: expected the package pymoo, found none"):
+        bench.run(scale)
+
+
+def died(scale: bench.Scale) -> bench.Runner:
+    os._exit(1)
 
 
 @pytest.mark.usefixtures("published")

@@ -7,6 +7,8 @@ they run in turn, repeat by repeat, so that a drift of the machine meets all of 
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -285,34 +287,45 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], Non
     wanted = ("floor", *only) if only else ("",)
     contestants = [contestant for contestant in contestants if contestant[0].startswith(wanted)]
     on_ray = [contestant for contestant in on_ray if contestant[0].startswith(wanted)]
+    if any(name == "nsga2" for name, _, _ in contestants) and importlib.util.find_spec("pymoo") is None:
+        raise UserError(
+            "nsga2: expected the package pymoo, found none; pip install 'topdown-ray[bench]', or choose others by --only"
+        )
     laps: dict[str, list[Lap]] = {name: [] for name, _, _ in [*contestants, *on_ray]}
     memory: dict[str, float] = {}
     # those with a Ray of their own do not wait beside the others: an idle Ray is not idle
     for together in (contestants, *([contestant] for contestant in on_ray)):
         processes = {}
-        for name, build, arguments in together:
-            ours_end, theirs = context.Pipe()
-            process = context.Process(target=_contestant, args=(theirs, build, (scale, *arguments)))
-            process.start()
-            processes[name] = process, ours_end
-        for repeat in range(scale.repeats + 1):
-            for name, (_, connection) in processes.items():
-                on_lap(name, repeat)
-                lap, peak = _answer(connection, name, repeat)
-                memory[name] = peak
-                if repeat:  # the first one warms up
-                    laps[name].append(lap)
-        for process, connection in processes.values():
-            connection.send(None)
-            process.join()
+        try:
+            for name, build, arguments in together:
+                ours_end, theirs = context.Pipe()
+                process = context.Process(target=_contestant, args=(theirs, build, (scale, *arguments)), daemon=True)
+                process.start()
+                theirs.close()  # so that its end is noticed
+                processes[name] = process, ours_end
+            for repeat in range(scale.repeats + 1):
+                for name, (_, connection) in processes.items():
+                    on_lap(name, repeat)
+                    lap, peak = _answer(connection, name, repeat)
+                    memory[name] = peak
+                    if repeat:  # the first one warms up
+                        laps[name].append(lap)
+            for process, connection in processes.values():
+                connection.send(None)
+                process.join()
+        finally:  # if one failed, the others end too
+            for process, _ in processes.values():
+                process.terminate()
+                process.join()
     return _table(laps, memory)
 
 
 def _answer(connection: Connection, name: str, repeat: int) -> tuple[Lap, float]:
-    connection.send(repeat)
+    with contextlib.suppress(OSError):  # it has ended; its last word may lie in the pipe
+        connection.send(repeat)
     try:
         answer = connection.recv()
-    except EOFError as error:
+    except (EOFError, OSError) as error:
         raise StartError(f"bench: {name} ended without an answer") from error
     if isinstance(answer, BaseException):
         raise answer
