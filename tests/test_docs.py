@@ -90,9 +90,9 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "12 of 12 searches" in done.stdout
     assert (tmp_path / "results" / "tour" / "report" / "report.html").is_file()
     monkeypatch.chdir(tmp_path)
-    exec(compile(f"import topdown_ray\n{python_of('results/tour')}", "README.md", "exec"), {})
+    exec(compile(python_of("results/tour"), "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "mobilenet_v3" in printed
+    assert "top_down" in printed
     assert "sd" in printed
 
 
@@ -105,7 +105,7 @@ def python_of(what: str) -> str:
 @pytest.mark.usefixtures("published")
 def test_the_three_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(python_of("topdown_ray.search"), "README.md", "exec"), {})
-    assert "[24 rows x 5 columns]" in capsys.readouterr().out
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 8 * 3
 
 
 def test_the_doctest_runs() -> None:

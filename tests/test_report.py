@@ -197,6 +197,14 @@ def test_a_strategy_of_your_own_has_its_own_colour(tmp_path: Path) -> None:
     assert plots.look("mine", ["mine", "yours"]) != plots.look("yours", ["mine", "yours"])
 
 
+def test_a_front_that_does_not_compare_is_told(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, seeds=2))
+    front = tmp_path / "front.csv"
+    front.write_text("# predictor_sha256 another\ncost,accuracy\n20,0.8\n")
+    page = write_report([folder], tmp_path / "out", Options(reference=front)).path.read_text()
+    assert "The reference front is of another space, cost table or predictor" in page
+
+
 def test_without_anytime_curves(tmp_path: Path) -> None:
     searches, trace = synthetic.frames(EFFECTS)
     folder = synthetic.write(tmp_path / "curveless", searches, trace.iloc[:0])

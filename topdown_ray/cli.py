@@ -194,7 +194,9 @@ def report(
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller searches, under a minute.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller searches, a minute or two; not comparable with the full ones.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the table here (Parquet).")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only contestants whose name begins so; repeat for more.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")] = None,

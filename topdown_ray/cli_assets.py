@@ -42,7 +42,7 @@ def list_(as_json: AsJson = False) -> None:
         extent = "" if entry.low is None or entry.high is None else f"{entry.low:.4g} to {entry.high:.4g}"
         size = "" if entry.size is None else f"{entry.size / 1000:,.0f} kB"
         rows.append([entry.name, entry.kind, entry.space, entry.unit, extent, entry.source, size, entry.where])
-    _print(["name", "kind", "space", "unit", "range over the space", "source", "size", "where"], rows)
+    _print(["name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where"], rows)
 
 
 @_app.command()

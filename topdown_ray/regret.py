@@ -47,6 +47,14 @@ def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def unlike(data: Data, reference: pd.DataFrame | None) -> list[str]:
+    """A warning where nothing in the data is of the reference front's space, cost table and predictor."""
+    cases = data.searches[["space", "cost_name", "cost_sha256", "predictor_sha256"]].drop_duplicates()
+    if reference is None or not all(known_for(reference, case).empty for _, case in cases.iterrows()):
+        return []
+    return ["The reference front is of another space, cost table or predictor: there is no regret and no distance to it."]
+
+
 def table(frame: pd.DataFrame, first: Sequence[Column]) -> Table:
     """The report's table of :func:`regret`; first: the columns that name the setting and the target set."""
     label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))

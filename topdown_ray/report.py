@@ -78,7 +78,7 @@ def write_report(folders: Sequence[str | Path], out: Path, options: Options | No
     for section in sections:
         for table in section.tables:
             table.write(out / "tables")
-    warnings = [*data.notes, *builder.warnings()]
+    warnings = [*data.notes, *regret.unlike(data, reference), *builder.warnings()]
     for name, part, frame in zip(names, parts, lacking, strict=True):
         if len(frame):
             n = int(frame["missing"].sum())
