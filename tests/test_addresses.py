@@ -2,6 +2,7 @@
 
 import functools
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ def arguments(tmp_path: Path) -> list[object]:
 def test_where_nothing_answers(
     address: str, arguments: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    started = time.monotonic()
     assert_one_line(main_in_process([*arguments, address], capsys), "--address")
+    assert time.monotonic() - started < 30
     assert not (tmp_path / "out").exists()
 
 
@@ -29,10 +32,12 @@ def test_where_something_else_answers(
 ) -> None:
     """A server that takes connections and says nothing: the wait is bounded."""
     monkeypatch.setattr(actors, "CONNECT_TIMEOUT_S", 4)
+    started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         result = main_in_process([*arguments, address], capsys)
     assert_one_line(result, f"--address {address}: expected a Ray cluster that answers, found none")
+    assert time.monotonic() - started < 30
 
 
 def test_auto_without_a_cluster(

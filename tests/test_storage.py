@@ -220,3 +220,9 @@ def test_where_there_is_no_lock_silence_is_told_from_work(server: str, monkeypat
     assert Reader(out).read().state == "running"  # it wrote a moment ago
     monkeypatch.setattr(status, "SILENT_S", 0.0)
     assert Reader(out).read().state == "silent"
+
+
+def test_evaluate_refuses_a_uri_without_its_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = main_in_process(["evaluate", "s3://key:secret@bucket/run", "--data", tmp_path], capsys)
+    assert_one_line(result, "s3://bucket/run: expected a local result folder")
+    assert "secret" not in result.stderr

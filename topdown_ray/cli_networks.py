@@ -79,7 +79,7 @@ def evaluate(
     from topdown_ray.evaluation import canonical
     from topdown_ray.evaluations import FOLDER, Parts
     from topdown_ray.measuring import Wanted, evaluate_rows
-    from topdown_ray.storage import is_uri
+    from topdown_ray.storage import is_uri, shown
     from topdown_ray.winners import is_run, read_arch, winners
 
     if which not in ("best", "all"):
@@ -92,7 +92,7 @@ def evaluate(
         if is_run(source):
             if is_uri(source):
                 raise UserError(
-                    f"{source}: expected a local result folder, beside whose rows what is measured is kept, found a URI"
+                    f"{shown(source)}: expected a local result folder, beside whose rows what is measured is kept, found a URI"
                 )
             rows = winners(source, filters, "all" if which == "all" else "best")
             folder = Path(source) / FOLDER

@@ -27,10 +27,8 @@ class Limits:
     losses: int = 5  # a shard whose process died this often is given up
     overdue: float = 4.0  # times its peers' time: it is started elsewhere as well
     overdue_floor_s: float = 15.0  # but not before
-    unmeasured: float = (
-        20.0  # times a guessed time, where no peer has finished; only workers that would be idle run copies then
-    )
-    unmeasured_floor_s: float = 120.0
+    unmeasured: float = 20.0  # the same while no peer has finished: times a guess, for workers that would be idle
+    unmeasured_floor_s: float = 120.0  # but not before
     hopeless: float = 3.0  # times that again: its worker is replaced, whether or not another is free
 
 

@@ -1,7 +1,7 @@
 """Ray actors that host one object and call it on one item after another; the same in this process, without Ray.
 
-Actors are never restarted by Ray: an item whose process died goes to a new actor, a
-bounded number of times; every wait is bounded; what comes back comes in any order.
+Actors are never restarted by Ray: an item whose process died goes to a new actor, a bounded number of times; every wait is bounded;
+what comes back comes in any order.
 """
 
 from __future__ import annotations

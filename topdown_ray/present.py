@@ -16,6 +16,7 @@ from rich.table import Table
 from topdown_ray.console import print_table
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Observer, Progress
+from topdown_ray.storage import shown
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
 from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
@@ -133,7 +134,7 @@ def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
     if is_run(source):
         rows = filtered(load(source).searches, filters)
         if rows.empty:
-            raise UserError(f"{source}: expected finished searches, found none")
+            raise UserError(f"{shown(source)}: expected finished searches, found none")
         row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
         space, config = genes_space(row), json.loads(row["arch"])
         facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}

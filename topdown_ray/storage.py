@@ -42,6 +42,11 @@ def is_uri(where: str | Path) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(where)) is not None
 
 
+def shown(where: str | Path) -> str:
+    """A place as messages name it: a URI without the secret that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", str(where)) if is_uri(where) else str(where)
+
+
 def reason(error: BaseException) -> str:
     """What an error says, on one line and without the call that met it."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
@@ -52,7 +57,7 @@ class Place:
 
     def __init__(self, where: str | Path):
         self.where = where
-        self.name = re.sub(r"//[^/@]*@", "//", str(where)) if is_uri(where) else str(where)  # never a secret in a message
+        self.name = shown(where)
         self.local: Path | None = None
         self.objects = False
         self._lock: filelock.FileLock | None = None

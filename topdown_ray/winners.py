@@ -12,7 +12,7 @@ import pandas as pd
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Config, Space, find_space
-from topdown_ray.storage import is_uri
+from topdown_ray.storage import is_uri, shown
 from topdown_ray.store import load
 
 Which = Literal["best", "all"]
@@ -53,7 +53,7 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
     rows = load(run).searches
     rows = filtered(rows[rows["feasible"]], filters)
     if rows.empty:
-        raise UserError(f"{run}: expected finished searches that meet their targets, found none")
+        raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
     rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
     if which == "best":
         keys = [rows[name] for name in ("space", "protocol", "strategy", "target")] + [rows["targets"].map(tuple)]
