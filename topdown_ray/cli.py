@@ -1,16 +1,18 @@
 """The command line: parse and wire; no logic.
 
 A user's mistake is one line on stderr that names the field or file, what was expected and what was found, and exit status 2. A
-sweep in which some shard finally failed exits 1.
+sweep in which some shard finally failed exits 1; a fault of this program is one line too, and exit status 70.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,14 +21,13 @@ import typer
 
 from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status
 from topdown_ray.console import Address, AsJson, interrupt
-from topdown_ray.errors import StartError, StoreError, UserError
+from topdown_ray.errors import StartError, StoreError, UserError, one_line
 
 if TYPE_CHECKING:
     from topdown_ray.sweep import Plan, Summary
 
 app = typer.Typer(
     name="topdown-ray",
-    help="Large, repeated Once-for-All (OFA) architecture searches with many latency targets, on Ray.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -36,9 +37,16 @@ app = typer.Typer(
 Actors = Annotated[
     int | None, typer.Option(min=0, help="Search actors; default: all CPUs of the cluster, those of nodes that join later too.")
 ]
+Debug = Annotated[bool, typer.Option("--debug", help="Before the command: print the traceback of an internal error.")]
 LogJson = Annotated[
     str | None, typer.Option("--log-json", metavar="FILE|-", help="Also write a JSON line an event to a file, or - for stderr.")
 ]
+
+
+@app.callback()
+def options(debug: Debug = False) -> None:
+    """Large, repeated Once-for-All (OFA) architecture searches with many latency targets, on Ray."""
+    _debug.set(debug)
 
 
 class Workers(NamedTuple):
@@ -293,6 +301,8 @@ def _exit_status(summary: Summary) -> None:
 for topic in (cli_assets, cli_front, cli_status, cli_measure, cli_networks):
     topic.register(app)
 
+_debug = contextvars.ContextVar("debug", default=False)
+
 # typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -314,9 +324,21 @@ def main() -> None:
         status = _fail(f"{error}; finished shards are kept: mend this and run the same command again to go on", 1)
     except (typer.Abort, KeyboardInterrupt):
         status = _fail("interrupted", 130)
+    except Exception as error:  # a fault of ours, whatever it is
+        status = _internal(error)
     sys.exit(status)
 
 
+def _internal(error: Exception) -> int:
+    """Status 70 (EX_SOFTWARE of sysexits.h): one line, and the traceback where --debug asks for it."""
+    if _debug.get():
+        traceback.print_exception(error)
+    advice = "please report it with the command" + (
+        "" if _debug.get() else "; topdown-ray --debug COMMAND prints the traceback"
+    )
+    return _fail(f"internal error: {type(error).__name__}: {one_line(error)}; {advice}", 70)
+
+
 def _fail(message: str, status: int = 2) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {one_line(message, 2000)}", file=sys.stderr)
     return status

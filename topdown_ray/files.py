@@ -1,18 +1,29 @@
-"""Local files: written whole or not at all; YAML that people wrote."""
+"""Local files: written whole or not at all. Documents from outside: bounded, parsed, held against a model.
+
+Whatever a document holds, reading it ends with a value or with one UserError that names the file and the field: a document is a
+regular file of bounded size, YAML aliases may not multiply, keys may not repeat, and a pydantic model says what the values are.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pydantic
 import yaml
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief, one_line
 
 TEMPORARY = ".tmp"  # the suffix of what a killed writer leaves
+LARGEST_DOCUMENT = 256 << 20  # bytes
+_MOST_NODES = 20_000_000  # of a YAML document, aliases written out
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 @contextlib.contextmanager
@@ -39,14 +50,159 @@ def written(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: expected a place to write to, found {error.strerror or error}") from error
 
 
-def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
-    """A YAML file that holds a mapping. what, holds: the file and its mapping in words, for the UserError that it raises."""
+def check_regular(path: Path, what: str, most: int | None = None) -> None:
+    """Raise UserError unless this is a regular file (no folder, pipe or device, which may never end) of at most ``most`` bytes.
+
+    what: the file in words.
+    """
     try:
-        data = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{brief_path(path)}: expected {what}, found no readable file ({_reason(error)})") from error
+    if not stat.S_ISREG(status.st_mode):
+        found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+        raise UserError(f"{brief_path(path)}: expected {what}, found {found}")
+    if most is not None and status.st_size > most:
+        raise UserError(f"{brief_path(path)}: expected {what} of at most {most:,} bytes, found {status.st_size:,}")
+
+
+def brief_path(path: Path | str) -> str:
+    """A path as messages name it: on one line and of bounded length."""
+    return one_line(path, 300)
+
+
+def read_bytes(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. what: the file in words. Raises UserError."""
+    check_regular(path, what, most)
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)[:most]
     except OSError as error:
-        raise UserError(f"{path}: expected {what}, found no readable file ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected YAML, found {' '.join(str(error).split())}") from error
+        raise UserError(f"{brief_path(path)}: expected {what}, found no readable file ({_reason(error)})") from error
+
+
+def read_text(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> str:
+    """The same as UTF-8 text. Raises UserError."""
+    try:
+        return read_bytes(path, what, most).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{brief_path(path)}: expected {what}, found bytes that are not UTF-8") from error
+
+
+def read_json(path: Path, what: str) -> Any:
+    """A JSON file's value. Raises UserError."""
+    return parse_json(read_bytes(path, what), brief_path(path))
+
+
+def parse_json(text: bytes | str, where: str) -> Any:
+    """The value of a JSON text. where: begins the message of the UserError that it raises."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
+        raise UserError(f"{where}: expected JSON, found {one_line(error)}") from error
+
+
+def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
+    """A YAML file that holds a mapping. what, holds: the file and its mapping in words, for the UserError that it raises.
+
+    Keys that repeat are refused, and so are aliases that would multiply beyond all bounds.
+    """
+    text = read_text(path, what)
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        try:
+            node = loader.get_single_node()
+            _check_nodes(node)
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except UserError as error:
+        raise UserError(f"{brief_path(path)}: {error}") from error
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+    ) as error:
+        # PyYAML lets through what Python says of a scalar that looks like a date or number and is none
+        raise UserError(f"{brief_path(path)}: expected YAML, found {one_line(error)}") from error
     if not isinstance(data, Mapping):
-        raise UserError(f"{path}: expected a mapping of {holds}, found {type(data).__name__}")
+        raise UserError(f"{brief_path(path)}: expected a mapping of {holds}, found {type(data).__name__}")
     return data
+
+
+def _check_nodes(root: yaml.Node | None) -> None:
+    """Raise UserError for keys that repeat and for aliases that contain themselves or multiply."""
+    sizes: dict[int, int] = {}  # of a node with all that is below it, aliases written out; 0 while it is being counted
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                _check_keys(node)
+                children = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                children = node.value
+            sizes[id(node)] = 1 + sum(map(size, children))
+        elif sizes[id(node)] == 0:
+            raise UserError("expected YAML without an alias inside its own anchor, found one")
+        if sizes[id(node)] > _MOST_NODES:
+            raise UserError(f"expected at most {_MOST_NODES:,} values, found aliases that stand for more")
+        return sizes[id(node)]
+
+    if root is not None:
+        size(root)
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    seen = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                raise UserError(f"expected distinct keys, found {brief(key.value)} again in line {key.start_mark.line + 1}")
+            seen.add((key.tag, key.value))
+
+
+def validated(model: type[Model], data: Any, where: str) -> Model:
+    """A document's value as a model. where: begins the message of the UserError that it raises, which names the first wrong field."""
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where}: {first_mistake(error, model)}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: expected values nested a few levels deep, found more") from error
+
+
+def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
+    """The first mistake of a validation, as 'field: what was expected, what was found'."""
+    first = error.errors(include_url=False)[0]
+    field = one_line(".".join(str(part) for part in first["loc"]))
+    message = one_line(first["msg"].removeprefix("Value error, "))
+    if first["type"] == "extra_forbidden":
+        known = _model_at(model, first["loc"][:-1]).model_fields
+        return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key"
+    if first["type"] == "missing":
+        return f"{field}: expected a value, found none"
+    if first["type"] == "value_error":
+        return f"{field}: {message}" if field and not message.startswith(field) else message
+    expected = f"{message[0].lower()}{message[1:]}".replace("input should be", "expected")
+    return f"{field}: {expected}, found {brief(first['input'])}".removeprefix(": ")
+
+
+def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> type[pydantic.BaseModel]:
+    """The model of a nested field, as far as its annotations tell."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, pydantic.BaseModel):
+            break
+        model = field.annotation
+    return model
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or one_line(error)

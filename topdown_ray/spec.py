@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,9 +28,9 @@ from pydantic import (
     model_validator,
 )
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import brief
 from topdown_ray.evolution import Sizes
-from topdown_ray.files import read_yaml
+from topdown_ray.files import read_yaml, validated
 from topdown_ray.joint import Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.strategies import STRATEGIES, Budget
@@ -117,15 +118,20 @@ class SearchParams(BaseModel):
 Targets = tuple[float, ...]
 
 
+def _repeated(values: Sequence[Any]) -> Any:
+    """The first value that there is more than once."""
+    counts = Counter(values)
+    return next(value for value in values if counts[value] > 1)
+
+
 def _target_set(values: Any, where: str) -> Targets:
     if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {values!r}")
+        raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {brief(values)}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
-            raise ValueError(f"{where}: expected positive numbers, found {value!r}")
+            raise ValueError(f"{where}: expected positive numbers, found {brief(value)}")
     if len(set(values)) != len(values):
-        repeated = next(value for value in values if list(values).count(value) > 1)
-        raise ValueError(f"{where}: expected distinct targets, found {repeated!r} more than once")
+        raise ValueError(f"{where}: expected distinct targets, found {brief(_repeated(values))} more than once")
     return tuple(sorted((float(value) for value in values), reverse=True))
 
 
@@ -152,43 +158,41 @@ class SweepSpec(_Frozen):
     def _known_names(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
         known = SPACES if info.field_name == "spaces" else STRATEGIES
         if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"expected a non-empty list of {', '.join(known)}, found {values!r}")
+            raise ValueError(f"expected a non-empty list of {', '.join(known)}, found {brief(values)}")
         for value in values:
             if not isinstance(value, str) or value not in known:
-                raise ValueError(f"expected one of {', '.join(known)}, found {value!r}")
+                raise ValueError(f"expected one of {', '.join(known)}, found {brief(value)}")
         if len(set(values)) != len(values):
-            raise ValueError(f"expected distinct names, found {list(values)!r}")
+            raise ValueError(f"expected distinct names, found {brief(list(values))}")
         return tuple(values)
 
     @field_validator("batch", mode="before")
     @classmethod
     def _batch_size(cls, value: Any) -> Any:
         if value != "auto" and (type(value) is not int or not 1 <= value <= 4096):
-            raise ValueError(f"expected auto, or a whole number from 1 to 4096, found {value!r}")
+            raise ValueError(f"expected auto, or a whole number from 1 to 4096, found {brief(value)}")
         return value
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _seed_list(cls, value: Any) -> Any:
         if isinstance(value, bool) or (isinstance(value, int) and not 1 <= value <= MAX_SEEDS):
-            raise ValueError(f"expected from one to {MAX_SEEDS} seeds, found {value!r}")
+            raise ValueError(f"expected from one to {MAX_SEEDS} seeds, found {brief(value)}")
         if isinstance(value, int):
             return tuple(range(value))
         if isinstance(value, Mapping):
             if set(value) != {"start", "count"} or not all(type(part) is int for part in value.values()):
-                raise ValueError(f"expected a count, a list, or {{start, count}}, found {dict(value)!r}")
+                raise ValueError(f"expected a count, a list, or {{start, count}}, found {brief(dict(value))}")
             if not (1 <= value["count"] <= MAX_SEEDS and 0 <= value["start"] < 2**63 - MAX_SEEDS):
-                raise ValueError(f"expected start >= 0 and count from 1 to {MAX_SEEDS}, found {dict(value)!r}")
+                raise ValueError(f"expected start >= 0 and count from 1 to {MAX_SEEDS}, found {brief(dict(value))}")
             return tuple(range(value["start"], value["start"] + value["count"]))
         if not isinstance(value, list | tuple) or not value:
-            raise ValueError(f"expected a count, a non-empty list, or {{start, count}}, found {value!r}")
+            raise ValueError(f"expected a count, a non-empty list, or {{start, count}}, found {brief(value)}")
         for seed in value:
             if type(seed) is not int or not 0 <= seed < 2**63:
-                raise ValueError(f"expected whole numbers from 0 to 2^63 - 1, found {seed!r}")
+                raise ValueError(f"expected whole numbers from 0 to 2^63 - 1, found {brief(seed)}")
         if len(set(value)) != len(value):
-            raise ValueError(
-                f"expected distinct seeds, found {next(s for s in value if list(value).count(s) > 1)} more than once"
-            )
+            raise ValueError(f"expected distinct seeds, found {brief(_repeated(value))} more than once")
         return tuple(value)
 
     @model_validator(mode="before")
@@ -209,17 +213,17 @@ class SweepSpec(_Frozen):
                 normal[field] = dict.fromkeys(spaces, value)
         for space, sets in (normal.get("targets") or {}).items():
             if not isinstance(sets, list | tuple) or not sets:
-                raise ValueError(f"targets: expected a non-empty list of lists, found {sets!r}")
+                raise ValueError(f"targets: expected a non-empty list of lists, found {brief(sets)}")
             normal["targets"] = {
                 **normal["targets"],
                 space: tuple(_target_set(values, f"targets[{i}]") for i, values in enumerate(sets)),
             }
             if len(set(normal["targets"][space])) != len(sets):
-                raise ValueError(f"targets: expected distinct target sets, found {sets!r}")
+                raise ValueError(f"targets: expected distinct target sets, found {brief(sets)}")
         for field in ("cost", "predictor"):
             for value in (normal.get(field) or {}).values():
                 if not isinstance(value, str) or not value:
-                    raise ValueError(f"{field}: expected a name or a path, found {value!r}")
+                    raise ValueError(f"{field}: expected a name or a path, found {brief(value)}")
         return normal
 
     def n_searches(self) -> int:
@@ -304,26 +308,4 @@ def load_spec(path: Path) -> SweepSpec:
 
 def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:
     """A specification from plain data; ``where`` begins the message of a UserError."""
-    try:
-        return SweepSpec.model_validate(dict(data))
-    except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {one_line(error, SweepSpec)}") from error
-
-
-def one_line(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake of a validation, as 'field: what was expected, what was found'."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        known = model.model_fields if len(first["loc"]) == 1 else SearchParams.model_fields
-        return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key"
-    if first["type"] == "missing":
-        return f"{field}: expected a value, found none"
-    if first["type"] == "value_error":
-        return f"{field}: {message}" if field and not message.startswith(field) else message
-    return (
-        f"{field}: {message[0].lower()}{message[1:].replace('Input should be', 'expected')}, found {first['input']!r}".replace(
-            "input should be", "expected"
-        )
-    )
+    return validated(SweepSpec, dict(data), where)
