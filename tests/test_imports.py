@@ -65,6 +65,7 @@ ORDER = [
     "memo",
     "pruning",
     "rng",
+    "clock",
     "measure",
     "stopwatch",
     "supernet",

@@ -29,7 +29,7 @@ import ray.exceptions
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.executors import Attempt, Done, Event, Failed, Lost, Slot
 from topdown_ray.runner import Setup, Worker
-from topdown_ray.spec import SearchParams, Shard
+from topdown_ray.spec import Group, SearchParams, Shard
 from topdown_ray.store import to_tables
 
 CONNECT_TIMEOUT_S = 10
@@ -45,11 +45,11 @@ DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 class SearchActor:
     """One process with one worker."""
 
-    def __init__(self, run_id: str, setups: Mapping[str, Setup], params: SearchParams, device: str):
+    def __init__(self, run_id: str, setups: Mapping[str, Setup], params: SearchParams, groups: Sequence[Group], device: str):
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError(f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none")
         self.run_id = run_id
-        self.worker = Worker(setups, params, device)
+        self.worker = Worker(setups, params, device, groups)
 
     def ready(self) -> dict[str, Any]:
         """Answer once the worker stands."""
@@ -121,11 +121,17 @@ class RayPool:
 
     actors: on CPUs; None: as many as the cluster has CPUs, those of nodes that join later too. gpus: actors with a GPU each beside
     them. More than the cluster has are refused unless it has a node without CPUs, as the head of a cluster that scales has.
-    Raises UserError.
+    groups: what they will run, which they warm up for. Raises UserError.
     """
 
     def __init__(
-        self, actors: int | None, run_id: str, setups: Mapping[str, Setup], params: SearchParams, gpus: int = 0
+        self,
+        actors: int | None,
+        run_id: str,
+        setups: Mapping[str, Setup],
+        params: SearchParams,
+        gpus: int = 0,
+        groups: Sequence[Group] = (),
     ) -> None:
         have, scales = _resources(), _scales()
         _check_request(actors, gpus, have, scales)
@@ -134,7 +140,7 @@ class RayPool:
         self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales else START_TIMEOUT_S
         self.info: dict[str, Any] = {}
         shared = ray.put(dict(setups))  # once: actors take it from the object store in their constructor
-        self._arguments = (run_id, shared, params)
+        self._arguments = (run_id, shared, params, tuple(groups))
         self._actors: dict[int, Any] = {}  # those that stand
         self._idle: dict[int, Slot] = {}
         self._starting: dict[Any, tuple[Any, Slot]] = {}

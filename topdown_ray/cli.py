@@ -261,7 +261,7 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
     from topdown_ray.actors import RayPool, connected
 
     with connected(workers.address):
-        pool = RayPool(workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus)
+        pool = RayPool(workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups()))
         try:
             yield pool
         finally:

@@ -13,6 +13,7 @@ Letters: N rows, G genes, C single changes (every choice of every gene, the pres
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,11 +21,14 @@ import torch
 from torch.nn import functional
 
 from topdown_ray.accuracy import Predictor, first_layer_terms
+from topdown_ray.clock import Laps
 from topdown_ray.efficiency import CostModel
 from topdown_ray.memo import newcomers
 from topdown_ray.spaces import Space
 from topdown_ray.terms import Term, TermIndex, concatenate
 from topdown_ray.tiles import Tiles
+
+_TIMED_ROWS, _TIMED_BATCHES = 512, 5  # of rows_a_gradient
 
 
 class Changes:
@@ -121,6 +125,22 @@ class Gradient:
         """n rows in front of the first ReLU."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(n, self._table.shape[1], generator=generator).to(self._table.device)
+
+
+def rows_a_gradient(gradient: Gradient, predictor: Predictor) -> float:
+    """How many rows of the predictor take as long as one gradient with its costs, on this machine: the median of a few batches."""
+    genes = predictor.space.random(_TIMED_ROWS, 0).to(predictor.device)
+    ratios = []
+    lap = Laps(genes.device)
+    kind = 1 if genes.device.type == "cpu" else 0  # CPU seconds where a CPU computes, else wall seconds
+    for _ in range(_TIMED_BATCHES + 1):
+        lap()
+        predictor(genes)
+        of_rows = lap()[kind]
+        gradient(genes)
+        gradient.costs(genes)
+        ratios.append(lap()[kind] / of_rows)
+    return statistics.median(ratios[1:])  # the first batch warms up
 
 
 class Ranking:

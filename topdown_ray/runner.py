@@ -11,7 +11,7 @@ import datetime
 import json
 import math
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,18 @@ from topdown_ray.accuracy import Predictor, load_predictor
 from topdown_ray.efficiency import CostModel
 from topdown_ray.errors import UserError
 from topdown_ray.evolution import Problem
+from topdown_ray.gradients import gradient_of, rows_a_gradient
 from topdown_ray.rng import Draws
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
-from topdown_ray.spec import Protocol, SearchParams, Shard, SweepSpec
-from topdown_ray.strategies import STRATEGIES, Outcome, Searches
+from topdown_ray.spec import Group, Protocol, SearchParams, Shard, SweepSpec
+from topdown_ray.strategies import STRATEGIES, Budget, Outcome, Searches
 from topdown_ray.supernet import Supernet
 from topdown_ray.tiles import one_thread
 
 Row = dict[str, Any]
+
+WARM_GENERATIONS = 3  # of the searches that warm a worker up
+WARM_BATCH = 8  # searches in lock step of the larger of them
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
 class Worker:
     """Runs shards: hosts the predictor, the cost table and the supernet of every space of a sweep."""
 
-    def __init__(self, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu"):
+    def __init__(self, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu", groups: Iterable[Group] = ()):
+        """groups: what the worker will run; it is warmed up for them, so that the time of its first search is like the others'."""
         self.params = params
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
@@ -79,27 +84,51 @@ class Worker:
             name: Supernet(SPACES[name]) for name in sorted({setup.genes_space.name for setup in self.setups.values()})
         }
         self.host = socket.gethostname()
+        self.gradient_rows: dict[str, float] = {}
+        self._warm(groups)
 
     @property
     def weights(self) -> dict[str, str]:
         """Where each supernet's weights come from."""
         return {name: supernet.weights for name, supernet in self.supernets.items()}
 
+    def _warm(self, groups: Iterable[Group]) -> None:
+        """Run a few generations of every strategy, space and number of targets among these groups, and time gradients.
+
+        The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where they are first used.
+        """
+        params = self.params
+        short = Budget(min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS))
+        firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
+        with one_thread(), torch.inference_mode():
+            for group in firsts.values():
+                for seeds in ((0,), range(WARM_BATCH)):
+                    outcomes = self._serve(group, seeds, short)
+                setup = self.setups[group.space]
+                gradient = gradient_of(setup.predictor, setup.cost)
+                if gradient is not None and any(outcome.gradients is not None for outcome in outcomes):
+                    self.gradient_rows[group.space] = rows_a_gradient(gradient, setup.predictor)
+
+    def _serve(self, group: Group, seeds: Sequence[int], budget: Budget) -> list[Outcome]:
+        """The outcomes of a group's searches with these seeds, loosest target first."""
+        setup, params = self.setups[group.space], self.params
+        cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
+        searches = Searches(
+            problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
+            sizes=params.sizes(),
+            budget=budget,
+            targets=group.targets,
+            draws=Draws(seeds, group.space, self.device),
+            moves=params.moves(),
+        )
+        return sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
+
     def run(self, shard: Shard) -> tuple[list[Row], list[Row]]:
         """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""
-        setup, group, params = self.setups[shard.group.space], shard.group, self.params
+        setup, group, S = self.setups[shard.group.space], shard.group, len(shard.seeds)
         started_at = datetime.datetime.now(datetime.UTC)
         with one_thread(), torch.inference_mode():
-            cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
-            searches = Searches(
-                problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
-                sizes=params.sizes(),
-                budget=params.budget(),
-                targets=group.targets,
-                draws=Draws(shard.seeds, group.space, self.device),
-                moves=params.moves(),
-            )
-            outcomes = sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
+            outcomes = self._serve(group, shard.seeds, self.params.budget())
             costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
         common = {
             "shard_id": shard.shard_id,
@@ -114,12 +143,13 @@ class Worker:
             "predictor_sha256": setup.predictor.sha256,
             "k": len(group.targets),
             "targets": list(group.targets),
-            "batch_size": len(shard.seeds),
+            "batch_size": S,
             "device": self.device,
             "threads": 1,
             "host": self.host,
             "started_at": started_at,
-            "search_wall_s": sum(outcome.seconds for outcome in outcomes) / len(shard.seeds),
+            "search_wall_s": sum(outcome.seconds.wall for outcome in outcomes) / S,
+            "search_cpu_s": sum(outcome.seconds.cpu for outcome in outcomes) / S,
         }
         supernet = self.supernets[setup.genes_space.name]
         rows, trace = [], []
@@ -134,7 +164,9 @@ class Worker:
                         "target": group.targets[outcome.target_index],
                         "feasible": cost[s] <= group.targets[outcome.target_index],
                         "cost": cost[s],
-                        "wall_s": outcome.seconds / len(shard.seeds),
+                        "wall_s": outcome.seconds.wall / S,
+                        "cpu_s": outcome.seconds.cpu / S,
+                        "gradient_rows": None if outcome.gradients is None else self.gradient_rows.get(group.space),
                     }
                 )
                 trace += [

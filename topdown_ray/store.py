@@ -27,7 +27,7 @@ from topdown_ray.storage import Place, is_uri, reason
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
 
-SCHEMA_VERSION = 3  # 2: unique_evaluations; 3: gradients
+SCHEMA_VERSION = 4  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s
 READ_ATTEMPTS = 5  # while a driver merges parts
 
 SEARCHES = pa.schema(
@@ -60,8 +60,11 @@ SEARCHES = pa.schema(
         ("evaluations", pa.int64()),
         ("unique_evaluations", pa.int64()),
         ("gradients", pa.int64()),
+        ("gradient_rows", pa.float64()),
         ("wall_s", pa.float64()),
         ("search_wall_s", pa.float64()),
+        ("cpu_s", pa.float64()),
+        ("search_cpu_s", pa.float64()),
         ("batch_size", pa.int32()),
         ("device", pa.string()),
         ("threads", pa.int32()),
@@ -86,7 +89,19 @@ TRACE = pa.schema(
 )
 
 #: Columns that tell how a row was computed, not what came out: they may differ between two runs of the same sweep.
-INCIDENTAL = ("shard_id", "wall_s", "search_wall_s", "batch_size", "device", "threads", "host", "started_at")
+INCIDENTAL = (
+    "shard_id",
+    "gradient_rows",
+    "wall_s",
+    "search_wall_s",
+    "cpu_s",
+    "search_cpu_s",
+    "batch_size",
+    "device",
+    "threads",
+    "host",
+    "started_at",
+)
 
 
 def to_tables(run_id: str, rows: Sequence[Mapping[str, Any]], trace: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, pa.Table]:

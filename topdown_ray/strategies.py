@@ -6,7 +6,6 @@ S searches of a call advance in lock step and share nothing but the wall clock. 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from topdown_ray import evolution, rng
+from topdown_ray.clock import Laps, Seconds
 from topdown_ray.evolution import Problem, Sizes, State
 from topdown_ray.gradients import gradient_of
 from topdown_ray.joint import DEFAULT_MOVES, Joint, Moves
@@ -42,7 +42,7 @@ class Outcome:
     generations: int
     evaluations: int  # children scored, each search
     unique_evaluations: torch.Tensor  # int64 (S,), of these the ones that the search had not scored before: predictor rows
-    seconds: float  # of the whole batch, for this target
+    seconds: Seconds  # of the whole batch, for this target
     trace: Trace = field(repr=False)
     gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
 
@@ -58,13 +58,15 @@ class Searches:
     draws: rng.Draws
     moves: Moves = DEFAULT_MOVES  # of the strategy joint
     memo: Memo = field(init=False, repr=False)
+    lap: Laps = field(init=False, repr=False)  # each outcome takes the seconds since the one before it
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "lap", Laps(self.draws.seeds.device))
         memo = Memo(self.problem.space, self.problem.accuracy, len(self.draws.seeds), self.draws.seeds.device)
         object.__setattr__(self, "memo", memo)
         object.__setattr__(self, "problem", replace(self.problem, accuracy=memo))
 
-    def evolve(self, target_index: int, state: State | None, generations: int, seed_evaluations: int, start: float) -> _Served:
+    def evolve(self, target_index: int, state: State | None, generations: int, seed_evaluations: int) -> _Served:
         """Evolve for one target, from a fresh random population where ``state`` is None."""
         limit = self.targets[target_index]
         evaluations = seed_evaluations
@@ -76,16 +78,11 @@ class Searches:
             state = evolution.generation(self.problem, self.sizes, state, limit, self.draws, target_index, number)
             evaluations += self.sizes.population
             trace.append((number, evaluations, state.best_accuracy))
-        return _Served(state, self.outcome(target_index, state.best, state.best_accuracy, generations, trace, start))
+        return _Served(state, self.outcome(target_index, state.best, state.best_accuracy, generations, trace))
 
-    def outcome(
-        self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace, start: float
-    ) -> Outcome:
-        """The answers as they stand, timed from ``start``."""
-        if best.is_cuda:
-            torch.cuda.synchronize(best.device)
-        seconds = time.perf_counter() - start
-        return Outcome(target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), seconds, trace)
+    def outcome(self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace) -> Outcome:
+        """The answers as they stand, with the seconds since the outcome before."""
+        return Outcome(target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), self.lap(), trace)
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> State:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
@@ -134,7 +131,7 @@ def evaluations(name: str, sizes: Sizes, budget: Budget, k: int) -> int:
 def independent(searches: Searches) -> Iterator[Outcome]:
     """A full search for every target: the baseline of Once-for-All (Cai et al. 2020)."""
     for index in range(len(searches.targets)):
-        yield searches.evolve(index, None, searches.budget.generations, 0, time.perf_counter()).outcome
+        yield searches.evolve(index, None, searches.budget.generations, 0).outcome
 
 
 @strategy("bottom_up", lambda full, warm: warm)
@@ -143,7 +140,7 @@ def bottom_up(searches: Searches) -> Iterator[Outcome]:
     state = None
     for index in reversed(range(len(searches.targets))):
         generations = searches.budget.generations if state is None else searches.budget.warm_generations
-        served = searches.evolve(index, state, generations, 0, time.perf_counter())
+        served = searches.evolve(index, state, generations, 0)
         state = served.state
         yield served.outcome
 
@@ -165,14 +162,13 @@ def random(searches: Searches) -> Iterator[Outcome]:
     """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and the best of them."""
     P = searches.sizes.population
     for index, limit in enumerate(searches.targets):
-        start = time.perf_counter()
         state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
         best, accuracy = state.best, state.best_accuracy
         trace = [(0, P, accuracy)]
         for number in range(1, searches.budget.generations + 1):
             best, accuracy = evolution.random_draw(searches.problem, P, limit, searches.draws, index, number, best, accuracy)
             trace.append((number, P * (number + 1), accuracy))
-        yield searches.outcome(index, best, accuracy, searches.budget.generations, trace, start)
+        yield searches.outcome(index, best, accuracy, searches.budget.generations, trace)
 
 
 @strategy("joint", lambda full, warm: warm)
@@ -181,7 +177,6 @@ def joint(searches: Searches) -> Iterator[Outcome]:
 
     As many children as a search that warms up for each further target; each target draws its share of them.
     """
-    start = time.perf_counter()
     budget, K = searches.budget, len(searches.targets)
     generations = budget.generations + (K - 1) * budget.warm_generations
     gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
@@ -194,9 +189,8 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     genes, accuracy = run.best
     best = torch.stack(curve)  # (generations + 1, S, K)
     spent = run.children_by(generations)  # (generations + 1, K)
-    if best.is_cuda:
-        torch.cuda.synchronize(best.device)
-    seconds = (time.perf_counter() - start) / K
+    taken = searches.lap()
+    seconds = Seconds(taken.wall / K, taken.cpu / K)
     better = torch.ones(generations + 1, K, dtype=torch.bool, device=best.device)  # where any search gained; first and last
     better[1:] = (best[1:] > best[:-1]).any(dim=1)
     better[-1] = True
@@ -210,10 +204,9 @@ def joint(searches: Searches) -> Iterator[Outcome]:
 def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:
     answer = None
     for index in range(len(searches.targets)):
-        start = time.perf_counter()
         if answer is None:
-            outcome = searches.evolve(index, None, searches.budget.generations, 0, start).outcome
+            outcome = searches.evolve(index, None, searches.budget.generations, 0).outcome
         else:
-            outcome = searches.evolve(index, searches.pruned(index, answer), warm_generations, 1, start).outcome
+            outcome = searches.evolve(index, searches.pruned(index, answer), warm_generations, 1).outcome
         answer = outcome.genes
         yield outcome

@@ -171,7 +171,7 @@ def search(
         "search": params,
     }
     plan = make_plan(make_spec(data, "search"))
-    worker = Worker(plan.setups, plan.spec.search)
+    worker = Worker(plan.setups, plan.spec.search, groups=plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
@@ -179,7 +179,7 @@ def search(
 
 def in_process(plan: Plan) -> InProcess:
     """The executor for ``--address none``."""
-    return InProcess(plan.run_id, Worker(plan.setups, plan.spec.search))
+    return InProcess(plan.run_id, Worker(plan.setups, plan.spec.search, groups=plan.spec.groups()))
 
 
 class _Writer:
