@@ -105,7 +105,7 @@ def run(tmp_path: Path) -> Path:
         ("{", "expected JSON"),
         ("[]", "expected a mapping, found list"),
         ('{"run_id": "x"}', "spec: expected a value as a sweep writes it, found None"),
-        ('{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}', "schema: expected a version from 1 to 3, found 99"),
+        ('{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}', "schema: expected a version from 1 to 4, found 99"),
     ],
 )
 def test_manifests(text: str, found: str, run: Path) -> None:

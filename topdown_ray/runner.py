@@ -102,8 +102,11 @@ class Worker:
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
-                for seeds in ((0,), range(WARM_BATCH)):
-                    outcomes = self._serve(group, seeds, short)
+                try:
+                    for seeds in ((0,), range(WARM_BATCH)):
+                        outcomes = self._serve(group, seeds, short)
+                except Exception:  # the shard that meets the same error reports it, and the other groups still run
+                    continue
                 setup = self.setups[group.space]
                 gradient = gradient_of(setup.predictor, setup.cost)
                 if gradient is not None and any(outcome.gradients is not None for outcome in outcomes):
