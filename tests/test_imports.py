@@ -64,6 +64,7 @@ ORDER = [
     "evolution",
     "memo",
     "pruning",
+    "uniform",
     "rng",
     "clock",
     "measure",

@@ -11,7 +11,7 @@ from test_evolution import PROBLEMS, SMALL, searches
 from test_sweep import ALL_SPACES, assert_same
 from test_sweep import run as sweep_results
 
-from topdown_ray import evolution, memo, rng
+from topdown_ray import evolution, memo, rng, spec
 from topdown_ray.accuracy import features
 from topdown_ray.evolution import Sizes
 from topdown_ray.gradients import Gradient, gradient_of
@@ -231,14 +231,17 @@ def test_moves_have_the_chances_of_their_gains() -> None:
 # --- identity and distinct parents ------------------------------------------------------------------------------------------
 
 
-def test_identities_of_the_other_strategies_are_what_they_were() -> None:
-    """Searches of earlier result folders keep their names: these were computed before joint's parameters came."""
+def test_identities_of_the_other_strategies_are_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the version of the algorithm: these were computed with the first one, before joint's parameters came."""
     artefacts = {"cost": "c", "predictor": "p"}
 
     def identity(strategy: str, **params: Any) -> str:
         return search_id(Group("mobilenet_v3", strategy, (35.0, 30.0)), 3, SearchParams(**params), "default", artefacts)
 
     expected = {"independent": "cc108603048c7bfc3bb6", "top_down": "5dec5c4298a585720cf7", "random": "56d3c3cbe389cad9800d"}
+    second = {"independent": "dc400b9e0cb368365ef2", "top_down": "a191d013103004e4c648", "random": "ac4496dab359aa1163cc"}
+    assert {name: identity(name) for name in expected} == second
+    monkeypatch.setattr(spec, "ALGORITHM_VERSION", 1)
     assert {name: identity(name) for name in expected} == expected
     assert identity("top_down", generations=7) == "4f940bb68f6990c10d57"
     joint_only: dict[str, Any] = {"gradient_share": 0.1, "temperature": 0.1, "changes": 7, "neighbour_rate": 0.9}

@@ -23,10 +23,13 @@ from topdown_ray.efficiency import CostModel
 from topdown_ray.memo import identity_of
 from topdown_ray.pruning import prune
 from topdown_ray.spaces import Space
+from topdown_ray.uniform import counts_of
 
 CPU = torch.device("cpu")
 MAX_REDRAWS = 1024  # of a child; then it is a copy of its (feasible) first parent
-MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture; then the last draw is pruned until it fits
+MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture; then it is drawn from the counts of feasible ones
+# a row that fails so many draws is redrawn no more where so few rows are feasible that hardly one in a thousand would still succeed
+_FIRST_REDRAWS, _HOPELESS = 512, 1e-3
 # few pending rows draw several attempts at once, more and more of them: fewer operations, the same results
 _ROWS_A_ROUND, _MOST_ROWS_A_ROUND = 512, 1 << 14
 
@@ -124,42 +127,46 @@ def _compiled_children(
     """:func:`_children` in compiled code: the same bits."""
     cost = _compiled_cost(problem, parents.device)
     assert cost is not None
-    born = compiled.children(
-        parents.numpy(),
-        draws.seeds.numpy(),
-        sizes.population,
-        sizes.mutations,
-        (rng.PARENTS, rng.MUTATION, rng.CROSSOVER),
-        target,
-        number,
-        mutation(problem.space, sizes.mutate_prob, CPU).compiled,
-        cost,
-        limit,
-        MAX_REDRAWS,
-    )
+    mutating = mutation(problem.space, sizes.mutate_prob, CPU).compiled
+    kinds, streams = (sizes.population, sizes.mutations), (rng.PARENTS, rng.MUTATION, rng.CROSSOVER)
+    seeds = draws.seeds.numpy()
+    born = compiled.children(parents.numpy(), seeds, *kinds, streams, target, number, mutating, cost, limit, MAX_REDRAWS)
     return torch.from_numpy(born)
 
 
 def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int) -> torch.Tensor:
-    """n architectures for every search, uniform among those that meet the limit: genes (S, n, G).
+    """n architectures for every search, uniform among the gene rows that meet the limit, inactive genes included: genes (S, n, G).
 
-    After ``MAX_INITIAL_REDRAWS`` draws without success a row's last draw is pruned until it fits.
+    Rows are redrawn until they meet the limit. A row that fails is drawn from the counts of all feasible rows (:mod:`uniform`),
+    which has the same distribution. Only where there are no counts (the cost is no :class:`CostModel`, or its terms couple too many
+    genes) or nothing is feasible, the row's last draw is pruned until it fits, which is not uniform.
     """
-    space = problem.space
-    propose = UniformDraw(space, draws, target, number, n)
-    cost = _compiled_cost(problem, draws.seeds.device)
-    if cost is not None:
-        stream = (rng.INITIAL, target, number)
-        choices, seeds = propose.choices.numpy(), draws.seeds.numpy()
-        drawn, misses = compiled.random_feasible(choices, seeds, n, *stream, cost, limit, MAX_INITIAL_REDRAWS)
-        genes, failed = torch.from_numpy(drawn), torch.from_numpy(misses).nonzero().view(-1)
-    else:
-        genes, failed = _first_feasible(propose, problem, limit, len(draws.seeds) * n, MAX_INITIAL_REDRAWS, draws.seeds.device)
+    genes, failed = _redrawn(problem, n, limit, draws, target, number, min(_FIRST_REDRAWS, MAX_INITIAL_REDRAWS))
+    counts = counts_of(problem.cost, limit) if len(failed) and isinstance(problem.cost, CostModel) else None
+    if len(failed) and (counts is None or counts.share * MAX_INITIAL_REDRAWS > _HOPELESS):
+        genes, failed = _redrawn(problem, n, limit, draws, target, number, MAX_INITIAL_REDRAWS)
+    if len(failed) and counts is not None:
+        found, success = counts.draw(rng.slots(draws.stream(rng.UNIFORM, target, number), n)[failed].cpu())
+        genes[failed] = found.to(genes.device)
+        failed = failed[success.logical_not().to(failed.device)]
     if len(failed):
-        last = propose.again(failed, MAX_INITIAL_REDRAWS - 1)
+        last = UniformDraw(problem.space, draws, target, number, n).again(failed, MAX_INITIAL_REDRAWS - 1)
         slots = rng.slots(draws.stream(rng.PRUNING, target, number), n)[failed]
-        genes[failed] = prune(space, problem.cost, last, limit, slots, problem.cheapest)
-    return genes.view(-1, n, space.G)
+        genes[failed] = prune(problem.space, problem.cost, last, limit, slots, problem.cheapest)
+    return genes.view(-1, n, problem.space.G)
+
+
+def _redrawn(
+    problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int, bound: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uniform rows, redrawn until they meet the limit: genes (S * n, G), and the rows that never did in ``bound`` draws."""
+    propose, seeds = UniformDraw(problem.space, draws, target, number, n), draws.seeds
+    cost = _compiled_cost(problem, seeds.device)
+    if cost is None:
+        return _first_feasible(propose, problem, limit, len(seeds) * n, bound, seeds.device)
+    stream = (rng.INITIAL, target, number)
+    drawn, misses = compiled.random_feasible(propose.choices.numpy(), seeds.numpy(), n, *stream, cost, limit, bound)
+    return torch.from_numpy(drawn), torch.from_numpy(misses).nonzero().view(-1)
 
 
 def random_draw(

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from topdown_ray.errors import UserError
+from topdown_ray.memo import scored
 from topdown_ray.runner import Setup, Worker
 from topdown_ray.spaces import Space
 from topdown_ray.spec import ALGORITHM_VERSION, make_spec
@@ -136,7 +137,7 @@ def polish(
     limit: float,
 ) -> torch.Tensor:
     """The best single or double change that fits, again and again until none helps: genes (G,) -> (G,)."""
-    best, score = space.canonical(genes[None]), float(accuracy(genes[None])[0])
+    best, score = space.canonical(genes[None]), float(scored(accuracy, genes[None])[0])
     singles = [[(g, choice)] for g, size in enumerate(space.sizes) for choice in range(size)]
     pairs = [[*one, *other] for one, other in itertools.combinations(singles, 2) if one[0][0] != other[0][0]]
     changes = [*singles, *pairs]
@@ -149,7 +150,7 @@ def polish(
         if len(tried) == 0:
             break
         tried = torch.unique(space.canonical(tried), dim=0)
-        scores = accuracy(tried)
+        scores = scored(accuracy, tried)
         place = int(scores.argmax())
         if float(scores[place]) <= score:
             break

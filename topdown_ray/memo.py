@@ -8,12 +8,14 @@ never false. A newcomer overwrites what stood in its place: forgetting costs a p
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from topdown_ray import compiled, rng
+from topdown_ray.errors import UserError
 from topdown_ray.spaces import Space
 from topdown_ray.terms import Term, TermIndex, flatten
 
@@ -81,6 +83,23 @@ def newcomers(owners: torch.Tensor, place: torch.Tensor, key: torch.Tensor) -> t
     return owner, leader, (leader == numbers).nonzero().view(-1)
 
 
+def scored(accuracy: Callable[[torch.Tensor], torch.Tensor], genes: torch.Tensor) -> torch.Tensor:
+    """A predictor's accuracies: genes (N, G) -> float32 (N,). Every score of a search comes from here.
+
+    Raises UserError for NaN, which would otherwise be ordered before every number, and for infinity.
+    """
+    found = accuracy(genes)
+    if not math.isfinite(found.sum()):  # one cheap operation: a sum keeps NaN and infinity
+        wrong = found.isfinite().logical_not_().nonzero().view(-1)
+        if len(wrong):
+            name, row = getattr(accuracy, "name", type(accuracy).__name__), int(wrong[0])
+            raise UserError(
+                f"predictor: expected a finite top-1 of every architecture, found {float(found[row])} by {name} "
+                f"for the genes {genes[row].tolist()}"
+            )
+    return found
+
+
 class Memo:
     """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32 (S*n,).
 
@@ -109,6 +128,10 @@ class Memo:
         """The accuracies of genes (S*n, G), from memory or from the predictor: float32 (S*n,)."""
         return self._compiled(genes) if self.compiled else self._tensors(genes)
 
+    def predict(self, genes: torch.Tensor) -> torch.Tensor:
+        """The predictor's accuracies of genes (N, G), always computed: float32 (N,). See :func:`scored`."""
+        return scored(self.accuracy, genes)
+
     def _compiled(self, genes: torch.Tensor) -> torch.Tensor:
         n = len(genes) // self.S
         keys, values, owners, scored = (x.numpy() for x in (self.keys, self.values, self.owners, self.scored))
@@ -117,7 +140,7 @@ class Memo:
             genes.numpy(), n, self.identity.sum, self.identity.digits.numpy(), keys, values, owners, self.slots, scores, scored
         )
         if len(rows):
-            found = self.accuracy(genes.index_select(0, torch.from_numpy(rows))).numpy()
+            found = self.predict(genes.index_select(0, torch.from_numpy(rows))).numpy()
             compiled.remember(found, rows, places, waiting, leaders, values, scores)
         return torch.from_numpy(scores)
 
@@ -133,7 +156,7 @@ class Memo:
         owner, leader, scoring = newcomers(self.owners, place, key)
         rows = new.index_select(0, scoring)
         found = torch.zeros(len(new), device=genes.device)
-        found.index_copy_(0, scoring, self.accuracy(genes.index_select(0, rows)))
+        found.index_copy_(0, scoring, self.predict(genes.index_select(0, rows)))
         found = found.index_select(0, leader)
         scores.index_copy_(0, new, found)
         stays = owner.index_select(0, scoring) == scoring

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from topdown_ray.errors import UserError
+from topdown_ray.memo import scored
 from topdown_ray.spaces import Space
 
 
@@ -51,7 +52,7 @@ def nsga2(
 
         def _evaluate(self, x: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
             genes = torch.from_numpy(np.asarray(x).astype(np.int8))
-            scores, costs = accuracy(genes), cost(genes)
+            scores, costs = scored(accuracy, genes), cost(genes)
             for k, target in enumerate(targets):
                 fitting = scores.masked_fill(costs > target, -torch.inf)
                 place = int(fitting.argmax())

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import torch
 
-INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT = range(1, 7)  # purposes: each draws from a stream of its own
+INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT, UNIFORM = range(1, 8)  # purposes: each draws from a stream of its own
 
 _WORDS_AHEAD = 1 << 18
 

@@ -180,7 +180,7 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     budget, K = searches.budget, len(searches.targets)
     generations = budget.generations + (K - 1) * budget.warm_generations
     gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
-    problem = replace(searches.problem, accuracy=searches.memo.accuracy)  # next to no child is drawn twice
+    problem = replace(searches.problem, accuracy=searches.memo.predict)  # next to no child is drawn twice
     run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations)
     curve = [run.best[1].clone()]  # a view would keep the whole archive
     for number in range(1, generations + 1):

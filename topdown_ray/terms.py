@@ -90,6 +90,33 @@ def flatten(terms: Sequence[Term]) -> Sum:
     return Sum(genes, strides, offsets)
 
 
+def aligned(genes: Sequence[int], values: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
+    """A table over ``genes`` with one axis for each gene of ``axes``, which hold all of them; of length 1 where it has no such gene."""
+    order = sorted(range(len(genes)), key=lambda axis: axes.index(genes[axis]))
+    return values.transpose(order).reshape([sizes[g] if g in genes else 1 for g in axes])
+
+
+def elimination(scopes: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+    """An order in which to eliminate all genes from tables over these scopes, that of the smallest joint table first.
+
+    With each gene come the others of its joint table, ascending; all of them are eliminated later.
+    """
+    open_scopes = [set(scope) for scope in scopes]
+    remaining = set(range(len(sizes)))
+    order: list[tuple[int, tuple[int, ...]]] = []
+
+    def joint_genes(gene: int) -> set[int]:
+        return {gene}.union(*(scope for scope in open_scopes if gene in scope))
+
+    while remaining:
+        gene = min(remaining, key=lambda g: (math.prod(sizes[x] for x in joint_genes(g)), g))
+        others = joint_genes(gene) - {gene}
+        open_scopes = [scope for scope in open_scopes if gene not in scope] + [others]
+        order.append((gene, tuple(sorted(others))))
+        remaining.remove(gene)
+    return order
+
+
 def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, Genes]:
     """The smallest possible sum of scalar terms and a row of genes (G,) that has it, exactly (bucket elimination).
 
@@ -97,25 +124,15 @@ def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, Genes]
     entries. Source: Dechter 1999, *Bucket elimination: a unifying framework for reasoning*.
     """
     factors = [(term.genes, term.values) for term in terms]
-    remaining = set(range(len(sizes)))
     decisions: list[tuple[int, tuple[int, ...], npt.NDArray[np.intp]]] = []
-
-    def joint_genes(gene: int) -> tuple[int, ...]:
-        others = sorted({g for genes, _ in factors if gene in genes for g in genes} - {gene})
-        return (gene, *others)
-
-    while remaining:
-        gene = min(remaining, key=lambda g: (math.prod(sizes[x] for x in joint_genes(g)), g))
-        axes = joint_genes(gene)
+    for gene, others in elimination([term.genes for term in terms], sizes):
+        axes = (gene, *others)
         joint = np.zeros([sizes[g] for g in axes])
         for genes, values in factors:
             if gene in genes:
-                order = sorted(range(len(genes)), key=lambda axis: axes.index(genes[axis]))
-                shape = [sizes[g] if g in genes else 1 for g in axes]
-                joint = joint + values.transpose(order).reshape(shape)
-        factors = [factor for factor in factors if gene not in factor[0]] + [(axes[1:], joint.min(axis=0))]
-        decisions.append((gene, axes[1:], joint.argmin(axis=0)))
-        remaining.remove(gene)
+                joint = joint + aligned(genes, values, axes, sizes)
+        factors = [factor for factor in factors if gene not in factor[0]] + [(others, joint.min(axis=0))]
+        decisions.append((gene, others, joint.argmin(axis=0)))
 
     row = np.zeros(len(sizes), dtype=np.int8)
     for gene, given, choice in reversed(decisions):

@@ -51,8 +51,8 @@ class Tiles:
         return -n % self.sizes[-1]
 
     def map(self, products: Products, rows: torch.Tensor) -> torch.Tensor:
-        """The products of whole tiles: rows (n, ...) -> (n, ...), where n lacks no padding."""
-        if len(rows) in self.sizes:
+        """The products of whole tiles: rows (n, ...) -> (n, ...), where n lacks no padding; n may be 0."""
+        if len(rows) in self.sizes or len(rows) == 0:
             return products(rows)
         return torch.cat([products(tile) for tile in torch.split(rows, self._split(len(rows)))])
 
