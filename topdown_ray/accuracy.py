@@ -20,9 +20,9 @@ import torch
 from torch.nn import functional
 
 from topdown_ray import assets
-from topdown_ray.checkpoints import check_file, read_header, read_safetensors, read_torch
+from topdown_ray.checkpoints import read_header, read_safetensors, read_torch
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import brief_path
+from topdown_ray.files import brief_path, check_file
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 from topdown_ray.terms import Term, TermIndex, concatenate
 from topdown_ray.tiles import Tiles, one_thread

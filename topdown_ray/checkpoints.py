@@ -15,18 +15,7 @@ import safetensors.torch
 import torch
 
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import brief_path, check_regular
-
-
-def check_file(path: Path, what: str) -> None:
-    """Raise UserError unless this is a regular file; one that does not exist is called so. what: the file in words."""
-    try:
-        missing = not path.exists()
-    except (OSError, ValueError):  # a name that is too long or holds a NUL: said below
-        missing = False
-    if missing:
-        raise UserError(f"{brief_path(path)}: expected {what}, found no such file")
-    check_regular(path, what)
+from topdown_ray.files import brief_path, check_file
 
 
 def read_header(path: Path) -> dict[str, str]:
