@@ -35,7 +35,7 @@ from torch.nn import functional
 
 import topdown_ray
 from topdown_ray import efficiency
-from topdown_ray.accuracy import DATA, PUBLISHED, Predictor, features, load_predictor
+from topdown_ray.accuracy import DATA, PUBLISHED, RELU, Predictor, features, load_predictor
 from topdown_ray.assets import sha256_of
 from topdown_ray.evolution import Problem, Sizes, generation, initial
 from topdown_ray.rng import Draws
@@ -333,7 +333,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         state = rounded(parameters, data, center, scale)
-        metadata = {"space": space.name, "distilled_from": teacher.sha256}
+        metadata = {"space": space.name, "activation": RELU, "distilled_from": teacher.sha256}
         safetensors.torch.save_file(state, path, metadata=metadata)
         measured = card(space, teacher, path, SEARCHES[space.name])
     training = {

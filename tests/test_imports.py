@@ -38,6 +38,7 @@ ORDER = [
     "winners",
     "measuring",
     "learning",
+    "dataset",
     "hosting",
     "evaluations",
     "evaluation",

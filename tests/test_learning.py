@@ -16,7 +16,7 @@ from test_sweep import run
 
 from topdown_ray import evaluation, learning, measuring
 from topdown_ray.accuracy import encoding, features, load_predictor
-from topdown_ray.evaluations import EVALUATIONS, write_table
+from topdown_ray.evaluations import EVALUATIONS, read_table, write_table
 from topdown_ray.learning import Training, agreement
 from topdown_ray.spaces import PROXYLESS, SPACES, Space
 from topdown_ray.verify import verify
@@ -83,7 +83,7 @@ def test_the_held_out_rows_only_judge(tmp_path: Path) -> None:
     first = learning.train(dataset, PROXYLESS, tmp_path / "a.safetensors", QUICK)
     genes, top1, _ = learning.read_dataset(dataset, PROXYLESS)
     held = np.random.default_rng(QUICK.seed).permutation(100)[:20]
-    table = learning.read_table(dataset)
+    table = read_table(dataset)
     turned = top1.copy()
     turned[held] = 1 - turned[held]
     place = table.schema.get_field_index("top1")
@@ -154,8 +154,8 @@ def test_agreement_of_constants_is_not_a_number() -> None:
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = labelled(tmp_path / "set.parquet", PROXYLESS, 30)
     (tmp_path / "text.parquet").write_text("none")
-    mixed = learning.read_table(dataset)
-    other = learning.read_table(labelled(tmp_path / "other.parquet", PROXYLESS, 30, name="v"))
+    mixed = read_table(dataset)
+    other = read_table(labelled(tmp_path / "other.parquet", PROXYLESS, 30, name="v"))
     write_table(pa.concat_tables([mixed, other]), tmp_path / "mixed.parquet")
     few = labelled(tmp_path / "few.parquet", PROXYLESS, 10)
     out = tmp_path / "p.safetensors"
@@ -179,8 +179,9 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["train-predictor", dataset, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8, "--json"], capsys
     )
     assert json.loads(done.stdout)["held_out"]["n"] == 6
+    more = labelled(tmp_path / "more.parquet", PROXYLESS, 50)
     told = main_in_process(
-        ["train-predictor", dataset, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8], capsys
+        ["train-predictor", more, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8], capsys
     ).stdout
-    assert f"{out}: 30 rows, 6 of them held out, " in told
+    assert f"{out}: 50 rows, 10 of them held out, " in told
     assert "held out: Kendall's tau " in told

@@ -9,7 +9,7 @@ it comes in.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +21,11 @@ from torch.nn import functional
 
 from topdown_ray import assets
 from topdown_ray.checkpoints import read_header, read_safetensors, read_torch
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief, one_line
+from topdown_ray.files import brief_path, check_file
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 from topdown_ray.terms import Term, TermIndex, concatenate
-from topdown_ray.tiles import Tiles
+from topdown_ray.tiles import Tiles, one_thread
 
 # --- the one-hot encodings --------------------------------------------------------------------------------------------------
 
@@ -172,12 +173,15 @@ class Predictor:
 DATA = Path(__file__).parent / "data"
 PUBLISHED = {MOBILENET_V3.name: "acc_predictor.pth", RESNET50D.name: "ofa_resnet50_acc_predictor.pth"}
 TRAINED_ON = {MOBILENET_V3.name: MOBILENET_V3.name, RESNET50D.name: RESNET50D.name, PROXYLESS.name: MOBILENET_V3.name}
+RELU = "relu"  # the ``activation`` that the metadata of a safetensors file states
+_PROBED = 1022  # random architectures that a predictor is tried on when it is loaded
 
 
 def load_predictor(predictor: str, space: Space) -> Predictor:
     """The predictor of a space: ``published``, ``embedded``, or the path of a checkpoint. Raises UserError.
 
-    None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space`` says so.
+    None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space`` says so. A file is
+    refused where it is no perceptron, where its activation is not known to be ReLU, and where its values are no accuracies.
     """
     trained_on = TRAINED_ON[space.name]
     if predictor == "published":
@@ -191,58 +195,130 @@ def load_predictor(predictor: str, space: Space) -> Predictor:
 
 
 def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> Predictor:
-    if not path.is_file():
-        found_there = "a folder" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: expected a predictor checkpoint (.safetensors or .pth), found {found_there}")
-    state, stated = _read(path)
-    trained_on = stated or trained_on or TRAINED_ON[space.name]
+    check_file(path, "a predictor checkpoint (.safetensors or .pth)")
+    where = brief_path(path)
+    state, header = _read(path)
+    trained_on = header.get("space") or trained_on or TRAINED_ON[space.name]
     if trained_on not in SPACES:
-        raise UserError(f"{path}: metadata 'space': expected one of {', '.join(SPACES)}, found {trained_on!r}")
-    layers = _layers(state, path)
+        raise UserError(f"{where}: metadata 'space': expected one of {', '.join(SPACES)}, found {brief(trained_on)}")
+    layers = _layers(state, where)
+    _check_activation(state, header, where)
     expected = encoding(space, SPACES[trained_on]).n_features
     if layers[0].weight.shape[1] != expected:
         found = layers[0].weight.shape[1]
-        raise UserError(f"{path}: expected {expected} inputs (a predictor of {trained_on}), found {found}")
-    return Predictor(name, assets.sha256_of(path), space, trained_on, layers)
+        raise UserError(f"{where}: expected {expected} inputs (a predictor of {trained_on}), found {found}")
+    _check_sums(layers, where)
+    predictor = Predictor(name, assets.sha256_of(path), space, trained_on, _without_dead_units(layers))
+    _check_range(predictor, where)
+    return predictor
 
 
-def _read(path: Path) -> tuple[Mapping[str, torch.Tensor], str | None]:
-    """The layers in order, and the space that the file says it was trained on."""
+def _read(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, str]]:
+    """The tensors of a checkpoint and what its header says (a torch checkpoint has none)."""
     if path.suffix != ".safetensors":
-        return read_torch(path, "a torch checkpoint of tensors"), None
-    state = read_safetensors(path)
-    return {key: state[key] for key in sorted(state, key=in_order)}, read_header(path).get("space")
+        return read_torch(path, "a torch checkpoint of tensors"), {}
+    return read_safetensors(path), read_header(path)
 
 
 def in_order(key: str) -> list[Any]:
     """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their precision."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
+    parts = re.split(r"(\d+)", key)  # every second one is a number, which may have more digits than ``int`` reads
+    return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _layers(state: Mapping[str, torch.Tensor], path: Path) -> tuple[Layer, ...]:
+def _layers(state: Mapping[str, torch.Tensor], where: str) -> list[Layer]:
     """The linear layers in order, as either of OFA's predictors names them; ``base_acc`` joins the last bias."""
-    names = [key.removesuffix(".weight") for key in state if key.endswith(".weight")]
+    names = sorted((key.removesuffix(".weight") for key in state if key.endswith(".weight")), key=in_order)
+    known = {"base_acc", *(f"{name}.{part}" for name in names for part in ("weight", "bias"))}
+    for key, value in state.items():
+        if key not in known:
+            raise UserError(f"{where}: expected the weights and biases of linear layers, found {brief(key)}")
+        if not value.is_floating_point():
+            raise UserError(f"{where}: {brief(key)}: expected floating-point numbers, found {value.dtype}")
     layers: list[Layer] = []
     for name in names:
         weight = state[f"{name}.weight"].float().numpy()
-        bias = state[f"{name}.bias"].float().numpy() if f"{name}.bias" in state else np.zeros(len(weight), np.float32)
-        if weight.ndim != 2 or bias.shape != (len(weight),):
-            raise UserError(f"{path}: {name}: expected a matrix and a bias, found {weight.shape} and {bias.shape}")
+        bias = state[f"{name}.bias"].float().numpy() if f"{name}.bias" in state else np.zeros(weight.shape[:1], np.float32)
+        if weight.ndim != 2 or not weight.size or bias.shape != (len(weight),):
+            shapes = f"{brief(weight.shape)} and {brief(bias.shape)}"
+            raise UserError(f"{where}: {one_line(name, 120)}: expected a matrix and a bias, found {shapes}")
         if layers and weight.shape[1] != len(layers[-1].bias):
-            raise UserError(f"{path}: {name}: expected {len(layers[-1].bias)} inputs, found {weight.shape[1]}")
+            raise UserError(f"{where}: {one_line(name, 120)}: expected {len(layers[-1].bias)} inputs, found {weight.shape[1]}")
         if not np.isfinite(weight).all() or not np.isfinite(bias).all():
-            raise UserError(f"{path}: {name}: expected finite numbers, found NaN or infinity")
+            raise UserError(f"{where}: {one_line(name, 120)}: expected finite numbers, found NaN or infinity")
         layers.append(Layer(weight, bias))
     if len(layers) < 2 or len(layers[-1].bias) != 1:
-        shapes = [tuple(value.shape) for value in state.values()]
-        raise UserError(f"{path}: expected two or more linear layers that end in one output, found shapes {shapes}")
+        shapes = brief([tuple(value.shape) for value in state.values()])
+        raise UserError(f"{where}: expected two or more linear layers that end in one output, found shapes {shapes}")
     if "base_acc" in state:
+        base = state["base_acc"].float().numpy()
+        if base.size != 1 or not np.isfinite(base).all():
+            raise UserError(f"{where}: base_acc: expected one finite number, found {brief(base.ravel()[:3].tolist())}")
         weight, bias = layers[-1]
-        layers[-1] = Layer(weight, bias + state["base_acc"].float().numpy().reshape(1))
-    return _without_dead_units(layers)
+        layers[-1] = Layer(weight, bias + base.reshape(1))
+    return layers
 
 
-def _without_dead_units(layers: list[Layer]) -> tuple[Layer, ...]:
+def _check_activation(state: Mapping[str, torch.Tensor], header: Mapping[str, str], where: str) -> None:
+    """Raise UserError unless the layers are known to have ReLU between them.
+
+    Tensors do not tell. They are known to where a header says so, where ``train-predictor`` or ``distill_predictor.py`` wrote the
+    file before headers said so, and where names and shapes are those of one of OFA's two predictor classes.
+    """
+    activation = header.get("activation")
+    if activation is not None and activation != RELU:
+        raise UserError(f"{where}: metadata 'activation': expected {RELU}, found {brief(activation)}")
+    ours = "space" in header and ("normalisation" in header or "distilled_from" in header)
+    if activation is None and not ours and not _is_ofas(state):
+        raise UserError(
+            f"{where}: expected a predictor whose layers are known to have ReLU between them (safetensors with metadata "
+            f"'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))} without a word on it"
+        )
+
+
+def _is_ofas(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, or of ``ofa.nas``'s with its encoder of ResNet50D."""
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    tutorial = [(128, 400), (400, 400), (400, 400), (400, 1)]
+    if shapes == {
+        key: shape
+        for i, (ins, outs) in enumerate(tutorial)
+        for key, shape in ((f"{2 * i}.weight", (outs, ins)), (f"{2 * i}.bias", (outs,)))
+    }:
+        return True
+    n = (len(state) - 2) // 2  # hidden layers
+    nas = {"base_acc", f"layers.{n}.weight", *(f"layers.{i}.0.{part}" for i in range(n) for part in ("weight", "bias"))}
+    return set(state) == nas and n > 0 and shapes["layers.0.0.weight"][1:] == (82,)
+
+
+def _check_sums(layers: Sequence[Layer], where: str) -> None:
+    """Raise UserError unless a bound on all sums is within float32: then no architecture has a NaN or an infinite value."""
+    bound = np.ones(layers[0].weight.shape[1])  # one-hot features
+    with np.errstate(all="ignore"):
+        for weight, bias in layers:
+            bound = np.abs(weight.astype(np.float64)) @ bound + np.abs(bias.astype(np.float64))
+            if not bound.max() < np.finfo(np.float32).max:
+                raise UserError(f"{where}: expected layers whose sums float32 can hold, found sums up to {bound.max():.1g}")
+
+
+def _check_range(predictor: Predictor, where: str) -> None:
+    """Raise UserError unless the smallest, the largest and random architectures have accuracies from 0 to 1.
+
+    A search ends with an error where it meets another value later.
+    """
+    space = predictor.space
+    ends = torch.tensor([[0] * space.G, [size - 1 for size in space.sizes]], dtype=torch.int8)
+    with one_thread(), torch.inference_mode():
+        top1 = predictor(torch.cat([ends, space.random(_PROBED, 0)]))
+    low, high = float(top1.min()), float(top1.max())
+    if not 0 <= low <= high <= 1:
+        raise UserError(
+            f"{where}: expected a predictor of top-1 accuracies as fractions from 0 to 1, found {low:.4g} to {high:.4g} on "
+            f"{len(top1)} architectures of {space.name}"
+        )
+
+
+def _without_dead_units(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The same function with fewer hidden units.
 
     The published ResNet50D predictor was trained with weight decay until most of its weights vanished: 97 % of its largest layer

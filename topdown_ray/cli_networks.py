@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import signal
 import sys
 import tempfile
@@ -190,12 +191,24 @@ def train_predictor(
             status.update(f"epoch {epoch} of at most {most}, mean error {100 * best:.2f} points")
 
         learned = learning.train(dataset, its_space, out, training, show)
-    if as_json:
-        print(json.dumps({**dataclasses.asdict(learned), "path": str(learned.path)}))
-        return
     held = learned.held_out
-    print(f"{out}: {learned.rows} rows, {held.n} of them held out, {learned.epochs} epochs")
-    print(f"held out: Kendall's tau {held.kendall:.3f}, Spearman {held.spearman:.3f}, mean error {100 * held.mae:.2f} points")
+    if learned.warning:
+        print(f"warning: {learned.warning}", file=sys.stderr)
+    if as_json:
+        parts = {name: _finite(dataclasses.asdict(getattr(learned, name))) for name in ("held_out", "trained")}
+        print(json.dumps({**dataclasses.asdict(learned), **parts, "path": str(learned.path)}))
+        return
+    repeated = f" of {learned.architectures} architectures" if learned.rows > learned.architectures else ""
+    print(f"{out}: {learned.rows} rows{repeated}, {held.n} of them held out, {learned.epochs} epochs")
+    ranks = f"Kendall's tau {held.kendall:.3f}, Spearman {held.spearman:.3f}"
+    if held.n < learning.LEAST_RANKED:
+        ranks = f"no rank correlation of fewer than {learning.LEAST_RANKED}"
+    print(f"held out: {ranks}, mean error {100 * held.mae:.2f} points")
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for NaN, which JSON does not know."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def export(

@@ -14,11 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from topdown_ray.errors import UserError
-from topdown_ray.files import TEMPORARY, written
+from topdown_ray.errors import UserError, brief, one_line
+from topdown_ray.files import TEMPORARY, brief_path, check_file, written
 from topdown_ray.spec import digest
 
 FOLDER = "evaluations"  # in a sweep's result folder
+
+_VERSION = b"topdown_ray_evaluations"  # in the file's metadata
 
 EVALUATIONS = pa.schema(
     [
@@ -50,8 +52,10 @@ EVALUATIONS = pa.schema(
         ("wall_s", pa.float64()),
         ("started_at", pa.timestamp("us", tz="UTC")),
     ],
-    metadata={"topdown_ray_evaluations": "1"},
+    metadata={_VERSION: b"1"},
 )
+_REQUIRED = ("evaluation_id", "space", "arch", "top1")  # of a table that others made
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException)  # what pyarrow raises for broken files
 
 #: Columns that tell how a row was measured, not what came out.
 INCIDENTAL = ("device", "host", "wall_s", "started_at")
@@ -97,22 +101,39 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """One file of measured rows. Raises UserError."""
+    """One file of measured rows. Raises UserError: not readable, not such a table, a row that lacks what identifies it, no accuracy."""
+    what, where = "a table of measured accuracies (Parquet)", brief_path(path)
+    check_file(path, what)
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: expected a table of measured accuracies (Parquet), found {reason}") from error
-    missing = [name for name in ("evaluation_id", "space", "arch", "top1") if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path}: expected the columns of measured accuracies, found none called {missing[0]}")
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except _UNREADABLE as error:
+        raise UserError(f"{where}: expected {what}, found {one_line(error)}") from error
+    version = (table.schema.metadata or {}).get(_VERSION, b"1")
+    if version != b"1":
+        raise UserError(f"{where}: {_VERSION.decode()}: expected version 1, found {brief(version.decode(errors='replace'))}")
+    names = table.column_names
+    for name in _REQUIRED:
+        if name not in names:
+            raise UserError(f"{where}: expected the columns of measured accuracies, found none called {name}")
+    for name in EVALUATIONS.names:
+        if names.count(name) > 1:
+            raise UserError(f"{where}: expected distinct columns, found {name} more than once")
     for field in EVALUATIONS:  # a table that others made may lack what only informs
-        if field.name not in table.column_names:
+        if field.name not in names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     try:
-        return table.select(EVALUATIONS.names).cast(EVALUATIONS)
-    except (pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path}: expected the columns of measured accuracies, found {' '.join(str(error).split())}") from error
+        table = table.select(EVALUATIONS.names).cast(EVALUATIONS)
+    except _UNREADABLE as error:
+        raise UserError(f"{where}: expected the columns of measured accuracies, found {one_line(error)}") from error
+    for name in _REQUIRED:
+        if table[name].null_count:
+            raise UserError(f"{where}: {name}: expected a value in every row, found none in {table[name].null_count}")
+    for name in ("top1", "top5"):
+        values = table[name].drop_null().to_numpy()
+        if not ((values >= 0) & (values <= 1)).all():
+            raise UserError(f"{where}: {name}: expected fractions from 0 to 1, found {values.min():g} to {values.max():g}")
+    return table
 
 
 def load_evaluations(run: Path) -> pd.DataFrame:

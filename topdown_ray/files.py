@@ -66,6 +66,17 @@ def check_regular(path: Path, what: str, most: int | None = None) -> None:
         raise UserError(f"{brief_path(path)}: expected {what} of at most {most:,} bytes, found {status.st_size:,}")
 
 
+def check_file(path: Path, what: str) -> None:
+    """Raise UserError unless this is a regular file; one that does not exist is called so. what: the file in words."""
+    try:
+        missing = not path.exists()
+    except (OSError, ValueError):  # a name that is too long or holds a NUL: said below
+        missing = False
+    if missing:
+        raise UserError(f"{brief_path(path)}: expected {what}, found no such file")
+    check_regular(path, what)
+
+
 def brief_path(path: Path | str) -> str:
     """A path as messages name it: on one line and of bounded length."""
     return one_line(path, 300)

@@ -1,33 +1,37 @@
 """Train an accuracy predictor on measured subnets: OFA's three-layer perceptron on the one-hot architecture.
 
-The rows are split by a seed into three: most are trained on, some say when to stop, and the held-out ones only judge the result. The
+Distinct architectures are split by a seed into three: most are trained on, some say when to stop, and the held-out ones only judge
+the result. The
 checkpoint is what ``predictor:`` of a sweep takes; beside it lie a model card and a picture of predicted against true.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import safetensors.torch
 import torch
 from scipy import stats as scipy_stats
 from torch import nn
 
 from topdown_ray import assets
-from topdown_ray.accuracy import encoding, features, load_predictor
+from topdown_ray.accuracy import RELU, encoding, features, load_predictor
+from topdown_ray.dataset import Dataset, read_dataset
 from topdown_ray.errors import UserError
-from topdown_ray.evaluations import read_table
+from topdown_ray.files import brief_path
 from topdown_ray.spaces import Space
 from topdown_ray.tiles import one_thread
 
-LEAST = 20  # rows: fewer leave nothing to hold out
+LEAST_JUDGES = 30  # held-out architectures: fewer are warned of
+LEAST_RANKED = 10  # held-out architectures: of fewer no rank correlation is given
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -65,10 +69,21 @@ class Learned:
 
     path: Path
     sha256: str
-    held_out: Agreement
+    held_out: Agreement  # rank correlations: NaN below LEAST_RANKED architectures
     trained: Agreement
     epochs: int  # of the weights kept
-    rows: int
+    rows: int  # of the data set
+    architectures: int  # distinct ones among them
+
+    @property
+    def warning(self) -> str:
+        """What is to be said of too few held-out architectures; empty where they are enough."""
+        n = self.held_out.n
+        return (
+            ""
+            if n >= LEAST_JUDGES
+            else f"{n} held-out architectures judge a predictor poorly; expected at least {LEAST_JUDGES}"
+        )
 
 
 def agreement(predicted: Floats, measured: Floats) -> Agreement:
@@ -81,29 +96,6 @@ def agreement(predicted: Floats, measured: Floats) -> Agreement:
     return Agreement(len(measured), kendall, spearman, float(np.abs(difference).mean()), float(difference.mean()))
 
 
-def read_dataset(path: Path, space: Space) -> tuple[torch.Tensor, Floats, pd.DataFrame]:
-    """Genes (N, G), measured top-1 (N,) and the whole rows of a data set. Raises UserError."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: expected a table of measured accuracies (Parquet), found {'a folder' if path.is_dir() else 'no such file'}"
-        )
-    rows = read_table(path).to_pandas()
-    if strange := sorted(set(rows["space"]) - {space.name}):
-        raise UserError(f"{path}: expected rows of {space.name}, found rows of {strange[0]}")
-    for column in ("weights_sha256", "data_sha256"):
-        if rows[column].nunique() > 1:
-            raise UserError(
-                f"{path}: {column}: expected rows of one kind, found {rows[column].nunique()}; they are not comparable"
-            )
-    if len(rows) < LEAST:
-        raise UserError(f"{path}: expected at least {LEAST} rows, found {len(rows)}")
-    genes = np.stack([space.from_config(json.loads(arch)) for arch in rows["arch"]])
-    top1 = rows["top1"].to_numpy(np.float64)
-    if not ((top1 >= 0) & (top1 <= 1)).all():
-        raise UserError(f"{path}: top1: expected fractions from 0 to 1, found {top1.min():g} to {top1.max():g}")
-    return space.canonical(torch.from_numpy(genes)), top1, rows
-
-
 def train(
     dataset: Path,
     space: Space,
@@ -111,60 +103,102 @@ def train(
     training: Training | None = None,
     show: Callable[[int, int, float], None] | None = None,
 ) -> Learned:
-    """Train, write the checkpoint, its card and its picture. show: (epoch, most epochs, best error so far). Raises UserError.
+    """Train, write the checkpoint, its card and its picture, all or none. show: (epoch, most epochs, best error so far).
 
-    The rows decide with the seed alone: one thread, fixed order.
+    The rows decide with the seed alone: one thread, fixed order. Raises UserError.
     """
     training = Training() if training is None else training
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a file .safetensors, found {out.suffix or 'no suffix'}")
     if not (0 < training.held_out < 0.9 and 0 < training.stopping < 0.9):
         raise UserError(f"held-out, stopping: expected shares from 0 to 0.9, found {training.held_out}, {training.stopping}")
-    genes, top1, rows = read_dataset(dataset, space)
+    data = read_dataset(dataset, space)
+    genes, top1 = data.genes, data.top1
     order = np.random.default_rng(training.seed).permutation(len(genes))
     n_held = max(2, round(training.held_out * len(order)))
     n_stop = max(2, round(training.stopping * (len(order) - n_held)))
     held, stop, fit = np.split(order, [n_held, n_held + n_stop])
     if len(fit) < 2:
-        found = f"{training.held_out:g} and {training.stopping:g} of {len(order)} rows"
+        found = f"{training.held_out:g} and {training.stopping:g} of {len(order)} architectures"
         raise UserError(f"held-out, stopping: expected shares that leave rows to train on, found {found}")
+    with _folder_beside(out) as folder:
+        state, epochs = _network(space, genes, top1, fit, stop, training, show)
+        unseen = _tie_unseen(space, genes[torch.from_numpy(fit)], state)
+        rows = data.rows
+        metadata = {
+            "space": space.name,
+            "activation": RELU,
+            "normalisation": json.dumps({"mean": float(top1[fit].mean()), "scale": _scale(top1[fit]), "folded": True}),
+            "training": json.dumps(asdict(training)),
+            "dataset_sha256": assets.sha256_of(dataset),
+            "weights_sha256": str(rows["weights_sha256"].iloc[0]),
+            "data_sha256": str(rows["data_sha256"].iloc[0]),
+        }
+        new = folder / out.name
+        new.write_bytes(_in_order(safetensors.torch.save(state, metadata)))
+        predictor = load_predictor(str(new), space)  # judged as sweeps will read it
+        with one_thread(), torch.inference_mode():
+            predicted = predictor(genes).double().numpy()
+        judged, trained = agreement(predicted[held], top1[held]), agreement(predicted[fit], top1[fit])
+        if judged.n < LEAST_RANKED:
+            judged = replace(judged, kendall=float("nan"), spearman=float("nan"))
+        learned = Learned(out, predictor.sha256, judged, trained, epochs, len(rows), len(genes))
+        _picture(new.with_suffix(".svg"), space, predicted, top1, fit, held)
+        card = _card(learned, space, dataset, data, training, unseen, (len(fit), len(stop)))
+        new.with_suffix(".md").write_text(card)
+        for suffix in (".svg", ".md", out.suffix):
+            new.with_suffix(suffix).replace(out.with_suffix(suffix))
+    return learned
+
+
+@contextlib.contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A folder for files that are moved to where ``out`` lies; it is gone at the end. Raises UserError, before the training."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".svg", ".md", out.suffix):
+            if out.with_suffix(suffix).is_dir():
+                raise UserError(
+                    f"--out {out}: expected a place for three files, found the folder {out.with_suffix(suffix).name}"
+                )
+        with tempfile.TemporaryDirectory(prefix=f".{out.stem[:100]}.", dir=out.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise UserError(f"--out {brief_path(out)}: expected a place to write to, found {error.strerror}") from error
+
+
+def _scale(top1: Floats) -> float:
+    """What accuracies are divided by for the training."""
+    return float(top1.std()) or 1.0
+
+
+def _network(
+    space: Space,
+    genes: torch.Tensor,
+    top1: Floats,
+    fit: Places,
+    stop: Places,
+    training: Training,
+    show: Callable[[int, int, float], None] | None,
+) -> tuple[dict[str, torch.Tensor], int]:
+    """The state of a trained predictor, and the number of epochs behind it.
+
+    Three layers of one unit are added behind the perceptron: 1 - relu(1 - relu(y)) is y held between 0 and 1, so that what lies
+    outside of the training set has no value that is no accuracy.
+    """
     inputs = features(space, encoding(space, space), genes)
-    center, scale = float(top1[fit].mean()), float(top1[fit].std()) or 1.0
+    center, scale = float(top1[fit].mean()), _scale(top1[fit])
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         targets = torch.from_numpy((top1 - center) / scale).float()
         network, epochs = _fit(inputs, targets, fit, stop, training, show, scale)
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    last = f"{len(network) - 1}"
+    last = len(network) - 1
     state[f"{last}.weight"] *= scale
     state[f"{last}.bias"] = state[f"{last}.bias"] * scale + center
-    unseen = _tie_unseen(space, genes[torch.from_numpy(fit)], state)
-    metadata = {
-        "space": space.name,
-        "normalisation": json.dumps({"mean": center, "scale": scale, "folded": True}),
-        "training": json.dumps(asdict(training)),
-        "dataset_sha256": assets.sha256_of(dataset),
-        "weights_sha256": str(rows["weights_sha256"].iloc[0]),
-        "data_sha256": str(rows["data_sha256"].iloc[0]),
-    }
-    temporary = out.with_name(f".{out.stem}.new{out.suffix}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(_in_order(safetensors.torch.save(state, metadata)))
-        predictor = load_predictor(str(temporary), space)  # judged as sweeps will read it
-        with one_thread(), torch.inference_mode():
-            predicted = predictor(genes).double().numpy()
-        temporary.replace(out)
-    except OSError as error:
-        raise UserError(f"--out {out}: expected a place to write to, found {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    learned = Learned(
-        out, predictor.sha256, agreement(predicted[held], top1[held]), agreement(predicted[fit], top1[fit]), epochs, len(genes)
-    )
-    _picture(out.with_suffix(".svg"), space, predicted, top1, fit, held)
-    out.with_suffix(".md").write_text(_card(learned, space, dataset, rows, training, unseen, top1, (len(fit), len(stop))))
-    return learned
+    for i in (last + 2, last + 4):
+        state |= {f"{i}.weight": -torch.ones(1, 1), f"{i}.bias": torch.ones(1)}
+    return state, epochs
 
 
 def _in_order(content: bytes) -> bytes:
@@ -251,13 +285,13 @@ def _card(
     learned: Learned,
     space: Space,
     dataset: Path,
-    rows: pd.DataFrame,
+    data: Dataset,
     training: Training,
     unseen: list[str],
-    top1: Floats,
     counts: tuple[int, int],
 ) -> str:
     held, trained = learned.held_out, learned.trained
+    rows, top1 = data.rows, data.top1
     lines = [
         f"# Accuracy predictor of {space.name}",
         "",
@@ -266,25 +300,34 @@ def _card(
         "",
         f"`predictor: {learned.path.name}` in a sweep file selects it. SHA-256 {learned.sha256}.",
         "",
-        "| | rows | Kendall's tau | Spearman | mean absolute error (points) | bias (points) |",
+        "| | architectures | Kendall's tau | Spearman | mean absolute error (points) | bias (points) |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, part in (("held out", held), ("trained on", trained)):
-        figures = f"{part.kendall:.3f} | {part.spearman:.3f} | {100 * part.mae:.2f} | {100 * part.bias:+.2f}"
+        ranks = f"{part.kendall:.3f} | {part.spearman:.3f}" if part.n >= LEAST_RANKED else "too few | too few"
+        figures = f"{ranks} | {100 * part.mae:.2f} | {100 * part.bias:+.2f}"
         lines.append(f"| {name} | {part.n} | {figures} |")
     lines += [
         "",
         f"Measured top-1 from {100 * top1.min():.2f} to {100 * top1.max():.2f} %, standard deviation {100 * top1.std():.2f} points. "
-        f"{counts[0]} rows were trained on, {counts[1]} said when to stop (epoch {learned.epochs}), {held.n} were held out.",
+        f"{counts[0]} architectures were trained on, {counts[1]} said when to stop (epoch {learned.epochs}), {held.n} were held out.",
         "",
-        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features; AdamW, learning rate "
+        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features, its output held between 0 and 1; "
+        f"AdamW, learning rate "
         f"{training.learning_rate:g}, weight decay {training.weight_decay:g}, batch {training.batch}, seed {training.seed}.",
         "",
-        f"Data set: `{dataset.name}`, {learned.rows} rows. Weights SHA-256 {rows['weights_sha256'].iloc[0]}, images SHA-256 "
+        f"Data set: `{dataset.name}`, {data.in_words}. Weights SHA-256 {rows['weights_sha256'].iloc[0]}, images SHA-256 "
         f"{rows['data_sha256'].iloc[0]}.",
         "",
         f"![Predicted against measured]({learned.path.with_suffix('.svg').name})",
     ]
+    if learned.warning:
+        lines += ["", f"**{learned.warning}.**"]
+    if learned.rows > learned.architectures:
+        lines += [
+            "",
+            "Measurements of the same architecture were averaged, weighted by their numbers of images, before the split.",
+        ]
     if unseen:
         shown = ", ".join(unseen[:12]) + (", ..." if len(unseen) > 12 else "")
         lines += ["", f"{len(unseen)} choices were in no training row and read as the nearest one that was: {shown}."]

@@ -25,6 +25,7 @@ from topdown_ray.hosting import Resources, map_hosted
 from topdown_ray.images import Settings, find_images
 from topdown_ray.progress import Progress
 from topdown_ray.spaces import SPACES, Space
+from topdown_ray.supernet import Supernet
 from topdown_ray.weights import find_weights
 
 FLUSH_S = 30.0  # rows wait at most this long to be written
@@ -180,6 +181,8 @@ class Wanted:
     def setup(self, space: Space | None) -> Setup:
         """Find and check the weights and the images. Raises UserError."""
         checkpoint = find_weights(self.weights, space, self.allow_random)
+        if not checkpoint.is_random:
+            Supernet(checkpoint.space, checkpoint)  # incomplete weights are refused before images are read and actors start
         return Setup(checkpoint, find_images(self.data, checkpoint.description, self.settings))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
 
 Genes = npt.NDArray[np.int8]
 Config = dict[str, Any]
@@ -142,21 +142,21 @@ class Space:
         """The genes (G,) of an OFA configuration; raises UserError that names the entry which does not belong to the space."""
         expected = {gene.key for gene in self.genes}
         if set(config) != expected:
-            raise UserError(f"architecture: expected the keys {sorted(expected)} of {self.name}, found {sorted(config)}")
+            raise UserError(f"architecture: expected the keys {sorted(expected)} of {self.name}, found {brief(sorted(config))}")
         fixed = dict(self.fixed)
         for key in expected - {"image_size"}:
             length = sum(gene.key == key for gene in self.genes) + len(fixed.get(key, ()))
             if not isinstance(config[key], list | tuple) or len(config[key]) != length:
-                raise UserError(f"architecture: {key}: expected a list of {length} numbers, found {config[key]!r}")
+                raise UserError(f"architecture: {key}: expected a list of {length} numbers, found {brief(config[key])}")
             for constant, found in zip(fixed.get(key, ()), config[key][length - len(fixed.get(key, ())) :], strict=True):
                 if constant != found:
-                    raise UserError(f"architecture: {key}[{length - 1}]: expected {constant}, found {found!r}")
+                    raise UserError(f"architecture: {key}[{length - 1}]: expected {constant}, found {brief(found)}")
         row = []
         for gene in self.genes:
             found = config["image_size"] if gene.key == "image_size" else config[gene.key][gene.position]
             if isinstance(found, bool) or found not in gene.choices:
                 where = gene.key if gene.key == "image_size" else f"{gene.key}[{gene.position}]"
-                raise UserError(f"architecture: {where}: expected one of {list(gene.choices)}, found {found!r}")
+                raise UserError(f"architecture: {where}: expected one of {list(gene.choices)}, found {brief(found)}")
             row.append(gene.choices.index(found))
         return np.asarray(row, dtype=np.int8)
 

@@ -21,7 +21,8 @@ from ofa.utils.layers import ConvLayer, IdentityLayer, LinearLayer, MBConvLayer,
 from torch import nn
 
 from topdown_ray import assets
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief, one_line
+from topdown_ray.files import brief_path
 from topdown_ray.layers import Layer
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, Config, Space
 from topdown_ray.weights import WEIGHTS, Checkpoint, find_weights
@@ -31,6 +32,7 @@ _MACS_MODELS = {
     PROXYLESS.name: ProxylessNASFLOPsModel,
     RESNET50D.name: ResNet50FLOPsModel,
 }
+_COUNTER = "num_batches_tracked"
 
 
 def build(space: Space, width: float = 1.0, n_classes: int = 1000) -> Any:
@@ -51,7 +53,9 @@ class Supernet:
     """One OFA supernet in this process; subnets are cut out of it on demand."""
 
     def __init__(self, space: Space, checkpoint: Checkpoint | None = None):
-        """checkpoint: the weights; None: published ones where they lie on this machine, else random ones. Raises UserError."""
+        """checkpoint: the weights; None: published ones where they lie on this machine, else random ones.
+
+        Raises UserError that names the file unless every tensor of the network is there, finite and of its shape."""
         self.space = space
         if checkpoint is None:
             path = assets.local(f"ofa_nets/{WEIGHTS[space.name]}")
@@ -62,17 +66,40 @@ class Supernet:
             self.network: Any = build(space, description.width, description.n_classes).eval()  # OFA's modules carry no types
         self.weights = checkpoint.name
         if checkpoint.path is not None:
-            state = checkpoint.state()
-            try:
-                self.network.load_state_dict(state)
-            except Exception as error:  # of another network: OFA's own loader raises many kinds
-                reason = " ".join(str(error).split())[:120]
-                raise UserError(
-                    f"{checkpoint.path}: expected weights of {space.network}, found {type(error).__name__}: {reason}"
-                ) from error
+            self._load(checkpoint.state(), brief_path(checkpoint.path))
         self._macs_model = _MACS_MODELS[space.name](self.network)
         self._parameters_of: dict[tuple[Any, ...], int] = {}
         self._counts: dict[tuple[Any, ...], tuple[float, float]] = {}
+
+    def _load(self, state: Mapping[str, torch.Tensor], where: str) -> None:
+        """Load weights by OFA's own loader, which renames tensors and asks for none: every one must be there, finite, of its shape.
+
+        So the network is filled with NaN first, and what is NaN afterwards was not in the file. The counters of batch normalisation
+        may be missing; no output depends on them. Raises UserError.
+        """
+        expected = f"{where}: expected weights of {self.space.network}"
+        given = {name: value for name, value in state.items() if not name.endswith(_COUNTER)}
+        for name, value in given.items():
+            if not value.is_floating_point() or not torch.isfinite(value.float()).all():
+                raise UserError(
+                    f"{where}: {brief(name)}: expected finite floating-point numbers, found NaN, infinity or {value.dtype}"
+                )
+        own = {name: value for name, value in self.network.state_dict().items() if not name.endswith(_COUNTER)}
+        for value in own.values():
+            value.fill_(torch.nan)
+        try:
+            self.network.load_state_dict(state)
+        except (AssertionError, ValueError) as error:  # the name that it does not know
+            raise UserError(f"{expected}, found a tensor of another network: {brief(str(error))}") from error
+        except Exception as error:  # a wrong shape; OFA's loader raises many kinds
+            reason = str(error).partition("\n")[2] or str(error)
+            raise UserError(f"{expected}, found {type(error).__name__}: {one_line(reason, 200)}") from error
+        missing = [name for name, value in own.items() if value.isnan().any()]
+        if missing:
+            found = f"{len(own) - len(missing)} of its {len(own)} tensors, without {', '.join(missing[:3])}"
+            raise UserError(f"{expected}, found {found}{', ...' if len(missing) > 3 else ''}")
+        if len(given) > len(own):
+            raise UserError(f"{expected}, found {len(given) - len(own)} tensors twice, under two of OFA's names")
 
     def activate(self, config: Mapping[str, Any]) -> None:
         """Make an architecture the supernet's active subnet."""

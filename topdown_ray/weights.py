@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from topdown_ray import assets
 from topdown_ray.checkpoints import read_header, read_safetensors, read_torch
-from topdown_ray.errors import UserError
-from topdown_ray.files import written
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import brief_path, check_file, first_mistake, written
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
 
 WEIGHTS = {
@@ -114,11 +114,7 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
 
 
 def _own(path: Path, space: Space | None) -> Checkpoint:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise UserError(
-            f"--weights {path}: expected published, or a supernet's weights (.safetensors, or OFA's form), found {found}"
-        )
+    check_file(path, "published, or a supernet's weights (.safetensors, or OFA's form)")
     if path.suffix == ".safetensors":
         description = _header(path)
     elif space is not None:
@@ -131,25 +127,23 @@ def _own(path: Path, space: Space | None) -> Checkpoint:
 
 
 def _header(path: Path) -> Description:
-    metadata = read_header(path)
+    metadata, where = read_header(path), f"{brief_path(path)}: {_HEADER}"
     if _HEADER not in metadata:
-        raise UserError(f"{path}: expected a header {_HEADER} that describes the supernet, found {sorted(metadata) or 'none'}")
+        found = brief(sorted(metadata)) if metadata else "none"
+        raise UserError(f"{brief_path(path)}: expected a header {_HEADER} that describes the supernet, found {found}")
     try:
         description = Description.model_validate_json(metadata[_HEADER])
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {_HEADER}: {field}: {first['msg']}, found {first['input']!r}") from error
+        raise UserError(f"{where}: {first_mistake(error, Description)}") from error
     if description.space not in SPACES:
-        raise UserError(f"{path}: {_HEADER}: space: expected one of {', '.join(SPACES)}, found {description.space!r}")
+        raise UserError(f"{where}: space: expected one of {', '.join(SPACES)}, found {brief(description.space)}")
     known = SPACES[description.space]
     strange = set(description.image_sizes) - set(known.genes[known.resolution].choices)
     if strange or not description.image_sizes:
-        raise UserError(
-            f"{path}: {_HEADER}: image_sizes: expected sizes of {known.name}, found {list(description.image_sizes)}"
-        )
+        found = brief(list(description.image_sizes))
+        raise UserError(f"{where}: image_sizes: expected sizes of {known.name}, found {found}")
     if description.classes and len(description.classes) != description.n_classes:
-        raise UserError(f"{path}: {_HEADER}: classes: expected {description.n_classes} names, found {len(description.classes)}")
+        raise UserError(f"{where}: classes: expected {description.n_classes} names, found {len(description.classes)}")
     return description
 
 
