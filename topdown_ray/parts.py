@@ -170,7 +170,8 @@ class Parts:
     ) -> set[str]:
         """The parts that a driver had merged and not yet deleted when it died: those whose rows are all in a merged part."""
         merged: set[str] = set()
-        for holder, inside in claims.items():
+        for holder in sorted(claims, key=lambda name: found["searches"][name].size):  # what is merged twice, from within
+            inside = claims[holder]
             names = [name for name in dict.fromkeys(inside) if name in there and name != holder and name not in merged]
             if holder in merged or not names:
                 continue

@@ -142,10 +142,15 @@ class Place:
 
     def read(self, relative: str, most: int | None = None) -> bytes:
         """A file's content. Raises FileNotFoundError, OSError, UserError: no regular file, or more than ``most`` bytes."""
-        with self.open(relative) as file:
+        if self.local is not None:
+            path = self.local / relative
+            if _is_regular(path, self.of(relative)) and most is not None and path.stat().st_size > most:
+                raise UserError(f"{self.of(relative)}: expected at most {most:,} bytes, found {path.stat().st_size:,}")
+            return path.read_bytes()
+        with self._filesystem.open_input_file(self._at(relative)) as file:
             if most is not None and file.size() > most:
                 raise UserError(f"{self.of(relative)}: expected at most {most:,} bytes, found {file.size():,}")
-            return bytes(file.read())
+            return bytes(file.readall())
 
     def document(self, relative: str) -> Any:
         """The value of a JSON file. Raises FileNotFoundError, OSError, UserError."""
