@@ -104,7 +104,7 @@ def run(tmp_path: Path) -> Path:
     [
         ("{", "expected JSON"),
         ("[]", "expected a mapping, found list"),
-        ('{"run_id": "x"}', "spec: expected a value as a sweep writes it, found None"),
+        ('{"run_id": "x", "schema": 1}', "spec: expected a value, found none"),
         ('{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}', "schema: expected a version from 1 to 4, found 99"),
     ],
 )
@@ -117,11 +117,13 @@ def test_manifests(text: str, found: str, run: Path) -> None:
 def test_parts_that_cannot_be_listed(run: Path) -> None:
     shutil.rmtree(run / "searches")
     (run / "searches").write_text("a file")
-    assert load(run).searches.empty
+    assert complaint(load, run) == f"{run}/searches: expected a folder, found a file"
+    (run / "searches").unlink()
+    (run / "searches").mkdir()
     assert "expected at least one finished search, found none" in complaint(prepare, [load(run)])
 
 
-@pytest.mark.parametrize(("text", "found"), [("{", "expected JSON"), ("{}", "search_ids: expected a list, found none")])
+@pytest.mark.parametrize(("text", "found"), [("{", "expected JSON"), ("{}", "search_ids: expected a value, found none")])
 def test_failure_records(text: str, found: str, tmp_path: Path) -> None:
     (tmp_path / "failures").mkdir()
     (tmp_path / "failures" / ".hidden.json").write_text("{")

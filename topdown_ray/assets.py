@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import platformdirs
 
+from topdown_ray.addresses import shown
 from topdown_ray.download import BRISK, PATIENT, Patience, Progress, download
 from topdown_ray.download import sha256_of as sha256_of
 from topdown_ray.errors import UserError
@@ -122,7 +123,7 @@ def upstream() -> str:
     """The address below which the files are published: a mirror, if one is named."""
     address = os.environ.get("TOPDOWN_RAY_MIRROR") or UPSTREAM
     if not address.startswith(("http://", "https://")):
-        raise UserError(f"TOPDOWN_RAY_MIRROR: expected an http or https address, found {address!r}")
+        raise UserError(f"TOPDOWN_RAY_MIRROR: expected an http or https address, found {shown(address)!r}")
     return address.rstrip("/") + "/"
 
 

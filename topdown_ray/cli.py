@@ -66,6 +66,7 @@ def demo(
     """A small but true sweep on all three spaces: top-down over five targets, two seeds."""
     from topdown_ray import demo as demo_module
     from topdown_ray import present
+    from topdown_ray.addresses import shown
     from topdown_ray.store import load
     from topdown_ray.sweep import make_plan
 
@@ -76,7 +77,7 @@ def demo(
     results = load(out)
     present.print_best(results)
     present.print_winner(results)
-    print(f"Results: {out}/ ({summary.progress.done} searches, {summary.wall_s:.1f} s)")
+    print(f"Results: {shown(out)}/ ({summary.progress.done} searches, {summary.wall_s:.1f} s)")
     _exit_status(summary)
 
 
@@ -96,6 +97,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
+    from topdown_ray.addresses import shown
     from topdown_ray.store import failed_searches, read_spec
     from topdown_ray.sweep import make_plan
 
@@ -108,7 +110,7 @@ def sweep(
     summary = _sweep(plan, out, Workers(address, actors, gpus), resume, log_json)
     progress = summary.progress
     facts = {
-        "out": out,
+        "out": shown(out),
         "run_id": plan.run_id,
         "searches": progress.total,
         "done": progress.done,
@@ -119,7 +121,7 @@ def sweep(
         print(json.dumps(facts))
     else:
         new = progress.done - progress.before
-        print(f"{out}: {progress.done} of {progress.total} searches, {new} of them now in {summary.wall_s:.1f} s")
+        print(f"{shown(out)}: {progress.done} of {progress.total} searches, {new} of them now in {summary.wall_s:.1f} s")
     _exit_status(summary)
 
 
@@ -226,6 +228,7 @@ def bench(
 def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str | None = None) -> Summary:
     """Open the folder, start the executor, run with a progress display."""
     from topdown_ray import sweep as driver
+    from topdown_ray.addresses import shown
     from topdown_ray.present import no_display, print_cluster, print_damaged, progress_display
     from topdown_ray.progress import json_lines
     from topdown_ray.store import ResultFolder
@@ -236,12 +239,16 @@ def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str |
         print_cluster(workers.address, _dashboard(workers.address), observe)
         folder.open(plan.manifest(), resume)
         print_damaged(folder.damaged)
+        if folder.rebuilt:
+            print(f"{shown(out)}: run.json was missing; it has been written anew for the parts of this sweep", file=sys.stderr)
         signal.signal(signal.SIGTERM, interrupt)  # after ray.init, which installs its own
         with progress_display() if log_json != "-" else no_display() as show:
             try:
                 return driver.run(plan, folder, executor, show, observe=observe)
             except KeyboardInterrupt:
-                print(f"Interrupted. Finished shards are in {out}; run the same command again to go on.", file=sys.stderr)
+                print(
+                    f"Interrupted. Finished shards are in {shown(out)}; run the same command again to go on.", file=sys.stderr
+                )
                 raise typer.Exit(130) from None
 
 
@@ -340,5 +347,7 @@ def _internal(error: Exception) -> int:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    print(f"error: {one_line(message, 2000)}", file=sys.stderr)
+    from topdown_ray.addresses import hidden
+
+    print(f"error: {one_line(hidden(message), 2000)}", file=sys.stderr)
     return status

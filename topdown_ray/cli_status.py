@@ -23,6 +23,7 @@ def status(
     """How far a sweep is, from its files alone: done, rate, time left, failures, whether it runs."""
     from rich.live import Live
 
+    from topdown_ray.console import terminal
     from topdown_ray.status import Reader, as_facts, print_status, rendered
 
     reader = Reader(out)
@@ -37,7 +38,7 @@ def status(
                 return
             time.sleep(every)
             now = reader.read()
-    with Live(rendered(now), auto_refresh=False) as live:
+    with Live(rendered(now), console=terminal(), auto_refresh=False) as live:
         while now.state == "running":
             time.sleep(every)
             now = reader.read()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ import filelock
 import requests
 import tenacity
 
-from topdown_ray.errors import UserError
+from topdown_ray.addresses import shown, without_secrets
+from topdown_ray.errors import UserError, one_line
 
 CHUNK = 1 << 13  # bytes; what a connection brought of an unfinished chunk when it broke is lost
 MOST_ATTEMPTS = 100  # whatever they achieve
@@ -93,7 +93,7 @@ class _Transfer:
             try:
                 return retrying(self._attempt, session)
             except _PassingError as failure:
-                raise UserError(f"{self.url}: {failure}") from failure
+                raise UserError(f"{shown(self.url)}: {failure}") from failure
 
     def _attempt(self, session: requests.Session) -> str:
         before = self.most
@@ -111,7 +111,7 @@ class _Transfer:
         if self.resumed and not self.started_over:  # perhaps its first half was another file's: once more from the start
             self.started_over, self.most = True, 0
             raise _PassingError(f"expected SHA-256 {self.sha256}, found {digest}")
-        raise UserError(f"{self.url}: expected SHA-256 {self.sha256}, found {digest}")
+        raise UserError(f"{shown(self.url)}: expected SHA-256 {self.sha256}, found {digest}")
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
@@ -132,7 +132,7 @@ class _Transfer:
             if status in _TRY_AGAIN:
                 raise _PassingError(f"the server answered {status} {response.reason}")
             if status not in (200, 206):
-                raise UserError(f"{self.url}: expected the file, the server answered {status} {response.reason}")
+                raise UserError(f"{shown(self.url)}: expected the file, the server answered {status} {response.reason}")
             if status == 206 and _first_byte(response) != start:
                 self.part.unlink(missing_ok=True)
                 raise _PassingError(
@@ -145,7 +145,7 @@ class _Transfer:
             total = start + int(length) if length is not None else None
             if total is None and self.sha256 is None:
                 raise UserError(
-                    f"{self.url}: expected a Content-Length, without which a broken file would pass for a whole one"
+                    f"{shown(self.url)}: expected a Content-Length, without which a broken file would pass for a whole one"
                 )
             self.resumed = start > 0
             with self.part.open("ab" if start else "wb") as file:
@@ -164,7 +164,7 @@ def _first_byte(response: requests.Response) -> int:
 
 def _in_words(error: requests.RequestException, url: str, done: int) -> str:
     """What a failed request means to the one who waits for it."""
-    host = urllib.parse.urlsplit(url).netloc
+    host = shown(url).partition("://")[2].partition("/")[0]
     if isinstance(error, requests.exceptions.ProxyError):
         return f"no way to {host} through the proxy of the environment"
     if isinstance(error, requests.exceptions.SSLError):
@@ -177,4 +177,4 @@ def _in_words(error: requests.RequestException, url: str, done: int) -> str:
         return f"the connection to {host} broke after {done} bytes"
     if isinstance(error, requests.exceptions.ConnectionError):
         return f"no connection to {host}"
-    return " ".join(str(error).split())[:120]
+    return one_line(without_secrets(str(error), url), 120)

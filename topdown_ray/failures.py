@@ -10,13 +10,27 @@ import json
 import shlex
 import threading
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
 
 from topdown_ray.errors import UserError
+from topdown_ray.files import validated
 from topdown_ray.spec import Shard
-from topdown_ray.storage import Place, is_uri, reason
+from topdown_ray.storage import Place
 
 FOLDER = "failures"
+
+
+class Record(pydantic.BaseModel):
+    """A failure record, as far as commands read it."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="allow", frozen=True)
+
+    search_ids: Annotated[list[str], pydantic.Field(min_length=1)]
+    error: str = ""
+    command: str = ""
+    traceback: list[str] = []
 
 
 class Failures:
@@ -69,8 +83,8 @@ class Failures:
 
 
 def rerun_command(place: Place, shard_id: str) -> str:
-    """The command that runs exactly this shard again, into the same folder."""
-    out = place.name if is_uri(place.name) else str(place.local.absolute() if place.local else place.name)
+    """The command that runs exactly this shard again, into the same folder; credentials are not in it, see docs/cluster.md."""
+    out = place.name if place.local is None else str(place.local.absolute())
     return shlex.join(["topdown-ray", "sweep", out, "--out", out, "--only", shard_id])
 
 
@@ -80,21 +94,17 @@ def read_failures(place: Place) -> dict[str, dict[str, Any]]:
     try:
         names = sorted(place.files(FOLDER))
     except OSError as error:
-        raise UserError(f"{place.of(FOLDER)}: expected a folder that can be read, found {reason(error)}") from error
+        raise UserError(f"{place.of(FOLDER)}: expected a folder that can be read, found {place.reason(error)}") from error
     for name in names:
         if not name.endswith(".json") or name.startswith("."):
             continue
+        where = f"{FOLDER}/{name}"
         try:
-            record = json.loads(place.read(f"{FOLDER}/{name}"))
+            record = place.document(where)
         except FileNotFoundError:  # cleared meanwhile
             continue
         except OSError as error:
-            raise UserError(
-                f"{place.of(f'{FOLDER}/{name}')}: expected a file that can be read, found {reason(error)}"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{place.of(f'{FOLDER}/{name}')}: expected JSON, found {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("search_ids"), list):
-            raise UserError(f"{place.of(f'{FOLDER}/{name}')}: search_ids: expected a list, found none")
+            raise UserError(f"{place.of(where)}: expected a file that can be read, found {place.reason(error)}") from error
+        validated(Record, record, place.of(where))
         records[name.removesuffix(".json")] = record
     return records

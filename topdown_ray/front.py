@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from topdown_ray.addresses import shown
 from topdown_ray.errors import UserError
 from topdown_ray.memo import scored
 from topdown_ray.runner import Setup, Worker
@@ -88,7 +89,7 @@ def make_front(
         f"topdown-ray front --space {space} --cost {cost} --predictor {predictor} --targets "
         f"{','.join(f'{target:g}' for target in plan.spec.targets[space][0])} --seeds {effort.seeds} --first-seed "
         f"{effort.first_seed} --children {effort.children} --population {effort.population}"
-        + "".join(f" --start {Path(folder).name}" for folder in start),
+        + "".join(f" --start {Path(shown(folder)).name}" for folder in start),
     ]
     text = io.StringIO()
     text.writelines(f"# {line}\n" for line in lines)
@@ -102,7 +103,7 @@ def _answers(folder: str, setup: Setup, targets: Sequence[float]) -> pd.DataFram
     same = rows["cost_sha256"].eq(setup.cost.sha256) & rows["predictor_sha256"].eq(setup.predictor.sha256)
     rows = rows[same & rows["feasible"] & rows["target"].isin(targets)]
     if rows.empty:
-        raise UserError(f"--start: {folder}: expected answers for these targets, predictor and cost, found none")
+        raise UserError(f"--start: {shown(folder)}: expected answers for these targets, predictor and cost, found none")
     return rows
 
 

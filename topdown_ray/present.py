@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 from rich import progress as rich_progress
-from rich.console import Console
 from rich.table import Table
 
-from topdown_ray.console import print_table
+from topdown_ray.console import print_table, terminal, visible
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Observer, Progress
 from topdown_ray.storage import shown
@@ -34,7 +33,7 @@ def progress_display() -> Iterator[Callable[[Progress], None]]:
         rich_progress.TimeRemainingColumn(),
         rich_progress.TextColumn("{task.fields[trouble]}"),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as display:
+    with rich_progress.Progress(*columns, console=terminal(stderr=True)) as display:
         task = display.add_task("searches", total=None, rate="starting", trouble="")
 
         def show(state: Progress) -> None:
@@ -62,7 +61,7 @@ def print_cluster(address: str, dashboard: str | None, observe: Observer) -> Non
 def print_damaged(damaged: Sequence[str]) -> None:
     """The parts that are computed afresh."""
     for problem in damaged:
-        print(f"damaged, to be computed afresh: {problem}", file=sys.stderr)
+        print(f"damaged, to be computed afresh: {visible(problem)}", file=sys.stderr)
 
 
 def _amount(row: Mapping[Any, Any], column: str = "target") -> str:
@@ -159,7 +158,7 @@ def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
 @contextlib.contextmanager
 def laps_display() -> Iterator[Callable[[str, int], None]]:
     """One live line: which contestant of the benchmark runs."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     with console.status("starting") as status:
         yield lambda name, repeat: status.update(f"{name}, {f'repeat {repeat}' if repeat else 'warming up'}")
 

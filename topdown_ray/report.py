@@ -98,10 +98,12 @@ def write_report(folders: Sequence[str | Path], out: Path, options: Options | No
 def _load(folder: str | Path) -> Results:
     schema = read_manifest(folder).get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA_VERSION:
-        raise UserError(f"{folder}/run.json: schema: expected a version from 1 to {SCHEMA_VERSION}, found {schema!r}")
+        raise UserError(
+            f"{Place(folder).of('run.json')}: schema: expected a version from 1 to {SCHEMA_VERSION}, found {schema!r}"
+        )
     results = load(folder)
     if results.searches.empty:
-        raise UserError(f"{folder}: expected at least one finished search, found none")
+        raise UserError(f"{Place(folder).name}: expected at least one finished search, found none")
     return results
 
 

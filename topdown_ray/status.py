@@ -13,22 +13,24 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from topdown_ray.errors import UserError
+from topdown_ray.console import terminal
+from topdown_ray.errors import UserError, one_line
 from topdown_ray.failures import read_failures
 from topdown_ray.parts import parallel, part_names
 from topdown_ray.pending import evaluations_of
 from topdown_ray.spec import make_spec
-from topdown_ray.storage import Place, reason
-from topdown_ray.store import READ_ATTEMPTS, read_manifest
+from topdown_ray.storage import Place
+from topdown_ray.store import READ_ATTEMPTS, SEARCHES, read_manifest
 
 WINDOW_S = 600.0  # the rate is that of the last ten minutes
 SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
 _KEYS = ["search_id", "space", "strategy"]
 _COLUMNS = [*_KEYS, "evaluations", "started_at", "search_wall_s", "batch_size"]
+_SCHEMA = pa.schema([SEARCHES.field(name) for name in _COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ class Reader:
             try:
                 names = part_names(self.place, "searches")
             except OSError as error:
-                raise UserError(f"{self.place.name}: expected parts that can be listed, found {reason(error)}") from error
+                raise UserError(
+                    f"{self.place.name}: expected parts that can be listed, found {self.place.reason(error)}"
+                ) from error
             new = [name for name in names if name not in self._known]
             try:
                 self._known.update(zip(new, parallel(self.place, self._read, new), strict=True))
@@ -141,13 +145,15 @@ class Reader:
     def _read(self, name: str) -> pd.DataFrame | str:
         try:
             with self.place.open(f"searches/{name}") as file:
-                table = pq.read_table(file, columns=_COLUMNS, use_threads=False)
+                table = pq.read_table(file, columns=_COLUMNS, use_threads=False).cast(_SCHEMA)
+            if any(column.null_count for column in table.columns):
+                return f"{self.place.of(f'searches/{name}')}: expected values in {', '.join(_COLUMNS)}, found nulls"
             largest = [(column, "max") for column in ("started_at", "search_wall_s", "batch_size")]
             grouped = table.group_by(_KEYS).aggregate([("evaluations", "sum"), *largest])
         except FileNotFoundError:
             raise
-        except (OSError, pa.ArrowException, KeyError) as error:
-            return f"{self.place.of(f'searches/{name}')}: {reason(error)}"
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            return f"{self.place.of(f'searches/{name}')}: {self.place.reason(error)}"
         rows = grouped.rename_columns([*_KEYS, *_COLUMNS[3:]]).to_pandas()
         rows["finished_at"] = rows["started_at"].astype("int64") / 1e6 + rows["search_wall_s"] * rows["batch_size"]
         for column in ("space", "strategy"):
@@ -224,16 +230,16 @@ def rendered(status: Status) -> RenderableType:
         tail += f"; last write {datetime.timedelta(seconds=round(status.last_write_s))} ago"
     after = [tail]
     for failure in status.failures:
-        after += [f"failed: shard {failure['shard_id']}: {failure['error']}", f"  {failure['command']}"]
+        after += [f"failed: shard {failure['shard_id']}: {failure['error']}", failure["command"]]
     after += [f"unreadable: {problem}" for problem in status.unreadable]
     if status.state != "running" and status.done < status.total:
         after.append("The same sweep command again computes what is missing.")
-    return Group(*(Text(line) for line in lines), table, *(Text(line) for line in after))
+    return Group(*(Text(one_line(line, 5000)) for line in lines), table, *(Text(one_line(line, 5000)) for line in after))
 
 
 def print_status(status: Status) -> None:
     """Print a status; long commands stay on one line."""
-    Console(soft_wrap=True).print(rendered(status))
+    terminal(soft_wrap=True).print(rendered(status))
 
 
 def as_facts(status: Status) -> dict[str, Any]:

@@ -7,25 +7,35 @@ A file appears whole or not at all. On a local disk it is written under a tempor
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import functools
 import os
-import re
+import stat
+import subprocess
+import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import filelock
 import pyarrow as pa
 import pyarrow.fs as pafs
 import tenacity
 
-from topdown_ray.errors import StoreError, UserError
-from topdown_ray.files import TEMPORARY, replacing
+from topdown_ray.addresses import check_local, checked, without_secrets
+from topdown_ray.addresses import is_uri as is_uri
+from topdown_ray.addresses import shown as shown
+from topdown_ray.errors import StoreError, UserError, one_line
+from topdown_ray.files import LARGEST_DOCUMENT, TEMPORARY, parse_json, replacing
 
 LOCK = ".lock"  # held by the driver that writes to a local folder
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")
+PROBED = ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # their clients may hang for minutes or abort the process
+PROBE_S = 60
+GS_RETRY_S = 20  # pyarrow's own limit is 15 minutes, even where there are no credentials
 LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment
 WRITE_ATTEMPTS = 4  # of an object, on top of the client library's own
 
@@ -37,19 +47,38 @@ class Entry(NamedTuple):
     written_at: float  # seconds since the epoch
 
 
-def is_uri(where: str | Path) -> bool:
-    """Whether this names a place by URI, ``scheme://...``."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(where)) is not None
-
-
-def shown(where: str | Path) -> str:
-    """A place as messages name it: a URI without the secret that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", str(where)) if is_uri(where) else str(where)
-
-
 def reason(error: BaseException) -> str:
     """What an error says, on one line and without the call that met it."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+    return getattr(error, "strerror", None) or one_line(error)
+
+
+_PROBE = """
+import sys
+import pyarrow.fs
+try:
+    files, path = pyarrow.fs.FileSystem.from_uri(sys.stdin.read())
+    files.get_file_info([path.partition("/")[0], path])
+except Exception as error:
+    sys.exit(str(error) or type(error).__name__)
+"""
+
+
+@functools.cache
+def _probe(uri: str) -> None:
+    """Raise UserError unless the place of a URI answers.
+
+    The first request runs in a process of its own: some clients try for minutes, and Azure's ends the process where it finds no
+    credentials, by a C++ exception that pyarrow does not catch.
+    """
+    problem = f"none within {PROBE_S} s"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE], input=uri, capture_output=True, text=True, timeout=PROBE_S, check=False
+        )
+        if done.returncode == 0:
+            return
+        problem = one_line(without_secrets(done.stderr, uri)) or f"that its client ends with status {done.returncode}"
+    raise UserError(f"{shown(uri)}: expected a place that answers, with credentials for it, found {problem}")
 
 
 class Place:
@@ -61,23 +90,44 @@ class Place:
         self.local: Path | None = None
         self.objects = False
         self._lock: filelock.FileLock | None = None
+        self._made: list[Path] = []  # by :meth:`prepare`, the outermost first
         if not is_uri(where):
+            check_local(where)
             self.local = Path(where)
+            self._check_name()
             return
-        parts = urlsplit(str(where))
+        parts, uri = checked(where), str(where)
         if parts.scheme == "file":
             self.local = Path(unquote(parts.path))
+            self._check_name()
             return
+        if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in parts.query:
+            uri += f"{'&' if parts.query else '?'}retry_limit_seconds={GS_RETRY_S}"
+        if parts.scheme in PROBED:
+            _probe(uri)
         try:
-            self._filesystem, path = pafs.FileSystem.from_uri(str(where))
-        except (OSError, ValueError, pa.ArrowException) as error:
+            self._filesystem, path = pafs.FileSystem.from_uri(uri)
+        except (OSError, ValueError, ImportError, pa.ArrowException) as error:
             raise UserError(
-                f"{self.name}: expected a folder, or a URI that pyarrow can open (s3, gs, hdfs, file), found {reason(error)}"
+                f"{self.name}: expected a folder, or a URI that pyarrow can open (s3, gs, abfs, hdfs, file), "
+                f"found {self.reason(error)}"
             ) from error
         self._root = path.rstrip("/")
         if not self._root:
             raise UserError(f"{self.name}: expected a bucket or folder after the scheme, found none")
         self.objects = parts.scheme in OBJECT_STORES
+
+    def _check_name(self) -> None:
+        """Raise UserError for a local path that no folder can have: too long, with a NUL, a link to itself."""
+        try:
+            Path(self.local or ".").stat()
+        except (OSError, ValueError) as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise UserError(f"{one_line(self.name, 120)}: expected a folder, found {reason(error)}") from error
+
+    def reason(self, error: BaseException) -> str:
+        """What an error says, on one line and without the secrets of this place."""
+        return without_secrets(reason(error), self.where)
 
     def of(self, relative: str) -> str:
         """The name of a file in here, for messages and commands: before the query of a URI."""
@@ -85,26 +135,40 @@ class Place:
         return f"{base.rstrip('/') or '/'}/{relative}{mark}{query}"
 
     def exists(self, relative: str) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file. Raises UserError where something else bears its name."""
         if self.local is not None:
-            return (self.local / relative).is_file()
+            return _is_regular(self.local / relative, self.of(relative))
         return bool(self._filesystem.get_file_info(self._at(relative)).type == pafs.FileType.File)
 
-    def read(self, relative: str) -> bytes:
-        """A file's content. Raises FileNotFoundError, OSError."""
+    def read(self, relative: str, most: int | None = None) -> bytes:
+        """A file's content. Raises FileNotFoundError, OSError, UserError: no regular file, or more than ``most`` bytes."""
         if self.local is not None:
-            return (self.local / relative).read_bytes()
+            path = self.local / relative
+            if _is_regular(path, self.of(relative)) and most is not None and path.stat().st_size > most:
+                raise UserError(f"{self.of(relative)}: expected at most {most:,} bytes, found {path.stat().st_size:,}")
+            return path.read_bytes()
         with self._filesystem.open_input_file(self._at(relative)) as file:
+            if most is not None and file.size() > most:
+                raise UserError(f"{self.of(relative)}: expected at most {most:,} bytes, found {file.size():,}")
             return bytes(file.readall())
 
+    def document(self, relative: str) -> Any:
+        """The value of a JSON file. Raises FileNotFoundError, OSError, UserError."""
+        return parse_json(self.read(relative, LARGEST_DOCUMENT), self.of(relative))
+
     def open(self, relative: str) -> Any:
-        """A file to read parts of; what pyarrow's readers take. Raises FileNotFoundError, OSError."""
+        """A file to read parts of; what pyarrow's readers take. Raises FileNotFoundError, OSError, UserError."""
         if self.local is not None:
+            if not _is_regular(self.local / relative, self.of(relative)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.local / relative))
             return pa.OSFile(str(self.local / relative))
         return self._filesystem.open_input_file(self._at(relative))
 
     def files(self, folder: str) -> Mapping[str, Entry]:
-        """The files right in a folder of here (``""`` for all that lies right in here itself); none where there is no folder."""
+        """The files right in a folder of here; none where there is no folder.
+
+        Raises OSError, UserError where the folder holds pipes, devices or links to nothing, or is no folder.
+        """
         if self.local is None:
             selector = pafs.FileSelector(self._at(folder), allow_not_found=True)
             return {
@@ -113,12 +177,17 @@ class Place:
                 if info.type == pafs.FileType.File
             }
         found = {}
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.local / folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # deleted since
-                    if entry.is_file():
-                        stat = entry.stat()
-                        found[entry.name] = Entry(stat.st_size, stat.st_mtime)
+        try:
+            with os.scandir(self.local / folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # deleted since
+                        if not entry.is_dir() and _is_regular(Path(entry.path), self.of(f"{folder}/{entry.name}".lstrip("/"))):
+                            status = entry.stat()
+                            found[entry.name] = Entry(status.st_size, status.st_mtime)
+        except FileNotFoundError:
+            return {}
+        except NotADirectoryError as error:
+            raise UserError(f"{self.of(folder)}: expected a folder, found a file") from error
         return found
 
     def empty(self, folders: Collection[str] = ()) -> bool:
@@ -145,7 +214,7 @@ class Place:
                 if self.objects and self._filesystem.get_file_info(bucket).type == pafs.FileType.NotFound:
                     raise UserError(f"{self.name}: expected an existing bucket, found no {bucket}")
             except OSError as error:
-                raise UserError(f"{self.name}: expected a place that answers, found {reason(error)}") from error
+                raise UserError(f"{self.name}: expected a place that answers, found {self.reason(error)}") from error
             return
         if self.local.exists() and not self.local.is_dir():
             raise UserError(f"{self.name}: expected a folder, found a file")
@@ -154,6 +223,8 @@ class Place:
             raise UserError(f"{self.name}: expected a folder to write to, found that {nearest} is a file")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError(f"{self.name}: expected a folder to write to, found {nearest} not writable")
+        if os.path.lexists(self.local / LOCK) and not stat.S_ISREG(os.lstat(self.local / LOCK).st_mode):
+            raise UserError(f"{self.of(LOCK)}: expected a lock as a sweep makes it, a regular file, found something else")
 
     def hold(self) -> bool:
         """Become the only driver of a local folder; the lock dies with the process. False where another one is. Elsewhere: True."""
@@ -165,7 +236,7 @@ class Place:
         except filelock.Timeout:
             return False
         except (OSError, NotImplementedError) as error:
-            raise UserError(f"{self.name}: expected a filesystem that can lock a file, found {reason(error)}") from error
+            raise UserError(f"{self.name}: expected a filesystem that can lock a file, found {self.reason(error)}") from error
         self._lock = lock
         return True
 
@@ -180,7 +251,7 @@ class Place:
         if self.local is None or self._lock is not None:
             return None
         try:
-            descriptor = os.open(self.local / LOCK, os.O_RDONLY)
+            descriptor = os.open(self.local / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
         except OSError:
@@ -205,7 +276,7 @@ class Place:
             else:
                 self._move(relative, data)
         except OSError as error:
-            raise StoreError(f"{self.of(relative)}: expected room and leave to write, found: {reason(error)}") from error
+            raise StoreError(f"{self.of(relative)}: expected room and leave to write, found: {self.reason(error)}") from error
 
     def delete(self, relative: str) -> None:
         """Delete a file, if it is there. Raises StoreError."""
@@ -216,22 +287,54 @@ class Place:
                 else:
                     self._filesystem.delete_file(self._at(relative))
         except OSError as error:
-            raise StoreError(f"{self.of(relative)}: expected leave to delete, found: {reason(error)}") from error
+            raise StoreError(f"{self.of(relative)}: expected leave to delete, found: {self.reason(error)}") from error
+
+    def set_aside(self, relative: str, folder: str) -> str:
+        """Move a file into a folder of here, beside those of its name that lie there. Returns its new name. Raises StoreError."""
+        name, number = f"{folder}/{relative}", 0
+        try:
+            while self.exists(name):
+                number += 1
+                name = f"{folder}/{relative}.{number}"
+            if self.local is not None:
+                (self.local / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.local / relative).rename(self.local / name)
+            else:
+                if not self.objects:
+                    self._filesystem.create_dir(self._at(name.rpartition("/")[0]), recursive=True)
+                self._filesystem.move(self._at(relative), self._at(name))
+        except OSError as error:
+            raise StoreError(f"{self.of(relative)}: expected leave to move it, found: {self.reason(error)}") from error
+        return name
 
     def prepare(self, folders: tuple[str, ...]) -> None:
-        """Make the folders. Raises UserError where one cannot write."""
+        """Make the folders. Raises UserError where one cannot write; :meth:`abandon` takes back what it made."""
         try:
             if self.local is None:
                 if not self.objects:  # an object store has no folders
                     for folder in folders:
                         self._filesystem.create_dir(self._at(folder), recursive=True)
                 return
-            for folder in folders:
-                (self.local / folder).mkdir(parents=True, exist_ok=True)
+            wanted: Iterable[Path] = [self.local, *(self.local / folder for folder in folders)]
+            missing = [path for inner in wanted for path in (inner, *inner.parents) if not path.exists()]
+            self._made = sorted(set(missing), key=lambda path: len(path.parts))
+            for path in wanted:
+                path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.local):
                 pass
         except OSError as error:
-            raise UserError(f"{self.name}: expected a folder to write to, found {reason(error)}") from error
+            self.abandon()
+            raise UserError(f"{self.name}: expected a folder to write to, found {self.reason(error)}") from error
+
+    def abandon(self) -> None:
+        """Release the lock and take back the empty folders that :meth:`prepare` made, since nothing was begun in them."""
+        if self.local is not None and self._lock is not None and self.local in self._made:
+            (self.local / LOCK).unlink(missing_ok=True)
+        self.release()
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):  # not made yet, or something lies in it
+                folder.rmdir()
+        self._made = []
 
     def clear_away(self, folders: tuple[str, ...]) -> None:
         """Delete what a killed writer left in a local folder; only who holds it may."""
@@ -278,3 +381,16 @@ class Place:
         except OSError:  # hdfs does not move onto a file that is there
             self._filesystem.delete_file(self._at(relative))
             self._filesystem.move(temporary, self._at(relative))
+
+
+def _is_regular(path: Path, name: str) -> bool:
+    """Whether a local file is there. Raises OSError, UserError for a folder, a pipe, a device or a link to nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            raise UserError(f"{name}: expected a regular file, found a link to nothing") from error
+        return False
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{name}: expected a regular file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}")
+    return True

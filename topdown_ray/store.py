@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import StoreError, UserError
 from topdown_ray.failures import FOLDER, Failures, read_failures
+from topdown_ray.manifest import check_resumable, manifest_of
 from topdown_ray.parts import TABLES, DamagedError, Parts, parallel, part_names, read_part
-from topdown_ray.spec import Shard, SweepSpec, load_spec, make_spec
-from topdown_ray.storage import Place, is_uri, reason
+from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, load_spec, make_spec
+from topdown_ray.storage import Place, reason
 
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
@@ -118,55 +120,76 @@ class ResultFolder:
     def __init__(self, path: str | Path):
         self.path = path
         self.place = Place(path)
-        self.damaged: list[str] = []  # parts that :meth:`open` found damaged and deleted: their searches run again
+        self.damaged: list[str] = []  # parts that :meth:`open` found damaged and moved to damaged/: their searches run again
+        self.rebuilt = False  # whether :meth:`open` found parts of this sweep without run.json, and wrote it anew
         self._parts = Parts(self.place)
         self._failures = Failures(self.place)
         self._finished: set[str] = set()
         self._session: dict[str, Any] = {}
+        self._manifest: dict[str, Any] = {}  # as it was last written
 
     def check(self, run_id: str, resume: bool) -> None:
         """Raise UserError unless this sweep may run here; writes nothing."""
         try:
             self._check(run_id, resume)
         except OSError as error:
-            raise UserError(f"{self.place.name}: expected a folder to write to, found {reason(error)}") from error
+            raise UserError(f"{self.place.name}: expected a folder to write to, found {self.place.reason(error)}") from error
 
     def _check(self, run_id: str, resume: bool) -> None:
         self.place.check()
-        if self.place.exists("run.json"):
-            found = read_manifest(self.path).get("run_id")
-            if found != run_id:
+        begun = self.place.exists("run.json")
+        if begun:
+            manifest, where = read_manifest(self.path), self.place.of("run.json")
+            check_resumable(manifest, where, ALGORITHM_VERSION)
+            if manifest["run_id"] != run_id:
+                found = manifest["run_id"]
                 raise UserError(f"{self.place.name}: expected an empty folder or sweep {run_id}, found sweep {found}")
-            if not resume:
-                raise UserError(f"{self.place.name}: expected an empty folder (--no-resume), found this sweep begun")
-            if self.place.held():
-                raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
         elif not self.place.empty(TABLES):
-            raise UserError(f"{self.place.name}: expected an empty folder or a sweep's results, found other files")
+            if self._run_ids() != {run_id}:
+                raise UserError(f"{self.place.name}: expected an empty folder or a sweep's results, found other files")
+            begun = self.rebuilt = True
+        if begun and not resume:
+            raise UserError(f"{self.place.name}: expected an empty folder (--no-resume), found this sweep begun")
+        if begun and self.place.held():
+            raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
+
+    def _run_ids(self) -> set[Any]:
+        """The sweeps that the parts in here are of."""
+        found: set[Any] = set()
+        for table in TABLES:
+            for name in part_names(self.place, table):
+                with contextlib.suppress(DamagedError):  # :meth:`open` will move it
+                    found.update(read_part(self.place, table, name, columns=["run_id"])["run_id"].unique().to_pylist())
+        return found
 
     def open(self, manifest: Mapping[str, Any], resume: bool) -> None:
         """Create the folder, or continue the same sweep in it, as its only driver until :meth:`end`.
 
         On an object store there is no lock: a second driver is harmless there, it computes and writes the same rows. Verifies all
-        parts and deletes those that are damaged (see ``damaged``). Raises UserError before anything is written.
+        parts and moves those that are damaged to ``damaged/`` (see ``damaged``); where run.json was lost it is written anew. Raises
+        UserError before anything is written.
         """
         self.check(str(manifest["run_id"]), resume)
         self.place.prepare(TABLES)
-        if not self.place.hold():
-            raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
         try:
+            if not self.place.hold():
+                raise UserError(f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}")
             begun = {"started_at": _now(), "ended_at": None, "wall_s": None, "host": socket.gethostname(), "pid": os.getpid()}
             self._session = {**begun, **{name: manifest[name] for name in ("versions", "machine") if name in manifest}}
             self.place.clear_away((*TABLES, FOLDER))
             before = read_manifest(self.path) if self.place.exists("run.json") else dict(manifest)
             self._finished, self.damaged = self._parts.resume()
             self._failures.read(self._finished)
+            before["schema"] = manifest.get("schema", SCHEMA_VERSION)
             self._write_manifest({**before, "status": "running", "sessions": [*before.get("sessions", []), self._session]})
         except OSError as error:
-            self.place.release()
-            raise UserError(f"{self.place.name}: expected parts that can be read, found {reason(error)}") from error
+            self.place.abandon()
+            raise UserError(f"{self.place.name}: expected parts that can be read, found {self.place.reason(error)}") from error
+        except MemoryError as error:
+            self.place.abandon()
+            raise UserError(f"{self.place.name}: expected memory to verify the parts, found too little") from error
         except BaseException:
-            self.place.release()
+            self.place.abandon()
             raise
 
     def finished(self) -> set[str]:
@@ -189,22 +212,38 @@ class ResultFolder:
         """
         return self._failures.record(shard, error)
 
-    def end(self, complete: bool, seconds: Mapping[str, float], facts: Mapping[str, Any]) -> None:
+    def end(self, complete: bool, seconds: Mapping[str, float], facts: Mapping[str, Any], promised: int = 0) -> None:
         """The end of what :meth:`open` began: run.json tells how it ended, and another driver may open the folder.
 
-        seconds: of this session (``wall_s``, ``busy_s``); run.json holds each session's and their sums. Raises StoreError.
+        seconds: of this session (``wall_s``, ``busy_s``); run.json holds each session's and their sums. promised: the searches whose
+        rows must be in the folder now; they are counted there. Raises StoreError, also where some of them are gone.
         """
         try:
-            manifest = read_manifest(self.path)
+            gone = self._gone(promised) if promised else 0
+            manifest = read_manifest(self.path) if self.place.exists("run.json") else self._manifest
             others = [session for session in manifest.get("sessions", []) if session != self._session]
             sessions = [*others, {**self._session, "ended_at": _now(), **seconds}]
             sums = {name: manifest.get(name, 0.0) + value for name, value in seconds.items()}
-            status = "complete" if complete else "incomplete"
+            status = "complete" if complete and not gone else "incomplete"
             self._write_manifest({**manifest, **facts, **sums, "status": status, "sessions": sessions})
+            if gone:
+                raise StoreError(
+                    f"{self.place.name}: expected the rows of {promised} searches, found that those of {gone} are gone: "
+                    "files of this folder were deleted or changed while the sweep ran"
+                )
         finally:
             self.place.release()
 
+    def _gone(self, promised: int) -> int:
+        try:
+            return self._parts.lacking(promised)
+        except (OSError, UserError) as error:
+            raise StoreError(
+                f"{self.place.name}: expected parts that can be counted, found: {self.place.reason(error)}"
+            ) from error
+
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        self._manifest = dict(manifest)
         self.place.write("run.json", (json.dumps(manifest, indent=2) + "\n").encode())
 
     def _holder(self) -> str:
@@ -221,28 +260,29 @@ def _now() -> str:
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The content of run.json. Raises UserError."""
     place = Place(folder)
-    path = place.of("run.json")
     try:
-        manifest = json.loads(place.read("run.json"))
+        document = place.document("run.json")
     except OSError as error:
         raise UserError(
-            f"{place.name}: expected a sweep's result folder, found no readable run.json ({reason(error)})"
+            f"{place.name}: expected a sweep's result folder, found no readable run.json ({place.reason(error)}){_advice(place)}"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, found {error}") from error
-    if not isinstance(manifest, dict):
-        raise UserError(f"{path}: expected a mapping, found {type(manifest).__name__}")
-    for key, kind in (("run_id", str), ("spec", dict), ("wall_s", (int, float))):
-        if not isinstance(manifest.get(key), kind):
-            raise UserError(f"{path}: {key}: expected a value as a sweep writes it, found {manifest.get(key)!r}")
-    return manifest
+    return manifest_of(document, place.of("run.json"), SCHEMA_VERSION)
+
+
+def _advice(place: Place) -> str:
+    """How to go on without run.json, where the parts of a sweep are there."""
+    with contextlib.suppress(OSError, UserError):
+        if part_names(place, "searches"):
+            return f"; its parts are there: the sweep's command again, with --out {place.name}, writes it anew"
+    return ""
 
 
 def read_spec(source: str | Path) -> SweepSpec:
     """The sweep of a sweep file, or of a result folder. Raises UserError."""
-    if is_uri(source) or Path(source).is_dir():
+    local = Place(source).local
+    if local is None or local.is_dir():
         return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
-    return load_spec(Path(source))
+    return load_spec(local)
 
 
 def failed_searches(folder: str | Path) -> dict[str, list[str]]:

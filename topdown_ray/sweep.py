@@ -325,13 +325,17 @@ def run(
         observe("end", {**progress.facts, "status": status, "error": last_line(str(error)) or None})
         raise
     writer.close()
-    wall_s = executor.clock() - started
-    _finish(folder, executor, state, wall_s, others + progress.done == plan.spec.n_searches())
+    wall_s, there = executor.clock() - started, others + progress.done
+    try:
+        _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), there)
+    except (StoreError, UserError) as error:
+        observe("end", {**progress.facts, "status": "error", "error": last_line(str(error))})
+        raise
     status = "complete" if progress.done == progress.total else "incomplete"
     observe("end", {**progress.facts, "status": status, "error": None})
     return Summary(progress, wall_s, state.given_up, state.busy_s)
 
 
-def _finish(folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool) -> None:
+def _finish(folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, promised: int = 0) -> None:
     facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
-    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts)
+    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, promised)

@@ -70,7 +70,7 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
         config = json.loads(source if _is_json(source) else Path(source).read_text())
     except OSError as error:
         raise UserError(
-            f"{source}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
+            f"{shown(source)}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
         ) from error
     except ValueError as error:
         raise UserError(f"architecture: expected JSON, found {error}") from error

@@ -1,0 +1,100 @@
+"""What run.json holds, as a model: every field that a command reads is there and of its type, or the file is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import validated
+
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Name = Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+class _Read(BaseModel):
+    """Keys that no command reads are left as they are: later versions may write more."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class _Spec(_Read):
+    """The part of a specification that reports and ``status`` read; running it takes the whole one, :class:`spec.SweepSpec`."""
+
+    name: _Name
+    spaces: Annotated[list[_Name], Field(min_length=1)]
+    strategies: Annotated[list[_Name], Field(min_length=1)]
+    targets: dict[str, list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+    cost: dict[str, str] | None = None
+    predictor: dict[str, str] | None = None
+    search: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_for_each_space(self) -> _Spec:
+        for field in ("targets", "cost", "predictor"):
+            value = getattr(self, field)
+            if value is not None and set(value) != set(self.spaces):
+                raise ValueError(f"{field}: expected one entry for each of {brief(self.spaces)}, found {brief(list(value))}")
+        return self
+
+
+class _Session(_Read):
+    started_at: str | None = None
+    ended_at: str | None = None
+    wall_s: _Seconds | None = None
+    busy_s: _Seconds | None = None
+    host: str = ""
+    pid: int = 0
+    versions: dict[str, str] = {}
+    machine: dict[str, str | int | None] = {}
+
+
+class _Artefact(_Read):
+    name: str | None = None
+    unit: str | None = None
+    space: str | None = None
+    sha256: str | None = None
+
+
+class Manifest(_Read):
+    """run.json. ``schema`` and ``algorithm`` are checked before, by :func:`manifest_of`."""
+
+    run_id: _Name
+    spec: _Spec
+    wall_s: _Seconds
+    busy_s: _Seconds = 0.0
+    status: Literal["running", "complete", "incomplete"] = "incomplete"
+    created_at: str | None = None
+    sessions: Annotated[list[_Session], Field(min_length=1)] | None = None
+    given_up: list[str] = []
+    artefacts: dict[str, dict[str, _Artefact]] = {}
+    versions: dict[str, str] = {}
+    machine: dict[str, str | int | None] = {}
+    weights: dict[str, str] = {}
+
+
+def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
+    """A document as a manifest: itself, checked. where: begins the message. schema: the newest that is known. Raises UserError."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected a mapping, found {type(data).__name__}")
+    _version(data, where, "schema", schema)
+    validated(Manifest, data, where)
+    return data
+
+
+def check_resumable(manifest: Mapping[str, Any], where: str, algorithm: int) -> None:
+    """Raise UserError unless this version computes the same rows as the one that began the sweep."""
+    if type(manifest.get("algorithm")) is not int or manifest["algorithm"] != algorithm:
+        raise UserError(
+            f"{where}: algorithm: expected version {algorithm}, which this version of topdown-ray continues, "
+            f"found {brief(manifest.get('algorithm'))}; load and report still read this folder"
+        )
+
+
+def _version(data: Mapping[str, Any], where: str, field: str, newest: int) -> None:
+    found = data.get(field)
+    if type(found) is not int or not 1 <= found <= newest:
+        raise UserError(f"{where}: {field}: expected a version from 1 to {newest}, found {brief(found)}")
