@@ -11,7 +11,7 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,15 @@ import pyarrow as pa
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.failures import FOLDER, Failures, read_failures
 from topdown_ray.manifest import check_resumable, manifest_of
-from topdown_ray.parts import TABLES, DamagedError, Parts, parallel, part_names, read_part
+from topdown_ray.parts import TABLES, DamagedError, Parts, part_names, read_part
+from topdown_ray.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, load_spec, make_spec
-from topdown_ray.storage import Place, reason
+from topdown_ray.storage import Place
 
 if TYPE_CHECKING:
     from topdown_ray.tables import Summary
 
 SCHEMA_VERSION = 4  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s
-READ_ATTEMPTS = 5  # while a driver merges parts
 
 SEARCHES = pa.schema(
     [
@@ -308,53 +308,20 @@ class Results:
 def load(folder: str | Path) -> Results:
     """Load a result folder, local or by URI. Rows come in a fixed order: space, strategy, targets, seed, target.
 
-    Every part is verified. Raises UserError, which names the file, where one is damaged.
+    Every part is verified. Raises UserError, which names the file, where one is damaged or holds other than the table's rows.
     """
+    return load_columns(folder, SEARCHES.names, TRACE.names)
+
+
+def load_columns(folder: str | Path, searches: Collection[str], trace: Collection[str]) -> Results:
+    """As :func:`load`, with these columns only (and those that tell rows apart): the rest takes no memory."""
     place = Place(folder)
     manifest = read_manifest(folder)
     version = manifest.get("schema")
     if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
         raise UserError(f"{place.of('run.json')}: schema: expected a version from 1 to {SCHEMA_VERSION}, found {version!r}")
-    frames = _read_tables(place)
-    searches = frames["searches"].drop_duplicates(["search_id", "target_index"])
-    trace = frames["trace"].merge(searches[["search_id", "shard_id"]].drop_duplicates(), on=["search_id", "shard_id"])
-    trace = trace.drop_duplicates(["search_id", "target_index", "generation"])
-    order = searches.assign(_targets=searches["targets"].map(tuple)).sort_values(
-        ["space", "strategy", "k", "_targets", "seed", "target_index"], kind="stable"
+    wanted = (
+        pa.schema([field for field in schema if field.name in {*columns, *keys}])
+        for schema, columns, keys in ((SEARCHES, searches, SEARCH_KEYS), (TRACE, trace, TRACE_KEYS))
     )
-    return Results(
-        manifest,
-        order.drop(columns="_targets").reset_index(drop=True),
-        trace.sort_values(["search_id", "target_index", "generation"], kind="stable").reset_index(drop=True),
-    )
-
-
-def _read_tables(place: Place) -> dict[str, pd.DataFrame]:
-    """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes those it merged."""
-    for _ in range(READ_ATTEMPTS):
-        try:
-            searches = _read_parts(place, "searches", SEARCHES)
-            return {"searches": searches, "trace": _read_parts(place, "trace", TRACE)}
-        except FileNotFoundError:
-            continue
-    raise UserError(f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times")
-
-
-def _read_parts(place: Place, table: str, schema: pa.Schema) -> pd.DataFrame:
-    def read(name: str) -> pa.Table:
-        try:
-            return read_part(place, table, name, schema)
-        except DamagedError as error:
-            advice = "run the sweep again into the same folder: it computes these searches afresh"
-            raise UserError(
-                f"{place.of(f'{table}/{name}')}: expected a part as it was written, found {error}; {advice}"
-            ) from error
-
-    try:
-        tables = list(parallel(place, read, list(part_names(place, table))))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise UserError(f"{place.of(table)}: expected parts that can be read, found {reason(error)}") from error
-    frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
-    return frame
+    return Results(manifest, *read_tables(place, *wanted))
