@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.console import AsJson, print_table
+from topdown_ray.console import AsJson, print_table, progress_bar
 
 if TYPE_CHECKING:
     from topdown_ray.assets import Asset
@@ -99,20 +99,24 @@ def where(as_json: AsJson = False) -> None:
 def _progress() -> Iterator[Any]:
     """A bar for each file: bytes, rate, time left."""
     from rich import progress
-    from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as display:
+    with progress_bar(*columns) as display:
 
         def begin(asset: Asset) -> Progress:
             task = display.add_task(asset.path, total=None, visible=False)  # until bytes come
-            return lambda done, total: display.update(task, completed=done, total=total, visible=True)
+
+            def show(done: int, total: int | None) -> None:
+                display.start()
+                display.update(task, completed=done, total=total, visible=True)
+
+            return show
 
         yield begin
 

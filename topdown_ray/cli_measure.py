@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from topdown_ray.console import AsJson
+from topdown_ray.console import AsJson, check_address
 from topdown_ray.errors import UserError
+from topdown_ray.supervisor import supervise
 
 
 def register(app: typer.Typer) -> None:
@@ -32,12 +33,15 @@ def measure(
     quick: Annotated[bool, typer.Option("--quick", help="Coarser, in a minute.")] = False,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="At most so long; default: 5, quick 1, check 3.")] = None,
     precision: Annotated[float | None, typer.Option(min=1e-4, max=1, help="Half width of the intervals to be reached.")] = None,
-    address: Annotated[str, typer.Option(help="none (this machine), or a Ray cluster: local, auto or HOST:PORT.")] = "none",
+    address: Annotated[
+        str, typer.Option(callback=check_address, help="none (this machine), or a Ray cluster: local, auto or HOST:PORT.")
+    ] = "none",
     subnets: Annotated[int, typer.Option(min=4, help="Of a check: how many subnets.")] = 50,
     picture: Annotated[Path | None, typer.Option(help="Of a check: where the picture goes; default: beside the table.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """A latency table of this machine, or of every kind of node of a Ray cluster; or how good such a table is."""
+    supervise(address)
     from topdown_ray import campaign
     from topdown_ray import measure as measuring
     from topdown_ray import subnets as whole

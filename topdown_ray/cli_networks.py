@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.console import Address, AsJson, interrupt
+from topdown_ray.console import Address, AsJson, progress_bar, say, status_line
 from topdown_ray.errors import UserError
+from topdown_ray.supervisor import supervise
 
 if TYPE_CHECKING:
     from topdown_ray.hosting import Resources
@@ -74,6 +73,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1 and top-5 of a sweep's answers, or of one architecture, in the supernet; into DIR/evaluations."""
+    supervise(address)
     import pandas as pd
 
     from topdown_ray.evaluation import canonical
@@ -135,6 +135,7 @@ def sample_dataset(
     as_json: AsJson = False,
 ) -> None:
     """Measure random subnets of a supernet: the training set of a predictor."""
+    supervise(address)
     from topdown_ray import measuring
     from topdown_ray.efficiency import load_cost
     from topdown_ray.spaces import find_space
@@ -177,14 +178,12 @@ def train_predictor(
     as_json: AsJson = False,
 ) -> None:
     """Train an accuracy predictor on measured subnets."""
-    from rich.console import Console
-
     from topdown_ray import learning
     from topdown_ray.spaces import find_space
 
     its_space = find_space(space)
     training = learning.Training(hidden=hidden, epochs=epochs, patience=patience, held_out=held_out, seed=seed)
-    with Console(stderr=True).status("training") as status:
+    with status_line("training") as status:
 
         def show(epoch: int, most: int, best: float) -> None:
             status.update(f"epoch {epoch} of at most {most}, mean error {100 * best:.2f} points")
@@ -268,7 +267,6 @@ def _settings(calibration: int, batch: int, seed: int | None, bad: str, loaders:
 def _display() -> Iterator[Callable[[Progress], None]]:
     """One live line; an interrupt says how to go on."""
     from rich import progress as rich_progress
-    from rich.console import Console
 
     columns = (
         rich_progress.TextColumn("subnets"),
@@ -277,23 +275,19 @@ def _display() -> Iterator[Callable[[Progress], None]]:
         rich_progress.TextColumn("{task.fields[rate]}"),
         rich_progress.TimeRemainingColumn(),
     )
-    display = rich_progress.Progress(*columns, console=Console(stderr=True))
-    task = display.add_task("subnets", total=None, rate="starting")
-
-    def show(state: Progress) -> None:
-        display.start()  # not before all is checked: a mistake is one line
-        signal.signal(signal.SIGTERM, interrupt)  # Ray installs its own when it starts
-        rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
-        display.update(task, total=state.total, completed=state.done, rate=rate)
-
     try:
-        yield show
+        with progress_bar(*columns) as display:
+            task = display.add_task("subnets", total=None, rate="starting")
+
+            def show(state: Progress) -> None:
+                display.start()  # not before all is checked: a mistake is one line
+                rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
+                display.update(task, total=state.total, completed=state.done, rate=rate)
+
+            yield show
     except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; run the same command again to go on.", file=sys.stderr)
+        say("Interrupted. What was measured is kept; run the same command again to go on.")
         raise typer.Exit(130) from None
-    finally:
-        if display.live.is_started:
-            display.stop()
 
 
 def _print_measured(rows: Any, left_out: int) -> None:
