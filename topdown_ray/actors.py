@@ -98,7 +98,7 @@ def _disconnect() -> None:
     leaving.start()
     leaving.join(SHUTDOWN_TIMEOUT_S)
     if leaving.is_alive():
-        say(f"Ray did not shut down within {SHUTDOWN_TIMEOUT_S} s; its processes on this machine are killed.")
+        say(f"Ray did not shut down within {SHUTDOWN_TIMEOUT_S} s; the command ends without it.")
         atexit.unregister(ray.shutdown)
 
 
