@@ -32,9 +32,11 @@ def needed(name: str, extras: frozenset[str] = frozenset()) -> dict[str, str]:
         except PackageNotFoundError:  # required on other platforms only
             continue
         found[canonicalize_name(name)] = package.version
-        for requirement in map(Requirement, package.requires or []):
-            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in {"", *extras}):
-                waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+        waiting += [
+            (canonicalize_name(requirement.name), frozenset(requirement.extras))
+            for requirement in map(Requirement, package.requires or [])
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in {"", *extras})
+        ]
     return found
 
 

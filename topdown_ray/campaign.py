@@ -18,6 +18,7 @@ from topdown_ray.actors import connected
 from topdown_ray.console import progress_bar, say
 from topdown_ray.efficiency import measured
 from topdown_ray.errors import StartError, UserError
+from topdown_ray.files import brief_path, check_output
 from topdown_ray.latency import Conditions, LatencyTable
 from topdown_ray.measure import PARTIAL, Effort, OnState, State, measure
 from topdown_ray.nodes import RemoteWatch, node_kinds
@@ -96,7 +97,8 @@ def check(path: Path, n: int, effort: Effort, picture: Path | None) -> subnets.C
     check_conditions(table.conditions)
     picture = path.with_name(f"{path.stem}.check.svg") if picture is None else picture
     if picture.suffix != ".svg" or not picture.parent.is_dir():
-        raise UserError(f"--picture: expected a file .svg in an existing folder, found {picture}")
+        raise UserError(f"--picture: expected a file .svg in an existing folder, found {brief_path(picture)}")
+    check_output(picture, "--picture")
     watch = Stopwatch(table.space, table.conditions)
     with rounds_display("subnets") as show:
         comparison = subnets.compare(watch, path, n, effort, on_state=show)

@@ -22,7 +22,7 @@ import typer
 from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status, supervisor
 from topdown_ray.console import Address, AsJson, end_on_signals, say
 from topdown_ray.errors import StartError, StoreError, UserError, one_line
-from topdown_ray.files import brief_path
+from topdown_ray.files import brief_path, check_output, written
 
 if TYPE_CHECKING:
     from topdown_ray.progress import Progress
@@ -195,13 +195,15 @@ def report(
     from topdown_ray.front import find_front
     from topdown_ray.report import Options, report_folder, write_report
 
+    out = report_folder(folders[0]) if out is None else out
+    check_output(out, "--out", folder=True)
     options = Options(published, None if reference is None else find_front(reference), tuple(reach or ()), floor)
-    written = write_report(folders, report_folder(folders[0]) if out is None else out, options)
+    made = write_report(folders, out, options)
     if as_json:
-        print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
+        print(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}))
         return
-    print(f"{written.path}: {written.tables} tables, {written.figures} figures", end="")
-    print(f", {written.missing} searches missing" if written.missing else "")
+    print(f"{made.path}: {made.tables} tables, {made.figures} figures", end="")
+    print(f", {made.missing} searches missing" if made.missing else "")
 
 
 @app.command()
@@ -218,12 +220,15 @@ def bench(
     from topdown_ray import bench as benchmark
     from topdown_ray import present
 
+    if out is not None:
+        check_output(out, "--out")
     scale = benchmark.QUICK if quick else benchmark.FULL
     scale = scale if repeats is None else dataclasses.replace(scale, repeats=repeats)
     with present.laps_display() as show:
         table = benchmark.run(scale, only or (), show)
     if out is not None:
-        table.to_parquet(out)
+        with written(out) as temporary:
+            table.to_parquet(temporary)
     present.print_bench(table, as_json)
 
 
@@ -321,6 +326,12 @@ def main() -> None:
     """The console script."""
     end_on_signals()
     status = _status()
+    try:
+        sys.stdout.flush()  # a full disk shows here
+    except OSError as error:
+        _drop_output()  # else Python tries again as it ends, and complains
+        if status == 0:
+            status = 1 if isinstance(error, BrokenPipeError) else _fail(f"stdout: expected room to write, found {error.strerror}")
     supervisor.farewell(status)
     sys.exit(status)
 
@@ -328,8 +339,7 @@ def main() -> None:
 def _status() -> int:
     """Run the command that the arguments name. Returns its exit status, after at most one line of error."""
     try:
-        status = app(standalone_mode=False) or 0
-        sys.stdout.flush()  # a full disk shows here, not when Python ends
+        return int(app(standalone_mode=False) or 0)
     except _UsageError as error:
         if len(sys.argv) == 1:
             sys.argv.append("--help")
@@ -344,21 +354,18 @@ def _status() -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has gone
-        _drop_output()
         return 1
     except OSError as error:  # of a disk, a name or a permission: the environment's fault, not ours
         if _debug.get():
             traceback.print_exception(error)
-        where = "standard output" if error.filename is None else brief_path(os.fsdecode(error.filename))
-        _drop_output()
-        return _fail(f"{where}: expected a file that can be read or written, found {error.strerror or one_line(error)}")
+        where = f"{brief_path(str(error.filename))}: " if error.filename is not None else ""
+        return _fail(f"{where}expected files that can be read and written, found {error.strerror or one_line(error)}")
     except Exception as error:  # a fault of ours, whatever it is
         return _internal(error)
-    return int(status)
 
 
 def _drop_output() -> None:
-    """Let go of what can no longer be written to stdout; Python would try again as it ends, and complain."""
+    """Let go of what can no longer be written to stdout."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topdown_ray.console import AsJson, print_table, progress_bar
+from topdown_ray.files import check_output
 
 if TYPE_CHECKING:
     from topdown_ray.assets import Asset
@@ -54,6 +55,8 @@ def fetch(
     from topdown_ray import assets
 
     wanted = assets.named(names or [])
+    if to is not None:
+        check_output(to, "--to", folder=True)
     with _progress() as begin:
         for asset in wanted:
             path = assets.present(asset, to)

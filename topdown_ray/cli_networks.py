@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topdown_ray.console import Address, AsJson, progress_bar, say, status_line
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import check_output
 from topdown_ray.supervisor import supervise
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def evaluate(
     from topdown_ray.winners import is_run, read_arch, winners
 
     if which not in ("best", "all"):
-        raise UserError(f"--which: expected best or all, found {which!r}")
+        raise UserError(f"--which: expected best or all, found {brief(which)}")
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
     wanted = Wanted(weights, data, settings, allow_random_weights)
     resources = _resources(address, actors, gpus)
@@ -96,6 +97,7 @@ def evaluate(
                 )
             rows = winners(source, filters, "all" if which == "all" else "best")
             folder = Path(source) / FOLDER
+            check_output(folder, str(source), folder=True)
         else:
             its_space, config = read_arch(source, filters)
             nothing = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
@@ -141,7 +143,8 @@ def sample_dataset(
     from topdown_ray.spaces import find_space
 
     if spread not in ("uniform", "cost"):
-        raise UserError(f"--spread: expected uniform or cost, found {spread!r}")
+        raise UserError(f"--spread: expected uniform or cost, found {brief(spread)}")
+    check_output(out, "--out")
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
     setup = measuring.Wanted(weights, data, settings, allow_random_weights).setup(None if space is None else find_space(space))
     sizes = setup.checkpoint.description.image_sizes
@@ -182,6 +185,7 @@ def train_predictor(
     from topdown_ray.spaces import find_space
 
     its_space = find_space(space)
+    check_output(out, "--out")
     training = learning.Training(hidden=hidden, epochs=epochs, patience=patience, held_out=held_out, seed=seed)
     with status_line("training") as status:
 
@@ -221,8 +225,9 @@ def export(
     from topdown_ray.images import find_images
     from topdown_ray.weights import find_weights
 
-    if seed != "best" and not seed.isdigit():
-        raise UserError(f"--seed: expected best or a whole number, found {seed!r}")
+    if seed != "best" and not (seed.isascii() and seed.isdigit() and len(seed) < 20):
+        raise UserError(f"--seed: expected best or a whole number, found {brief(seed)}")
+    check_output(out, "--out", folder=True)
     filters = {"space": space, "strategy": strategy, "target": target, "seed": None if seed == "best" else int(seed)}
     its_space, config, facts = exporting.choose(source, filters)
     checkpoint = find_weights(weights, its_space, allow_random_weights or (form == "config" and weights == "published"))
@@ -252,7 +257,7 @@ def _settings(calibration: int, batch: int, seed: int | None, bad: str, loaders:
     from topdown_ray.images import SUB_SEED, Settings
 
     if bad not in ("error", "skip"):
-        raise UserError(f"--bad: expected error or skip, found {bad!r}")
+        raise UserError(f"--bad: expected error or skip, found {brief(bad)}")
     return Settings(
         calibration=calibration,
         batch=batch,
