@@ -142,7 +142,7 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
     table = made_up(MOBILENET_V3)
     for bad in (-1.0, float("nan"), float("inf")):
         dataclasses.replace(table, median_ms=np.where(np.arange(len(table.layers)) == 5, bad, 1.0)).write(path)
-        with pytest.raises(UserError, match=r"median_ms of Layer\(.*expected a number of ms >= 0, found"):
+        with pytest.raises(UserError, match=r"median_ms of Layer\(.*expected a number of ms > 0, found"):
             latency.read(path)
     table.write(path)
     whole = pq.read_table(path)

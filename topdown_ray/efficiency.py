@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from topdown_ray import assets, compiled, latency
 from topdown_ray.errors import UserError
-from topdown_ray.files import read_yaml
+from topdown_ray.files import brief_path, read_yaml, validated
 from topdown_ray.layers import (
     FRAMES,
     N_CLASSES,
@@ -38,6 +39,15 @@ from topdown_ray.terms import Term, TermIndex, concatenate, flatten, minimise, t
 
 MS_TICK = 2.0**-30
 MACS_TICK = 1e-6
+_MOST_TICKS = 2.0**53  # up to which float64 holds every whole number
+
+
+class _Entry(BaseModel):
+    """A layer of a table of OFA's published form; it may say more (count, std)."""
+
+    model_config = ConfigDict(strict=True)
+
+    mean: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # ms
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +103,7 @@ def note10() -> CostModel:
 def published_tables(space: Space, folder: Path) -> CostModel:
     """Latency tables of OFA's published form (``R_lookup_table.yaml`` for each resolution R), in ms.
 
-    Raises UserError that names the file and the entry which is missing, negative or not a number.
+    Raises UserError that names the file and the entry which is missing or not a finite number above 0.
     """
     paths = {r: folder / f"{r}_lookup_table.yaml" for r in resolutions_of(space)}
     return _published(f"table:{folder.resolve().name}", space, paths)
@@ -109,17 +119,28 @@ def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
             return 0.0
         if key not in tables[resolution]:
             raise UserError(f"{path}: expected an entry {key!r}, found none")
-        value = tables[resolution][key]
-        mean = value.get("mean") if isinstance(value, Mapping) else None
-        if isinstance(mean, bool) or not isinstance(mean, int | float) or not math.isfinite(mean) or mean < 0:
-            raise UserError(f"{path}: {key}: mean: expected a number of ms >= 0, found {mean!r}")
-        return float(mean)
+        return validated(_Entry, tables[resolution][key], f"{path}: {key}").mean
 
-    return CostModel(name, "ms", digest, space.name, MS_TICK, _ms_ticks(layer_terms(space, of_layer)), space.sizes)
+    terms = layer_terms(space, of_layer)
+    return CostModel(
+        name, "ms", digest, space.name, MS_TICK, _ms_ticks(terms, space, str(paths[min(paths)].parent)), space.sizes
+    )
 
 
-def _ms_ticks(terms: Sequence[Term]) -> tuple[Term, ...]:
-    return tuple(Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms)
+def _ms_ticks(terms: Sequence[Term], space: Space, where: str) -> tuple[Term, ...]:
+    """The same terms in whole ticks. Raises UserError where sums are no longer exact or an architecture would cost nothing."""
+    with np.errstate(over="ignore"):
+        ticks = tuple(Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms)
+        largest = sum(float(np.abs(term.values).max()) for term in ticks)
+    if not largest <= _MOST_TICKS:
+        most = _MOST_TICKS * MS_TICK
+        raise UserError(f"{where}: expected layers whose sum is at most {most:,.0f} ms, found up to {largest * MS_TICK:.3g} ms")
+    lowest, _ = minimise(ticks, space.sizes)
+    if not lowest > 0:
+        raise UserError(
+            f"{where}: expected a cost above 0 ms for every architecture, found {lowest * MS_TICK:.3g} ms for the cheapest"
+        )
+    return ticks
 
 
 # --- MACs -----------------------------------------------------------------------------------------------------------------
@@ -183,13 +204,20 @@ def measured(source: latency.Source, space: Space) -> CostModel:
     table = latency.read(source.path)
     if table.space != space.name:
         raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
-    values = table.values
+    values, where = table.values, brief_path(source.path)
     terms = layer_terms(space, lambda layer, resolution: values[layer])
     if source.corrected:
-        offset, slope = table.correction
-        scaled = [Term(term.genes, term.values * slope) for term in terms]
+        try:
+            offset, slope = table.correction
+        except UserError as error:
+            raise UserError(f"{where}{error}") from error
+        where += latency.CORRECTED
+        with np.errstate(over="ignore"):  # refused below
+            scaled = [Term(term.genes, term.values * slope) for term in terms]
         terms = [Term(scaled[0].genes, scaled[0].values + offset), *scaled[1:]]  # every architecture has one entry of a term
-    return CostModel(source.name, "ms", table.sha256(source.corrected), space.name, MS_TICK, _ms_ticks(terms), space.sizes)
+    return CostModel(
+        source.name, "ms", table.sha256(source.corrected), space.name, MS_TICK, _ms_ticks(terms, space, where), space.sizes
+    )
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydantic
 import yaml
+from pydantic import BaseModel, ConfigDict
 
-from topdown_ray.errors import UserError
-from topdown_ray.files import written
+from topdown_ray.errors import UserError, brief, one_line
+from topdown_ray.files import LARGEST_DOCUMENT, brief_path, check_regular, parse_json, validated, written
 from topdown_ray.layers import FRAMES, Layer, distinct_layers, layer_terms, published_entry, resolutions_of
 from topdown_ray.spaces import SPACES, Space
 
@@ -32,6 +35,9 @@ CORRECTED = "+corrected"
 SUFFIX = ".parquet"
 _SHIPPED_PREFIX = "latency_"
 _METADATA = b"topdown_ray_latency"
+_MOST_ROWS = 100_000  # of a table; the largest space has 1,247 layers
+_MOST_MS = 1e9
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException)  # what pyarrow raises for broken files
 
 Array = npt.NDArray[Any]
 
@@ -46,6 +52,8 @@ _SCHEMA = pa.schema(
         pa.field("outliers", pa.int32()),
     ]
 )
+
+_NUMBERS = _SCHEMA.names[len(Layer._fields) :]
 
 
 @dataclass(frozen=True)
@@ -89,12 +97,17 @@ class LatencyTable:
 
     @property
     def correction(self) -> Correction:
-        """The fitted correction. Raises UserError where the table was never compared with whole subnets."""
+        """The fitted correction. Raises UserError where the table was never compared with whole subnets, or the line is no cost."""
         if "slope" not in self.check:
             raise UserError(
                 f"{CORRECTED}: expected a table that was checked (topdown-ray measure --check TABLE), found no check"
             )
-        return Correction(self.check["offset_ms"], self.check["slope"])
+        offset, slope = self.check["offset_ms"], self.check["slope"]
+        if not math.isfinite(offset):
+            raise UserError(f"{CORRECTED}: check.offset_ms: expected a finite number of ms, found {offset}")
+        if not 0 < slope < math.inf:
+            raise UserError(f"{CORRECTED}: check.slope: expected a number > 0, found {slope}")
+        return Correction(offset, slope)
 
     def describe(self) -> str:
         """The machine and conditions in words."""
@@ -128,39 +141,152 @@ class LatencyTable:
             pq.write_table(table, temporary, compression="zstd", compression_level=19)
 
 
+class _Conditions(BaseModel):
+    """The fields of :class:`Conditions`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    device: str
+    threads: int
+    batch: int
+    dtype: str
+    mode: str
+    channels_last: bool
+
+
+class _Noise(BaseModel):
+    """How steady a measurement was, as ``measure`` prints it."""
+
+    model_config = ConfigDict(strict=True)
+
+    rounds: int
+    half_width_median: float
+    half_width_largest: float
+    not_tight: int
+    precision: float
+    outlier_share: float
+    slowest_round: float
+    slowdown: float
+    throttled: bool
+    contention: float | None = None
+
+
+class _Facts(BaseModel):
+    """What a table says of its machine; further facts are kept as they are."""
+
+    model_config = ConfigDict(strict=True)
+
+    device: str = ""
+    clock: str = ""
+    hardware: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    created_at: str = ""
+    seconds: float | None = None
+    noise: _Noise | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _timed(self) -> _Facts:
+        if self.noise is not None and self.seconds is None:
+            raise ValueError("seconds: expected a number beside noise, found none")
+        return self
+
+
+class _Check(BaseModel):
+    """The comparison with whole subnets: nothing, the fitted line alone, or all figures."""
+
+    model_config = ConfigDict(strict=True)
+
+    offset_ms: float | None = None
+    slope: float | None = None
+    subnets: int | None = None
+    fastest_ms: float | None = None
+    slowest_ms: float | None = None
+    half_width_median: float | None = None
+    bias: float | None = None
+    mae: float | None = None
+    rmse: float | None = None
+    tau: float | None = None
+    corrected_bias: float | None = None
+    corrected_mae: float | None = None
+    corrected_rmse: float | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> _Check:
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        wanted = {"offset_ms", "slope"} if given <= {"offset_ms", "slope"} else set(type(self).model_fields)
+        if given and given != wanted:
+            raise ValueError(f"expected {', '.join(sorted(wanted - given))} beside {min(given)}, found none")
+        return self
+
+
+class _About(BaseModel):
+    """The description in a table's metadata."""
+
+    model_config = ConfigDict(strict=True)
+
+    unit: Literal["ms"] = "ms"
+    conditions: _Conditions
+    facts: _Facts
+    check: _Check
+
+
 def read(path: Path) -> LatencyTable:
     """Read a measured table. Raises UserError: not readable, not such a table, a number that is no latency, layers missing."""
+    what, where = "a latency table of `topdown-ray measure`", brief_path(path)
+    check_regular(path, "a latency table", LARGEST_DOCUMENT)
     try:
-        table = pq.read_table(path)
-        description = json.loads((table.schema.metadata or {})[_METADATA])
-    except OSError as error:
-        raise UserError(f"{path}: expected a latency table, found no readable file ({error.strerror or error})") from error
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise UserError(f"{path}: expected a latency table of `topdown-ray measure`, found another file") from error
-    if description.get("schema") != SCHEMA_VERSION or description.get("space") not in SPACES:
-        raise UserError(
-            f"{path}: expected schema {SCHEMA_VERSION} and a space of {', '.join(SPACES)}, "
-            f"found {description.get('schema')!r} and {description.get('space')!r}"
-        )
-    if not set(_SCHEMA.names) <= set(table.schema.names):
-        raise UserError(f"{path}: expected the columns {', '.join(_SCHEMA.names)}, found {', '.join(table.schema.names)}")
-    columns = table.select(_SCHEMA.names).cast(_SCHEMA).to_pydict()
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise UserError(
+                    f"{where}: expected a latency table of at most {_MOST_ROWS:,} layers, found {file.metadata.num_rows:,}"
+                )
+            table = file.read()
+        metadata = (table.schema.metadata or {})[_METADATA]
+    except _UNREADABLE as error:
+        raise UserError(f"{where}: expected {what}, found another file") from error
+    description = parse_json(metadata, f"{where}: metadata")
+    if not isinstance(description, dict):
+        raise UserError(f"{where}: metadata: expected a mapping, found {brief(description)}")
+    version, space = description.get("schema"), description.get("space")
+    if version is True or version != SCHEMA_VERSION or space not in list(SPACES):
+        expected = f"schema {SCHEMA_VERSION} and a space of {', '.join(SPACES)}"
+        raise UserError(f"{where}: expected {expected}, found {brief(version)} and {brief(space)}")
+    about = validated(_About, description, f"{where}: metadata")
+    columns = _columns(table, where)
     layers = tuple(Layer(*row) for row in zip(*(columns[name] for name in Layer._fields), strict=True))
-    for layer, value in zip(layers, columns["median_ms"], strict=True):
-        if value is None or not 0 <= value < 1e9:
-            raise UserError(f"{path}: median_ms of {layer}: expected a number of ms >= 0, found {value!r}")
-    missing = set(distinct_layers(SPACES[description["space"]])) - set(layers)
+    for name in _NUMBERS:
+        lowest, kind = (0, "a number of ms > 0") if name.endswith("_ms") else (-1, "a whole number >= 0")
+        for layer, value in zip(layers, columns[name], strict=True):
+            if not lowest < value < _MOST_MS:
+                raise UserError(f"{where}: {name} of {one_line(layer, 400)}: expected {kind}, found {brief(value)}")
+    missing = set(distinct_layers(SPACES[space])) - set(layers)
     if missing or len(set(layers)) < len(layers):
         found = f"none of {min(missing)}" if missing else "one twice"
-        raise UserError(f"{path}: expected every layer of {description['space']} once, found {found}")
+        raise UserError(f"{where}: expected every layer of {space} once, found {found}")
     return LatencyTable(
-        space=description["space"],
-        conditions=Conditions(**description["conditions"]),
+        space=space,
+        conditions=Conditions(**about.conditions.model_dump()),
         layers=layers,
         facts=description["facts"],
-        check=description["check"],
-        **{name: np.asarray(columns[name]) for name in _SCHEMA.names[len(Layer._fields) :]},
+        check=description["check"],  # as it is written: the hash of a corrected table is of these figures
+        **{name: np.asarray(columns[name]) for name in _NUMBERS},
     )
+
+
+def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
+    """The columns of a table as lists without gaps. Raises UserError."""
+    found = table.schema.names
+    if not set(_SCHEMA.names) <= set(found) or any(found.count(name) > 1 for name in _SCHEMA.names):
+        raise UserError(f"{where}: expected the columns {', '.join(_SCHEMA.names)} once each, found {brief(found, 300)}")
+    try:
+        table = table.select(_SCHEMA.names).cast(_SCHEMA)
+        columns: dict[str, list[Any]] = table.to_pydict()
+    except _UNREADABLE as error:
+        raise UserError(f"{where}: expected columns of a latency table, found {one_line(error)}") from error
+    for name in _SCHEMA.names:
+        if table[name].null_count:
+            raise UserError(f"{where}: {name}: expected a value for every layer, found none for {table[name].null_count}")
+    return columns
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------------
