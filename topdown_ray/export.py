@@ -25,12 +25,12 @@ from torch import nn
 from topdown_ray.errors import UserError
 from topdown_ray.evaluation import Evaluator, Setup, canonical
 from topdown_ray.evaluations import load_evaluations
-from topdown_ray.spaces import SPACES, Config, Space
+from topdown_ray.spaces import Config, Space
 from topdown_ray.storage import is_uri
 from topdown_ray.supernet import Supernet
 from topdown_ray.tiles import one_thread
 from topdown_ray.weights import Checkpoint
-from topdown_ray.winners import Filters, is_run, read_arch, winners
+from topdown_ray.winners import Filters, config_of, is_run, read_arch, winners
 
 TOLERANCE = 1e-4  # of an output, between onnxruntime and torch; relative to the largest output where that is above 1
 
@@ -213,7 +213,7 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
         "MACs, parameters": f"{row['macs_m']:.1f} and {row['params_m']:.2f} x 1e6, of the published width",
         "origin": f"strategy {row['strategy']}, seed {row['seed']}, search {row['search_id']} of sweep {row['run_id']}",
     }
-    return SPACES[row["genes_space"]], json.loads(row["arch"]), facts
+    return *config_of(row), facts
 
 
 def measured_facts(source: str, space: Space, config: Config, checkpoint: Checkpoint) -> dict[str, Any]:
