@@ -1,17 +1,17 @@
-"""Rows prove themselves: recompute accuracy and cost of every row from its ``arch`` alone, through OFA's own classes.
+"""What OFA's own classes say of an architecture: accuracy, latency, MACs, parameters, and its genes.
 
 Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.AccuracyPredictor`` and
 ``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies up,
-``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks; measured tables are added up over the layers
-that those networks describe themselves as.
+``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks. Parameters are counted, and measured tables
+added up, over the layers that those networks describe their active subnets as. Genes are places in those networks' lists of choices.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,12 @@ from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel,
 from ofa.nas.efficiency_predictor.latency_lookup_table import ProxylessNASLatencyTable
 from ofa.tutorial.accuracy_predictor import AccuracyPredictor
 from ofa.tutorial.latency_table import LatencyEstimator, LatencyTable
+from ofa.utils.layers import set_layer_from_config
 
 from topdown_ray import assets, latency
 from topdown_ray.accuracy import in_order
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import SPACES
-from topdown_ray.store import Results
-
-ACCURACY_TOLERANCE = 1e-5
-COST_TOLERANCE = 1e-4  # relative
 
 Config = dict[str, Any]
 
@@ -45,83 +42,77 @@ _NETWORKS: dict[str, tuple[str, Any]] = {
     "proxyless": ("ofa_proxyless_d234_e346_k357_w1.3", ProxylessNASFLOPsModel),
     "resnet50d": ("ofa_resnet50", ResNet50FLOPsModel),
 }
+_MOBILE_RESOLUTIONS = [160, 176, 192, 208, 224]
 _RESNET_RESOLUTIONS = [128, 144, 160, 176, 192, 224, 240, 256]
 
 
-@dataclass(frozen=True)
-class Verification:
-    """The largest differences between the tables and OFA's own code."""
-
-    rows: int
-    accuracy: float  # absolute
-    cost: float  # relative
-    macs: float  # relative
-    over_target: int  # rows whose recomputed cost exceeds their target although they say feasible
-    missing: int  # searches of the sweep without rows
-    complete: bool  # whether the sweep says that none is missing
-
-    @property
-    def passed(self) -> bool:
-        """Whether every difference is within its tolerance."""
-        return (
-            self.accuracy <= ACCURACY_TOLERANCE
-            and self.cost <= COST_TOLERANCE
-            and self.macs <= COST_TOLERANCE
-            and not self.over_target
-            and not (self.complete and self.missing)
-        )
+@functools.cache
+def _network(space: str) -> Any:
+    """OFA's supernet of a space, with random weights."""
+    return ofa_net(_NETWORKS[space][0], pretrained=False)
 
 
-def verify(results: Results) -> Verification:
-    """Recompute every row. Raises UserError where there is none, or an artefact is not the one that the rows name."""
-    spec = results.manifest["spec"]
-    if results.searches.empty:
-        raise UserError("expected finished searches, found no rows")
-    accuracy = cost = macs = 0.0
-    over_target = 0
-    for (space, protocol), rows in results.searches.groupby(["space", "protocol"], sort=False):
-        genes_space = "mobilenet_v3" if protocol == "notebook" else str(space)
-        archs = {text: json.loads(text) for text in rows["arch"].unique()}
-        count_macs = _macs(genes_space)
-        macs_of = {text: count_macs(config) for text, config in archs.items()}
-        cost_of = macs_of
-        if spec["cost"][space] != "macs":
-            latency_of = _latency(spec["cost"][space], genes_space, _same_hash(rows, "cost_sha256"))
-            cost_of = {text: latency_of(config) for text, config in archs.items()}
-        predicted = _accuracies(spec["predictor"][space], genes_space, _same_hash(rows, "predictor_sha256"), archs)
-        accuracy = max(accuracy, _largest(rows["accuracy"] - rows["arch"].map(predicted)))
-        true_cost = rows["arch"].map(cost_of)
-        cost = max(cost, _largest(rows["cost"] / true_cost - 1))
-        macs = max(macs, _largest(rows["macs_m"] / rows["arch"].map(macs_of) - 1))
-        over_target += int((rows["feasible"] & (true_cost > rows["target"] * (1 + 1e-7))).sum())
-    sets = sum(len(of_space) for of_space in spec["targets"].values())
-    missing = sets * len(spec["strategies"]) * len(spec["seeds"]) - results.searches["search_id"].nunique()
-    complete = results.manifest.get("status") == "complete"
-    return Verification(len(results.searches), accuracy, cost, macs, over_target, missing, complete)
-
-
-def _largest(differences: pd.Series[float]) -> float:
-    return float(differences.abs().max()) if differences.notna().all() else float("inf")
-
-
-def _same_hash(rows: pd.DataFrame, column: str) -> str:
-    hashes = rows[column].unique()
-    if len(hashes) != 1:
-        raise UserError(f"{column}: expected one artefact a space, found {len(hashes)}")
-    return str(hashes[0])
-
-
-def _macs(space: str) -> Callable[[Config], float]:
-    network, model = _NETWORKS[space]
-    count = model(ofa_net(network, pretrained=False)).get_efficiency
+def macs_of(space: str) -> Callable[[Config], float]:
+    """The MACs of an architecture in 1e6, by OFA's own rule."""
+    count = _NETWORKS[space][1](_network(space)).get_efficiency
     return lambda config: float(count(config))
 
 
-def _latency(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
-    """The milliseconds of an architecture by the table that the rows name."""
+def parameters_of(space: str) -> Callable[[Config], float]:
+    """The trainable parameters of an architecture in 1e6: those of the layers that OFA builds from its subnet's description.
+
+    That is how OFA loads a subnet (``build_from_config``); layers that subnets share are built once.
+    """
+    describe = active_network(space)
+
+    def of_layer(layer: Config) -> int:
+        return _layer_parameters(json.dumps(layer.get("conv", layer)))  # of a residual block: its shortcut is the identity
+
+    def of_config(config: Config) -> float:
+        net = describe(config)
+        single = [net[name] for name in ("first_conv", "final_expand_layer", "feature_mix_layer", "classifier") if name in net]
+        return sum(of_layer(layer) for layer in [*single, *net.get("input_stem", []), *net["blocks"]]) / 1e6
+
+    return of_config
+
+
+@functools.cache
+def _layer_parameters(config: str) -> int:
+    module = set_layer_from_config(json.loads(config))
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def genes_of(space: str) -> Callable[[Config], list[int]]:
+    """The genes of an architecture: each value's place in the list of choices of OFA's network, 0 in blocks that are off."""
+    network = _network(space)
+
+    def of_resnet(config: Config) -> list[int]:
+        network.set_active_subnet(d=config["d"], e=config["e"], w=config["w"])
+        stages = zip(network.grouped_block_index, network.runtime_depth, strict=True)
+        off = [index for blocks, skipped in stages for index in blocks[len(blocks) - skipped :]]
+        stem = [0, max(network.depth_list)].index(config["d"][0])
+        depths = [network.depth_list.index(depth) for depth in config["d"][1:]]
+        expands = [0 if i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])]
+        widths = [range(len(network.width_mult_list)).index(width) for width in config["w"]]
+        return [stem, *depths, *expands, *widths, _RESNET_RESOLUTIONS.index(config["image_size"])]
+
+    def of_mobile(config: Config) -> list[int]:
+        network.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
+        stages = zip(network.block_group_info, network.runtime_depth, strict=True)
+        off = [index for blocks, depth in stages for index in blocks[depth:]]  # blocks[0] is not searched
+        kernels = [0 if 1 + i in off else network.ks_list.index(kernel) for i, kernel in enumerate(config["ks"])]
+        expands = [0 if 1 + i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])]
+        depths = [network.depth_list.index(depth) for depth in config["d"][:5]]  # ProxylessNAS's sixth stage is one block
+        return [*kernels, *expands, *depths, _MOBILE_RESOLUTIONS.index(config["image_size"])]
+
+    return of_resnet if space == "resnet50d" else of_mobile
+
+
+def latency_of(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
+    """The milliseconds of an architecture by the table that the rows name. Raises UserError where it is another one."""
     source = latency.source_of(cost, SPACES[space])
     if source is not None:
-        return _measured_latency(source, space, sha256)
+        return measured_latency(source, space, sha256)
     _check_tables(cost, sha256)
     if space != "proxyless":
         table = _latency_table(cost)
@@ -130,7 +121,7 @@ def _latency(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
     for resolution, path in _table_files(cost).items():
         tables[resolution] = ProxylessNASLatencyTable.__new__(ProxylessNASLatencyTable)
         tables[resolution].lut = yaml.safe_load(path.read_text())
-    active = _active_network(space)
+    active = active_network(space)
 
     def of_config(config: Config) -> float:
         size = config["image_size"]
@@ -139,9 +130,9 @@ def _latency(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
     return of_config
 
 
-def _active_network(space: str) -> Callable[[Config], Config]:
+def active_network(space: str) -> Callable[[Config], Config]:
     """OFA's description of an architecture's subnet, layer by layer."""
-    network = ofa_net(_NETWORKS[space][0], pretrained=False)
+    network = _network(space)
 
     def describe(config: Config) -> Config:
         network.set_active_subnet(**{key: value for key, value in config.items() if key != "image_size"})
@@ -154,7 +145,7 @@ def _active_network(space: str) -> Callable[[Config], Config]:
 _LayerKey = tuple[Any, ...]  # the columns of a measured table in front of its numbers
 
 
-def _measured_latency(source: latency.Source, space: str, sha256: str) -> Callable[[Config], float]:
+def measured_latency(source: latency.Source, space: str, sha256: str) -> Callable[[Config], float]:
     """The sum over the layers of OFA's own subnet, each looked up in the measured table."""
     try:
         frame = pd.read_parquet(source.path)
@@ -170,11 +161,11 @@ def _measured_latency(source: latency.Source, space: str, sha256: str) -> Callab
     found = hashlib.sha256("\n".join([about["space"], *lines]).encode()).hexdigest()
     if found != sha256:
         raise UserError(f"{source.path}: expected the table of the rows, SHA-256 {sha256}, found {found}")
-    active = _active_network(space)
-    return lambda config: offset + slope * sum(ms[key] for key in _layer_keys(active(config), config["image_size"]))
+    active = active_network(space)
+    return lambda config: offset + slope * sum(ms[key] for key in layer_keys(active(config), config["image_size"]))
 
 
-def _layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
+def layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
     """The layers of a subnet as OFA describes it, in order, for images of this size."""
 
     def convolution(layer: Config, shortcut: bool = False) -> _LayerKey:
@@ -255,7 +246,8 @@ def _tutorial_form(config: Config) -> Config:
     return {"wid": None, "ks": config["ks"][:20], "e": config["e"][:20], "d": config["d"][:5], "r": [config["image_size"]]}
 
 
-def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
+def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
+    """The predicted top-1 of each architecture by the predictor that the rows name. Raises UserError where it is another one."""
     resnet = space == "resnet50d"
     if predictor == "published":
         path = assets.find("ofa_resnet50_acc_predictor.pth" if resnet else "acc_predictor.pth")
@@ -269,6 +261,8 @@ def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config
     found = assets.sha256_of(path)
     if found != sha256:
         raise UserError(f"{path}: expected the predictor of the rows, SHA-256 {sha256}, found {found}")
+    if not archs:
+        return {}
     encoder = ResNetArchEncoder(image_size_list=_RESNET_RESOLUTIONS)
     with torch.inference_mode():
         if predictor == "published" and resnet:
