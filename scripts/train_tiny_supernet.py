@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from ofa.utils.my_modules import init_models
-from PIL import Image
 from torch.nn import functional
 from torchvision.datasets import ImageFolder
 
-from topdown_ray.images import normalise, training_transform
+from topdown_ray.images import normalise, read_image, training_transform
 from topdown_ray.spaces import SPACES, Space
 from topdown_ray.supernet import build
 from topdown_ray.weights import Description, save_weights
@@ -63,10 +62,7 @@ def train(
     generator = np.random.default_rng(seed)
     sizes = sorted(image_sizes or [int(size) for size in space.genes[space.resolution].choices])
     folder = ImageFolder(data / "train")
-    images = []
-    for path, _ in folder.samples:
-        with Image.open(path) as image:
-            images.append(image.convert("RGB"))
+    images = [read_image(Path(path)) for path, _ in folder.samples]
     labels = torch.tensor(folder.targets)
     crops = {size: training_transform(size, resize_scale, flip=False) for size in sizes}
     network = build(space, width, len(folder.classes)).to(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ import torch
 from ofa.tutorial.accuracy_predictor import AccuracyPredictor
 from oracles import RESNET_ENCODER, resnet_predictor, tutorial_spec
 
-from topdown_ray import assets, verify
+from topdown_ray import assets, ofa_reference
 from topdown_ray.accuracy import features, load_predictor
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
@@ -30,7 +30,7 @@ def test_resnet_features_are_ofas_own(published: Path) -> None:
 
 
 def test_mobilenet_accuracy_is_ofas_own(published: Path) -> None:
-    predictor, _ = verify.tutorial_models()
+    predictor, _ = ofa_reference.tutorial_models()
     genes = MOBILENET_V3.random(1000, 1)
     expected = predictor.predict_accuracy([tutorial_spec(MOBILENET_V3.to_config(row)) for row in genes])[:, 0]
     torch.testing.assert_close(load_predictor("published", MOBILENET_V3)(genes), expected, rtol=0, atol=1e-6)
@@ -46,7 +46,7 @@ def test_resnet_accuracy_is_ofas_own(published: Path) -> None:
 
 
 def test_proxyless_is_read_by_mobilenets_predictor_without_its_last_block(published: Path) -> None:
-    oracle, _ = verify.tutorial_models()
+    oracle, _ = ofa_reference.tutorial_models()
     genes = PROXYLESS.random(200, 2)
     specs = [tutorial_spec(PROXYLESS.to_config(row)) for row in genes]
     cut = [{**spec, "ks": spec["ks"][:20], "e": spec["e"][:20], "d": spec["d"][:5]} for spec in specs]

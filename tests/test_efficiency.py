@@ -10,7 +10,7 @@ import torch
 import yaml
 from oracles import ofa_macs, tutorial_spec
 
-from topdown_ray import efficiency, verify
+from topdown_ray import efficiency, ofa_reference
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
 from topdown_ray.terms import Term, minimise
@@ -23,7 +23,7 @@ def test_macs_are_ofas_own(space: Space) -> None:
 
 
 def test_note10_is_ofas_own(published: Path) -> None:
-    _, table = verify.tutorial_models()
+    _, table = ofa_reference.tutorial_models()
     genes = MOBILENET_V3.random(1000, 1)
     expected = [table.predict_efficiency(tutorial_spec(MOBILENET_V3.to_config(row))) for row in genes]
     np.testing.assert_allclose(efficiency.note10()(genes).numpy(), expected, rtol=1e-9)

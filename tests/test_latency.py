@@ -18,7 +18,7 @@ from commands import assert_one_line, main_in_process
 from ofa.tutorial.latency_table import LatencyEstimator
 from oracles import tutorial_spec
 
-from topdown_ray import efficiency, latency, machine, measure, stopwatch, subnets, verify
+from topdown_ray import efficiency, latency, machine, measure, ofa_reference, stopwatch, subnets
 from topdown_ray.errors import UserError
 from topdown_ray.latency import Conditions, LatencyTable, Source
 from topdown_ray.layers import Layer, distinct_layers
@@ -39,13 +39,13 @@ def made_up(space: Space, seed: int = 0, **changes: Any) -> LatencyTable:
     return dataclasses.replace(table, **changes)
 
 
-active_network = functools.cache(verify._active_network)
+active_network = functools.cache(ofa_reference.active_network)
 
 
 def keys_of(space: Space, row: Any) -> list[Layer]:
     """The layers of an architecture, from OFA's own description of its subnet."""
     config = space.to_config(row)
-    return [Layer(*key) for key in verify._layer_keys(active_network(space.name)(config), config["image_size"])]
+    return [Layer(*key) for key in ofa_reference.layer_keys(active_network(space.name)(config), config["image_size"])]
 
 
 @EVERY_SPACE
@@ -82,7 +82,7 @@ def test_the_layers_of_a_space_are_those_that_its_subnets_have(space: Space) -> 
     for row in space.random(150, 7):
         description = active(space.to_config(row))
         for resolution in space.genes[space.resolution].choices:
-            seen.update(Layer(*key) for key in verify._layer_keys(description, int(resolution)))
+            seen.update(Layer(*key) for key in ofa_reference.layer_keys(description, int(resolution)))
     assert seen <= set(distinct_layers(space))
     assert len(seen) > 0.98 * len(distinct_layers(space))
 
@@ -97,10 +97,10 @@ def test_costs_of_measured_tables_are_sums_over_ofas_own_layers(space: Space, tm
         source = Source("t", tmp_path / "t.parquet", corrected)
         cost = efficiency.measured(source, space)
         np.testing.assert_allclose(cost(genes).numpy(), wanted, rtol=1e-8)
-        again = verify._measured_latency(source, space.name, cost.sha256)
+        again = ofa_reference.measured_latency(source, space.name, cost.sha256)
         np.testing.assert_allclose([again(space.to_config(row)) for row in genes], wanted, rtol=1e-12)
         with pytest.raises(UserError, match="expected the table of the rows, SHA-256 0"):
-            verify._measured_latency(source, space.name, "0" * 64)
+            ofa_reference.measured_latency(source, space.name, "0" * 64)
     low, high = cost.range()
     assert low <= cost(genes).min()
     assert cost(genes).max() <= high
@@ -175,7 +175,7 @@ def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> Non
     cost = efficiency.load_cost(str(tmp_path / "t.parquet"), space)(genes)
     read_back = efficiency.load_cost(str(tmp_path / "yaml"), space)
     np.testing.assert_allclose(read_back(genes).numpy(), cost.numpy(), rtol=1e-7)
-    by_ofa = verify._latency(str(tmp_path / "yaml"), space.name, read_back.sha256)  # OFA's own table classes
+    by_ofa = ofa_reference.latency_of(str(tmp_path / "yaml"), space.name, read_back.sha256)  # OFA's own table classes
     np.testing.assert_allclose([by_ofa(space.to_config(row)) for row in genes], cost.numpy(), rtol=1e-7)
     if space is MOBILENET_V3:
         estimator = LatencyEstimator.__new__(LatencyEstimator)

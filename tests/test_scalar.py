@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from topdown_ray import scalar, sweep, verify
+from topdown_ray import ofa_reference, scalar, sweep
 from topdown_ray.spaces import MOBILENET_V3
 
 OUTCOMES = ROOT / "tests" / "data" / "scalar_top_down.csv"
@@ -35,7 +35,7 @@ def test_full_budget_equals_64_scalar_runs(published: Path) -> None:
 
 def test_small_budget_equals_live_scalar_runs(published: Path) -> None:
     """Other seeds, run here. Seeds are fixed; of other seeds, about 1 in 120 would differ by chance (3 targets at 3 sigma)."""
-    predictor, table = verify.tutorial_models()
+    predictor, table = ofa_reference.tutorial_models()
     targets, budget = [40, 25, 16], {"population": 20, "generations": 15, "warm_generations": 8}
     theirs = [scalar.TopDownFinder(predictor, table, seed, **budget).run(targets) for seed in range(1000, 1024)]
     frame = sweep.search(targets=targets, seeds=range(2000, 2256), **budget)
@@ -50,7 +50,7 @@ def test_pruning_walks_as_far_as_the_scalar_one(published: Path) -> None:
     from topdown_ray import efficiency, rng
     from topdown_ray.pruning import prune
 
-    predictor, table = verify.tutorial_models()
+    predictor, table = ofa_reference.tutorial_models()
     space, cost, n = MOBILENET_V3, efficiency.note10(), 150
     genes = space.random(n, 5)
     slots = rng.slots(rng.Draws([1], "x").stream(rng.PRUNING, 0, 0), n)
@@ -68,7 +68,7 @@ def test_pruning_walks_as_far_as_the_scalar_one(published: Path) -> None:
 
 
 def test_pruning_reports_when_nothing_fits(published: Path) -> None:
-    predictor, table = verify.tutorial_models()
+    predictor, table = ofa_reference.tutorial_models()
     spec = {"wid": None, "ks": [7] * 20, "e": [6] * 20, "d": [4] * 5, "r": [224]}
     with pytest.raises(ValueError, match="no architecture on the way down meets 5"):
         scalar.TopDownFinder(predictor, table, 0).prune(spec, 5)

@@ -76,7 +76,7 @@ def test_every_row_is_what_ofa_computes(everything: topdown_ray.Results) -> None
     verification = verify(everything)
     assert verification.rows == len(everything.searches) == 10 * 4 * (2 + 1 + 2 + 2)
     assert verification.passed, verification
-    assert verification.accuracy < 1e-6
+    assert verification.largest("accuracy") < 1e-6
 
 
 def test_note10_and_notebook_rows_are_what_ofa_computes(published: Path, tmp_path: Path) -> None:

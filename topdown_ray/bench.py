@@ -71,7 +71,7 @@ def ofa_finder(scale: Scale) -> Runner:
     import numpy as np
     from ofa.tutorial.evolution_finder import EvolutionFinder
 
-    from topdown_ray.verify import tutorial_models
+    from topdown_ray.ofa_reference import tutorial_models
 
     predictor, table = tutorial_models()
 
@@ -95,8 +95,8 @@ def scalar_search(scale: Scale) -> Runner:
 
 
 def _scalar_lap(scale: Scale, seed: int) -> Lap:
+    from topdown_ray.ofa_reference import tutorial_models
     from topdown_ray.scalar import TopDownFinder
-    from topdown_ray.verify import tutorial_models
 
     predictor, table = tutorial_models()
     start = time.perf_counter()

@@ -170,14 +170,16 @@ def describe(
 @app.command()
 def verify(
     folder: Annotated[str, typer.Argument(help="A result folder, or its URI.")],
+    rerun: Annotated[int, typer.Option(min=0, help="Search this many random rows again and compare all bits.")] = 0,
+    rerun_seed: Annotated[int, typer.Option(min=0, help="Which rows are searched again.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute every row's accuracy and cost from its architecture, through OFA's own classes."""
+    """Derive every column again: from the architecture through OFA's own classes, and from run.json."""
     from topdown_ray import present
     from topdown_ray.store import load
     from topdown_ray.verify import verify as verify_results
 
-    verification = verify_results(load(folder))
+    verification = verify_results(load(folder), rerun, rerun_seed)
     present.print_verification(verification, as_json)
     if not verification.passed:
         raise typer.Exit(1)

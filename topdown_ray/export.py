@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import shutil
@@ -25,12 +26,12 @@ from torch import nn
 from topdown_ray.errors import UserError
 from topdown_ray.evaluation import Evaluator, Setup, canonical
 from topdown_ray.evaluations import load_evaluations
-from topdown_ray.spaces import SPACES, Config, Space
+from topdown_ray.spaces import Config, Space
 from topdown_ray.storage import is_uri
 from topdown_ray.supernet import Supernet
 from topdown_ray.tiles import one_thread
 from topdown_ray.weights import Checkpoint
-from topdown_ray.winners import Filters, is_run, read_arch, winners
+from topdown_ray.winners import Filters, config_of, is_run, read_arch, winners
 
 TOLERANCE = 1e-4  # of an output, between onnxruntime and torch; relative to the largest output where that is above 1
 
@@ -72,32 +73,42 @@ def export(
         else:
             subnet = Supernet(checkpoint.space, checkpoint).materialise(config)
     subnet.eval()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"--out {out}: expected a folder to write to, found {error.strerror}") from error
-    try:
-        difference = None
-        (temporary / "net.config").write_text(json.dumps(subnet.config, indent=4) + "\n")
-        (temporary / "run.config").write_text(json.dumps({"image_size": config["image_size"]}) + "\n")
-        (temporary / "arch.json").write_text(json.dumps(config) + "\n")
-        if form == "torch":
-            torch.save({"state_dict": subnet.state_dict()}, temporary / "init")
-        if form == "onnx":
-            difference = _onnx(subnet, int(config["image_size"]), temporary / "model.onnx")
-        page = _page(checkpoint, config, form, facts, calibrated, difference)
-        (temporary / "README.md").write_text(page)
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    difference = None
+    files: dict[str, bytes] = {
+        "net.config": f"{json.dumps(subnet.config, indent=4)}\n".encode(),
+        "run.config": f"{json.dumps({'image_size': config['image_size']})}\n".encode(),
+        "arch.json": f"{json.dumps(config)}\n".encode(),
+    }
+    if form == "torch":
+        state = io.BytesIO()
+        torch.save({"state_dict": subnet.state_dict()}, state)
+        files["init"] = state.getvalue()
+    if form == "onnx":
+        files["model.onnx"], difference = _onnx(subnet, int(config["image_size"]))
+    files["README.md"] = _page(checkpoint, config, form, facts, calibrated, difference).encode()
+    _write(out, files)
     return Exported(out, sorted(path.name for path in out.iterdir()), difference, calibrated)
 
 
-def _onnx(subnet: nn.Module, resolution: int, path: Path) -> float:
-    """Export with a batch of any size; the largest difference from torch on batches of 1 and 3."""
+def _write(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder of files: all of them or nothing. Raises UserError."""
+    temporary = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    except OSError as error:
+        raise UserError(f"--out {out}: expected a folder to write to, found {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _onnx(subnet: nn.Module, resolution: int) -> tuple[bytes, float]:
+    """The model for a batch of any size, and the largest difference from torch on batches of 1 and 3."""
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, 3, resolution, resolution, generator=generator)
     before = logging.root.manager.disable
@@ -105,24 +116,24 @@ def _onnx(subnet: nn.Module, resolution: int, path: Path) -> float:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter, about its own insides
-            torch.onnx.export(
+            program = torch.onnx.export(
                 subnet,
                 (example,),
-                str(path),
                 input_names=["images"],
                 output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
-                external_data=False,
                 verbose=False,
             )
     finally:
         logging.disable(before)
+    assert program is not None  # of the exporter in use, which was asked for no file
+    model: bytes = program.model_proto.SerializeToString()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     difference, largest = 0.0, 1.0
     for batch in (1, 3):
         images = torch.randn(batch, 3, resolution, resolution, generator=generator)
@@ -137,7 +148,7 @@ def _onnx(subnet: nn.Module, resolution: int, path: Path) -> float:
         raise UserError(
             f"--format onnx: expected onnxruntime's outputs within {TOLERANCE * largest:.2g} of torch's, found {difference:.2e}"
         )
-    return difference
+    return model, difference
 
 
 _HOW = {
@@ -213,7 +224,7 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
         "MACs, parameters": f"{row['macs_m']:.1f} and {row['params_m']:.2f} x 1e6, of the published width",
         "origin": f"strategy {row['strategy']}, seed {row['seed']}, search {row['search_id']} of sweep {row['run_id']}",
     }
-    return SPACES[row["genes_space"]], json.loads(row["arch"]), facts
+    return *config_of(row), facts
 
 
 def measured_facts(source: str, space: Space, config: Config, checkpoint: Checkpoint) -> dict[str, Any]:

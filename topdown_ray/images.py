@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import io
 import math
+import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,14 +26,20 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import folder as torchvision_folder
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, one_line
+from topdown_ray.files import LARGEST_DOCUMENT, brief_path, check_regular, read_bytes
 from topdown_ray.weights import Description
 
 SUB_SEED = 937162211  # ofa.imagenet_classification.data_providers.base_provider.DataProvider.SUB_SEED
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Bad = Literal["error", "skip"]
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for broken files
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")  # Pillow knows others, some of which run programs (EPS: Ghostscript)
+MOST_PIXELS = 89_478_485  # of an image, width x height: Pillow's own bound
+MOST_BYTES = LARGEST_DOCUMENT  # of an image's file
+LONGEST_SIDE = (
+    200  # times the shorter one: resizing makes the shorter side as long as the resolution, and the other as much longer
+)
 
 
 class Sample(NamedTuple):
@@ -104,7 +113,7 @@ def find_images(root: Path, description: Description, settings: Settings) -> Ima
         calibration=tuple(calibration),
         classes=classes,
         missing_classes=absent + empty,
-        sha256=_digest(root, [*validation, *calibration]),
+        sha256=_digest(root, [*validation, *calibration], settings.bad),
         settings=settings,
         resize_scale=description.resize_scale,
         flip=description.flip,
@@ -121,8 +130,9 @@ def _scan(root: Path, bad: Bad) -> tuple[list[Sample], tuple[str, ...], int]:
         classes, places = torchvision_folder.find_classes(str(root))
     except FileNotFoundError as error:
         raise UserError(f"{root}: expected one folder of images a class, found none") from error
-    found = torchvision_folder.make_dataset(str(root), places, torchvision_folder.IMG_EXTENSIONS, allow_empty=True)
-    samples = [Sample(str(Path(path).relative_to(root.parent)), label) for path, label in found]
+    samples = [
+        Sample(str(path.relative_to(root.parent)), places[name]) for name in classes for path in _files(root / name, bad)
+    ]
     empty = [name for label, name in enumerate(classes) if label not in {sample.label for sample in samples}]
     if not samples:
         raise UserError(f"{root}: expected images, found {len(classes)} class folders without any")
@@ -132,15 +142,54 @@ def _scan(root: Path, bad: Bad) -> tuple[list[Sample], tuple[str, ...], int]:
     return samples, tuple(classes), len(empty)
 
 
-def _digest(root: Path, samples: Sequence[Sample]) -> str:
-    """Of names, labels and contents; files are read by threads, hashed in order."""
+def _files(folder: Path, bad: Bad) -> Iterator[Path]:
+    """The files of a class that are named as images, in a fixed order. Links to folders are not followed: they may form loops."""
+    for name, inner, files in sorted(os.walk(folder)):
+        for link in inner if bad == "error" else ():
+            if (Path(name) / link).is_symlink():
+                where = brief_path(Path(name) / link)
+                raise UserError(f"{where}: expected images, found a link to a folder; --bad skip goes on without it")
+        yield from (Path(name) / file for file in sorted(files) if torchvision_folder.is_image_file(file))
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file as RGB. Raises UserError: not a regular file, too large, too long, of another format, broken."""
+    data = read_bytes(path, "an image", MOST_BYTES)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                short, long = sorted(image.size)
+                if short * long > MOST_PIXELS or long > LONGEST_SIDE * short:
+                    size = f"{image.width} x {image.height}"
+                    bounds = f"at most {MOST_PIXELS:,} pixels, one side at most {LONGEST_SIDE} times the other"
+                    raise UserError(f"{brief_path(path)}: expected an image of {bounds}, found {size}")
+                return image.convert("RGB")
+    except (UserError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = one_line(error)
+        raise UserError(f"{brief_path(path)}: expected an image of at most {MOST_PIXELS:,} pixels, found {found}") from error
+    except Exception as error:  # Pillow raises nearly anything for a broken file
+        reason = one_line(error).split(" <_io.")[0]  # without the buffer's address
+        raise UserError(f"{brief_path(path)}: expected an image ({', '.join(FORMATS)}), found {reason}") from error
+
+
+def _digest(root: Path, samples: Sequence[Sample], bad: Bad) -> str:
+    """Of names, labels and contents; files are read by threads, hashed in order. What is never decoded has no contents."""
 
     def one(sample: Sample) -> bytes:
+        path = root / sample.path
         try:
-            with (root / sample.path).open("rb") as file:
+            check_regular(path, "an image", MOST_BYTES)
+            with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
+        except UserError as error:
+            if bad == "skip":
+                return b"none"
+            raise UserError(f"{error}; --bad skip goes on without it") from error
         except OSError as error:
-            raise UserError(f"{root / sample.path}: expected a readable image, found {error.strerror}") from error
+            raise UserError(f"{path}: expected a readable image, found {error.strerror}") from error
 
     total = hashlib.sha256()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -187,10 +236,9 @@ class _Images(Dataset[_Decoded]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self.seed * 1_000_003 + index) % 2**63)
             try:
-                with Image.open(self.root / path) as image:
-                    return _Decoded(self.transform(image.convert("RGB")), label, "")
-            except _UNREADABLE as error:
-                return _Decoded(None, label, f"{self.root / path}: expected an image, found {' '.join(str(error).split())}")
+                return _Decoded(self.transform(read_image(self.root / path)), label, "")
+            except UserError as error:
+                return _Decoded(None, label, str(error))
 
 
 class Batch(NamedTuple):

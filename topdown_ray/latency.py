@@ -7,6 +7,7 @@ the package are known by name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -343,7 +344,7 @@ def full_name(cost: str) -> str:
 def export_published(table: LatencyTable, folder: Path) -> list[Path]:
     """Write a table as OFA publishes them, ``R_lookup_table.yaml`` for each resolution R; the medians are called mean there.
 
-    Raises UserError for ResNet50D, for which OFA has no such form.
+    All files are written, or none. Raises UserError where they cannot be, and for ResNet50D, for which OFA has no such form.
     """
     space = SPACES[table.space]
     if space.name not in FRAMES:
@@ -368,9 +369,8 @@ def export_published(table: LatencyTable, folder: Path) -> list[Path]:
             "mean": float(table.median_ms[at].sum()),
             "std": float(np.sqrt((deviation**2).sum())),
         }
-    paths = []
-    for resolution, of_resolution in entries.items():
-        paths.append(folder / f"{resolution}_lookup_table.yaml")
-        with written(paths[-1]) as temporary:
-            temporary.write_text(yaml.safe_dump(of_resolution))
-    return paths
+    texts = {folder / f"{resolution}_lookup_table.yaml": yaml.safe_dump(entry) for resolution, entry in entries.items()}
+    with contextlib.ExitStack() as all_of_them:  # none takes its place before the last one is written
+        for path, text in texts.items():
+            all_of_them.enter_context(written(path)).write_text(text)
+    return list(texts)

@@ -111,8 +111,28 @@ class Table:
 
     def write(self, folder: Path) -> None:
         """Write the CSV (raw values) and the Markdown file."""
-        self.frame.to_csv(folder / f"{self.name}.csv", index=False, quoting=csv.QUOTE_MINIMAL)
+        (folder / f"{self.name}.csv").write_text(csv_of(self.frame))
         (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A frame as CSV that a spreadsheet takes for text and numbers alone.
+
+    A cell of text that a spreadsheet would calculate (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break) gets an
+    apostrophe in front, as OWASP advises against CSV injection; numbers stay as they are.
+    """
+    plain = frame.map(_harmless)
+    plain.columns = pd.Index([_harmless(name) for name in frame.columns])
+    return plain.to_csv(index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+
+
+def _harmless(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace(
+        "\r", "\n"
+    )  # which is quoted: a bare \r ends the row for some readers, and the next begins where it likes
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\n")) else cell
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +20,8 @@ from topdown_ray.progress import Observer, Progress
 from topdown_ray.storage import shown
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
-from topdown_ray.verify import ACCURACY_TOLERANCE, COST_TOLERANCE, Verification
-from topdown_ray.winners import Filters, filtered, genes_space, is_run, read_arch
+from topdown_ray.verify import Verification
+from topdown_ray.winners import Filters, config_of, filtered, is_run, read_arch
 
 
 @contextlib.contextmanager
@@ -104,8 +106,9 @@ def print_winner(results: Results) -> None:
     first = results.manifest["spec"]["spaces"][0]
     rows = rows[rows["space"] == first]
     row: dict[str, Any] = dict(rows[rows["target"] == rows["target"].min()].nlargest(1, "accuracy").iloc[0])
+    space, config = config_of(row)
     print(f"\n{row['space']} at {_amount(row)}, {100 * row['accuracy']:.2f} %, layer by layer:")
-    print(Supernet(genes_space(row)).describe(json.loads(row["arch"])).rstrip())
+    print(Supernet(space).describe(config).rstrip())
     print()
 
 
@@ -136,7 +139,7 @@ def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
         if rows.empty:
             raise UserError(f"{shown(source)}: expected finished searches, found none")
         row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
-        space, config = genes_space(row), json.loads(row["arch"])
+        space, config = config_of(row)
         facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}
         facts["seed"] = int(row["seed"])
     else:
@@ -188,25 +191,40 @@ def print_bench(frame: pd.DataFrame, as_json: bool) -> None:
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:
-    """The largest differences, and whether they are within tolerance."""
-    facts = {
-        "rows": verification.rows,
-        "accuracy": verification.accuracy,
-        "cost": verification.cost,
-        "macs": verification.macs,
-        "over_target": verification.over_target,
-        "missing": verification.missing,
-        "passed": verification.passed,
-    }
+    """Every check with its numbers of rows and failures, the first failing row of each, and the verdict."""
     if as_json:
+        facts = {
+            "rows": verification.rows,
+            "missing": verification.missing,
+            "complete": verification.complete,
+            "passed": verification.passed,
+            "checks": [dataclasses.asdict(found) for found in verification.checks],
+        }
         print(json.dumps(facts))
         return
-    print(f"{verification.rows} rows recomputed by OFA's own code; largest differences:")
-    print(f"  accuracy {verification.accuracy:.2e} (at most {ACCURACY_TOLERANCE:g})")
-    print(f"  cost     {verification.cost:.2e} relative (at most {COST_TOLERANCE:g})")
-    print(f"  MACs     {verification.macs:.2e} relative (at most {COST_TOLERANCE:g})")
-    print(f"  feasible rows above their target: {verification.over_target}")
+    print(f"{verification.rows} rows, checked against OFA's own code and run.json")
+    print(f"\n{'check':<42}{'rows':>8}{'failed':>8}  largest difference")
+    for found in verification.checks:
+        if found.rows or not found.not_checked:
+            at_most = "" if found.largest is None else f"  {found.largest:.1e} of {found.tolerance:g}"
+            print(f"{found.name:<42}{found.rows:>8}{found.failures:>8}{at_most}")
+    if notes := [found for found in verification.checks if found.not_checked]:
+        print("\nNot checked:")
+        for found in notes:
+            _print_wrapped(f"{found.name}: {found.not_checked}")
     if verification.missing:
         said = "although the sweep says it is complete" if verification.complete else "the sweep is not complete"
-        print(f"  searches without rows: {verification.missing} ({said})")
-    print("passed" if verification.passed else "FAILED")
+        print(f"\nSearches without rows: {verification.missing} ({said})")
+    if not verification.passed:
+        print("\nFailed:")
+    for found in verification.checks:
+        if found.failures:
+            _print_wrapped(f"{found.name}: {found.failures} of {found.rows} rows are not {found.rule}")
+            where = "" if found.search_id is None else f"first in search {found.search_id}, "
+            where += "" if found.target is None else f"target {found.target:g}: "
+            _print_wrapped(f"{where}expected {found.expected}, found {found.found}", "    ")
+    print("\npassed" if verification.passed else "\nFAILED")
+
+
+def _print_wrapped(text: str, indent: str = "  ") -> None:
+    print(textwrap.fill(text, 80, initial_indent=indent, subsequent_indent=indent + "  "))

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from topdown_ray.errors import UserError, brief
+from topdown_ray.files import parse_json
 
 Genes = npt.NDArray[np.int8]
 Config = dict[str, Any]
@@ -141,24 +142,42 @@ class Space:
     def from_config(self, config: Mapping[str, Any]) -> Genes:
         """The genes (G,) of an OFA configuration; raises UserError that names the entry which does not belong to the space."""
         expected = {gene.key for gene in self.genes}
+        if not isinstance(config, Mapping):
+            raise UserError(f"architecture: expected an object with the keys {sorted(expected)}, found {brief(config)}")
         if set(config) != expected:
-            raise UserError(f"architecture: expected the keys {sorted(expected)} of {self.name}, found {brief(sorted(config))}")
+            found = brief(sorted(map(str, config)), 300)
+            raise UserError(f"architecture: expected the keys {sorted(expected)} of {self.name}, found {found}")
         fixed = dict(self.fixed)
-        for key in expected - {"image_size"}:
+        for key in sorted(expected - {"image_size"}):
             length = sum(gene.key == key for gene in self.genes) + len(fixed.get(key, ()))
             if not isinstance(config[key], list | tuple) or len(config[key]) != length:
                 raise UserError(f"architecture: {key}: expected a list of {length} numbers, found {brief(config[key])}")
             for constant, found in zip(fixed.get(key, ()), config[key][length - len(fixed.get(key, ())) :], strict=True):
-                if constant != found:
+                if not _same_number(found, constant):
                     raise UserError(f"architecture: {key}[{length - 1}]: expected {constant}, found {brief(found)}")
         row = []
         for gene in self.genes:
             found = config["image_size"] if gene.key == "image_size" else config[gene.key][gene.position]
-            if isinstance(found, bool) or found not in gene.choices:
+            index = next((i for i, choice in enumerate(gene.choices) if _same_number(found, choice)), None)
+            if index is None:
                 where = gene.key if gene.key == "image_size" else f"{gene.key}[{gene.position}]"
                 raise UserError(f"architecture: {where}: expected one of {list(gene.choices)}, found {brief(found)}")
-            row.append(gene.choices.index(found))
+            row.append(index)
         return np.asarray(row, dtype=np.int8)
+
+    def parse(self, text: Any, where: str = "architecture") -> Config:
+        """The configuration that a JSON text holds, in the form of :meth:`to_config`. where: begins the message of the UserError."""
+        if not isinstance(text, str | bytes):
+            raise UserError(f"{where}: expected JSON, found {brief(text)}")
+        try:
+            return self.to_config(self.from_config(parse_json(text, "architecture")))
+        except UserError as error:
+            raise UserError(f"{where}{str(error).removeprefix('architecture')}") from error
+
+
+def _same_number(found: Any, choice: float) -> bool:
+    """Whether a value from outside is this number; True and False, which Python takes for 1 and 0, are none."""
+    return isinstance(found, int | float) and not isinstance(found, bool) and found == choice
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:

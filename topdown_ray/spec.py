@@ -303,6 +303,15 @@ def search_id(group: Group, seed: int, params: SearchParams, protocol: Protocol,
     return search_identity(group, params, protocol, artefacts)(seed)
 
 
+def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) -> str:
+    """The identity of a sweep: what decides its results, not its name, its batching or where files lie.
+
+    artefacts: of each space, the hashes of its cost table and its predictor.
+    """
+    decisive = spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json")
+    return digest([ALGORITHM_VERSION, decisive, artefacts])
+
+
 def load_spec(path: Path) -> SweepSpec:
     """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was found."""
     return make_spec(read_yaml(path, "a sweep file", "keys"), str(path))

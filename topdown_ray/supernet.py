@@ -1,6 +1,6 @@
 """OFA supernets: build, materialise a subnet, recalibrate it, describe it, count its parameters and MACs.
 
-With ``verify`` and ``bench``, the only importer of ofa.
+With ``ofa_reference`` and ``bench``, the only importer of ofa.
 
 A supernet is built with published weights where they lie on this machine, else with random ones (:attr:`Supernet.weights` says
 which); neither the search nor the counts depend on them.

@@ -30,7 +30,7 @@ from topdown_ray.executors import Attempt, Done, Event, Executor, InProcess, Los
 from topdown_ray.pending import Pending, evaluations_of
 from topdown_ray.progress import Observer, Progress, facts_of, ignore, last_line
 from topdown_ray.runner import Setup, Worker, resolve
-from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, digest, make_spec
+from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
 from topdown_ray.store import SCHEMA_VERSION, ResultFolder, to_tables
 
 LARGEST_BATCH = 32  # of a plain list of shards
@@ -62,11 +62,8 @@ class Plan:
 
     @property
     def run_id(self) -> str:
-        """The identity of the whole sweep: what decides its results, not its name, its batching or where files lie."""
-        artefacts = {space: setup.artefacts for space, setup in self.setups.items()}
-        return digest(
-            [ALGORITHM_VERSION, self.spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json"), artefacts]
-        )
+        """The identity of the whole sweep, see :func:`topdown_ray.spec.sweep_identity`."""
+        return sweep_identity(self.spec, {space: setup.artefacts for space, setup in self.setups.items()})
 
     def evaluations(self) -> int:
         """Predictor evaluations of the whole sweep, if no search of it had run yet."""

@@ -1,326 +1,268 @@
-"""Rows prove themselves: recompute accuracy and cost of every row from its ``arch`` alone, through OFA's own classes.
+"""Rows prove themselves: every column that can be derived is derived again and compared.
 
-Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.AccuracyPredictor`` and
-``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies up,
-``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks; measured tables are added up over the layers
-that those networks describe themselves as.
+Accuracy, cost, MACs, parameters and genes follow from a row's ``arch`` alone, through OFA's own classes
+(:mod:`topdown_ray.ofa_reference`). The rest follows from the manifest (:mod:`topdown_ray.checks`). Of ``unique_evaluations``,
+``gradients`` and the inner points of ``trace`` only bounds are known; ``rerun`` searches rows again and compares all bits.
+The columns of :data:`topdown_ray.store.INCIDENTAL` tell how a row was computed; nothing follows from them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-import safetensors.torch
+import pydantic
 import torch
-import yaml
-from ofa.model_zoo import ofa_net
-from ofa.nas.accuracy_predictor import AccuracyPredictor as NasAccuracyPredictor
-from ofa.nas.accuracy_predictor import ResNetArchEncoder
-from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
-from ofa.nas.efficiency_predictor.latency_lookup_table import ProxylessNASLatencyTable
-from ofa.tutorial.accuracy_predictor import AccuracyPredictor
-from ofa.tutorial.latency_table import LatencyEstimator, LatencyTable
 
-from topdown_ray import assets, latency
-from topdown_ray.accuracy import in_order
-from topdown_ray.errors import UserError
-from topdown_ray.spaces import SPACES
-from topdown_ray.store import Results
+from topdown_ray import machine, ofa_reference, sweep
+from topdown_ray.checks import Check, check, compared, counts, curves, identities, once, promised
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import validated
+from topdown_ray.runner import Worker
+from topdown_ray.spaces import SPACES, Config, Space
+from topdown_ray.spec import ALGORITHM_VERSION, Group, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.store import INCIDENTAL, SEARCHES, TRACE, Results, to_tables
 
 ACCURACY_TOLERANCE = 1e-5
 COST_TOLERANCE = 1e-4  # relative
-
-Config = dict[str, Any]
-
-_NETWORKS: dict[str, tuple[str, Any]] = {
-    "mobilenet_v3": ("ofa_mbv3_d234_e346_k357_w1.2", Mbv3FLOPsModel),
-    "proxyless": ("ofa_proxyless_d234_e346_k357_w1.3", ProxylessNASFLOPsModel),
-    "resnet50d": ("ofa_resnet50", ResNet50FLOPsModel),
-}
-_RESNET_RESOLUTIONS = [128, 144, 160, 176, 192, 224, 240, 256]
+PARAMETERS_TOLERANCE = 1e-9  # relative
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The largest differences between the tables and OFA's own code."""
+    """What the checks came to."""
 
     rows: int
-    accuracy: float  # absolute
-    cost: float  # relative
-    macs: float  # relative
-    over_target: int  # rows whose recomputed cost exceeds their target although they say feasible
+    checks: tuple[Check, ...]
     missing: int  # searches of the sweep without rows
     complete: bool  # whether the sweep says that none is missing
 
     @property
     def passed(self) -> bool:
-        """Whether every difference is within its tolerance."""
-        return (
-            self.accuracy <= ACCURACY_TOLERANCE
-            and self.cost <= COST_TOLERANCE
-            and self.macs <= COST_TOLERANCE
-            and not self.over_target
-            and not (self.complete and self.missing)
-        )
+        """Whether no check has a failing row."""
+        return not any(found.failures for found in self.checks)
+
+    @property
+    def failed_columns(self) -> set[str]:
+        """The columns of all checks that failed."""
+        return {column for found in self.checks if found.failures for column in found.columns}
+
+    def largest(self, column: str) -> float:
+        """The largest difference of a recomputed column: ``accuracy`` absolute, ``cost``, ``macs_m``, ``params_m`` relative."""
+        return next(found.largest or 0.0 for found in self.checks if found.name == column)
 
 
-def verify(results: Results) -> Verification:
-    """Recompute every row. Raises UserError where there is none, or an artefact is not the one that the rows name."""
-    spec = results.manifest["spec"]
-    if results.searches.empty:
+class _Cost(pydantic.BaseModel):
+    name: str
+    unit: str
+    sha256: str
+
+
+class _Predictor(pydantic.BaseModel):
+    name: str
+    space: str
+    sha256: str
+
+
+class _Artefacts(pydantic.BaseModel):
+    cost: _Cost
+    predictor: _Predictor
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {
+            "cost_name": self.cost.name,
+            "cost_unit": self.cost.unit,
+            "cost_sha256": self.cost.sha256,
+            "predictor_name": self.predictor.name,
+            "predictor_space": self.predictor.space,
+            "predictor_sha256": self.predictor.sha256,
+        }
+
+
+class _Manifest(pydantic.BaseModel):
+    run_id: str
+    schema_: int = pydantic.Field(alias="schema")
+    algorithm: int
+    artefacts: dict[str, _Artefacts]
+    status: str = ""
+
+
+def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verification:
+    """Check every row. rerun: search this many rows again; rerun_seed: which ones.
+
+    Raises UserError where there is no row, or where an artefact is not the one that the manifest names.
+    """
+    rows = results.searches.reset_index(drop=True)
+    if rows.empty:
         raise UserError("expected finished searches, found no rows")
-    accuracy = cost = macs = 0.0
-    over_target = 0
-    for (space, protocol), rows in results.searches.groupby(["space", "protocol"], sort=False):
-        genes_space = "mobilenet_v3" if protocol == "notebook" else str(space)
-        archs = {text: json.loads(text) for text in rows["arch"].unique()}
-        count_macs = _macs(genes_space)
-        macs_of = {text: count_macs(config) for text, config in archs.items()}
-        cost_of = macs_of
-        if spec["cost"][space] != "macs":
-            latency_of = _latency(spec["cost"][space], genes_space, _same_hash(rows, "cost_sha256"))
-            cost_of = {text: latency_of(config) for text, config in archs.items()}
-        predicted = _accuracies(spec["predictor"][space], genes_space, _same_hash(rows, "predictor_sha256"), archs)
-        accuracy = max(accuracy, _largest(rows["accuracy"] - rows["arch"].map(predicted)))
-        true_cost = rows["arch"].map(cost_of)
-        cost = max(cost, _largest(rows["cost"] / true_cost - 1))
-        macs = max(macs, _largest(rows["macs_m"] / rows["arch"].map(macs_of) - 1))
-        over_target += int((rows["feasible"] & (true_cost > rows["target"] * (1 + 1e-7))).sum())
-    sets = sum(len(of_space) for of_space in spec["targets"].values())
-    missing = sets * len(spec["strategies"]) * len(spec["seeds"]) - results.searches["search_id"].nunique()
-    complete = results.manifest.get("status") == "complete"
-    return Verification(len(results.searches), accuracy, cost, macs, over_target, missing, complete)
+    spec = make_spec(results.manifest["spec"], "run.json: spec")
+    manifest = validated(_Manifest, results.manifest, "run.json")
+    for space in spec.spaces:
+        if space not in manifest.artefacts:
+            raise UserError(f"run.json: artefacts: expected an entry for {space}, found none")
+    complete = manifest.status == "complete"
+    checks, sound = promised(rows, spec)
+    presence, missing = once(rows, spec, complete)
+    checks += [presence, *_artefacts(sound, manifest), *_identities(sound, spec, manifest)]
+    checks += [*_recomputed(sound, spec, manifest), *counts(sound, spec, manifest.schema_)]
+    keys = ["search_id", "target_index"]
+    others = pd.MultiIndex.from_frame(rows.drop(index=sound.index)[keys])
+    trace = results.trace[~pd.MultiIndex.from_frame(results.trace[keys]).isin(others)]
+    checks += curves(trace, sound, spec)
+    if rerun:
+        checks += list(_rerun(results, sound, spec, manifest, rerun, rerun_seed))
+    return Verification(len(rows), tuple(checks), missing, complete)
 
 
-def _largest(differences: pd.Series[float]) -> float:
-    return float(differences.abs().max()) if differences.notna().all() else float("inf")
+def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[Check]:
+    """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are read."""
+    of_space = {space: artefacts.columns for space, artefacts in manifest.artefacts.items()}
+    for column in next(iter(of_space.values())):
+        yield compared(column, "as in run.json", rows, [of_space[space][column] for space in rows["space"]])
 
 
-def _same_hash(rows: pd.DataFrame, column: str) -> str:
-    hashes = rows[column].unique()
-    if len(hashes) != 1:
-        raise UserError(f"{column}: expected one artefact a space, found {len(hashes)}")
-    return str(hashes[0])
+def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
+    if manifest.algorithm != ALGORITHM_VERSION:
+        yield compared("run_id", "as in run.json", rows, [manifest.run_id] * len(rows), not_checked=_older(manifest))
+        yield Check("search_id", ("search_id",), "", not_checked=_older(manifest))
+        return
+    hashes = {space: manifest.artefacts[space].hashes for space in spec.spaces}
+    run_id = sweep_identity(spec, hashes)
+    if run_id != manifest.run_id:
+        where: dict[str, Any] = {"search_id": "run.json", "expected": run_id, "found": brief(manifest.run_id)}
+        yield Check("run_id", ("run_id",), "the hash of all that decides the sweep", len(rows), len(rows), **where)
+    yield compared("run_id", "the hash of all that decides the sweep", rows, [run_id] * len(rows))
+    yield identities(rows, spec, hashes)
 
 
-def _macs(space: str) -> Callable[[Config], float]:
-    network, model = _NETWORKS[space]
-    count = model(ofa_net(network, pretrained=False)).get_efficiency
-    return lambda config: float(count(config))
+def _older(manifest: _Manifest) -> str:
+    return f"written by algorithm {manifest.algorithm}, this is {ALGORITHM_VERSION}"
 
 
-def _latency(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
-    """The milliseconds of an architecture by the table that the rows name."""
-    source = latency.source_of(cost, SPACES[space])
-    if source is not None:
-        return _measured_latency(source, space, sha256)
-    _check_tables(cost, sha256)
-    if space != "proxyless":
-        table = _latency_table(cost)
-        return lambda config: float(table.predict_efficiency(_tutorial_form(config)))
-    tables = {}
-    for resolution, path in _table_files(cost).items():
-        tables[resolution] = ProxylessNASLatencyTable.__new__(ProxylessNASLatencyTable)
-        tables[resolution].lut = yaml.safe_load(path.read_text())
-    active = _active_network(space)
+def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
+    """All that follows from ``arch``, through OFA's own classes."""
+    parsed: dict[tuple[str, Any], Config | UserError] = {}
+    keys = list(zip([_genes_space(space, spec).name for space in rows["space"]], rows["arch"].tolist(), strict=True))
+    for name, text in set(keys):
+        parsed[name, text] = _parsed(SPACES[name], text)
+    reasons = [str(parsed[key]) if isinstance(parsed[key], UserError) else "" for key in keys]
+    readable = np.array([not reason for reason in reasons], dtype=bool)
+    yield check("arch", "an architecture of the space, in canonical form", rows, readable, found=reasons)
+    rows = rows[readable]
+    wanted = pd.DataFrame(index=rows.index, columns=["accuracy", "cost", "macs_m", "params_m", "genes"], dtype=object)
+    for space in spec.spaces:
+        own = rows[rows["space"] == space]
+        genes_space = _genes_space(space, spec)
+        configs = {text: config for text in own["arch"].unique() if isinstance(config := parsed[genes_space.name, text], dict)}
+        for column, values in _by_ofa(configs, spec, space, genes_space.name, manifest.artefacts[space].hashes).items():
+            wanted.loc[own.index, column] = pd.Series([values[text] for text in own["arch"]], index=own.index, dtype=object)
+    yield compared("genes", "the choices of arch", rows, wanted["genes"].tolist())
+    numbers = wanted[["accuracy", "cost", "macs_m", "params_m"]].astype(float)
+    for column, tolerance in (
+        ("accuracy", ACCURACY_TOLERANCE),
+        ("cost", COST_TOLERANCE),
+        ("macs_m", COST_TOLERANCE),
+        ("params_m", PARAMETERS_TOLERANCE),
+    ):
+        true = numbers[column]
+        difference = (rows[column] - true).abs() / (1.0 if column == "accuracy" else true)
+        largest = float(difference.max()) if len(difference) else 0.0
+        rule = "recomputed from arch"
+        yield check(column, rule, rows, difference <= tolerance, true.tolist(), largest=largest, tolerance=tolerance)
+    over = numbers["cost"] > rows["target"] * (1 + 1e-7)
+    under = numbers["cost"] < rows["target"] * (1 - 1e-7)
+    said = rows["feasible"].eq(True)
+    agrees = said.eq(rows["cost"] <= rows["target"]) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
+    yield check("feasible", "whether the cost meets the target", rows, agrees, (numbers["cost"] <= rows["target"]).tolist())
 
-    def of_config(config: Config) -> float:
-        size = config["image_size"]
-        return float(tables[size].predict_network_latency_given_config(active(config), size))
 
-    return of_config
+def _genes_space(space: str, spec: SweepSpec) -> Space:
+    return SPACES["mobilenet_v3" if spec.protocol == "notebook" else space]
 
 
-def _active_network(space: str) -> Callable[[Config], Config]:
-    """OFA's description of an architecture's subnet, layer by layer."""
-    network = ofa_net(_NETWORKS[space][0], pretrained=False)
-
-    def describe(config: Config) -> Config:
-        network.set_active_subnet(**{key: value for key, value in config.items() if key != "image_size"})
-        description: Config = network.get_active_net_config()
-        return description
-
-    return describe
-
-
-_LayerKey = tuple[Any, ...]  # the columns of a measured table in front of its numbers
-
-
-def _measured_latency(source: latency.Source, space: str, sha256: str) -> Callable[[Config], float]:
-    """The sum over the layers of OFA's own subnet, each looked up in the measured table."""
+def _parsed(space: Space, text: Any) -> Config | UserError:
     try:
-        frame = pd.read_parquet(source.path)
-        about = json.loads(pq.read_schema(source.path).metadata[b"topdown_ray_latency"])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"{source.path}: expected the table of the rows, found no such file") from error
-    numbers = list(frame.columns).index("median_ms")
-    keys = [tuple(row) for row in frame.iloc[:, :numbers].to_numpy(dtype=object).tolist()]
-    ms: dict[_LayerKey, float] = dict(zip(keys, frame["median_ms"].tolist(), strict=True))
-    offset, slope = (about["check"]["offset_ms"], about["check"]["slope"]) if source.corrected else (0.0, 1.0)
-    lines = [",".join(str(part) for part in (*key, ms[key])) for key in sorted(ms)]
-    lines += [f"({offset}, {slope})"] if source.corrected else []
-    found = hashlib.sha256("\n".join([about["space"], *lines]).encode()).hexdigest()
-    if found != sha256:
-        raise UserError(f"{source.path}: expected the table of the rows, SHA-256 {sha256}, found {found}")
-    active = _active_network(space)
-    return lambda config: offset + slope * sum(ms[key] for key in _layer_keys(active(config), config["image_size"]))
+        config = space.parse(text)
+    except UserError as error:
+        return error
+    genes = torch.from_numpy(space.from_config(config))[None]
+    canonical = torch.equal(space.canonical(genes), genes)
+    return (
+        config if canonical else UserError("architecture: expected the smallest choices in blocks that are off, found others")
+    )
 
 
-def _layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
-    """The layers of a subnet as OFA describes it, in order, for images of this size."""
-
-    def convolution(layer: Config, shortcut: bool = False) -> _LayerKey:
-        shape = (size, -(-size // layer["stride"]), layer["in_channels"], 0, layer["out_channels"], layer["kernel_size"])
-        return ("conv", *shape, layer["stride"], layer["act_func"], layer["use_bn"], False, shortcut)
-
-    for layer in [net["first_conv"]] if "first_conv" in net else net["input_stem"]:
-        yield convolution(layer["conv"], True) if layer["name"] == "ResidualBlock" else convolution(layer)
-        size = -(-size // layer.get("stride", 1))
-    if "input_stem" in net:
-        width = net["input_stem"][-1]["out_channels"]
-        yield ("max_pool", size, -(-size // 2), width, 0, width, 3, 2, "", False, False, False)
-        size = -(-size // 2)
-    for block in net["blocks"]:
-        layer = block.get("conv", block)
-        inverted = "conv" in block
-        stride, width, out = layer["stride"], layer["in_channels"], layer["out_channels"]
-        middle = layer["mid_channels"] or width * layer["expand_ratio"]
-        squeeze = inverted and layer["use_se"]
-        shortcut = block["shortcut"] is not None if inverted else stride == 1 and width == out
-        after = -(-size // stride)
-        shape = (size, after, width, middle, out, layer["kernel_size"], stride, layer["act_func"])
-        yield ("mbconv" if inverted else "bottleneck", *shape, True, squeeze, shortcut)
-        size, channels = after, out
-    head = [net[name] for name in ("final_expand_layer", "feature_mix_layer") if name in net]
-    if head:  # the first of them in front of the pooling
-        yield convolution(head[0])
-        channels = head[0]["out_channels"]
-    yield ("mean_pool", size, 1, channels, 0, channels, 1, 1, "", False, False, False)
-    size = 1
-    for layer in head[1:]:
-        yield convolution(layer)
-    classifier = net["classifier"]
-    sides = (classifier["in_features"], 0, classifier["out_features"])
-    yield ("linear", 1, 1, *sides, 1, 1, "", False, False, False)
+def _by_ofa(
+    configs: Mapping[str, Config], spec: SweepSpec, space: str, genes_space: str, hashes: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The columns of each architecture (by its JSON text) as OFA's classes have them."""
+    functions: dict[str, Any] = {
+        "genes": ofa_reference.genes_of(genes_space),
+        "macs_m": ofa_reference.macs_of(genes_space),
+        "params_m": ofa_reference.parameters_of(genes_space),
+    }
+    functions["cost"] = functions["macs_m"]
+    if spec.cost[space] != "macs":
+        functions["cost"] = ofa_reference.latency_of(spec.cost[space], genes_space, hashes["cost"])
+    columns = {name: {text: function(config) for text, config in configs.items()} for name, function in functions.items()}
+    columns["genes"] = {text: tuple(genes) for text, genes in columns["genes"].items()}
+    columns["accuracy"] = ofa_reference.accuracies(spec.predictor[space], genes_space, hashes["predictor"], dict(configs))
+    return columns
 
 
-def tutorial_models() -> tuple[AccuracyPredictor, LatencyTable]:
-    """``ofa.tutorial``'s published MobileNetV3 predictor and Note10 table."""
-    return _tutorial_predictor(assets.find("acc_predictor.pth")), _latency_table("note10")
+def _rerun(
+    results: Results, rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest, n: int, rerun_seed: int
+) -> Iterator[Check]:
+    """Search the searches of ``n`` random rows again, in this process, and compare all that is not incidental, bit by bit."""
+    if manifest.algorithm != ALGORITHM_VERSION:
+        yield Check("rerun", (), "", not_checked=_older(manifest))
+        return
+    on_cpu = rows[rows["device"].eq("cpu")]
+    chosen = np.random.default_rng(rerun_seed).permutation(len(on_cpu))[:n]
+    own = on_cpu[on_cpu["search_id"].isin(set(on_cpu["search_id"].iloc[chosen]))]
+    worker = Worker(sweep.make_plan(spec).setups, spec.search)
+    again = []
+    for search_id, of_search in own.groupby("search_id", sort=False):
+        row = of_search.iloc[0]
+        group = Group(row["space"], row["strategy"], tuple(row["targets"]))
+        again.append(to_tables(manifest.run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),)))))
+    here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
+    note = "" if here == there else f"written on {there}: on another processor bits may differ"
+    if len(on_cpu) < len(rows):
+        note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
+    traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
+    stored = own, traces.merge(own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left")
+    for number, (frame, schema) in enumerate(zip(stored, (SEARCHES, TRACE), strict=True)):
+        columns = [name for name in schema.names if name not in INCIDENTAL]
+        order = [name for name in ("search_id", "target_index", "generation") if name in columns]
+        tables = [tables[number] for tables in again]
+        fresh = pa.concat_tables([schema.empty_table(), *tables]).to_pandas().sort_values(order)
+        yield _same_bits(("rerun", "rerun trace")[number], frame.sort_values(order), fresh, columns, note)
 
 
-def _tutorial_predictor(path: Path) -> AccuracyPredictor:
-    predictor = AccuracyPredictor(pretrained=False, device="cpu")
-    predictor.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return predictor
-
-
-def _latency_table(cost: str) -> LatencyTable:
-    """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML 6 refuses)."""
-    table = LatencyTable.__new__(LatencyTable)
-    table.latency_tables = {}
-    for resolution, path in _table_files(cost).items():
-        estimator = LatencyEstimator.__new__(LatencyEstimator)
-        estimator.lut = yaml.safe_load(path.read_text())
-        table.latency_tables[resolution] = estimator
-    return table
-
-
-def _table_files(cost: str) -> dict[int, Path]:
-    files = {resolution: f"{resolution}_lookup_table.yaml" for resolution in assets.NOTE10_RESOLUTIONS}
-    if cost == "note10":
-        return {resolution: assets.find(f"note10/{name}") for resolution, name in files.items()}
-    return {resolution: Path(cost) / name for resolution, name in files.items()}
-
-
-def _check_tables(cost: str, sha256: str) -> None:
-    try:
-        found = hashlib.sha256(b"".join(path.read_bytes() for path in _table_files(cost).values())).hexdigest()
-    except OSError as error:
-        raise UserError(f"{cost}: expected the tables of the rows, found no readable file ({error.strerror})") from error
-    if found != sha256:
-        raise UserError(f"{cost}: expected the tables of the rows, SHA-256 {sha256}, found {found}")
-
-
-def _tutorial_form(config: Config) -> Config:
-    """The dictionary of ``ofa.tutorial``; its predictor reads the first 20 blocks of a ProxylessNAS architecture."""
-    return {"wid": None, "ks": config["ks"][:20], "e": config["e"][:20], "d": config["d"][:5], "r": [config["image_size"]]}
-
-
-def _accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
-    resnet = space == "resnet50d"
-    if predictor == "published":
-        path = assets.find("ofa_resnet50_acc_predictor.pth" if resnet else "acc_predictor.pth")
-    elif predictor == "embedded":
-        name = "embedded_resnet50d.safetensors" if resnet else "embedded_mobilenet_v3.safetensors"
-        path = Path(__file__).parent / "data" / name
-    else:
-        path = Path(predictor)
-    if not path.is_file():
-        raise UserError(f"{path}: expected the predictor of the rows, found no such file")
-    found = assets.sha256_of(path)
-    if found != sha256:
-        raise UserError(f"{path}: expected the predictor of the rows, SHA-256 {sha256}, found {found}")
-    encoder = ResNetArchEncoder(image_size_list=_RESNET_RESOLUTIONS)
-    with torch.inference_mode():
-        if predictor == "published" and resnet:
-            model = NasAccuracyPredictor(encoder, device="cpu")
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            values = torch.cat([model.predict_acc(part).view(-1) for part in _parts(archs.values())])
-        elif predictor == "published":
-            tutorial = _tutorial_predictor(path)
-            parts = _parts(_tutorial_form(config) for config in archs.values())
-            values = torch.cat([tutorial.predict_accuracy(part).view(-1) for part in parts])
-        else:
-            network, base = _perceptron(path)
-            if resnet:
-                encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
-            else:
-                whole = space == "proxyless" and bool(
-                    network[0].in_features == 134
-                )  # its own predictor reads the 21st block as well
-                encoded = [_mobile_features(config, whole) for config in archs.values()]
-            values = network(torch.stack(encoded)).view(-1) + base
-    return dict(zip(archs, values.double().tolist(), strict=True))
-
-
-def _mobile_features(config: Config, last_block: bool) -> torch.Tensor:
-    """``ofa.tutorial``'s features; with ``last_block``, ProxylessNAS's 21st block follows the 20 in kernels and expand ratios."""
-    form = _tutorial_form(config)
-    encoded: torch.Tensor = AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0])
-    if not last_block:
-        return encoded
-    kernel = torch.tensor([float(config["ks"][20] == choice) for choice in (3, 5, 7)])
-    expand = torch.tensor([float(config["e"][20] == choice) for choice in (3, 4, 6)])
-    return torch.cat([encoded[:60], kernel, encoded[60:120], expand, encoded[120:]])
-
-
-def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
-    everything = list(items)
-    return [everything[start : start + size] for start in range(0, len(everything), size)]
-
-
-def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
-    """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its output."""
-    if path.suffix == ".safetensors":
-        state = dict(sorted(safetensors.torch.load_file(path).items(), key=lambda item: in_order(item[0])))
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-    layers: list[torch.nn.Module] = []
-    for name in [key.removesuffix(".weight") for key in state if key.endswith(".weight")]:
-        weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")
-        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-        linear.weight.data = weight.float()
-        if bias is not None:
-            linear.bias.data = bias.float()
-        layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1]), float(state.get("base_acc", torch.zeros(1)))
+def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str) -> Check:
+    """Whether rows that were searched again are as they were; the columns of the check are those that are not."""
+    rule = "the same bits when searched again"
+    if len(stored) != len(fresh):
+        where: dict[str, Any] = {
+            "search_id": str(stored["search_id"].iloc[0]),
+            "expected": f"{len(fresh)} rows",
+            "found": f"{len(stored)}",
+        }
+        return Check(name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note)
+    failed = [found for column in columns if (found := compared(column, rule, stored, fresh[column].tolist())).failures]
+    if not failed:
+        return Check(name, (), rule, len(stored), not_checked=note)
+    names = tuple(found.name for found in failed)
+    most = max(failed, key=lambda found: found.failures)
+    return dataclasses.replace(most, name=name, columns=names, not_checked=note)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import parse_json, read_json
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Config, Space, find_space
 from topdown_ray.storage import is_uri, shown
 from topdown_ray.store import load
@@ -20,13 +22,23 @@ Filters = Mapping[str, str | int | float | None]
 
 
 def genes_space(row: Mapping[Any, Any]) -> Space:
-    """The space that a row's architecture belongs to (``protocol: notebook`` searches MobileNetV3 under every name)."""
-    return MOBILENET_V3 if row["protocol"] == "notebook" else SPACES[row["space"]]
+    """The space of a row's architecture; ``protocol: notebook`` searches MobileNetV3 under every name. Raises UserError."""
+    if row["protocol"] == "notebook":
+        return MOBILENET_V3
+    if row["space"] not in SPACES:
+        raise UserError(f"search {row['search_id']}: space: expected one of {', '.join(SPACES)}, found {brief(row['space'])}")
+    return SPACES[row["space"]]
+
+
+def config_of(row: Mapping[Any, Any]) -> tuple[Space, Config]:
+    """A row's architecture and its space. Raises UserError that names the search where the row holds none."""
+    space = genes_space(row)
+    return space, space.parse(row["arch"], f"search {row['search_id']}: arch")
 
 
 def is_run(source: str) -> bool:
     """Whether this names a result folder or its URI, and not an architecture."""
-    return not _is_json(source) and (is_uri(source) or Path(source).is_dir())
+    return not _is_json(source) and (is_uri(source) or os.path.isdir(source))  # noqa: PTH112 - Path.is_dir raises for a long name
 
 
 def _is_json(source: str) -> bool:
@@ -48,17 +60,21 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
 def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
     """Feasible rows of a sweep: ``best`` is the most accurate of each space, strategy, target set and target.
 
-    filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError.
+    filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row without an architecture.
     """
     rows = load(run).searches
-    rows = filtered(rows[rows["feasible"]], filters)
+    for column in ("space", "protocol", "strategy", "target", "targets", "seed", "feasible", "accuracy"):
+        if rows[column].isna().any():
+            where = f"search {rows['search_id'][rows[column].isna()].iloc[0]}"
+            raise UserError(f"{shown(run)}: {where}: {column}: expected a value, found none")
+    rows = filtered(rows[rows["feasible"].astype(bool)], filters)
     if rows.empty:
         raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
     rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
     if which == "best":
         keys = [rows[name] for name in ("space", "protocol", "strategy", "target")] + [rows["targets"].map(tuple)]
         rows = rows.loc[rows.groupby(keys, sort=False)["accuracy"].idxmax()]
-    return rows
+    return rows.assign(arch=[json.dumps(config_of(row)[1]) for row in rows.to_dict("records")])
 
 
 def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
@@ -66,14 +82,10 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
 
     Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to choose from.
     """
-    try:
-        config = json.loads(source if _is_json(source) else Path(source).read_text())
-    except OSError as error:
-        raise UserError(
-            f"{shown(source)}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"architecture: expected JSON, found {error}") from error
+    if _is_json(source):
+        config = parse_json(source, "architecture")
+    else:
+        config = read_json(Path(source), "a result folder, a JSON file or JSON text")
     if not isinstance(config, dict):
         raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
     for column, value in filters.items():
@@ -81,8 +93,7 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
             raise UserError(f"--{column}: expected a result folder to choose from, found an architecture")
     name = filters.get("space")
     space = _space_of(config) if name is None else find_space(str(name))
-    space.from_config(config)  # names what does not belong
-    return space, config
+    return space, space.to_config(space.from_config(config))
 
 
 def _space_of(config: Config) -> Space:
