@@ -121,12 +121,12 @@ def several(strategy: str, first: int, n: int) -> tuple[pa.Table, pa.Table]:
     """So many searches of a strategy, each a row a target, in a part."""
     tables = []
     for seed in range(first, first + n):
-        rows, points = shard(None, digest(strategy, seed), seed)
+        rows, points = shard(None, digest([strategy, seed]), seed)
         tables.append((rows, points))
     searches, trace = (pa.concat_tables(part) for part in zip(*tables, strict=True))
     facts = {"strategy": strategy, "protocol": "default", "cost_name": "macs", "cost_unit": "1e6 MACs", "cost_sha256": "0" * 64}
     facts |= {"predictor_name": "embedded", "predictor_space": "mobilenet_v3", "predictor_sha256": "1" * 64, "device": "cpu"}
-    facts |= {"host": "here", "shard_id": digest(strategy, first, "shard"), "wall_s": 0.2, "batch_size": n, "threads": 1}
+    facts |= {"host": "here", "shard_id": digest([strategy, first, "shard"]), "wall_s": 0.2, "batch_size": n, "threads": 1}
     for name, value in facts.items():
         at = SEARCHES.get_field_index(name)
         searches = searches.set_column(

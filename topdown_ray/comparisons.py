@@ -183,6 +183,7 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
     frame["hypervolume"] = [float(cell.mean()) for cell in volumes]
     frame["sd"] = [float(cell.std(ddof=1)) if len(cell) > 1 else math.nan for cell in volumes]
     frame[["low", "high"]] = stats.intervals(volumes)
+    frame["interval"] = [stats.method(len(cell)) for cell in volumes]
     if reference is not None:
         frame["distance"] = [float(cell.mean()) for cell in distances]
         frame[["distance_low", "distance_high"]] = stats.intervals(distances)

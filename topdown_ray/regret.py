@@ -62,5 +62,6 @@ def table(frame: pd.DataFrame, first: Sequence[Column]) -> Table:
     percent: dict[str, Any] = {"digits": ".3f", "scale": 100.0}
     columns = [*first, text("strategy"), text("target_label", "target"), text("cost_unit", "unit")]
     columns += [number("best", "reference top-1 (%)", **percent), number("regret", "regret (points)", **percent)]
-    columns += [number("sd", "sd (points)", **percent), interval("low", "high", **percent), number("n")]
+    columns += [number("sd", "sd (points)", **percent), interval("low", "high", **percent), text("interval", "interval by")]
+    columns.append(number("n"))
     return Table("regret", "Regret against the reference front", frame.assign(target_label=label), columns)

@@ -234,6 +234,7 @@ class _Builder:
         label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))
         columns = [*self._set, text("strategy"), text("against"), text("target_label", "target"), text("cost_unit", "unit")]
         columns += [number("mean", "difference (points)", **_POINTS), interval("low", "high", **_POINTS)]
+        columns.append(text("interval", "interval by"))
         columns += [
             number("improvement", "P(improvement)", ".2f"),
             interval("improvement_low", "improvement_high", digits=".2f"),
@@ -296,7 +297,7 @@ class _Builder:
             pictures.append(self._draw(name, caption, plots.hypervolume, self.fronts, setting=setting))
         columns = [*self._set, text("strategy"), number("reference_cost", "reference cost"), text("cost_unit", "unit")]
         columns += [number("reference_accuracy", "reference top-1 (%)", **_PERCENT), number("hypervolume", digits=".2f")]
-        columns += [number("sd", digits=".2f"), interval("low", "high", digits=".2f")]
+        columns += [number("sd", digits=".2f"), interval("low", "high", digits=".2f"), text("interval", "interval by")]
         shown = []
         if self.reference is not None:
             words.append("Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.")

@@ -47,7 +47,8 @@ def section(shown: Tables, searches: pd.DataFrame | None, setting: Sequence[Colu
         text("strategy"),
     ]
     seconds = [number("mean", "mean (s)"), number("sd", "sd (s)"), number("median", "median (s)")]
-    seconds += [interval("low", "high", "95 % of mean (s)"), number("n", "timings"), number("searches")]
+    seconds += [interval("low", "high", "95 % of mean (s)"), text("interval", "interval by")]
+    seconds += [number("n", "timings"), number("searches")]
     dash: dict[str, Any] = {"digits": ",.0f", "missing": _DASH}
     counted = [number("cpu_s", "CPU (s)", missing=_DASH), number("predictor_rows", "predictor rows", **dash)]
     counted += [number("evaluations", "evaluations", **dash), number("unique_evaluations", "unique evaluations", **dash)]

@@ -63,6 +63,7 @@ def accuracy(data: Data) -> pd.DataFrame:
         records.append({**dict(zip(keys, key, strict=True)), **describe(cell), "infeasible": int((~feasible).sum())})
     frame = pd.DataFrame(records)
     frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER)
+    frame["interval"] = [stats.method(len(cell), stats.QUARTER) for cell in cells]
     return ordered(frame.assign(order=-frame["k"]), ["setting", "order", "targets", "target", "strategy"]).drop(columns="order")
 
 
