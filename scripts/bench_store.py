@@ -1,6 +1,10 @@
 """Result folders of many small parts: seconds to write, resume, look at (status) and load, with merging and without.
 
 python scripts/bench_store.py [--parts 20000] [--at FOLDER_OR_URI]
+python scripts/bench_store.py --load 100000 [--at FOLDER]
+
+The second command writes so many searches (five targets, sixty points of anytime curves each) and prints the peak memory of processes
+that import the package, load the folder and report it.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ import argparse
 import datetime
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,10 +21,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from topdown_ray import parts
-from topdown_ray.spec import make_spec, search_identity
+from topdown_ray.spec import digest, make_spec, search_identity
 from topdown_ray.status import Reader
 from topdown_ray.storage import Place
 from topdown_ray.store import SCHEMA_VERSION, SEARCHES, TRACE, load
@@ -101,13 +107,72 @@ def measure(where: str, n: int, merge_at: int) -> None:
     assert status.done == len(resumed.search_ids) == results.searches["search_id"].nunique() == n
 
 
+STRATEGIES = ("independent", "bottom_up", "top_down", "joint")
+TOGETHER = 500  # searches in a part
+PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)"
+PROCESSES = {
+    "import": "import topdown_ray.report",
+    "load": "import topdown_ray.report; results = topdown_ray.load({folder!r})",
+    "report": "from pathlib import Path; from topdown_ray.report import write_report; write_report([{folder!r}], Path({out!r}))",
+}
+
+
+def several(strategy: str, first: int, n: int) -> tuple[pa.Table, pa.Table]:
+    """So many searches of a strategy, each a row a target, in a part."""
+    tables = []
+    for seed in range(first, first + n):
+        rows, points = shard(None, digest([strategy, seed]), seed)
+        tables.append((rows, points))
+    searches, trace = (pa.concat_tables(part) for part in zip(*tables, strict=True))
+    facts = {"strategy": strategy, "protocol": "default", "cost_name": "macs", "cost_unit": "1e6 MACs", "cost_sha256": "0" * 64}
+    facts |= {"predictor_name": "embedded", "predictor_space": "mobilenet_v3", "predictor_sha256": "1" * 64, "device": "cpu"}
+    facts |= {"host": "here", "shard_id": digest([strategy, first, "shard"]), "wall_s": 0.2, "batch_size": n, "threads": 1}
+    for name, value in facts.items():
+        at = SEARCHES.get_field_index(name)
+        searches = searches.set_column(
+            at, SEARCHES.field(at), pa.repeat(pa.scalar(value, SEARCHES.field(at).type), len(searches))
+        )
+    noise = pa.array(np.random.default_rng(first).normal(0.8, 0.002, len(searches)))
+    searches = searches.set_column(SEARCHES.get_field_index("accuracy"), SEARCHES.field("accuracy"), noise)
+    searches = searches.set_column(SEARCHES.get_field_index("cost"), SEARCHES.field("cost"), searches["target"])
+    spent = pa.array(np.tile(np.arange(1, 13) * 4000, len(trace) // 12))
+    trace = trace.set_column(TRACE.get_field_index("evaluations"), TRACE.field("evaluations"), spent)
+    shard_id = pa.repeat(pa.scalar(facts["shard_id"]), len(trace))
+    return searches, trace.set_column(TRACE.get_field_index("shard_id"), TRACE.field("shard_id"), shard_id)
+
+
+def measure_memory(folder: str, n: int) -> None:
+    """Write n searches, then load and report them, each in a process of its own."""
+    place = Place(folder)
+    place.prepare(parts.TABLES)
+    each = n // len(STRATEGIES)
+    spec = {"name": "bench", "spaces": ["mobilenet_v3"], "strategies": STRATEGIES, "targets": {"mobilenet_v3": [TARGETS]}}
+    spec |= {"seeds": list(range(each)), "search": {}}
+    manifest = {"run_id": "bench", "schema": SCHEMA_VERSION, "spec": spec, "wall_s": 0.0, "status": "complete"}
+    place.write("run.json", json.dumps(manifest).encode())
+    writer = parts.Parts(place)
+    for strategy in STRATEGIES:
+        for first in range(0, each, TOGETHER):
+            searches, trace = several(strategy, first, min(TOGETHER, each - first))
+            writer.write(searches["shard_id"][0].as_py(), searches, trace)
+    for name, code in PROCESSES.items():
+        start = time.perf_counter()
+        source = f"{code.format(folder=place.where, out=place.of('report'))}; {PEAK}"
+        peak = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True).stdout
+        print(f"  {name}: {time.perf_counter() - start:.1f} s, peak {float(peak):.0f} MB", flush=True)
+
+
 def main() -> None:
-    """The two measurements."""
+    """The measurements."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--parts", type=int, default=20_000)
     options.add_argument("--at", help="a folder or URI; default: a temporary folder")
+    options.add_argument("--load", type=int, help="measure the memory of loading and reporting so many searches instead")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if chosen.load:
+            measure_memory(chosen.at or folder, chosen.load)
+            return
         base = Place(chosen.at or folder)
         for name, merge_at in (("merged", parts.MERGE_AT), ("never merged", sys.maxsize)):
             print(f"{chosen.parts:,} shards, {name}", flush=True)

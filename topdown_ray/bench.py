@@ -147,7 +147,7 @@ def ours(scale: Scale, batch: int) -> Runner:
 
 
 def joint(scale: Scale, batch: int) -> Runner:
-    """The strategy joint on one core, about as many evaluations as the others, a gradient counted as two."""
+    """The strategy joint on one core, about as many nominal evaluations as the others (children, and two for each gradient)."""
     from topdown_ray.runner import Worker
 
     generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1

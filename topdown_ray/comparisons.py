@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from topdown_ray import stats
 from topdown_ray.errors import UserError
-from topdown_ray.tables import Data, strategy_rank, widest
+from topdown_ray.labelling import Data, strategy_rank
+from topdown_ray.tables import widest
 
 GAPS = (0.01, 0.005, 0.002)  # below the best accuracy known for a target: the levels to be reached, unless levels are given
 FLOOR = 0.75  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
@@ -59,6 +61,7 @@ def differences(data: Data) -> pd.DataFrame:
     frame["ties"] = [int((cell == 0).sum()) for cell in cells]
     frame["mean"] = [float(cell.mean()) for cell in cells]
     frame[["low", "high"]] = stats.intervals(cells)
+    frame["interval"] = [stats.method(len(cell)) for cell in cells]
     share = np.array([stats.improvement(cell) for cell in cells])
     frame["improvement"] = share
     frame["improvement_low"], frame["improvement_high"] = stats.wilson(share * n, n)
@@ -74,12 +77,14 @@ def _of_widest(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["targets"] == frame["setting"].map(widest(frame))]
 
 
-def _traces(data: Data, rows: pd.DataFrame) -> pd.DataFrame:
-    """The anytime curves of these rows, with a code for each row in ``curve``."""
-    keys = ["folder", "search_id", "target_index"]
-    codes = rows[keys].assign(curve=np.arange(len(rows)))
-    joined: pd.DataFrame = data.trace.merge(codes, on=keys)[["curve", "evaluations", "best_accuracy"]]
-    return joined
+def _traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, stats.Array]:
+    """The anytime curves of these rows: the place of the row, evaluations and best accuracy of each point."""
+    places = np.full(len(data.searches), -1, np.int32)
+    places[rows["answer"].to_numpy()] = np.arange(len(rows))
+    curve = places[data.trace["answer"].to_numpy()]
+    spent, best = (data.trace[name].to_numpy() for name in ("evaluations", "best_accuracy"))
+    here = curve >= 0
+    return (curve, spent, best) if here.all() else (curve[here], spent[here], best[here])
 
 
 def curves(data: Data) -> pd.DataFrame:
@@ -89,18 +94,20 @@ def curves(data: Data) -> pd.DataFrame:
     """
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     rows = _of_widest(data.distinct()).reset_index(drop=True)
-    traces = _traces(data, rows)
-    groups = rows.groupby(keys, sort=False)
-    names = [name for name, _ in groups]
+    curve, spent, best = _traces(data, rows)
+    groups = rows.groupby(keys, sort=False, observed=True)
+    group = groups.ngroup().to_numpy()[curve]
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
-    for number, points in traces.groupby(groups.ngroup().to_numpy()[traces["curve"].to_numpy()]):
-        key: Any = names[int(str(number))]
-        spent = points["evaluations"].to_numpy(np.float64)
-        steps = np.round(np.geomspace(max(spent.min(), 1.0), spent.max(), GRID_POINTS))
-        grid = np.unique(np.append(steps, spent.max())).astype(np.float64)
-        codes, _ = pd.factorize(points["curve"])
-        values = stats.step_values(codes, spent, points["best_accuracy"].to_numpy(np.float64), grid)
+    for number, (key, _) in enumerate(groups):
+        mine = group == number
+        if not mine.any():
+            continue
+        evaluations = spent[mine].astype(np.float64)
+        steps = np.round(np.geomspace(max(evaluations.min(), 1.0), evaluations.max(), GRID_POINTS))
+        grid = np.unique(np.append(steps, evaluations.max())).astype(np.float64)
+        codes, _ = pd.factorize(curve[mine])
+        values = stats.step_values(codes, evaluations, best[mine].astype(np.float64), grid)
         for i in np.flatnonzero(~np.isnan(values).any(axis=0)):
             records.append({**dict(zip(keys, key, strict=True)), "evaluations": grid[i]})
             cells.append(values[:, i])
@@ -118,15 +125,19 @@ def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
     counts searches that never got there as infinitely late; it is NaN where half or more of them did not.
     """
     rows = _of_widest(data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])).reset_index(drop=True)
-    traces = _traces(data, rows)
+    curve, spent, reached = _traces(data, rows)
     best = rows.groupby(["setting", "target"])["accuracy"].transform("max")
-    rate = rows["wall_s"] / rows["evaluations"]
+    rate = (rows["wall_s"] / rows["evaluations"]).where(rows["timed"])
+    rate = rate.fillna(
+        rate.groupby([rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]).transform("mean")
+    )
     wanted = [(level, pd.Series(level, index=rows.index)) for level in levels] or [(-gap, best - gap) for gap in GAPS]
     keys = ["setting", "space", "clock", "k", "targets", "target", "cost_unit", "strategy"]
     frames = []
     for order, (_, level) in enumerate(wanted):
-        good = traces["best_accuracy"].to_numpy() >= level.to_numpy()[traces["curve"].to_numpy()] - 1e-12
-        first = traces[good].groupby("curve")["evaluations"].min().reindex(rows.index).fillna(math.inf)
+        good = reached >= level.to_numpy()[curve] - 1e-12
+        first = np.full(len(rows), math.inf)
+        np.minimum.at(first, curve[good], spent[good])
         table = rows[keys].assign(order=order, level=level, evaluations=first, seconds=first * rate, reached=np.isfinite(first))
         groups = table.groupby([*keys, "order", "level"], sort=False)
         frames.append(
@@ -172,6 +183,7 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
     frame["hypervolume"] = [float(cell.mean()) for cell in volumes]
     frame["sd"] = [float(cell.std(ddof=1)) if len(cell) > 1 else math.nan for cell in volumes]
     frame[["low", "high"]] = stats.intervals(volumes)
+    frame["interval"] = [stats.method(len(cell)) for cell in volumes]
     if reference is not None:
         frame["distance"] = [float(cell.mean()) for cell in distances]
         frame[["distance_low", "distance_high"]] = stats.intervals(distances)

@@ -62,10 +62,10 @@ def text(name: str, heading: str | None = None) -> Column:
     return Column(heading or name.replace("_", " "), lambda row: str(row[name]), numeric=False)
 
 
-def number(name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0) -> Column:
-    """A column of numbers; empty where there is none."""
+def number(name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0, missing: str = "") -> Column:
+    """A column of numbers; ``missing`` where there is none."""
 
-    return Column(heading or name.replace("_", " "), lambda row: _number(row[name], digits, scale))
+    return Column(heading or name.replace("_", " "), lambda row: _number(row[name], digits, scale) or missing)
 
 
 def interval(low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0) -> Column:

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from topdown_ray.errors import UserError
-from topdown_ray.tables import strategy_rank, widest
+from topdown_ray.labelling import strategy_rank
+from topdown_ray.tables import widest
 
 
 class Look(NamedTuple):
@@ -88,16 +89,18 @@ def _widest(table: pd.DataFrame, setting: str | None, targets: str | None) -> pd
 
 
 def _finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
-    ax.set_title(title, loc="left", fontsize="medium")
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
+    ax.set_title(title, loc="left", fontsize="medium", parse_math=False)  # names may hold dollar signs
+    ax.set_xlabel(x, parse_math=False)
+    ax.set_ylabel(y, parse_math=False)
     ax.grid(True, axis="y", linewidth=0.6, alpha=0.2)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[1]:
         below = (0.5, -0.22)
         small: dict[str, Any] = {"frameon": False, "fontsize": "medium", "handlelength": 1.8, "columnspacing": 1.2}
-        ax.legend(loc="upper center", bbox_to_anchor=below, ncols=columns, **small)
+        legend = ax.legend(loc="upper center", bbox_to_anchor=below, ncols=columns, **small)
+        for label in legend.get_texts():
+            label.set_parse_math(False)
     return ax
 
 
@@ -259,7 +262,7 @@ def hypervolume(table: pd.DataFrame, ax: Axes | None = None, setting: str | None
         row, style = table[table["strategy"] == name].iloc[0], look(name, names)
         reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
         ax.errorbar([row["hypervolume"]], [i], xerr=reach, fmt=style.marker, color=style.colour, elinewidth=1.5, capsize=3)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     first = table.iloc[0]
     title = f"reference point {first['reference_cost']:g} {first['cost_unit']}, {100 * first['reference_accuracy']:g} %"

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from topdown_ray.labelling import Loaded
 from topdown_ray.layout import Section, Table, number, text
-from topdown_ray.tables import Loaded
 
 _NOT_KNOWN = "not recorded"
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from topdown_ray.tables import PUBLISHED, fit_growth
+from topdown_ray.labelling import PUBLISHED
+from topdown_ray.tables import fit_growth
 
 
 def published() -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from topdown_ray import stats
 from topdown_ray.comparisons import known_for
+from topdown_ray.labelling import Data
 from topdown_ray.layout import Column, Table, interval, number, text
-from topdown_ray.tables import Data
 
 
 def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
@@ -44,6 +44,7 @@ def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
     frame["sd"] = [float(cell.std(ddof=1)) if len(cell) > 1 else math.nan for cell in cells]
     frame["n"] = [len(cell) for cell in cells]
     frame[["low", "high"]] = stats.intervals(cells)
+    frame["interval"] = [stats.method(len(cell)) for cell in cells]
     return frame
 
 
@@ -61,5 +62,6 @@ def table(frame: pd.DataFrame, first: Sequence[Column]) -> Table:
     percent: dict[str, Any] = {"digits": ".3f", "scale": 100.0}
     columns = [*first, text("strategy"), text("target_label", "target"), text("cost_unit", "unit")]
     columns += [number("best", "reference top-1 (%)", **percent), number("regret", "regret (points)", **percent)]
-    columns += [number("sd", "sd (points)", **percent), interval("low", "high", **percent), number("n")]
+    columns += [number("sd", "sd (points)", **percent), interval("low", "high", **percent), text("interval", "interval by")]
+    columns.append(number("n"))
     return Table("regret", "Regret against the reference front", frame.assign(target_label=label), columns)

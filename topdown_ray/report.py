@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray import comparisons, measured, plots, published, regret, stats, tables
+from topdown_ray import comparisons, measured, plots, published, regret, running_time, stats, tables
 from topdown_ray.errors import UserError
+from topdown_ray.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.layout import Column, Picture, Section, Table, draw, file_name, interval, number, page, text
 from topdown_ray.provenance import missing, provenance
 from topdown_ray.storage import Place, is_uri
-from topdown_ray.store import SCHEMA_VERSION, Results, load, read_manifest
-from topdown_ray.tables import AMORTISED, LONE, PUBLISHED, Data
+from topdown_ray.store import Results, load_columns
 
 _PERCENT: dict[str, Any] = {"digits": ".2f", "scale": 100.0}
 _POINTS: dict[str, Any] = {"digits": "+.2f", "scale": 100.0}
@@ -64,7 +64,8 @@ def write_report(folders: Sequence[str | Path], out: Path, options: Options | No
     parts = [_load(folder) for folder in folders]
     reference = None if options.reference is None else comparisons.read_reference(options.reference)
     names = [Place(folder).name for folder in folders]
-    data = tables.prepare(parts, names)
+    data = prepare(parts, names)
+    parts = [dataclasses.replace(part, trace=part.trace.head(0).copy()) for part in parts]  # what data holds of it is enough
     lacking = [missing(part) for part in parts]
     figures = out / "figures"
     try:
@@ -96,12 +97,7 @@ def write_report(folders: Sequence[str | Path], out: Path, options: Options | No
 
 
 def _load(folder: str | Path) -> Results:
-    schema = read_manifest(folder).get("schema")
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA_VERSION:
-        raise UserError(
-            f"{Place(folder).of('run.json')}: schema: expected a version from 1 to {SCHEMA_VERSION}, found {schema!r}"
-        )
-    results = load(folder)
+    results = load_columns(folder, SEARCH_COLUMNS, TRACE_COLUMNS)
     if results.searches.empty:
         raise UserError(f"{Place(folder).name}: expected at least one finished search, found none")
     return results
@@ -208,51 +204,8 @@ class _Builder:
         return Section("accuracy", "Accuracy per target", words, pictures, shown)
 
     def _time(self) -> Section:
-        growth, by_k, single = self.growth, [self.time], [self.single]
-        if self.options.published:
-            growth = pd.concat([growth, published.growth(self.data.searches)], ignore_index=True)
-            for experiment, frames in (("running_time", by_k), ("single_target_time", single)):
-                theirs = published.for_settings(self.data.searches, experiment).rename(columns={"value": "mean"})
-                frames.append(theirs.assign(clock=PUBLISHED, n=1, cost_unit="ms", targets=""))
-        pictures: list[Picture] = []
-        for title, frames, plot in (("time_by_k", by_k, plots.time_by_k), ("single_target", single, plots.single_target)):
-            for setting in self.settings:
-                for frame in frames:
-                    for clock in frame.loc[frame["setting"] == setting, "clock"].unique():
-                        name = file_name(title, setting, clock.split(" (")[0] if clock == PUBLISHED else clock)
-                        foreign = "published with the original notebook: another machine's seconds"
-                        words = foreign if clock == PUBLISHED else f"{_clock_words(clock, frame)}; bars: mean, lines: 95 %"
-                        caption = f"{setting}: {_MEANING[title]}; {words}."
-                        pictures.append(self._draw(name, caption, plot, frame, setting=setting, clock=clock))
-        clock_columns = [*self._set, text("clock", "time of"), text("batch_size", "batch size"), text("strategy")]
-        seconds = [number("mean", "mean (s)"), number("sd", "sd (s)"), number("median", "median (s)")]
-        seconds += [interval("low", "high", "95 % of mean (s)"), number("n", "timings"), number("searches")]
-        counted = [number("evaluations", "evaluations a search", ",.0f")]
-        if "unique_evaluations" in self.time:
-            counted.append(number("unique_evaluations", "unique evaluations", ",.0f"))
-        if "gradients" in self.time and self.time["gradients"].any():
-            counted.append(number("gradients", "gradients", ",.0f"))
-        fitted = [*self._setting, text("strategy"), text("clock", "time of"), text("unit")]
-        for name, heading in (("slope", "a further target"), ("intercept", "intercept")):
-            fitted += [number(name, heading, ".6g"), interval(f"{name}_low", f"{name}_high", digits=".6g")]
-        fitted += [number("further", "further / first"), interval("further_low", "further_high")]
-        fitted += [number("exponent", "exponent p", ".3f"), interval("exponent_low", "exponent_high", digits=".3f")]
-        fitted += [
-            text("sublinear", "sub-linear in k"),
-            text("interval", "interval by"),
-            number("n"),
-            number("n_k", "values of k"),
-        ]
-        target = [number("k"), number("target", digits="g"), text("cost_unit", "unit")]
-        shown = [
-            Table("time_by_k", "Time of a search by the number of targets (experiment 1)", self.time,
-                  [*clock_columns, number("k"), *seconds, *counted]),
-            Table("growth", "Growth with the number of targets", growth, fitted,
-                  "Cost = intercept + k x (a further target); cost ~ k^p; sub-linear where the interval of p lies below 1."),
-            Table("single_target", "Time of a single target (experiment 3)", self.single, [*clock_columns, *target, *seconds],
-                  "k = 1: searched alone; k > 1: the target's share of the search."),
-        ]  # fmt: skip
-        return Section("time", "Running time", [_what_time_means(self.time)], pictures, shown)
+        shown = running_time.Tables(self.time, self.growth, self.single)
+        return running_time.section(shown, self.data.searches if self.options.published else None, self._setting, self._draw)
 
     def _differences(self) -> Section:
         strategies = set(self.accuracy["strategy"])
@@ -264,7 +217,8 @@ class _Builder:
                     name, options = file_name("differences", setting), {"setting": setting, "against": against}
                     pictures.append(self._draw(name, caption, plots.differences, self.differences, **options))
         words = [
-            "Pairs share seed, target set and target. The mean difference has a bootstrap interval over pairs; the probability of "
+            f"Pairs share seed, target set and target. The mean difference has Student's interval below {stats.STUDENT} pairs, a "
+            "bootstrap interval over pairs from there on; the probability of "
             "improvement is the share of pairs in which the first strategy is better, a tie counting half, with Wilson's interval; "
             "p is that of the paired permutation test (random signs), corrected by Holm for the targets of the set. With n pairs no "
             "p is below 2^(1-n). The row \"all\" is the mean over the set's targets in each search.",
@@ -280,6 +234,7 @@ class _Builder:
         label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))
         columns = [*self._set, text("strategy"), text("against"), text("target_label", "target"), text("cost_unit", "unit")]
         columns += [number("mean", "difference (points)", **_POINTS), interval("low", "high", **_POINTS)]
+        columns.append(text("interval", "interval by"))
         columns += [
             number("improvement", "P(improvement)", ".2f"),
             interval("improvement_low", "improvement_high", digits=".2f"),
@@ -342,7 +297,7 @@ class _Builder:
             pictures.append(self._draw(name, caption, plots.hypervolume, self.fronts, setting=setting))
         columns = [*self._set, text("strategy"), number("reference_cost", "reference cost"), text("cost_unit", "unit")]
         columns += [number("reference_accuracy", "reference top-1 (%)", **_PERCENT), number("hypervolume", digits=".2f")]
-        columns += [number("sd", digits=".2f"), interval("low", "high", digits=".2f")]
+        columns += [number("sd", digits=".2f"), interval("low", "high", digits=".2f"), text("interval", "interval by")]
         shown = []
         if self.reference is not None:
             words.append("Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.")
@@ -370,33 +325,3 @@ class _Builder:
             pictures.append(self._draw(name, caption, plots.differences, gain, setting=setting, against="random"))
         table = self._difference_table(gain, "gain_over_random", "Gain over random search")
         return Section("baselines", "Baselines", words, pictures, [dataclasses.replace(table, note="As in Differences.")])
-
-
-_MEANING = {"time_by_k": "time of a whole search by its number of targets", "single_target": "time of each target"}
-
-
-def _clock_words(clock: str, frame: pd.DataFrame) -> str:
-    if clock.startswith(LONE):
-        return "each search ran alone"
-    sizes = (
-        frame[frame["clock"] == clock].groupby("strategy")["batch_size"].agg(lambda sizes: " or ".join(dict.fromkeys(sizes)))
-    )
-    same = sizes.nunique() == 1
-    batches = sizes.iloc[0] if same else ", ".join(f"{strategy} {size}" for strategy, size in sizes.items())
-    return f"amortised: a batch's time divided by its searches ({batches})"
-
-
-def _what_time_means(time: pd.DataFrame) -> str:
-    clocks = list(time["clock"].unique())
-    words = "Time is the search loop on one thread, without start-up, loading and writing. "
-    if any(clock.startswith(LONE) for clock in clocks):
-        words += f'"{LONE}": one search had its process to itself. '
-    if any(clock.startswith(AMORTISED) for clock in clocks):
-        words += (
-            f'"{AMORTISED}": several searches ran in lock step, and each is given an equal share of the batch\'s time; a batch is '
-            "one timing, so n counts batches. Compare it with throughput, not with the time that one search would take. "
-        )
-    words += "The two are shown apart and never averaged together. " if len(clocks) > 1 else ""
-    words += "Target sets differ in more than k: a tight target takes more redraws than a loose one. "
-    words += f"Intervals are of the mean, by bootstrap, where there are at least {stats.LEAST} timings; "
-    return words + "they hold the spread between repetitions, not what else the machine may have been doing."

@@ -24,6 +24,7 @@ CONFIDENCE = 0.95
 QUARTER = 0.25  # what the inter-quartile mean leaves out on each side
 RESAMPLES = 10_000
 LEAST = 5  # values for an interval: even the range of four of them misses the true median once in eight times
+STUDENT = 8  # a mean of fewer values has Student's interval: the widened bootstrap of five covers 92.4 % instead of 95 %
 EXACT_FLIPS = 13  # up to this many pairs, all 2^n sign patterns are enumerated
 
 _BLOCK = 1_000_000  # numbers in a block of resamples: 8 MB
@@ -82,11 +83,17 @@ def _counts(n: int, resamples: int, stream: int) -> Iterator[Array]:
 
 
 def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMPLES) -> Array:
-    """Bootstrap intervals of the (trimmed) means of cells: (number of cells, 2); NaN for a cell of fewer than ``LEAST``."""
+    """Intervals of the (trimmed) means of cells: (number of cells, 2); NaN for a cell of fewer than ``LEAST``.
+
+    By bootstrap; of a mean (``trim`` 0) of fewer than ``STUDENT`` values, Student's. :func:`method` names which.
+    """
     result = np.full((len(cells), 2), np.nan)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, cell in enumerate(cells):
-        if len(cell) >= LEAST:
+        if method(len(cell), trim) == "Student's t":
+            reach = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(cell) - 1) * cell.std(ddof=1) / math.sqrt(len(cell))
+            result[i] = cell.mean() - reach, cell.mean() + reach
+        elif len(cell) >= LEAST:
             by_size[len(cell)].append(i)
     for n, members in by_size.items():
         for start in range(0, len(members), _COLUMNS):
@@ -94,6 +101,11 @@ def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMP
             means = resampled_means(np.stack([cells[i] for i in part], axis=1), trim, resamples=resamples)
             result[part] = percentiles(means, n).T
     return result
+
+
+def method(n: int, trim: float = 0.0) -> str:
+    """How the interval of a (trimmed) mean of n values is made."""
+    return "none" if n < LEAST else "Student's t" if n < STUDENT and not trim else "bootstrap"
 
 
 def percentiles(resampled: Array, n: int) -> Array:

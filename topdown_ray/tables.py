@@ -1,69 +1,18 @@
-"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets. Frames in, frames out.
-
-A *setting* is what makes two searches comparable: space, protocol, cost table, predictor and hyper-parameters. A *clock* is how a
-time was taken: of lone searches, or amortised over a batch; the two never meet in one number. All searches of a batch share its
-time, so a batch is one timing, however many searches it holds.
-"""
+"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets. Frames in, frames out."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from topdown_ray import stats
-from topdown_ray.errors import UserError
-
-LONE = "lone searches"
-AMORTISED = "amortised over batches"
-PUBLISHED = "published (another machine)"
-
-STRATEGY_ORDER = ("random", "independent", "bottom_up", "top_down", "prune", "joint")
-
-_NEEDED = ["search_id", "shard_id", "space", "strategy", "seed", "k", "targets", "target_index", "target", "accuracy", "cost"]
-_NEEDED += ["evaluations", "wall_s", "search_wall_s", "batch_size"]
-_DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
-    **dict.fromkeys(("predictor_name", "cost_sha256", "predictor_sha256", "cost_unit", "device"), ""),
-    "protocol": "default",
-    "cost_name": "cost",
-    "threads": 0,
-    "feasible": True,
-}
-_SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "search", "algorithm")
-
-
-class Loaded(Protocol):
-    """What :func:`topdown_ray.load` returns, as far as it matters here."""
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """run.json."""
-
-    @property
-    def searches(self) -> pd.DataFrame:
-        """A row a search and target."""
-
-    @property
-    def trace(self) -> pd.DataFrame:
-        """The anytime curves."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, and ``targets`` as text."""
-
-    searches: pd.DataFrame
-    trace: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
-
-    def distinct(self) -> pd.DataFrame:
-        """Every search once, though several folders may hold it: the same search has the same answer."""
-        return self.searches.drop_duplicates(["search_id", "target_index"])
+from topdown_ray.labelling import AMORTISED as AMORTISED
+from topdown_ray.labelling import LONE as LONE
+from topdown_ray.labelling import Data, Loaded, ordered, prepare
 
 
 class Summary(NamedTuple):
@@ -79,89 +28,6 @@ def summary(*parts: Loaded) -> Summary:
     """Accuracy for each target, time against the number of targets, its growth, time of a single target. Raises UserError."""
     data = prepare(parts)
     return Summary(accuracy(data), time(data), growth(data), single_target(data))
-
-
-def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data:
-    """Put the rows of one or more result folders together. names: of the folders, for messages. Raises UserError."""
-    names = [str(part.manifest.get("spec", {}).get("name", i)) for i, part in enumerate(parts)] if names is None else names
-    searches = pd.concat([_labelled(part, i, name) for i, (part, name) in enumerate(zip(parts, names, strict=True))])
-    searches["setting"] = _settings(searches)
-    searches["clock"] = _clocks(searches)
-    searches = _ordered(searches.reset_index(drop=True), ["setting", "k", "targets", "strategy", "seed", "target_index"])
-    needed = ["search_id", "target_index", "evaluations", "best_accuracy"]
-    traces = pd.concat([part.trace[needed].assign(folder=i) for i, part in enumerate(parts)], ignore_index=True)
-    disagree = searches.groupby(["search_id", "target_index"])["accuracy"].nunique()
-    notes = []
-    if (disagree > 1).any():
-        notes.append(
-            f"{int((disagree > 1).sum())} answers differ between folders that hold the same search; the first is used."
-        )
-    return Data(searches, traces, notes)
-
-
-def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
-    rows = part.searches
-    if rows.empty:
-        raise UserError(f"{name}: expected at least one finished search, found none")
-    schema = part.manifest.get("schema", "unknown")
-    for column in _NEEDED:
-        if column not in rows or rows[column].isna().all():
-            raise UserError(f"{name}: expected the column {column} in searches, found none (schema version {schema})")
-    spec = part.manifest.get("spec", {})
-    machine = part.manifest.get("machine", {}).get("processor", "")
-    for column, value in _DEFAULTS.items():
-        filled: Any = rows[column].astype(object).fillna(value) if column in rows else value
-        rows = rows.assign(**{column: filled})
-    return rows.assign(
-        feasible=rows["feasible"].astype(bool),
-        targets=[" ".join(f"{target:g}" for target in targets) for targets in rows["targets"]],
-        search=json.dumps(spec.get("search", {}), sort_keys=True),
-        algorithm=str(part.manifest.get("algorithm", "")),
-        processor=machine,
-        folder=folder,
-    )
-
-
-def _settings(rows: pd.DataFrame) -> pd.Series:
-    """Labels of the settings: space and cost, and only what else is needed to tell two of them apart."""
-    base = rows["space"] + " on " + rows["cost_name"].astype(str)
-    base = base.where(rows["protocol"] != "notebook", base + " (notebook protocol)")
-    settings = rows.assign(base=base)[["base", *_SETTING]].drop_duplicates()
-    labels: dict[tuple[Any, ...], str] = {}
-    for label, group in settings.groupby("base", sort=False):
-        varying = [column for column in _SETTING if group[column].nunique() > 1]
-        for row in group.to_dict("records"):
-            extra = [_short(column, row[column], group[column]) for column in varying]
-            labels[(label, *(row[column] for column in _SETTING))] = ", ".join([str(label), *extra])
-    keys = zip(base, *(rows[column] for column in _SETTING), strict=True)
-    return pd.Series([labels[key] for key in keys], index=rows.index)
-
-
-def _short(column: str, value: str, values: pd.Series) -> str:
-    if column != "search":
-        return f"{column.removesuffix('_sha256')} {value[:8]}"
-    parsed = [json.loads(other) for other in values]
-    mine = json.loads(value)
-    return ", ".join(f"{key} {mine[key]}" for key in mine if len({str(other.get(key)) for other in parsed}) > 1)
-
-
-def _clocks(rows: pd.DataFrame) -> pd.Series:
-    """How each row was timed; device and processor only where more than one took part."""
-    mode: Any = pd.Series(np.where(rows["batch_size"] == 1, LONE, AMORTISED), index=rows.index)
-    where = rows["device"].astype(str) + ", " + rows["threads"].astype(str) + " threads, " + rows["processor"]
-    clocks: pd.Series = mode if where.nunique() == 1 else mode.str.cat(where, sep=" on ")
-    return clocks
-
-
-def strategy_rank(strategy: str) -> tuple[int, str]:
-    """Sorts the known strategies in a fixed order, others by name behind them."""
-    return (STRATEGY_ORDER.index(strategy) if strategy in STRATEGY_ORDER else len(STRATEGY_ORDER), strategy)
-
-
-def _ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    ranks = {name: rank for rank, name in enumerate(sorted(frame["strategy"].unique(), key=strategy_rank))}
-    keys = frame.assign(strategy=frame["strategy"].map(ranks))[list(by)]
-    return frame.loc[keys.sort_values(list(by), kind="stable").index].reset_index(drop=True)
 
 
 def widest(frame: pd.DataFrame) -> dict[str, str]:
@@ -197,14 +63,14 @@ def accuracy(data: Data) -> pd.DataFrame:
         records.append({**dict(zip(keys, key, strict=True)), **describe(cell), "infeasible": int((~feasible).sum())})
     frame = pd.DataFrame(records)
     frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER)
-    return _ordered(frame.assign(order=-frame["k"]), ["setting", "order", "targets", "target", "strategy"]).drop(
-        columns="order"
-    )
+    frame["interval"] = [stats.method(len(cell), stats.QUARTER) for cell in cells]
+    return ordered(frame.assign(order=-frame["k"]), ["setting", "order", "targets", "target", "strategy"]).drop(columns="order")
 
 
 def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
     """One row a timing (a batch, or a lone search): keys and ``value``, with ``searches`` and ``batch_size``."""
-    once = data.searches.drop_duplicates(["folder", "search_id", *(["target_index"] if "target" in keys else [])])
+    timed = data.searches[data.searches["timed"]]
+    once = timed.drop_duplicates(["folder", "search_id", *(["target_index"] if "target" in keys else [])])
     groups = once.groupby(["folder", "shard_id", *keys], sort=False)
     return groups.agg(
         **{value: (value, "mean"), "searches": ("search_id", "nunique"), "batch_size": ("batch_size", "first")}
@@ -215,17 +81,33 @@ def time(data: Data) -> pd.DataFrame:
     """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n: timings."""
     keys = ["setting", "space", "clock", "strategy", "k", "targets"]
     frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
-    counted = ("evaluations", "unique_evaluations", "gradients")
-    extra = [column for column in counted if column in data.searches and data.searches[column].notna().any()]
-    totals = data.searches.groupby([*keys, "folder", "search_id"])[extra].sum(min_count=1).groupby(keys).mean().reset_index()
-    return _ordered(frame.merge(totals, on=keys), ["setting", "clock", "k", "targets", "strategy"])
+    totals = spent(data, keys)
+    return ordered(frame.merge(totals, on=keys), ["setting", "clock", "k", "targets", "strategy"])
+
+
+def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
+    """What a search costs, the mean over searches: ``evaluations`` (children), ``unique_evaluations``, ``gradients``,
+    ``predictor_rows`` (what both cost in rows of the predictor) and ``cpu_s`` on one core; NaN where a folder does not tell."""
+    counted = ["evaluations", "unique_evaluations", "gradients", "predictor_rows"]
+    searches = data.searches.groupby([*keys, "folder", "search_id"], observed=True)
+    totals = searches[counted].sum(min_count=1)
+    lacking = searches["predictor_rows"].count() < searches.size()
+    totals["predictor_rows"] = totals["predictor_rows"].mask(lacking)
+    totals["lacking"] = lacking
+    means = totals.groupby(list(keys), observed=True).mean()
+    means["predictor_rows"] = means["predictor_rows"].mask(means.pop("lacking") > 0)
+    seconds = (
+        timings(data, "search_cpu_s", keys).groupby(list(keys), observed=True)["search_cpu_s"].agg(["mean", "count", "size"])
+    )
+    means["cpu_s"] = seconds["mean"].where(seconds["count"] == seconds["size"])
+    return means.reset_index()
 
 
 def single_target(data: Data) -> pd.DataFrame:
     """Seconds spent on one target: alone (k = 1), or its share of a search for k targets; low, high: of the mean."""
     keys = ["setting", "space", "clock", "strategy", "k", "targets", "target", "cost_unit"]
     frame = _timed(timings(data, "wall_s", keys), "wall_s", keys)
-    return _ordered(frame, ["setting", "clock", "k", "targets", "target", "strategy"])
+    return ordered(frame, ["setting", "clock", "k", "targets", "target", "strategy"])
 
 
 def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame:
@@ -244,31 +126,40 @@ def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame
         )
     frame = pd.DataFrame(records).drop(columns="iqm")
     frame[["low", "high"]] = stats.intervals(cells)
+    frame["interval"] = [stats.method(len(cell)) for cell in cells]
     return frame
+
+
+def _cells(rows: pd.DataFrame, value: str) -> dict[Any, np.ndarray[Any, Any]]:
+    groups = rows.groupby(["k", "targets"], observed=True)
+    return {key: cell[value].to_numpy(float) for key, cell in groups}
 
 
 _FITTED = ("slope", "intercept", "further", "exponent")
 
 
 def growth(data: Data) -> pd.DataFrame:
-    """How a strategy's cost grows with the number of targets k, in seconds (for each clock) and in evaluations.
+    """How a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each clock), evaluations, predictor rows.
 
     slope, intercept: of the line through the means at each k. further: what one more target costs relative to the fitted cost of the
     first. exponent: p in cost ~ k^p, from the logarithms of the same means; below 1 is sub-linear. Intervals come from a
-    bootstrap within each target set, or from Student's t on the line where a set has fewer than ``stats.LEAST`` timings.
+    bootstrap within each target set, or from Student's t on the line where a set has fewer than ``stats.STUDENT`` timings.
     """
-    seconds = timings(data, "search_wall_s", ["setting", "space", "clock", "strategy", "k", "targets"])
-    totals = data.distinct().groupby(["setting", "space", "strategy", "k", "targets", "search_id"], sort=False)["evaluations"]
     records = []
-    for (setting, space, clock, strategy), group in seconds.groupby(["setting", "space", "clock", "strategy"], sort=False):
-        cells = {key: cell["search_wall_s"].to_numpy(float) for key, cell in group.groupby(["k", "targets"])}
-        facts = {"setting": setting, "space": space, "strategy": strategy, "unit": "s", "clock": clock}
-        records.append({**facts, **fit_growth(cells)})
-    for (setting, space, strategy), group in totals.sum().reset_index().groupby(["setting", "space", "strategy"], sort=False):
-        cells = {key: cell["evaluations"].to_numpy(float) for key, cell in group.groupby(["k", "targets"])}
-        facts = {"setting": setting, "space": space, "strategy": strategy, "unit": "evaluations", "clock": "any"}
-        records.append({**facts, **fit_growth(cells)})
-    return _ordered(pd.DataFrame(records), ["setting", "clock", "strategy"])
+    clocked = ["setting", "space", "clock", "strategy"]
+    for value, unit in (("search_wall_s", "s"), ("search_cpu_s", "CPU s")):
+        seconds = timings(data, value, [*clocked, "k", "targets"]).dropna(subset=value)
+        for (setting, space, clock, strategy), group in seconds.groupby(clocked, sort=False, observed=True):
+            facts = {"setting": setting, "space": space, "strategy": strategy, "unit": unit, "clock": clock}
+            records.append({**facts, **fit_growth(_cells(group, value))})
+    rows = data.distinct()
+    counted = rows.groupby(["setting", "space", "strategy", "k", "targets", "search_id"], sort=False, observed=True)
+    for value, unit in (("evaluations", "evaluations"), ("predictor_rows", "predictor rows")):
+        totals = counted[value].sum(min_count=1).reset_index().dropna(subset=value)
+        for (setting, space, strategy), group in totals.groupby(["setting", "space", "strategy"], sort=False, observed=True):
+            facts = {"setting": setting, "space": space, "strategy": strategy, "unit": unit, "clock": "any"}
+            records.append({**facts, **fit_growth(_cells(group, value))})
+    return ordered(pd.DataFrame(records), ["setting", "clock", "strategy"])
 
 
 def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
@@ -283,7 +174,7 @@ def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
     fitted = _line_and_power(k, means)[:, 0]
     if all(np.ptp(cell) == 0 for cell in cells.values()) and sizes.max() > 1:
         bounds, method = np.stack([fitted, fitted]), "exact: no spread"
-    elif sizes.min() >= stats.LEAST:
+    elif sizes.min() >= stats.STUDENT:
         resamples = stats.resamples_for(int(sizes.max()))
         columns = [stats.resampled_means(cell[:, None], stream=i + 1)[:resamples] for i, cell in enumerate(cells.values())]
         spread = _line_and_power(k, np.concatenate(columns, axis=1))
