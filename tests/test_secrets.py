@@ -45,6 +45,18 @@ def test_no_command_tells_a_secret(server: str, tmp_path: Path, capsys: pytest.C
     (tmp_path / "other").mkdir()
     other = sweep_file(tmp_path / "other", targets=[[390]])
     run: list[object] = ["sweep", file, "--out", out, "--address", "none"]
+    front: list[object] = [
+        "front",
+        "--cost",
+        "macs",
+        "--predictor",
+        "embedded",
+        "--targets",
+        "300",
+        "--out",
+        tmp_path / "x.csv",
+    ]
+    front += ["--seeds", 1, "--children", 40, "--population", 8]
     commands: list[tuple[int, list[object]]] = [
         (0, [*run, "--log-json", lines]),
         (0, [*run, "--json", "--log-json", lines]),
@@ -67,38 +79,8 @@ def test_no_command_tells_a_secret(server: str, tmp_path: Path, capsys: pytest.C
         (2, ["describe", empty]),
         (2, ["evaluate", out, "--data", tmp_path]),
         (2, ["export", empty, "--target", 300, "--out", tmp_path / "new"]),
-        (
-            2,
-            [
-                "front",
-                "--cost",
-                "macs",
-                "--predictor",
-                "embedded",
-                "--targets",
-                "300",
-                "--start",
-                out,
-                "--out",
-                tmp_path / "x.csv",
-            ],
-        ),
-        (
-            2,
-            [
-                "front",
-                "--cost",
-                "macs",
-                "--predictor",
-                "embedded",
-                "--targets",
-                "300",
-                "--start",
-                empty,
-                "--out",
-                tmp_path / "x.csv",
-            ],
-        ),
+        (0, [*front, "--start", out]),
+        (2, [*front, "--start", empty]),
     ]
     seen = []
     for status, arguments in commands:
@@ -166,11 +148,12 @@ REFUSED = [
     for scheme in ("s3://", "gs://", "abfs://", "ftp://", "hdfs://", "s3:/", "s3:", "file://")
     for secret in (SECRET, "wJalr/XUtn", "wJalr#XUtn", "wJalr XUtn", "wJalr@XUtn", "wJalr?XUtn", "wJalr\nXUtn")
 ]
-REFUSED += [f"s3://{KEY}:wJalr/results/x", f"s3://results/x?secret_key=wJalr&access_key={KEY}", "s3://results/x?session_token=wJalr",
-            "s3://results/x?endpoint_override=u:wJalr@host&region=us-east-1", "s3://results/x#wJalr", f"s3://{KEY}:wJalr@/x"]  # fmt: skip
+REFUSED += [f"s3://{KEY}:wJalr/results/x", f"s3://{KEY}:wJalr@/x", "s3://results/x#wJalr"]
+REFUSED += [f"s3://results/x?secret_key=wJalr&access_key={KEY}", "s3://results/x?session_token=wJalr"]
+REFUSED += ["s3://results/x?endpoint_override=u:wJalr@host&region=us-east-1"]
 
 
-@pytest.mark.parametrize("command", ["status", "report", "verify", "sweep", "describe", "evaluate", "front"])
+@pytest.mark.parametrize("command", ["status", "report", "verify", "sweep", "describe", "evaluate"])
 def test_addresses_that_will_not_do_are_refused_without_their_secret(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,9 +161,8 @@ def test_addresses_that_will_not_do_are_refused_without_their_secret(
         "sweep": [sweep_file(tmp_path), "--address", "none", "--out"],
         "report": ["--out", tmp_path / "report"],
         "evaluate": ["--data", tmp_path],
-        "front": ["--cost", "macs", "--predictor", "embedded", "--targets", 300, "--out", tmp_path / "x.csv", "--start"],
     }
-    for where in REFUSED[:1] if command == "front" else REFUSED:  # it searches before it looks there
+    for where in REFUSED:
         done = main_in_process([command, *more.get(command, []), where], capsys)
         assert done.returncode == 2, (where, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1
