@@ -100,6 +100,8 @@ def checked(where: str | Path) -> SplitResult:
     found = _HOST.fullmatch(host)
     if not found or int((found[2] or ":0")[1:]) > 65535:
         raise UserError(f"{name}: expected a bucket or host name after the scheme, found another form")
+    if "@" in unquote(rest.partition("?")[2]):
+        raise UserError(f"{name}: expected credentials before the bucket or in the environment, found an @ in the query")
     if "%00" in rest or "\0" in rest:
         raise UserError(f"{name}: expected a URI without NUL, found one")
     if scheme[1] == "file" and (at or host not in ("", "localhost") or not rest[len(authority) :].startswith("/")):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import platformdirs
 
-from topdown_ray.addresses import shown
+from topdown_ray.addresses import checked, shown
 from topdown_ray.download import BRISK, PATIENT, Patience, Progress, download
 from topdown_ray.download import sha256_of as sha256_of
 from topdown_ray.errors import UserError
@@ -124,6 +124,10 @@ def upstream() -> str:
     address = os.environ.get("TOPDOWN_RAY_MIRROR") or UPSTREAM
     if not address.startswith(("http://", "https://")):
         raise UserError(f"TOPDOWN_RAY_MIRROR: expected an http or https address, found {shown(address)!r}")
+    try:
+        checked(address)
+    except UserError as error:
+        raise UserError(f"TOPDOWN_RAY_MIRROR: {error}") from error
     return address.rstrip("/") + "/"
 
 

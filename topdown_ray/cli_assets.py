@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from topdown_ray.addresses import shown
 from topdown_ray.console import AsJson, print_table, progress_bar
 from topdown_ray.files import check_output
 
@@ -88,7 +89,7 @@ def where(as_json: AsJson = False) -> None:
     """The folders that are searched, in order, and where missing files are fetched from."""
     from topdown_ray import assets
 
-    origin = "nowhere (TOPDOWN_RAY_OFFLINE)" if assets.offline() else assets.upstream()
+    origin = "nowhere (TOPDOWN_RAY_OFFLINE)" if assets.offline() else shown(assets.upstream())
     folders = [{"folder": str(folder.path), "why": folder.why, "there": folder.path.is_dir()} for folder in assets.folders()]
     if as_json:
         print(json.dumps({"folders": folders, "upstream": origin}, indent=1))

@@ -28,15 +28,15 @@ class _Spec(_Read):
     strategies: Annotated[list[_Name], Field(min_length=1)]
     targets: dict[str, list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
-    cost: dict[str, str] | None = None
-    predictor: dict[str, str] | None = None
+    cost: dict[str, str] = {}  # where it is not recorded
+    predictor: dict[str, str] = {}
     search: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _one_for_each_space(self) -> _Spec:
         for field in ("targets", "cost", "predictor"):
             value = getattr(self, field)
-            if value is not None and set(value) != set(self.spaces):
+            if set(value) != set(self.spaces) and (value or field == "targets"):
                 raise ValueError(f"{field}: expected one entry for each of {brief(self.spaces)}, found {brief(list(value))}")
         return self
 
@@ -68,7 +68,7 @@ class Manifest(_Read):
     busy_s: _Seconds = 0.0
     status: Literal["running", "complete", "incomplete"] = "incomplete"
     created_at: str | None = None
-    sessions: Annotated[list[_Session], Field(min_length=1)] | None = None
+    sessions: Annotated[list[_Session], Field(min_length=1)] = []  # older versions wrote none
     given_up: list[str] = []
     artefacts: dict[str, dict[str, _Artefact]] = {}
     versions: dict[str, str] = {}

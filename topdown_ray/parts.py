@@ -28,7 +28,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from topdown_ray.errors import UserError, brief
+from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import parse_json
 from topdown_ray.spec import digest
 from topdown_ray.storage import Entry, Place, reason
@@ -251,9 +251,10 @@ class Parts:
         inside = parse_json((found[0].schema.metadata or {}).get(MERGED, b"[]"), f"{where}: {MERGED.decode()}")
         if not isinstance(inside, list) or not all(isinstance(each, str) for each in inside):
             raise UserError(f"{where}: {MERGED.decode()}: expected a list of names, found {brief(inside)}")
-        ids = found[0]["search_id"].unique().to_pylist()
-        if not all(isinstance(each, str) for each in ids):
-            raise UserError(f"{where}: search_id: expected strings, found {found[0].schema.field('search_id').type} or nulls")
+        column = found[0]["search_id"]
+        if not pa.types.is_string(column.type) or column.null_count:
+            raise UserError(f"{where}: search_id: expected strings, found {one_line(column.type)} or nulls")
+        ids = column.unique().to_pylist()
         return ids, inside, None
 
     def _merge(self) -> None:

@@ -64,7 +64,7 @@ except Exception as error:
 
 
 @functools.cache
-def _probe(uri: str) -> None:
+def _probe(uri: str, name: str) -> None:
     """Raise UserError unless the place of a URI answers.
 
     The first request runs in a process of its own: some clients try for minutes, and Azure's ends the process where it finds no
@@ -78,7 +78,7 @@ def _probe(uri: str) -> None:
         if done.returncode == 0:
             return
         problem = one_line(without_secrets(done.stderr, uri)) or f"that its client ends with status {done.returncode}"
-    raise UserError(f"{shown(uri)}: expected a place that answers, with credentials for it, found {problem}")
+    raise UserError(f"{name}: expected a place that answers, with credentials for it, found {problem}")
 
 
 class Place:
@@ -104,7 +104,7 @@ class Place:
         if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in parts.query:
             uri += f"{'&' if parts.query else '?'}retry_limit_seconds={GS_RETRY_S}"
         if parts.scheme in PROBED:
-            _probe(uri)
+            _probe(uri, self.name)
         try:
             self._filesystem, path = pafs.FileSystem.from_uri(uri)
         except (OSError, ValueError, ImportError, pa.ArrowException) as error:
