@@ -331,7 +331,9 @@ def main() -> None:
     except OSError as error:
         _drop_output()  # else Python tries again as it ends, and complains
         if status == 0:
-            status = 1 if isinstance(error, BrokenPipeError) else _fail(f"stdout: expected room to write, found {error.strerror}")
+            status = (
+                1 if isinstance(error, BrokenPipeError) else _fail(f"stdout: expected room to write, found {error.strerror}")
+            )
     supervisor.farewell(status)
     sys.exit(status)
 
