@@ -40,7 +40,7 @@ FUZZ = settings(deadline=None, derandomize=True, max_examples=80, suppress_healt
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["sweep", LONG, "--out", "o", "--address", "none"], "expected a sweep file"),
+        (["sweep", LONG, "--out", "o", "--address", "none"], "File name too long"),
         (["sweep", "SWEEP", "--out", LONG, "--address", "none"], "File name too long"),
         (["sweep", "SWEEP", "--out", "o", "--address", "none", "--log-json", LONG], "--log-json"),
         (["status", LONG], "File name too long"),
@@ -53,7 +53,7 @@ FUZZ = settings(deadline=None, derandomize=True, max_examples=80, suppress_healt
         (["evaluate", LONG, "--data", "d"], "File name too long"),
         (["export", LONG, "--out", "e"], "File name too long"),
         (["export", "{}", "--out", "e", "--seed", "²"], "--seed: expected best or a whole number"),
-        (["search", "--cost", LONG], "cost: expected"),
+        (["search", "--cost", LONG], "File name too long"),
         (["front", "--targets", "²"], "--targets: expected numbers"),
         (["front", "--targets", "300", *MACS, "--population", "0"], "--population"),
         (["front", "--targets", "300", *MACS, "--start", "garbage"], "garbage: expected a sweep's result folder"),
@@ -68,13 +68,13 @@ def test_arguments(
     monkeypatch.chdir(tmp_path)
     Path("garbage").write_bytes(b"\x00\xff")
     sweep_file(tmp_path)
-    before = sorted(os.listdir())
+    before = sorted(Path().iterdir())
     started = time.monotonic()
     result = main_in_process(["sweep.yaml" if argument == "SWEEP" else argument for argument in arguments], capsys)
     assert_one_line(result, part)
     assert len(result.stderr) < 1500
     assert time.monotonic() - started < 60
-    assert sorted(os.listdir()) == before
+    assert sorted(Path().iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_stdout_on_a_full_disk() -> None:
         command = [sys.executable, "-m", "topdown_ray", "assets", "where"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "error: stdout: expected room to write, found No space left on device\n"
+    assert done.stderr == "error: output: expected leave and room to read and write, found No space left on device\n"
 
 
 def test_a_reader_of_stdout_that_has_gone() -> None:
@@ -261,7 +261,9 @@ def test_an_internal_error_has_its_own_status(monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize(
-    "value", ["x" * 10**6, [["y" * 1000] * 1000] * 1000, {i: {i: "z" * 100} for i in range(1000)}, 10**5000, [10**5000]]
+    "value",
+    ["x" * 10**6, [["y" * 1000] * 1000] * 1000, {i: {i: "z" * 100} for i in range(1000)}, 10**5000, [10**5000]],
+    ids=["text", "lists", "mappings", "number", "numbers"],
 )
 def test_a_value_is_shown_in_brief(value: object) -> None:
     assert len(brief(value)) <= 120
@@ -293,7 +295,7 @@ def test_aliases_that_multiply_end_in_bounded_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: 2024-99-99", "a: 0x", f"a: {'9' * 5000}", "a: 1__", "a: !!int x", "? {}\n: 1", "=: 1", "a: =", "<<: 3"]
+    "text", ["a: 2024-99-99", "a: 0x", f"a: {'9' * 5000}", "a: !!int x", "? {}\n: 1", "=: 1", "a: =", "<<: 3"]
 )
 def test_scalars_that_are_none_of_yaml(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
@@ -343,8 +345,11 @@ def check_spec(path: Path) -> None:
     try:
         assert isinstance(load_spec(path), SweepSpec)
     except UserError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 2000
+        text = str(error)
+    else:
+        return
+    assert "\n" not in text
+    assert len(text) < 2000
 
 
 @FUZZ
