@@ -367,8 +367,8 @@ def _status() -> int:
     except OSError as error:  # of a disk, a name or a permission: the environment's fault, not ours
         if _debug.get():
             traceback.print_exception(error)
-        where = f"{brief_path(str(error.filename))}: " if error.filename is not None else ""
-        return _fail(f"{where}expected files that can be read and written, found {error.strerror or one_line(error)}")
+        where = "output" if error.filename is None else brief_path(str(error.filename))
+        return _fail(f"{where}: expected leave and room to read and write, found {error.strerror or one_line(error)}")
     except Exception as error:  # a fault of ours, whatever it is
         return _internal(error)
 

@@ -26,7 +26,7 @@ def front(
     seeds: Annotated[int, typer.Option(min=1, help="Searches; the best of all counts.")] = 8,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 0,
     children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
-    population: Annotated[int, typer.Option(help="Children a generation.")] = 200,
+    population: Annotated[int, typer.Option(min=4, help="Children a generation.")] = 200,
     start: Annotated[list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")] = None,
     as_json: AsJson = False,
 ) -> None:

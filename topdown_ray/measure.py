@@ -247,7 +247,8 @@ def measure(
     facts = watch.facts()
     identity = {"space": space, "layers": len(layers), **dataclasses.asdict(conditions), **facts}
     journal = Journal(out.with_name(out.name + PARTIAL), identity)
-    journal.load(len(layers))
+    if journal.path is not None and journal.path.exists():
+        journal.load(len(layers))  # one of another measurement is refused before anything is built
     watch.hold_layers(layers)
     samples, seconds = rounds(watch, len(layers), effort, journal, on_state)
     low, high = median_interval(samples)
