@@ -353,6 +353,9 @@ def test_whole_subnets_are_compared_and_the_correction_is_kept(real: Path, tmp_p
     assert after.check == json.loads(json.dumps(comparison.figures))
     assert (comparison.subnets["whole_ms"] > 0).all()
     genes = MOBILENET_V3.random(50, 2)
+    # a line through four single runs may be no cost, so a known one takes its place
+    after = dataclasses.replace(after, check={**after.check, "offset_ms": 0.7, "slope": 1.3})
+    after.write(path)
     plain, corrected = (efficiency.load_cost(f"{path}{suffix}", MOBILENET_V3) for suffix in ("", "+corrected"))
     expected = after.check["offset_ms"] + after.check["slope"] * plain(genes)
     np.testing.assert_allclose(corrected(genes).numpy(), expected.numpy(), rtol=1e-7)
