@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import synthetic
 from commands import assert_one_line, main_in_process
-from conftest import ROOT
 
 from topdown_ray import load, store
 from topdown_ray.errors import UserError
@@ -121,14 +118,3 @@ def test_the_commands_say_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert_one_line(
         main_in_process(["report", path], capsys), "searches/all.parquet", "strategy: expected a value in every row"
     )
-
-
-def test_memory_of_load_and_report_per_search(tmp_path: Path) -> None:
-    """5,000 searches beyond what an empty folder needs: 10^5 of them must stay under 1.5 GB, half of which is the modules."""
-    result = subprocess.run(
-        [sys.executable, "scripts/bench_store.py", "--load", "5000", "--at", str(tmp_path)],
-        capture_output=True, text=True, cwd=ROOT, timeout=200, check=True,
-    )  # fmt: skip
-    peaks = {line.split(":")[0].strip(): float(line.split()[-2]) for line in result.stdout.splitlines() if line.endswith("MB")}
-    for what in ("load", "report"):
-        assert peaks[what] - peaks["import"] < 5_000 / 100_000 * 1_500, peaks

@@ -186,22 +186,38 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
         here &= (pairs[place_of] == pair) if len(pairs) else False
         return columns if here.all() else {name: column[here] for name, column in columns.items()}
 
-    empty = _empty(schema)
-    parts = [empty, *_parts(place, "trace", schema, TRACE_KEYS, reduced)]
-    keys = [np.concatenate([part[name] for part in parts]) for name in ("generation", "target_index", "search_id")]
-    order = np.lexsort(keys)
-    same = np.ones(max(len(order) - 1, 0), bool)
+    whole = _empty(schema)
+    n = 0
+    for part in _parts(place, "trace", schema, TRACE_KEYS, reduced):
+        size = len(part["search_id"])
+        for name in schema.names:  # into one large array a column: many small ones would leave the heap in pieces
+            whole[name] = _appended(whole[name], n, part[name])
+        n += size
+    for column in whole.values():
+        column.resize(n, refcheck=False)
+    keys = [whole[name] for name in ("generation", "target_index", "search_id")]
+    order = np.lexsort(keys).astype(np.uint32)
+    same = np.ones(max(n - 1, 0), bool)
     for key in keys:
-        sorted_key = key[order]
-        same &= sorted_key[1:] == sorted_key[:-1]
-    del keys
-    order = order[np.concatenate([np.ones(min(len(order), 1), bool), ~same])]
+        same &= np.equal(key[order[1:]], key[order[:-1]])
+    order = order[np.concatenate([np.ones(min(n, 1), bool), ~same])]
+    del keys, same
     columns: dict[str, Any] = {}
     for name in schema.names:
-        column = np.concatenate([part.pop(name) for part in parts])[order]
+        column = whole.pop(name)[order]
         text: Mapping[str, Sequence[Any]] = {**known, "run_id": list(runs)}
         columns[name] = words(text[name], column) if name in text else column
     return pd.DataFrame(columns, copy=False)
+
+
+def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
+    """An array whose first n places are in use, with a part behind them."""
+    if not np.can_cast(part.dtype, whole.dtype, "safe"):  # whole numbers with missing ones among them are floats
+        whole = whole.astype(np.result_type(whole, part))
+    if n + len(part) > len(whole):
+        whole.resize(max(2 * len(whole), n + len(part)), refcheck=False)
+    whole[n : n + len(part)] = part
+    return whole
 
 
 def _empty(schema: pa.Schema) -> dict[str, NDArray[Any]]:
