@@ -45,9 +45,24 @@ def _is_json(source: str) -> bool:
     return source.lstrip().startswith(("{", "["))
 
 
-_NEEDED = tuple(
-    "search_id space protocol strategy seed targets target feasible accuracy cost cost_unit cost_name predictor_name"
-    " predictor_space predictor_sha256 macs_m params_m".split()
+_NEEDED = (
+    "search_id",
+    "space",
+    "protocol",
+    "strategy",
+    "seed",
+    "targets",
+    "target",
+    "feasible",
+    "accuracy",
+    "cost",
+    "cost_unit",
+    "cost_name",
+    "predictor_name",
+    "predictor_space",
+    "predictor_sha256",
+    "macs_m",
+    "params_m",
 )
 
 
