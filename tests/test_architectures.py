@@ -113,6 +113,21 @@ def test_rows_without_an_architecture(
     assert max(map(len, verified.stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("column", ["space", "seed", "accuracy", "feasible", "predictor_name", "params_m"])
+def test_rows_that_lack_a_value(column: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def change(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
+        searches[column] = searches[column].astype(object)
+        searches.loc[1, column] = None
+
+    folder = rewritten(finished, tmp_path / "out", change)
+    for arguments in (
+        ["describe", folder, "--target", 300],
+        ["export", folder, "--target", 300, "--format", "config", "--out", tmp_path / "x"],
+        ["evaluate", folder, "--data", tmp_path / "images"],
+    ):
+        assert_one_line(main_in_process(arguments, capsys), "search ", f": {column}: expected a value, found none")
+
+
 def test_an_architecture_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "deep.json").write_text(DEEP)
     (tmp_path / "latin.json").write_bytes(b'{"ks": "\xe9"}')

@@ -21,7 +21,7 @@ from topdown_ray.storage import shown
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
 from topdown_ray.verify import Verification
-from topdown_ray.winners import Filters, config_of, filtered, is_run, read_arch
+from topdown_ray.winners import Filters, check_whole, config_of, filtered, is_run, read_arch
 
 
 @contextlib.contextmanager
@@ -135,7 +135,9 @@ def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
     """An architecture from JSON or a folder's row, layer by layer, with counts of the OFA network."""
     facts: dict[str, Any] = {}
     if is_run(source):
-        rows = filtered(load(source).searches, filters)
+        rows = load(source).searches
+        check_whole(rows, source)
+        rows = filtered(rows, filters)
         if rows.empty:
             raise UserError(f"{shown(source)}: expected finished searches, found none")
         row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])

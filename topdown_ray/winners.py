@@ -45,6 +45,36 @@ def _is_json(source: str) -> bool:
     return source.lstrip().startswith(("{", "["))
 
 
+_NEEDED = (
+    "search_id",
+    "space",
+    "protocol",
+    "strategy",
+    "seed",
+    "targets",
+    "target",
+    "feasible",
+    "accuracy",
+    "cost",
+    "cost_unit",
+    "cost_name",
+    "predictor_name",
+    "predictor_space",
+    "predictor_sha256",
+    "macs_m",
+    "params_m",
+)
+
+
+def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
+    """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or described by."""
+    for column in _NEEDED:
+        lacking = rows[column].isna()
+        if lacking.any():
+            search = rows["search_id"][lacking].iloc[0]
+            raise UserError(f"{shown(run)}: search {search}: {column}: expected a value, found none")
+
+
 def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
     """The rows with these values: columns and the value that each must have, None for any. Raises UserError where none has."""
     for column, value in filters.items():
@@ -63,10 +93,7 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
     filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row without an architecture.
     """
     rows = load(run).searches
-    for column in ("space", "protocol", "strategy", "target", "targets", "seed", "feasible", "accuracy"):
-        if rows[column].isna().any():
-            where = f"search {rows['search_id'][rows[column].isna()].iloc[0]}"
-            raise UserError(f"{shown(run)}: {where}: {column}: expected a value, found none")
+    check_whole(rows, run)
     rows = filtered(rows[rows["feasible"].astype(bool)], filters)
     if rows.empty:
         raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
