@@ -17,8 +17,9 @@ from test_sweep import run
 from topdown_ray import evaluation, learning, measuring
 from topdown_ray.accuracy import encoding, features, load_predictor
 from topdown_ray.evaluations import EVALUATIONS, read_table, write_table
-from topdown_ray.learning import Training, agreement
+from topdown_ray.learning import Training
 from topdown_ray.spaces import PROXYLESS, SPACES, Space
+from topdown_ray.stats import agreement
 from topdown_ray.verify import verify
 
 QUICK = Training(hidden=64, epochs=150, patience=30)

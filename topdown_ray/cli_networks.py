@@ -309,7 +309,7 @@ def _display() -> Iterator[Callable[[Progress], None]]:
 
 
 def _print_measured(rows: Any, left_out: int) -> None:
-    from topdown_ray.learning import agreement
+    from topdown_ray.stats import agreement
 
     for row in rows.sort_values("top1", ascending=False).to_dict("records"):
         predicted = (

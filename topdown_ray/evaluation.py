@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from topdown_ray.errors import UserError
+from topdown_ray.files import digest
 from topdown_ray.images import ImageData, Loader, normalise
 from topdown_ray.spaces import Config, Space
-from topdown_ray.spec import digest
 from topdown_ray.supernet import Supernet
 from topdown_ray.tiles import one_thread
 from topdown_ray.weights import Checkpoint

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import TEMPORARY, brief_path, check_file, written
-from topdown_ray.spec import digest
+from topdown_ray.files import TEMPORARY, brief_path, check_file, digest, written
 
 FOLDER = "evaluations"  # in a sweep's result folder
 

@@ -10,14 +10,16 @@ import json
 import shlex
 import threading
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 
 from topdown_ray.errors import UserError
 from topdown_ray.files import validated
-from topdown_ray.spec import Shard
 from topdown_ray.storage import Place
+
+if TYPE_CHECKING:
+    from topdown_ray.spec import Shard
 
 FOLDER = "failures"
 

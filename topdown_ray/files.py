@@ -7,6 +7,7 @@ regular file of bounded size, YAML aliases may not multiply, keys may not repeat
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
@@ -243,3 +244,18 @@ def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) 
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error)
+
+
+def compact_json(value: Any) -> str:
+    """JSON with sorted keys and without spaces: equal values have equal texts."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def short_hash(text: str) -> str:
+    """80 bits of SHA-256, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def digest(value: Any) -> str:
+    """A short content hash (80 bits) of anything that JSON can hold."""
+    return short_hash(compact_json(value))

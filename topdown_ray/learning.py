@@ -1,8 +1,8 @@
 """Train an accuracy predictor on measured subnets: OFA's three-layer perceptron on the one-hot architecture.
 
 Distinct architectures are split by a seed into three: most are trained on, some say when to stop, and the held-out ones only judge
-the result. The
-checkpoint is what ``predictor:`` of a sweep takes; beside it lie a model card and a picture of predicted against true.
+the result. The checkpoint is what ``predictor:`` of a sweep takes; beside it lie a model card and a picture of predicted against
+true.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
-from scipy import stats as scipy_stats
 from torch import nn
 
 from topdown_ray import assets
@@ -28,6 +27,7 @@ from topdown_ray.dataset import Dataset, read_dataset
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
 from topdown_ray.spaces import Space
+from topdown_ray.stats import Agreement, agreement
 from topdown_ray.tiles import one_thread
 
 LEAST_JUDGES = 30  # held-out architectures: fewer are warned of
@@ -53,17 +53,6 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Predicted against measured accuracies. Errors in fractions; NaN where all values are equal."""
-
-    n: int
-    kendall: float
-    spearman: float
-    mae: float
-    bias: float  # mean of predicted - measured
-
-
-@dataclass(frozen=True)
 class Learned:
     """A trained predictor's files and figures."""
 
@@ -84,16 +73,6 @@ class Learned:
             if n >= LEAST_JUDGES
             else f"{n} held-out architectures judge a predictor poorly; expected at least {LEAST_JUDGES}"
         )
-
-
-def agreement(predicted: Floats, measured: Floats) -> Agreement:
-    """Rank correlations (Kendall's tau-b, Spearman's rho) and errors."""
-    kendall = spearman = float("nan")
-    if len(measured) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0:
-        kendall = float(scipy_stats.kendalltau(predicted, measured).statistic)
-        spearman = float(scipy_stats.spearmanr(predicted, measured).statistic)
-    difference = predicted - measured
-    return Agreement(len(measured), kendall, spearman, float(np.abs(difference).mean()), float(difference.mean()))
 
 
 def train(

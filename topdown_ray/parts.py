@@ -29,8 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import parse_json
-from topdown_ray.spec import digest
+from topdown_ray.files import digest, parse_json
 from topdown_ray.storage import Entry, Place, reason
 
 TABLES = ("searches", "trace")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from pydantic import (
 
 from topdown_ray.errors import brief
 from topdown_ray.evolution import Sizes
-from topdown_ray.files import read_yaml, validated
+from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
 from topdown_ray.joint import Moves
 from topdown_ray.spaces import SPACES
 from topdown_ray.strategies import STRATEGIES, Budget
@@ -263,19 +261,6 @@ class Shard:
         return digest(self.search_ids)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def digest(value: Any) -> str:
-    """A short content hash (80 bits) of anything that JSON can hold."""
-    return _short_hash(_json(value))
-
-
 def search_identity(
     group: Group, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]
 ) -> Callable[[int], str]:
@@ -293,9 +278,9 @@ def search_identity(
         "protocol": protocol,
         "artefacts": dict(artefacts),
     }
-    before = _json({key: value for key, value in described.items() if key < "seed"}).removesuffix("}")
-    after = _json({key: value for key, value in described.items() if key > "seed"}).removeprefix("{")
-    return lambda seed: _short_hash(f'{before},"seed":{seed},{after}')
+    before = compact_json({key: value for key, value in described.items() if key < "seed"}).removesuffix("}")
+    after = compact_json({key: value for key, value in described.items() if key > "seed"}).removeprefix("{")
+    return lambda seed: short_hash(f'{before},"seed":{seed},{after}')
 
 
 def search_id(group: Group, seed: int, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]) -> str:

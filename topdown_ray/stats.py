@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -245,3 +246,24 @@ def step_values(curve: NDArray[Any], x: Array, y: Array, grid: Array) -> Array:
     found = np.maximum(position, 0)
     valid = (position >= 0) & (codes[found] == np.arange(n_curves)[:, None]) & (wanted >= 0)[None, :]
     return np.where(valid, ys[found], np.nan)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predicted against measured accuracies. Errors in fractions; NaN where all values are equal."""
+
+    n: int
+    kendall: float
+    spearman: float
+    mae: float
+    bias: float  # mean of predicted - measured
+
+
+def agreement(predicted: Array, measured: Array) -> Agreement:
+    """Rank correlations (Kendall's tau-b, Spearman's rho) and errors."""
+    kendall = spearman = float("nan")
+    if len(measured) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0:
+        kendall = float(scipy_stats.kendalltau(predicted, measured).statistic)
+        spearman = float(scipy_stats.spearmanr(predicted, measured).statistic)
+    difference = predicted - measured
+    return Agreement(len(measured), kendall, spearman, float(np.abs(difference).mean()), float(difference.mean()))

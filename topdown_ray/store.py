@@ -24,10 +24,10 @@ from topdown_ray.failures import FOLDER, Failures, read_failures
 from topdown_ray.manifest import check_resumable, manifest_of
 from topdown_ray.parts import TABLES, DamagedError, Parts, part_names, read_part
 from topdown_ray.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
-from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, load_spec, make_spec
 from topdown_ray.storage import Place
 
 if TYPE_CHECKING:
+    from topdown_ray.spec import Shard, SweepSpec
     from topdown_ray.tables import Summary
 
 SCHEMA_VERSION = 4  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s
@@ -140,6 +140,8 @@ class ResultFolder:
         begun = self.place.exists("run.json")
         if begun:
             manifest, where = read_manifest(self.path), self.place.of("run.json")
+            from topdown_ray.spec import ALGORITHM_VERSION
+
             check_resumable(manifest, where, ALGORITHM_VERSION)
             if manifest["run_id"] != run_id:
                 found = manifest["run_id"]
@@ -294,6 +296,8 @@ def _advice(place: Place) -> str:
 
 def read_spec(source: str | Path) -> SweepSpec:
     """The sweep of a sweep file, or of a result folder. Raises UserError."""
+    from topdown_ray.spec import load_spec, make_spec
+
     local = Place(source).local
     if local is None or local.is_dir():
         return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
