@@ -1,13 +1,16 @@
 """Addresses where no Ray cluster is: one line each, in bounded time, before anything is written."""
 
-import functools
+import os
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-import ray
 from commands import assert_one_line, main_in_process, sweep_file
+from conftest import ROOT
 
 from topdown_ray import actors
 
@@ -40,12 +43,20 @@ def test_where_something_else_answers(
     assert time.monotonic() - started < 30
 
 
-def test_auto_without_a_cluster(
-    arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "")
-    # clusters of other tests are none of its business: neither the one on record nor running processes
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray._private.services, "find_gcs_addresses", functools.cache(set), raising=False)
-    result = main_in_process([*arguments, "auto"], capsys)
+def test_auto_without_a_cluster(arguments: list[object], tmp_path: Path) -> None:
+    """In a process namespace of its own, where no process of another test's cluster is seen, and without a cluster on record."""
+    alone = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a process namespace needs unshare and the right to use it")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    result = subprocess.run(
+        [*alone, sys.executable, "-m", "topdown_ray", *map(str, arguments), "auto"],
+        env={**environment, "RAY_TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert_one_line(result, "--address auto: expected a Ray cluster that answers, found none")
+    assert not (tmp_path / "out").exists()

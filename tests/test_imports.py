@@ -19,6 +19,7 @@ ORDER = [
     "subnets",
     "cli_networks",
     "cli_front",
+    "supervisor",
     "demo",
     "present",
     "bench",

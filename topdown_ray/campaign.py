@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich import progress as rich_progress
-from rich.console import Console
 
 from topdown_ray import latency, subnets
 from topdown_ray.actors import connected
+from topdown_ray.console import progress_bar, say
 from topdown_ray.efficiency import measured
 from topdown_ray.errors import StartError, UserError
+from topdown_ray.files import brief_path, check_output
 from topdown_ray.latency import Conditions, LatencyTable
 from topdown_ray.measure import PARTIAL, Effort, OnState, State, measure
 from topdown_ray.nodes import RemoteWatch, node_kinds
@@ -30,23 +30,20 @@ from topdown_ray.stopwatch import Stopwatch, check_conditions, check_words
 def rounds_display(what: str) -> Iterator[OnState]:
     """One live line: the share done, rounds, how many intervals are tight, time left at most."""
     columns = (
-        rich_progress.TextColumn(what),
+        rich_progress.TextColumn(what, markup=False),
         rich_progress.BarColumn(),
         rich_progress.TaskProgressColumn(),
         rich_progress.TextColumn("{task.fields[rounds]} rounds, {task.fields[tight]:.0%} tight, at most"),
         rich_progress.TimeRemainingColumn(),
     )
-    display = rich_progress.Progress(*columns, console=Console(stderr=True))
-    task = display.add_task(what, total=1.0, rounds=0, tight=0.0)
+    with progress_bar(*columns) as display:
+        task = display.add_task(what, total=1.0, rounds=0, tight=0.0)
 
-    def show(state: State) -> None:
-        display.start()  # with the first round: what is refused before it shows no bar
-        display.update(task, completed=state.done, rounds=state.rounds, tight=state.tight)
+        def show(state: State) -> None:
+            display.start()  # with the first round: what is refused before it shows no bar
+            display.update(task, completed=state.done, rounds=state.rounds, tight=state.tight)
 
-    try:
         yield show
-    finally:
-        display.stop()
 
 
 def measure_here(space: str, conditions: Conditions, out: Path, effort: Effort) -> dict[Path, LatencyTable]:
@@ -63,7 +60,7 @@ def _said_to_go_on(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         partial = out.with_name(out.name + PARTIAL)
-        print(f"Interrupted. Finished rounds are in {partial}; run the same command again to go on.", file=sys.stderr)
+        say(f"Interrupted. Finished rounds are in {partial}; run the same command again to go on.")
         raise
 
 
@@ -100,7 +97,8 @@ def check(path: Path, n: int, effort: Effort, picture: Path | None) -> subnets.C
     check_conditions(table.conditions)
     picture = path.with_name(f"{path.stem}.check.svg") if picture is None else picture
     if picture.suffix != ".svg" or not picture.parent.is_dir():
-        raise UserError(f"--picture: expected a file .svg in an existing folder, found {picture}")
+        raise UserError(f"--picture: expected a file .svg in an existing folder, found {brief_path(picture)}")
+    check_output(picture, "--picture")
     watch = Stopwatch(table.space, table.conditions)
     with rounds_display("subnets") as show:
         comparison = subnets.compare(watch, path, n, effort, on_state=show)

@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import dataclasses
 import json
-import signal
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status
-from topdown_ray.console import Address, AsJson, interrupt
+from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status, supervisor
+from topdown_ray.console import Address, AsJson, end_on_signals, say
 from topdown_ray.errors import StartError, StoreError, UserError, one_line
+from topdown_ray.files import brief_path, check_output, written
 
 if TYPE_CHECKING:
+    from topdown_ray.progress import Progress
     from topdown_ray.sweep import Plan, Summary
 
 app = typer.Typer(
@@ -64,6 +66,7 @@ def demo(
     actors: Actors = None,
 ) -> None:
     """A small but true sweep on all three spaces: top-down over five targets, two seeds."""
+    supervisor.supervise(address)
     from topdown_ray import demo as demo_module
     from topdown_ray import present
     from topdown_ray.store import load
@@ -96,6 +99,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
+    supervisor.supervise("none" if dry_run else address)
     from topdown_ray.store import failed_searches, read_spec
     from topdown_ray.sweep import make_plan
 
@@ -191,13 +195,15 @@ def report(
     from topdown_ray.front import find_front
     from topdown_ray.report import Options, report_folder, write_report
 
+    out = report_folder(folders[0]) if out is None else out
+    check_output(out, "--out", folder=True)
     options = Options(published, None if reference is None else find_front(reference), tuple(reach or ()), floor)
-    written = write_report(folders, report_folder(folders[0]) if out is None else out, options)
+    made = write_report(folders, out, options)
     if as_json:
-        print(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
+        print(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}))
         return
-    print(f"{written.path}: {written.tables} tables, {written.figures} figures", end="")
-    print(f", {written.missing} searches missing" if written.missing else "")
+    print(f"{made.path}: {made.tables} tables, {made.figures} figures", end="")
+    print(f", {made.missing} searches missing" if made.missing else "")
 
 
 @app.command()
@@ -214,12 +220,15 @@ def bench(
     from topdown_ray import bench as benchmark
     from topdown_ray import present
 
+    if out is not None:
+        check_output(out, "--out")
     scale = benchmark.QUICK if quick else benchmark.FULL
     scale = scale if repeats is None else dataclasses.replace(scale, repeats=repeats)
     with present.laps_display() as show:
         table = benchmark.run(scale, only or (), show)
     if out is not None:
-        table.to_parquet(out)
+        with written(out) as temporary:
+            table.to_parquet(temporary)
     present.print_bench(table, as_json)
 
 
@@ -235,14 +244,21 @@ def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str |
     with json_lines(log_json) as observe, _executor(plan, workers) as executor:
         print_cluster(workers.address, _dashboard(workers.address), observe)
         folder.open(plan.manifest(), resume)
-        print_damaged(folder.damaged)
-        signal.signal(signal.SIGTERM, interrupt)  # after ray.init, which installs its own
-        with progress_display() if log_json != "-" else no_display() as show:
-            try:
-                return driver.run(plan, folder, executor, show, observe=observe)
-            except KeyboardInterrupt:
-                print(f"Interrupted. Finished shards are in {out}; run the same command again to go on.", file=sys.stderr)
-                raise typer.Exit(130) from None
+        supervisor.sweep_begins(out, log_json)
+        try:
+            print_damaged(folder.damaged)
+            with progress_display() if log_json != "-" else no_display() as show:
+
+                def on_progress(state: Progress) -> None:
+                    supervisor.sweep_goes_on(state.done, state.total, state.failures, state.losses)
+                    show(state)
+
+                return driver.run(plan, folder, executor, on_progress, observe=observe)
+        except KeyboardInterrupt:
+            say(f"Interrupted. Finished shards are in {folder.place.name}; run the same command again to go on.")
+            raise typer.Exit(130) from None
+        finally:
+            supervisor.sweep_ends()
 
 
 @contextlib.contextmanager
@@ -278,7 +294,6 @@ def _dashboard(address: str) -> str | None:
 
 def _print_plan(plan: Plan, actors: int | None, as_json: bool) -> None:
     import math
-    import os
 
     spec, workers = plan.spec, actors or os.cpu_count() or 1
     fixed = None if spec.batch == "auto" else sum(1 for _ in spec.groups()) * math.ceil(len(spec.seeds) / spec.batch)
@@ -309,24 +324,54 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """The console script."""
+    end_on_signals()
+    status = _status()
     try:
-        status = app(standalone_mode=False)
+        sys.stdout.flush()  # a full disk shows here
+    except OSError as error:
+        _drop_output()  # else Python tries again as it ends, and complains
+        if status == 0:
+            status = (
+                1
+                if isinstance(error, BrokenPipeError)
+                else _fail(f"output: expected leave and room to read and write, found {error.strerror}")
+            )
+    supervisor.farewell(status)
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Run the command that the arguments name. Returns its exit status, after at most one line of error."""
+    try:
+        return int(app(standalone_mode=False) or 0)
     except _UsageError as error:
         if len(sys.argv) == 1:
             sys.argv.append("--help")
-            return main()
-        status = _fail(error.format_message())
+            return _status()
+        return _fail(error.format_message())
     except UserError as error:
-        status = _fail(str(error))
+        return _fail(str(error))
     except StartError as error:
-        status = _fail(str(error), 1)
+        return _fail(str(error), 1)
     except StoreError as error:
-        status = _fail(f"{error}; finished shards are kept: mend this and run the same command again to go on", 1)
+        return _fail(f"{error}; finished shards are kept: mend this and run the same command again to go on", 1)
     except (typer.Abort, KeyboardInterrupt):
-        status = _fail("interrupted", 130)
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever read the output has gone
+        return 1
+    except OSError as error:  # of a disk, a name or a permission: the environment's fault, not ours
+        if _debug.get():
+            traceback.print_exception(error)
+        where = "output" if error.filename is None else brief_path(str(error.filename))
+        return _fail(f"{where}: expected leave and room to read and write, found {error.strerror or one_line(error)}")
     except Exception as error:  # a fault of ours, whatever it is
-        status = _internal(error)
-    sys.exit(status)
+        return _internal(error)
+
+
+def _drop_output() -> None:
+    """Let go of what can no longer be written to stdout."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _internal(error: Exception) -> int:
@@ -340,5 +385,5 @@ def _internal(error: Exception) -> int:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    print(f"error: {one_line(message, 2000)}", file=sys.stderr)
+    say(f"error: {one_line(message, 2000)}")
     return status

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.console import AsJson, print_table
+from topdown_ray.console import AsJson, print_table, progress_bar
+from topdown_ray.files import check_output
 
 if TYPE_CHECKING:
     from topdown_ray.assets import Asset
@@ -54,6 +55,8 @@ def fetch(
     from topdown_ray import assets
 
     wanted = assets.named(names or [])
+    if to is not None:
+        check_output(to, "--to", folder=True)
     with _progress() as begin:
         for asset in wanted:
             path = assets.present(asset, to)
@@ -99,20 +102,24 @@ def where(as_json: AsJson = False) -> None:
 def _progress() -> Iterator[Any]:
     """A bar for each file: bytes, rate, time left."""
     from rich import progress
-    from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as display:
+    with progress_bar(*columns) as display:
 
         def begin(asset: Asset) -> Progress:
             task = display.add_task(asset.path, total=None, visible=False)  # until bytes come
-            return lambda done, total: display.update(task, completed=done, total=total, visible=True)
+
+            def show(done: int, total: int | None) -> None:
+                display.start()
+                display.update(task, completed=done, total=total, visible=True)
+
+            return show
 
         yield begin
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.console import Address, AsJson, interrupt
-from topdown_ray.errors import UserError
+from topdown_ray.console import Address, AsJson, progress_bar, say, status_line
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import check_output
+from topdown_ray.supervisor import supervise
 
 if TYPE_CHECKING:
     from topdown_ray.hosting import Resources
@@ -74,6 +74,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1 and top-5 of a sweep's answers, or of one architecture, in the supernet; into DIR/evaluations."""
+    supervise(address)
     import pandas as pd
 
     from topdown_ray.evaluation import canonical
@@ -83,7 +84,7 @@ def evaluate(
     from topdown_ray.winners import is_run, read_arch, winners
 
     if which not in ("best", "all"):
-        raise UserError(f"--which: expected best or all, found {which!r}")
+        raise UserError(f"--which: expected best or all, found {brief(which)}")
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
     wanted = Wanted(weights, data, settings, allow_random_weights)
     resources = _resources(address, actors, gpus)
@@ -96,6 +97,7 @@ def evaluate(
                 )
             rows = winners(source, filters, "all" if which == "all" else "best")
             folder = Path(source) / FOLDER
+            check_output(folder, str(source), folder=True)
         else:
             its_space, config = read_arch(source, filters)
             nothing = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
@@ -135,12 +137,14 @@ def sample_dataset(
     as_json: AsJson = False,
 ) -> None:
     """Measure random subnets of a supernet: the training set of a predictor."""
+    supervise(address)
     from topdown_ray import measuring
     from topdown_ray.efficiency import load_cost
     from topdown_ray.spaces import find_space
 
     if spread not in ("uniform", "cost"):
-        raise UserError(f"--spread: expected uniform or cost, found {spread!r}")
+        raise UserError(f"--spread: expected uniform or cost, found {brief(spread)}")
+    check_output(out, "--out")
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
     setup = measuring.Wanted(weights, data, settings, allow_random_weights).setup(None if space is None else find_space(space))
     sizes = setup.checkpoint.description.image_sizes
@@ -177,14 +181,13 @@ def train_predictor(
     as_json: AsJson = False,
 ) -> None:
     """Train an accuracy predictor on measured subnets."""
-    from rich.console import Console
-
     from topdown_ray import learning
     from topdown_ray.spaces import find_space
 
     its_space = find_space(space)
+    check_output(out, "--out")
     training = learning.Training(hidden=hidden, epochs=epochs, patience=patience, held_out=held_out, seed=seed)
-    with Console(stderr=True).status("training") as status:
+    with status_line("training") as status:
 
         def show(epoch: int, most: int, best: float) -> None:
             status.update(f"epoch {epoch} of at most {most}, mean error {100 * best:.2f} points")
@@ -222,8 +225,9 @@ def export(
     from topdown_ray.images import find_images
     from topdown_ray.weights import find_weights
 
-    if seed != "best" and not seed.isdigit():
-        raise UserError(f"--seed: expected best or a whole number, found {seed!r}")
+    if seed != "best" and not (seed.isascii() and seed.isdigit() and len(seed) < 20):
+        raise UserError(f"--seed: expected best or a whole number, found {brief(seed)}")
+    check_output(out, "--out", folder=True)
     filters = {"space": space, "strategy": strategy, "target": target, "seed": None if seed == "best" else int(seed)}
     its_space, config, facts = exporting.choose(source, filters)
     checkpoint = find_weights(weights, its_space, allow_random_weights or (form == "config" and weights == "published"))
@@ -253,7 +257,7 @@ def _settings(calibration: int, batch: int, seed: int | None, bad: str, loaders:
     from topdown_ray.images import SUB_SEED, Settings
 
     if bad not in ("error", "skip"):
-        raise UserError(f"--bad: expected error or skip, found {bad!r}")
+        raise UserError(f"--bad: expected error or skip, found {brief(bad)}")
     return Settings(
         calibration=calibration,
         batch=batch,
@@ -268,7 +272,6 @@ def _settings(calibration: int, batch: int, seed: int | None, bad: str, loaders:
 def _display() -> Iterator[Callable[[Progress], None]]:
     """One live line; an interrupt says how to go on."""
     from rich import progress as rich_progress
-    from rich.console import Console
 
     columns = (
         rich_progress.TextColumn("subnets"),
@@ -277,23 +280,19 @@ def _display() -> Iterator[Callable[[Progress], None]]:
         rich_progress.TextColumn("{task.fields[rate]}"),
         rich_progress.TimeRemainingColumn(),
     )
-    display = rich_progress.Progress(*columns, console=Console(stderr=True))
-    task = display.add_task("subnets", total=None, rate="starting")
-
-    def show(state: Progress) -> None:
-        display.start()  # not before all is checked: a mistake is one line
-        signal.signal(signal.SIGTERM, interrupt)  # Ray installs its own when it starts
-        rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
-        display.update(task, total=state.total, completed=state.done, rate=rate)
-
     try:
-        yield show
+        with progress_bar(*columns) as display:
+            task = display.add_task("subnets", total=None, rate="starting")
+
+            def show(state: Progress) -> None:
+                display.start()  # not before all is checked: a mistake is one line
+                rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
+                display.update(task, total=state.total, completed=state.done, rate=rate)
+
+            yield show
     except KeyboardInterrupt:
-        print("Interrupted. What was measured is kept; run the same command again to go on.", file=sys.stderr)
+        say("Interrupted. What was measured is kept; run the same command again to go on.")
         raise typer.Exit(130) from None
-    finally:
-        if display.live.is_started:
-            display.stop()
 
 
 def _print_measured(rows: Any, left_out: int) -> None:

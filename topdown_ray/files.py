@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what was written there takes its place at the end, or is gone. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -37,6 +38,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """The temporary name; short, so that it is possible wherever the name itself is."""
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}{TEMPORARY}")
 
 
 @contextlib.contextmanager
@@ -47,7 +53,27 @@ def written(path: Path) -> Iterator[Path]:
         with replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise UserError(f"{path}: expected a place to write to, found {error.strerror or error}") from error
+        raise UserError(f"{brief_path(path)}: expected a place to write to, found {_reason(error)}") from error
+
+
+def check_output(path: Path, option: str, folder: bool = False) -> None:
+    """Raise UserError unless a file, or else a folder, can be written here: long work asks before it begins. Leaves nothing behind.
+
+    Folders that are missing on the way count as possible: :func:`written` makes them. option: begins the message.
+    """
+    expected = f"{option}: expected a {'folder' if folder else 'file'} that can be written"
+    try:
+        here = path if folder else path.absolute().parent
+        if not folder and path.exists() and not path.is_file():
+            found = "a folder" if path.is_dir() else "a pipe or device"
+            raise UserError(f"{expected}, found {found}: {brief_path(path)}")
+        nearest = next(place for place in (here.absolute(), *here.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{expected}, found that {brief_path(nearest)} is a file")
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except (OSError, ValueError) as error:
+        raise UserError(f"{expected}, found {brief_path(path)} ({_reason(error)})") from error
 
 
 def check_regular(path: Path, what: str, most: int | None = None) -> None:

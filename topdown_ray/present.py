@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 from rich import progress as rich_progress
-from rich.console import Console
 from rich.table import Table
 
-from topdown_ray.console import print_table
+from topdown_ray.console import print_table, progress_bar, status_line
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Observer, Progress
 from topdown_ray.storage import shown
@@ -34,10 +33,11 @@ def progress_display() -> Iterator[Callable[[Progress], None]]:
         rich_progress.TimeRemainingColumn(),
         rich_progress.TextColumn("{task.fields[trouble]}"),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as display:
+    with progress_bar(*columns) as display:
         task = display.add_task("searches", total=None, rate="starting", trouble="")
 
         def show(state: Progress) -> None:
+            display.start()
             trouble = [f"{state.failures} failed"] if state.failures else []
             trouble += [f"{state.losses} workers died"] if state.losses else []
             rate = f"{state.rate:.2f}/s" if state.done > state.before else "..."
@@ -159,8 +159,7 @@ def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
 @contextlib.contextmanager
 def laps_display() -> Iterator[Callable[[str, int], None]]:
     """One live line: which contestant of the benchmark runs."""
-    console = Console(stderr=True)
-    with console.status("starting") as status:
+    with status_line("starting") as status:
         yield lambda name, repeat: status.update(f"{name}, {f'repeat {repeat}' if repeat else 'warming up'}")
 
 

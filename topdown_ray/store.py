@@ -189,6 +189,21 @@ class ResultFolder:
         finally:
             self.place.release()
 
+    def abandon(self, pid: int) -> None:
+        """Say in run.json that the sweep no longer runs: its driver, the process ``pid``, died before :meth:`end`. Raises StoreError.
+
+        Without effect if another driver has taken the folder over.
+        """
+        if not self.place.hold():
+            return
+        try:
+            manifest = read_manifest(self.path)
+            *others, last = manifest.get("sessions") or [{}]
+            if manifest.get("status") == "running" and last.get("pid") == pid and last.get("host") == socket.gethostname():
+                self._write_manifest({**manifest, "status": "incomplete", "sessions": [*others, {**last, "ended_at": _now()}]})
+        finally:
+            self.place.release()
+
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         self.place.write("run.json", (json.dumps(manifest, indent=2) + "\n").encode())
 
