@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from topdown_ray.console import AsJson
-from topdown_ray.errors import UserError
+from topdown_ray.console import AsJson, status_line
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import brief_path, check_output, written
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def front(
     seeds: Annotated[int, typer.Option(min=1, help="Searches; the best of all counts.")] = 8,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 0,
     children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
-    population: Annotated[int, typer.Option(help="Children a generation.")] = 200,
+    population: Annotated[int, typer.Option(min=4, help="Children a generation.")] = 200,
     start: Annotated[list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,15 +35,13 @@ def front(
 
     path = Path(f"front-{space}-{Path(cost).name}.csv") if out is None else out
     if not path.absolute().parent.is_dir():
-        raise UserError(f"--out: expected a file in an existing folder, found {path}")
+        raise UserError(f"--out: expected a file in an existing folder, found {brief_path(path)}")
+    check_output(path, "--out")
     effort = Effort(seeds, first_seed, children, population)
-    frame, text = make_front(
-        space, cost, predictor, _numbers(targets), effort, start or (), lambda step: print(step, file=sys.stderr)
-    )
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise UserError(f"--out: expected a file that can be written, found {path} ({error.strerror})") from error
+    with status_line("starting") as status:
+        frame, text = make_front(space, cost, predictor, _numbers(targets), effort, start or (), status.update)
+    with written(path) as temporary:
+        temporary.write_text(text)
     if as_json:
         print(frame.to_json(orient="records"))
         return
@@ -56,4 +54,4 @@ def _numbers(targets: str) -> list[float]:
     try:
         return [float(part) for part in targets.split(",")]
     except ValueError as error:
-        raise UserError(f"--targets: expected numbers with commas between them, found {targets!r}") from error
+        raise UserError(f"--targets: expected numbers with commas between them, found {brief(targets)}") from error

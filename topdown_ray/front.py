@@ -71,11 +71,10 @@ def make_front(
     }
     plan = make_plan(make_spec(data, "front"))
     setup, worker = plan.setups[space], Worker(plan.setups, plan.spec.search)
-    parts = []
+    parts = [_answers(folder, setup, plan.spec.targets[space][0]) for folder in start]
     for number, shard in enumerate(plan.shards()):
         on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
         parts.append(to_tables(plan.run_id, *worker.run(shard))[0].to_pandas())
-    parts += [_answers(folder, setup, plan.spec.targets[space][0]) for folder in start]
     rows = pd.concat(parts, ignore_index=True)
     on_step("polishing")
     frame = _polished(setup, rows)

@@ -242,9 +242,9 @@ def export_published(table: LatencyTable, folder: Path) -> list[Path]:
             "mean": float(table.median_ms[at].sum()),
             "std": float(np.sqrt((deviation**2).sum())),
         }
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for resolution, of_resolution in entries.items():
         paths.append(folder / f"{resolution}_lookup_table.yaml")
-        paths[-1].write_text(yaml.safe_dump(of_resolution))
+        with written(paths[-1]) as temporary:
+            temporary.write_text(yaml.safe_dump(of_resolution))
     return paths

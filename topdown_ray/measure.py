@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
 from scipy import stats
 
 from topdown_ray.errors import UserError
-from topdown_ray.files import written
-from topdown_ray.latency import Conditions, LatencyTable
+from topdown_ray.files import brief_path, check_output, read_bytes, validated, written
+from topdown_ray.latency import Conditions, LatencyTable, read
 from topdown_ray.layers import Layer, distinct_layers
 from topdown_ray.spaces import SPACES, Config
 
@@ -43,6 +44,7 @@ class Effort:
     most: int = 300
     minutes: float = 5.0
     warm: int = 2  # rounds in front that do not count
+    strict: bool = False  # minutes in which ``least`` rounds cannot be done are refused, as soon as a round tells
 
 
 FULL = Effort()
@@ -126,12 +128,24 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
             on_state(State(min(max(min(elapsed, parts / effort.least), parts / effort.most), 1.0), len(samples), tight))
         if warm:  # in compile mode most of the time, and no part of the limit
             warm -= 1
+            needed = seconds + (effort.least - len(samples)) * (time.perf_counter() - begun)
+            if effort.strict and warm == 0 and needed > limit:
+                raise UserError(
+                    f"--minutes: expected at least {needed / 60:.2g}, which {effort.least} rounds take, found {effort.minutes:g}"
+                )
         else:
             seconds += time.perf_counter() - begun
             samples.append(lap.tolist())
             journal.add(lap.tolist(), seconds)
     on_state(State(1.0, len(samples), tight))
     return np.array(samples), seconds
+
+
+class _Round(pydantic.BaseModel):
+    """A line of a journal."""
+
+    ms: list[Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]]
+    seconds: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 
 
 class Journal:
@@ -148,14 +162,14 @@ class Journal:
             self._append({"identity": self.identity})
             return [], 0.0
         lines = list(_whole_lines(self.path))
-        if not lines or "identity" not in lines[0]:
+        found = lines[0].get("identity") if lines else None
+        if not isinstance(found, dict):
             raise UserError(f"{self.path}: expected a measurement begun, found another file; delete it to start afresh")
-        found = lines[0]["identity"]
         for name, value in self.identity.items():
             if found.get(name) != value:
                 where = f"{self.path}: expected a measurement begun with {name} {value}"
                 raise UserError(f"{where}, found {found.get(name)}; delete it to start afresh")
-        kept = [line for line in lines[1:] if len(line.get("ms", ())) == n]
+        kept = [line for line in lines[1:] if len(validated(_Round, line, f"{self.path}: round").ms) == n]
         with written(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *kept]))
         return [line["ms"] for line in kept], kept[-1]["seconds"] if kept else 0.0
@@ -180,11 +194,12 @@ class Journal:
 
 
 def _whole_lines(path: Path) -> Iterator[Any]:
-    for line in path.read_text(errors="replace").splitlines():
+    for line in read_bytes(path, "a measurement begun").decode(errors="replace").splitlines():
         try:
-            yield json.loads(line)
-        except ValueError:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
             return
+        yield value if isinstance(value, dict) else {}
 
 
 def noise(samples: Array, effort: Effort) -> dict[str, Any]:
@@ -223,12 +238,17 @@ def measure(
     """Measure every layer of a space and write the table to ``out``. Raises UserError.
 
     A file ``out.partial`` of the same measurement is continued, and removed at the end."""
-    if not out.parent.is_dir():
-        raise UserError(f"--out: expected a file in an existing folder, found {out}")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"--out: expected a file in an existing folder, found {brief_path(out)}")
+    check_output(out, "--out")
+    if out.exists():
+        read(out)  # a table may be measured again; another file is not replaced
     layers = distinct_layers(SPACES[space])
     facts = watch.facts()
     identity = {"space": space, "layers": len(layers), **dataclasses.asdict(conditions), **facts}
     journal = Journal(out.with_name(out.name + PARTIAL), identity)
+    if journal.path is not None and journal.path.exists():
+        journal.load(len(layers))  # one of another measurement is refused before anything is built
     watch.hold_layers(layers)
     samples, seconds = rounds(watch, len(layers), effort, journal, on_state)
     low, high = median_interval(samples)

@@ -135,7 +135,10 @@ class Stopwatch:
 
     def _input(self, shape: tuple[int, ...]) -> torch.Tensor:
         if shape not in self._inputs:
-            x = torch.randn(shape, generator=self._generator).to(self.device, DTYPES[self.conditions.dtype])
+            try:
+                x = torch.randn(shape, generator=self._generator).to(self.device, DTYPES[self.conditions.dtype])
+            except RuntimeError as error:  # out of memory, or more elements than there are numbers for
+                raise UserError(f"--batch: expected images that fit into memory, found {self.conditions.batch}") from error
             layout = torch.channels_last if self.conditions.channels_last and x.ndim == 4 else torch.contiguous_format
             self._inputs[shape] = x.contiguous(memory_format=layout)
         return self._inputs[shape]

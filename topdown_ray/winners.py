@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from topdown_ray.errors import UserError
+from topdown_ray.files import parse_json, read_bytes
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Config, Space, find_space
 from topdown_ray.storage import is_uri, shown
 from topdown_ray.store import load
@@ -66,14 +66,8 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
 
     Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to choose from.
     """
-    try:
-        config = json.loads(source if _is_json(source) else Path(source).read_text())
-    except OSError as error:
-        raise UserError(
-            f"{source}: expected a result folder, a JSON file or JSON text, found none ({error.strerror})"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"architecture: expected JSON, found {error}") from error
+    text = source if _is_json(source) else read_bytes(Path(source), "a result folder, a JSON file or JSON text")
+    config = parse_json(text, "architecture")
     if not isinstance(config, dict):
         raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
     for column, value in filters.items():
