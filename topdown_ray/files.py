@@ -57,6 +57,21 @@ def written(path: Path) -> Iterator[Path]:
         raise UserError(f"{brief_path(path)}: expected a place to write to, found {_reason(error)}") from error
 
 
+@contextlib.contextmanager
+def written_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder``; its files move into ``folder`` at the end, or are gone. Raises UserError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as temporary:
+            yield Path(temporary)
+            for path in sorted(path for path in Path(temporary).rglob("*") if path.is_file()):
+                place = folder / path.relative_to(temporary)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+    except OSError as error:
+        raise UserError(f"{brief_path(folder)}: expected a folder to write to, found {_reason(error)}") from error
+
+
 def check_output(path: Path, option: str, folder: bool = False) -> None:
     """Raise UserError unless a file, or else a folder, can be written here: long work asks before it begins. Leaves nothing behind.
 

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 
 from topdown_ray import comparisons, measured, plots, published, regret, running_time, stats, tables
 from topdown_ray.errors import UserError
+from topdown_ray.files import written_folder
 from topdown_ray.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.layout import Column, Picture, Section, Table, draw, file_name, interval, number, page, text
 from topdown_ray.provenance import missing, provenance
@@ -67,33 +68,35 @@ def write_report(folders: Sequence[str | Path], out: Path, options: Options | No
     data = prepare(parts, names)
     parts = [dataclasses.replace(part, trace=part.trace.head(0).copy()) for part in parts]  # what data holds of it is enough
     lacking = [missing(part) for part in parts]
-    figures = out / "figures"
-    try:
-        for folder in (figures, out / "tables"):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: expected a folder to write to, found {error.strerror}") from error
-    builder = _Builder(data, figures, options, reference)
     local = [Path(folder) for folder in folders if not is_uri(str(folder))]  # measured accuracies lie in local folders
-    sections = [*builder.sections(), *measured.sections(local, figures), provenance(parts, names, lacking)]
-    for section in sections:
-        for table in section.tables:
-            table.write(out / "tables")
-    warnings = [*data.notes, *regret.unlike(data, reference), *builder.warnings()]
-    for name, part, frame in zip(names, parts, lacking, strict=True):
-        if len(frame):
-            n = int(frame["missing"].sum())
-            warnings.append(
-                f"{Path(name).name} is {part.manifest.get('status', 'unfinished')}: {n} of {int(frame['promised'].sum())} searches "
-                "are missing; what is shown rests on the others. Which ones: see Provenance."
-            )
-    titles = [str(part.manifest.get("spec", {}).get("name", Path(name).name)) for name, part in zip(names, parts, strict=True)]
-    title = "Architecture search: " + ", ".join(dict.fromkeys(titles))
-    path = out / "report.html"
-    path.write_text(page(title, builder.lead(), warnings, sections), encoding="utf-8")
+    with written_folder(out) as new:
+        figures = new / "figures"
+        for folder in (figures, new / "tables"):
+            folder.mkdir()
+        builder = _Builder(data, figures, options, reference)
+        sections = [*builder.sections(), *measured.sections(local, figures), provenance(parts, names, lacking)]
+        for section in sections:
+            for table in section.tables:
+                table.write(new / "tables")
+        warnings = [*data.notes, *regret.unlike(data, reference), *builder.warnings(), *_gaps(parts, names, lacking)]
+        titles = [
+            str(part.manifest.get("spec", {}).get("name", Path(name).name)) for name, part in zip(names, parts, strict=True)
+        ]
+        title = "Architecture search: " + ", ".join(dict.fromkeys(titles))
+        (new / "report.html").write_text(page(title, builder.lead(), warnings, sections), encoding="utf-8")
     n_missing = sum(int(frame["missing"].sum()) for frame in lacking)
     n_tables, n_figures = (sum(len(getattr(section, kind)) for section in sections) for kind in ("tables", "pictures"))
-    return Report(path, n_tables, n_figures, n_missing)
+    return Report(out / "report.html", n_tables, n_figures, n_missing)
+
+
+def _gaps(parts: Sequence[Results], names: Sequence[str], lacking: Sequence[pd.DataFrame]) -> list[str]:
+    """A warning for each folder that lacks searches which its sweep promised."""
+    return [
+        f"{Path(name).name} is {part.manifest.get('status', 'unfinished')}: {int(frame['missing'].sum())} of "
+        f"{int(frame['promised'].sum())} searches are missing, and the report covers the others. Provenance lists the missing ones."
+        for name, part, frame in zip(names, parts, lacking, strict=True)
+        if len(frame)
+    ]
 
 
 def _load(folder: str | Path) -> Results:
