@@ -56,7 +56,8 @@ def test_onnx_and_torch(space: Space, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
     for batch in (1, 5):
         (found,) = session.run(None, {"images": images[:batch].numpy()})
-        np.testing.assert_allclose(found, logits[:batch].numpy(), atol=1e-4, rtol=0)
+        atol = export.TOLERANCE * max(1.0, float(logits.abs().max()))  # as the export itself is judged
+        np.testing.assert_allclose(found, logits[:batch].numpy(), atol=atol, rtol=0)
     page = (tmp_path / "onnx" / "README.md").read_text()
     assert "| accuracy | good |" in page
     assert "not recalibrated" not in page
