@@ -15,7 +15,9 @@ os.environ.setdefault("TOPDOWN_RAY_OFFLINE", "1")  # a test never fetches by acc
 os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's processes starve beside other tests
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that no test asked for
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background job, and so by commands that are tested
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # ignored in a shell's background job, and so by commands that are tested
 
 torch.set_num_threads(1)  # as in every worker
 

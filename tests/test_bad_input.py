@@ -47,7 +47,7 @@ FUZZ = settings(deadline=None, derandomize=True, max_examples=80, suppress_healt
         (["verify", LONG], "File name too long"),
         (["describe", LONG], "File name too long"),
         (["describe", "[" * 100_000], "architecture: expected JSON"),
-        (["describe", "garbage"], "architecture: expected JSON"),
+        (["describe", "garbage"], "garbage: expected JSON"),
         (["table", f"{LONG}.parquet"], "File name too long"),
         (["table", "[red]x"], "[red]x: expected a file .parquet"),
         (["evaluate", LONG, "--data", "d"], "File name too long"),

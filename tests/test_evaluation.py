@@ -425,7 +425,7 @@ def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.Capt
         (["evaluate", arch, "--data", tmp_path, "--weights", weights], ["train: expected a folder"]),
         (["evaluate", arch, "--data", data, "--weights", tall], ["expected 1000 class folders", "found 10"]),
         (["evaluate", arch, "--data", data, "--weights", fewer], ["image_size: expected one of [144]", "found 128"]),
-        (["sample-dataset", "--out", tmp_path, *common], ["expected a Parquet file, found a folder"]),
+        (["sample-dataset", "--out", tmp_path, *common], ["--out: expected a file that can be written, found a folder"]),
         (
             ["sample-dataset", "--out", tmp_path / "x.parquet", *common, "--spread", "odd"],
             ["--spread: expected uniform or cost"],

@@ -113,7 +113,7 @@ def test_the_commands_say_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     rows = pq.read_table(file)
     at = rows.schema.get_field_index("seed")
     pq.write_table(rows.set_column(at, "seed", pa.array(["first", "second"])), file)
-    assert_one_line(main_in_process(["report", path], capsys), "searches/all.parquet", "expected a part as it was written")
+    assert_one_line(main_in_process(["report", path], capsys), "searches/all.parquet", "expected the rows of a part")
     pq.write_table(rows.drop_columns(["strategy"]), file)
     assert_one_line(
         main_in_process(["report", path], capsys), "searches/all.parquet", "strategy: expected a value in every row"

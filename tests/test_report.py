@@ -252,7 +252,7 @@ def test_mistakes_on_the_command_line(tmp_path: Path, made_up: Path) -> None:
     assert "expected at least one finished search" in error(str(begun))
     taken = tmp_path / "taken"
     taken.write_text("")
-    assert "expected a folder to write to" in error(str(made_up), "--out", str(taken))
+    assert "expected a folder that can be written" in error(str(made_up), "--out", str(taken))
     assert "expected a CSV file" in error(str(made_up), "--reference", str(tmp_path / "no.csv"))
 
 

@@ -160,7 +160,9 @@ def test_all_three_files_or_none(blocked: str, tmp_path: Path, capsys: pytest.Ca
     path, out = table(tmp_path / "t.parquet", rows_of(ARCHS[:30], values(30))), tmp_path / "new" / "p.safetensors"
     out.with_suffix(blocked).mkdir(parents=True)
     command = ["train-predictor", path, "--space", SPACE.name, "--out", out, "--epochs", 10**9, "--patience", 10**9]
-    assert_one_line(main_in_process(command, capsys), f"found the folder p{blocked}")
+    assert_one_line(
+        main_in_process(command, capsys), f"found {'a folder' if blocked == out.suffix else 'the folder'}", f"p{blocked}"
+    )
     assert [file.name for file in out.parent.iterdir()] == [f"p{blocked}"]
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from topdown_ray.addresses import shown
 from topdown_ray.errors import UserError, brief, one_line
 
 TEMPORARY = ".tmp"  # the suffix of what a killed writer leaves
@@ -120,8 +121,8 @@ def check_file(path: Path, what: str) -> None:
 
 
 def brief_path(path: Path | str) -> str:
-    """A path as messages name it: on one line and of bounded length."""
-    return one_line(path, 300)
+    """A path as messages name it: on one line, of bounded length, and without the secrets of a URI."""
+    return one_line(shown(path), 300)
 
 
 def read_bytes(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> bytes:
