@@ -120,6 +120,11 @@ def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureF
     assert (tmp_path / "report" / "report.html").exists()
     again = main_in_process(["sweep", out, "--out", out, "--address", "none", "--json"], capsys)  # the sweep that lies there
     assert json.loads(again.stdout)["done"] == 5
+    Place(out).delete("run.json")
+    assert_one_line(main_in_process(["status", out], capsys), "found no readable run.json", "its parts are there")
+    again = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json"], capsys)  # written anew
+    assert json.loads(again.stdout)["done"] == 5
+    assert load(out).manifest["status"] == "complete"
 
 
 @pytest.mark.parametrize(
