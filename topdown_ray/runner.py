@@ -24,6 +24,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.evolution import Problem
 from topdown_ray.gradients import gradient_of, rows_a_gradient
 from topdown_ray.rng import Draws
+from topdown_ray.sizing import LARGEST_ROWS
 from topdown_ray.spaces import MOBILENET_V3, SPACES, Space
 from topdown_ray.spec import Group, Protocol, SearchParams, Shard, SweepSpec
 from topdown_ray.strategies import STRATEGIES, Budget, Outcome, Searches
@@ -99,11 +100,12 @@ class Worker:
         """
         params = self.params
         short = Budget(min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS))
+        batch = max(1, min(WARM_BATCH, LARGEST_ROWS // params.population))
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
                 try:
-                    for seeds in ((0,), range(WARM_BATCH)):
+                    for seeds in ((0,), range(batch)):
                         outcomes = self._serve(group, seeds, short)
                 except Exception:  # the shard that meets the same error reports it, and the other groups still run
                     continue
