@@ -1,15 +1,18 @@
 """Write docs/cli.md, the reference of all commands and options, from the program itself.
 
-python scripts/make_cli_reference.py [FILE]
+python scripts/make_cli_reference.py [--out FILE]
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 
 def main() -> None:
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "cli.md"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "cli.md")
+    out = parser.parse_args().out
     command = [sys.executable, "-m", "typer", "topdown_ray.cli", "utils", "docs", "--name", "topdown-ray"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [line.rstrip() for line in text.strip().splitlines()]

@@ -157,13 +157,15 @@ class Spoilt:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
-def test_an_accuracy_that_is_no_number_ends_the_search(strategy: str, value: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf, 1.01, -0.01])
+def test_an_accuracy_that_is_no_fraction_ends_the_search(strategy: str, value: float) -> None:
     case = problem("proxyless", "macs")
     spoilt = Problem(case.space, Spoilt(case, value), case.cost, case.cheapest)
     params = SearchParams(population=20, generations=3, warm_generations=1)
     searches = Searches(spoilt, params.sizes(), params.budget(), [300.0, 200.0], rng.Draws([0, 1], "proxyless"), params.moves())
-    message = rf"^predictor: expected a finite top-1 of every architecture, found {value} by spoilt for the genes \[.*\]$"
+    message = (
+        rf"^predictor: expected a top-1 from 0 to 1 for every architecture, found {value:g} by spoilt for the genes \[.*\]$"
+    )
     with torch.inference_mode(), pytest.raises(UserError, match=message):
         list(STRATEGIES[strategy].serve(searches))
 

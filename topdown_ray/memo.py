@@ -8,7 +8,6 @@ never false. A newcomer overwrites what stood in its place: forgetting costs a p
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -86,15 +85,16 @@ def newcomers(owners: torch.Tensor, place: torch.Tensor, key: torch.Tensor) -> t
 def scored(accuracy: Callable[[torch.Tensor], torch.Tensor], genes: torch.Tensor) -> torch.Tensor:
     """A predictor's accuracies: genes (N, G) -> float32 (N,). Every score of a search comes from here.
 
-    Raises UserError for NaN, which would otherwise be ordered before every number, and for infinity.
+    Raises UserError for a value that is not from 0 to 1; NaN would be ordered before every number.
     """
     found = accuracy(genes)
-    if not math.isfinite(found.sum()):  # one cheap operation: a sum keeps NaN and infinity
-        wrong = found.isfinite().logical_not_().nonzero().view(-1)
-        if len(wrong):
-            name, row = getattr(accuracy, "name", type(accuracy).__name__), int(wrong[0])
+    if len(found):
+        low, high = found.aminmax()  # NaN if any value is
+        if not (low >= 0 and high <= 1):
+            row = int(((found >= 0) & (found <= 1)).logical_not_().nonzero()[0, 0])
+            name = getattr(accuracy, "name", type(accuracy).__name__)
             raise UserError(
-                f"predictor: expected a finite top-1 of every architecture, found {float(found[row])} by {name} "
+                f"predictor: expected a top-1 from 0 to 1 for every architecture, found {float(found[row]):g} by {name} "
                 f"for the genes {genes[row].tolist()}"
             )
     return found

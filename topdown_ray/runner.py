@@ -102,11 +102,14 @@ class Worker:
         short = Budget(min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS))
         batch = max(1, min(WARM_BATCH, LARGEST_ROWS // params.population))
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
+        batched: set[tuple[str, str]] = set()  # once for each space and strategy: an actor has to start in bounded time
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
                 try:
-                    for seeds in ((0,), range(batch)):
-                        outcomes = self._serve(group, seeds, short)
+                    outcomes = self._serve(group, (0,), short)
+                    if (group.space, group.strategy) not in batched:
+                        outcomes = self._serve(group, range(batch), short)
+                        batched.add((group.space, group.strategy))
                 except Exception:  # the shard that meets the same error reports it, and the other groups still run
                     continue
                 setup = self.setups[group.space]

@@ -179,6 +179,8 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
         largest = float(difference.max()) if len(difference) else 0.0
         rule = "recomputed from arch"
         yield check(column, rule, rows, difference <= tolerance, true.tolist(), largest=largest, tolerance=tolerance)
+    fraction = rows["accuracy"].between(0, 1)
+    yield dataclasses.replace(check("accuracy", "a fraction from 0 to 1", rows, fraction), name="accuracy from 0 to 1")
     over = numbers["cost"] > rows["target"] * (1 + 1e-7)
     under = numbers["cost"] < rows["target"] * (1 - 1e-7)
     said = rows["feasible"].eq(True)
