@@ -11,7 +11,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from topdown_ray import actors, sweep
+from topdown_ray import actors, cluster, sweep
 from topdown_ray.spec import make_spec
 from topdown_ray.store import ResultFolder
 
@@ -39,7 +39,7 @@ def main() -> None:
         return sweep.make_plan(make_spec(data, "driver"))
 
     walls = {}
-    with actors.connected("local"):
+    with cluster.connected("local"):
         for n in arguments.actors:
             plan = plan_of(arguments.shards, 0)
             pool = actors.RayPool(n, plan.run_id, plan.setups, plan.spec.search)

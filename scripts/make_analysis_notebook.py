@@ -41,7 +41,7 @@ results.manifest["spec"]["name"], results.manifest["status"], results.searches["
     ),
     (
         "code",
-        """summary = results.summary()
+        """summary = topdown_ray.summary(results)
 [(name, len(table)) for name, table in summary._asdict().items()]""",
     ),
     (

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from topdown_ray import sweep
+from topdown_ray import cluster, sweep
 from topdown_ray.executors import Attempt, Done, Event, Lost, Slot
 from topdown_ray.runner import Worker
 from topdown_ray.spec import SearchParams, Shard, make_spec
@@ -201,7 +201,7 @@ def through_ray(shards: int, batch: int) -> dict[str, Any]:
             """Parquet is not what is measured here."""
 
     actors.SearchActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Answering)
-    with actors.connected("local"), tempfile.TemporaryDirectory() as folder:
+    with cluster.connected("local"), tempfile.TemporaryDirectory() as folder:
         pool = actors.RayPool(2, plan.run_id, plan.setups, plan.spec.search)
         pool.until_ready()
         results = Discarding(Path(folder) / "out")

@@ -21,7 +21,8 @@ from rich.progress import TextColumn
 from rich.table import Table
 
 from topdown_ray import cli, measure, stopwatch
-from topdown_ray.console import check_address, print_table, progress_bar
+from topdown_ray.addresses import check_address
+from topdown_ray.console import print_table, progress_bar
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import LARGEST_DOCUMENT, check_output, read_yaml, written
 from topdown_ray.latency import Conditions

@@ -22,6 +22,7 @@ from test_sweep import assert_same, run
 
 import topdown_ray
 from topdown_ray import actors
+from topdown_ray.cluster import connected
 from topdown_ray.dispatch import Limits
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.progress import Progress
@@ -51,7 +52,7 @@ def cluster() -> Iterator[Any]:
     nodes.add_node(num_cpus=1)
     nodes.add_node(num_cpus=1)
     try:
-        with actors.connected(nodes.address):
+        with connected(nodes.address):
             yield nodes
     finally:
         nodes.shutdown()

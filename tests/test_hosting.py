@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from topdown_ray import hosting
-from topdown_ray.actors import connected
+from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.hosting import Resources, map_hosted
 

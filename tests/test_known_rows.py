@@ -26,7 +26,9 @@ def found(call: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("known", KNOWN, ids=lambda known: "-".join(str(known["call"][n]) for n in ("space", "cost", "strategy")))
+@pytest.mark.parametrize(
+    "known", KNOWN, ids=lambda known: "-".join(str(known["call"][n]) for n in ("space", "cost", "strategy"))
+)
 def test_identities_and_rows_are_as_they_were(known: dict[str, Any], request: pytest.FixtureRequest) -> None:
     if "note10" in known["call"]["cost"]:
         request.getfixturevalue("published")

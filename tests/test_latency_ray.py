@@ -8,7 +8,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from topdown_ray import actors, campaign, latency, nodes
+from topdown_ray import campaign, latency, nodes
+from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.latency import Conditions
 from topdown_ray.layers import distinct_layers
@@ -49,7 +50,7 @@ def test_every_kind_of_node_gets_a_file(cluster: str, tmp_path: Path) -> None:
 
 
 def test_the_node_is_reserved_whole(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with actors.connected(cluster):
+    with connected(cluster):
         kinds = nodes.node_kinds()
         assert [(kind.cpus, kind.nodes) for kind in kinds] == [(1, 2), (2, 1)]
         watch = nodes.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())

@@ -16,6 +16,7 @@ from test_sweep import ALL_SPACES, assert_same, run
 
 import topdown_ray
 from topdown_ray import actors, sweep
+from topdown_ray.cluster import connected
 from topdown_ray.dispatch import Limits
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.spec import make_spec
@@ -36,7 +37,7 @@ LONGER = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with actors.connected("local"):
+    with connected("local"):
         yield
 
 

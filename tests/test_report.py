@@ -16,10 +16,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
+import topdown_ray
 from topdown_ray import comparisons, load, plots, report, store, sweep, tables
 from topdown_ray.cli import app
 from topdown_ray.errors import UserError
-from topdown_ray.layout import Picture
+from topdown_ray.figures import Picture
 from topdown_ray.report import Options, write_report
 from topdown_ray.spec import make_spec
 
@@ -272,7 +273,7 @@ def test_the_command(made_up: Path, tmp_path: Path) -> None:
 
 def test_plots_take_and_return_axes() -> None:
     results = synthetic.results(EFFECTS)
-    summary = results.summary()
+    summary = topdown_ray.summary(results)
     data = tables.prepare([results])
     for plot, table in (
         (plots.accuracy, summary.accuracy),

@@ -17,8 +17,9 @@ from conftest import ROOT
 from test_store import command_of, cut, opened, plan_of, ran, sweep_file
 from test_sweep import Faulty, Stopping
 
-from topdown_ray import parts, progress, sweep
+from topdown_ray import parts, sweep
 from topdown_ray.errors import UserError
+from topdown_ray.events import EVENTS, json_lines
 from topdown_ray.executors import InProcess
 from topdown_ray.present import print_cluster
 from topdown_ray.status import Reader, Status
@@ -138,12 +139,12 @@ def test_every_event_is_a_line(tmp_path: Path) -> None:
     executor = Faulty(plan.run_id, sweep.in_process(plan).worker)
     executor.times = 99
     for _ in range(2):  # the second time everything goes well; lines are added
-        with progress.json_lines(str(file)) as observe:
+        with json_lines(str(file)) as observe:
             sweep.run(plan, opened(plan, out), executor, observe=observe)
         executor = InProcess(plan.run_id, sweep.in_process(plan).worker)  # type: ignore[assignment]
     events = [json.loads(line) for line in file.read_text().splitlines()]
     for event in events:
-        assert set(event) == {"time", "event", *progress.EVENTS[event["event"]]}
+        assert set(event) == {"time", "event", *EVENTS[event["event"]]}
         assert datetime.datetime.fromisoformat(event["time"]).utcoffset() == datetime.timedelta()
     names = [event["event"] for event in events]
     first, second = names[: names.index("end") + 1], names[names.index("end") + 1 :]
@@ -186,14 +187,14 @@ def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_log_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(seeds=2)
-    with progress.json_lines("/dev/full") as observe:
+    with json_lines("/dev/full") as observe:
         summary = sweep.run(plan, opened(plan, tmp_path / "out"), sweep.in_process(plan), observe=observe)
     assert summary.progress.done == 4
     assert capsys.readouterr().err == f"--log-json: /dev/full cannot be written any more ({os.strerror(28)})\n"
 
 
 def test_a_log_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="--log-json: expected a file to write to or -"), progress.json_lines(str(tmp_path)):
+    with pytest.raises(UserError, match="--log-json: expected a file to write to or -"), json_lines(str(tmp_path)):
         pass
     arguments = ["sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address", "none", "--log-json", tmp_path]
     assert_one_line(main_in_process(arguments, capsys), "--log-json: expected a file to write to or -")

@@ -223,7 +223,7 @@ def test_two_drivers_never_write_to_one_folder(undisturbed: topdown_ray.Results,
             time.sleep(0.05)
         plan = sweep.make_plan(make_spec(yaml.safe_load(file.read_text()), "test"))
         with pytest.raises(UserError, match=f"no other sweep writes to, found process {first.pid} on "):
-            ResultFolder(out).check(plan.run_id, resume=True)
+            ResultFolder(out).check(plan.manifest(), resume=True)
         with pytest.raises(UserError, match=f"no other sweep writes to, found process {first.pid} on "):
             opened(plan, out)
     finally:

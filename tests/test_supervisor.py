@@ -20,7 +20,7 @@ from conftest import ROOT
 from test_sweep import assert_same, run
 
 import topdown_ray
-from topdown_ray import actors, supervisor
+from topdown_ray import cluster, supervisor
 from topdown_ray.store import load
 
 SWEEP = {
@@ -177,9 +177,9 @@ def test_a_process_with_torch_is_not_forked() -> None:
 
 STOPPED = """
 import sys, psutil
-from topdown_ray import actors
-actors.SHUTDOWN_TIMEOUT_S = 2
-with actors.connected("local"):
+from topdown_ray import cluster
+cluster.SHUTDOWN_TIMEOUT_S = 2
+with cluster.connected("local"):
     (raylet,) = [child for child in psutil.Process().children() if child.name() == "raylet"]
     raylet.suspend()
 sys.exit(3)
@@ -188,7 +188,7 @@ sys.exit(3)
 
 @pytest.mark.ray
 def test_a_stopped_raylet_does_not_hold_the_command(tmp_path: Path) -> None:
-    assert actors.SHUTDOWN_TIMEOUT_S <= 30
+    assert cluster.SHUTDOWN_TIMEOUT_S <= 30
     done = subprocess.run(
         [sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False, env=ENVIRONMENT
     )

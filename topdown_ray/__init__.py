@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from topdown_ray.store import Results as Results
     from topdown_ray.store import load as load
     from topdown_ray.sweep import search as search
+    from topdown_ray.tables import summary as summary
 
 __version__ = "0.1.0"
 
-_HOMES = {"UserError": "errors", "Results": "store", "load": "store", "search": "sweep"}
+_HOMES = {"UserError": "errors", "Results": "store", "load": "store", "search": "sweep", "summary": "tables"}
 
-__all__ = ["Results", "UserError", "load", "search"]
+__all__ = ["Results", "UserError", "load", "search", "summary"]
 
 
 def __getattr__(name: str) -> Any:

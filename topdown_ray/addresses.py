@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SLASHES_FORGOTTEN = re.compile(r"(?i)(s3[an]?|gc?s|abfss?|hdfs|viewfs|https?|ftp|file):(?!//)/?")
@@ -122,3 +122,13 @@ def check_local(where: str | Path) -> None:
 def _authority(rest: str) -> str:
     """What stands between ``://`` and the path."""
     return re.split(r"[/?#]", rest, maxsplit=1)[0]
+
+
+def check_address(address: str) -> str:
+    """An address that a command may use. Raises UserError."""
+    host, colon, port = address.rpartition(":")
+    numeric = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
+    named = bool(host) and host.isascii() and host.isprintable() and not set(host) & set(" /@?#")
+    if address not in ("none", "local", "auto") and not (colon and numeric and named):
+        raise UserError(f"--address: expected none, local, auto or HOST:PORT, found {brief(address)}")
+    return address

@@ -107,7 +107,7 @@ def _scalar_lap(scale: Scale, seed: int) -> Lap:
 
 def ray_naive(scale: Scale) -> Runner:
     """The direct top-down search, one Ray task a search, on all cores: what one would write in an afternoon."""
-    from topdown_ray.actors import connect, run_tasks
+    from topdown_ray.cluster import connect, run_tasks
 
     connect("local")
     cores = os.cpu_count() or 1
@@ -187,7 +187,8 @@ def pymoo_nsga2(scale: Scale) -> Runner:
 def ours_on_ray(scale: Scale, actors: int) -> Runner:
     """This project through Ray: a sweep of shards into Parquet, actors ready before the clock starts."""
     from topdown_ray import sweep
-    from topdown_ray.actors import RayPool, connect
+    from topdown_ray.actors import RayPool
+    from topdown_ray.cluster import connect
     from topdown_ray.store import ResultFolder, load
 
     connect("local")

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from topdown_ray import cli_assets, cli_front, cli_measure, cli_networks, cli_status, supervisor
-from topdown_ray.console import Address, AsJson, end_on_signals, say
+from topdown_ray.console import Address, AsJson
 from topdown_ray.errors import StartError, StoreError, UserError, one_line
 from topdown_ray.files import brief_path, check_output, written
+from topdown_ray.terminal import end_on_signals, say
 
 if TYPE_CHECKING:
     from topdown_ray.progress import Progress
@@ -102,7 +103,8 @@ def sweep(
     """Run a sweep: every combination of space, strategy, target set and seed."""
     supervisor.supervise("none" if dry_run else address)
     from topdown_ray.addresses import shown
-    from topdown_ray.store import failed_searches, read_spec
+    from topdown_ray.spec import read_spec
+    from topdown_ray.store import failed_searches
     from topdown_ray.sweep import make_plan
 
     plan = make_plan(read_spec(file))
@@ -240,12 +242,12 @@ def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str |
     """Open the folder, start the executor, run with a progress display."""
     from topdown_ray import sweep as driver
     from topdown_ray.addresses import shown
+    from topdown_ray.events import json_lines
     from topdown_ray.present import no_display, print_cluster, print_damaged, progress_display
-    from topdown_ray.progress import json_lines
     from topdown_ray.store import ResultFolder
 
     folder = ResultFolder(out)
-    folder.check(plan.run_id, resume)
+    folder.check(plan.manifest(), resume)
     with json_lines(log_json) as observe, _executor(plan, workers) as executor:
         print_cluster(workers.address, _dashboard(workers.address), observe)
         folder.open(plan.manifest(), resume)
@@ -281,7 +283,8 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
         return
     if workers.actors == 0 and workers.gpus == 0:
         raise UserError("--actors: expected at least 1, or --gpus, found 0")
-    from topdown_ray.actors import RayPool, connected
+    from topdown_ray.actors import RayPool
+    from topdown_ray.cluster import connected
 
     with connected(workers.address):
         pool = RayPool(workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups()))
@@ -294,7 +297,7 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
 def _dashboard(address: str) -> str | None:
     if address == "none":
         return None
-    from topdown_ray.actors import dashboard_url
+    from topdown_ray.cluster import dashboard_url
 
     return dashboard_url()
 

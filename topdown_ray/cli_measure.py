@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.console import AsJson, check_address
+from topdown_ray.addresses import check_address
+from topdown_ray.console import AsJson, progress_bar
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path, check_output
 from topdown_ray.supervisor import supervise
+from topdown_ray.terminal import say
+
+if TYPE_CHECKING:
+    from topdown_ray.latency import LatencyTable
+    from topdown_ray.measure import OnState, State
 
 
 def register(app: typer.Typer) -> None:
@@ -54,12 +62,12 @@ def measure(
     if check is not None:
         if space is not None or out is not None or address != "none":
             raise UserError("--check: expected no --space, --out or --address (the table says what it is), found one")
-        comparison = campaign.check(check, subnets, effort, picture)
+        comparison = campaign.check(check, subnets, effort, picture, rounds_display)
         if as_json:
             print(json.dumps(comparison.figures))
         else:
             print(f"{check}:")
-            campaign.print_check(comparison.figures, picture or check.with_name(f"{check.stem}.check.svg"))
+            print_check(comparison.figures, picture or check.with_name(f"{check.stem}.check.svg"))
         return
     if space is None or out is None:
         raise UserError(f"{'--space' if space is None else '--out'}: expected a value (or --check TABLE), found none")
@@ -68,11 +76,11 @@ def measure(
     check_output(out, "--out")
     conditions = Conditions(device, threads, batch, dtype, mode, channels_last)
     if address == "none":
-        tables = campaign.measure_here(space, conditions, out, effort)
+        tables = campaign.measure_here(space, conditions, out, effort, rounds_display)
     else:
-        tables = campaign.measure_cluster(address, space, conditions, out, effort)
+        tables = campaign.measure_cluster(address, space, conditions, out, effort, rounds_display)
     for path in tables:
-        campaign.print_table(read(path), path, as_json)
+        print_table(read(path), path, as_json)
 
 
 def table(
@@ -82,7 +90,7 @@ def table(
     as_json: AsJson = False,
 ) -> None:
     """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
-    from topdown_ray import campaign, latency
+    from topdown_ray import latency
     from topdown_ray.spaces import find_space
 
     found = latency.source_of(source, find_space(space))
@@ -97,4 +105,84 @@ def table(
         paths = latency.export_published(measured, export_yaml)
         print(json.dumps([str(path) for path in paths]) if as_json else f"{export_yaml}: {len(paths)} tables written")
         return
-    campaign.print_table(measured, found.path, as_json)
+    print_table(measured, found.path, as_json)
+
+
+@contextlib.contextmanager
+def rounds_display(what: str, out: Path | None) -> Iterator[OnState]:
+    """One live line: the share done, rounds, how many intervals are tight, time left at most; an interrupt says how to go on."""
+    from rich import progress as rich_progress
+
+    from topdown_ray.measure import PARTIAL
+
+    columns = (
+        rich_progress.TextColumn(what, markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TextColumn("{task.fields[rounds]} rounds, {task.fields[tight]:.0%} tight, at most"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    try:
+        with progress_bar(*columns) as display:
+            task = display.add_task(what, total=1.0, rounds=0, tight=0.0)
+
+            def show(state: State) -> None:
+                display.start()  # with the first round: what is refused before it shows no bar
+                display.update(task, completed=state.done, rounds=state.rounds, tight=state.tight)
+
+            yield show
+    except KeyboardInterrupt:
+        if out is not None:
+            say(
+                f"Interrupted. Finished rounds are in {out.with_name(out.name + PARTIAL)}; run the same command again to go on."
+            )
+        raise
+
+
+def print_table(table: LatencyTable, path: Path, as_json: bool) -> None:
+    """What a table says about itself."""
+    from topdown_ray.campaign import facts_of
+
+    facts = facts_of(table, path)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    low, high = facts["range_ms"]
+    print(f"{path}: {table.space}, {len(table.layers)} layers, {table.describe()}")
+    print(f"  architectures from {low:.3g} to {high:.3g} ms (a batch of {table.conditions.batch})")
+    noise = table.facts.get("noise")
+    if noise:
+        print(
+            f"  {noise['rounds']} rounds in {table.facts['seconds']:.0f} s; half width of the medians' 95 % intervals: "
+            f"{100 * noise['half_width_median']:.1f} % (largest {100 * noise['half_width_largest']:.1f} %), "
+            f"{noise['not_tight']} wider than {100 * noise['precision']:g} %"
+        )
+        print(
+            f"  outliers {100 * noise['outlier_share']:.1f} % of the runs, slowest round {noise['slowest_round']:.2f} x the median"
+        )
+        if noise["contention"] and noise["contention"] > 1.1:
+            print(
+                f"  other work took the core: {noise['contention']:.1f} x the thread's own time went by, which does not count"
+            )
+        if noise["throttled"]:
+            print(f"  the last rounds were {noise['slowdown']:.2f} x as slow as the first: the machine throttled or was busy")
+    if "subnets" in table.check:
+        print_check(table.check)
+
+
+def print_check(figures: Any, picture: Path | None = None) -> None:
+    """The figures of a comparison with whole subnets."""
+    from topdown_ray.latency import CORRECTED
+
+    print(
+        f"  {figures['subnets']} whole subnets ({figures['fastest_ms']:.3g} to {figures['slowest_ms']:.3g} ms, half width "
+        f"{100 * figures['half_width_median']:.1f} %): bias of the sum {100 * figures['bias']:+.1f} %, "
+        f"mean error {100 * figures['mae']:.1f} %, RMSE {100 * figures['rmse']:.1f} %, Kendall's tau {figures['tau']:.3f}"
+    )
+    print(
+        f"  correction {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f} (used by {CORRECTED}): on subnets left out "
+        f"bias {100 * figures['corrected_bias']:+.1f} %, mean error {100 * figures['corrected_mae']:.1f} %, "
+        f"RMSE {100 * figures['corrected_rmse']:.1f} %"
+    )
+    if picture is not None:
+        print(f"  picture: {picture}")

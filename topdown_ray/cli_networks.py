@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topdown_ray.console import Address, AsJson, progress_bar, say, status_line
+from topdown_ray.console import Address, AsJson, progress_bar, status_line
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import check_output
 from topdown_ray.supervisor import supervise
+from topdown_ray.terminal import say
 
 if TYPE_CHECKING:
     from topdown_ray.hosting import Resources

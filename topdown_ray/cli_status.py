@@ -23,8 +23,8 @@ def status(
     """How far a sweep is, from its files alone: done, rate, time left, failures, whether it runs."""
     from rich.live import Live
 
-    from topdown_ray.console import terminal
     from topdown_ray.status import Reader, as_facts, print_status, rendered
+    from topdown_ray.terminal import terminal
 
     reader = Reader(out)
     now = reader.read()

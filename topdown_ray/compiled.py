@@ -16,31 +16,16 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from topdown_ray.terms import FlatSum, FlatTerms, Ints
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Bytes = npt.NDArray[np.int8]
-Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 
 
 def _compile(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-class Sum(NamedTuple):
-    """A sum over terms: see :func:`terms.flatten`."""
-
-    genes: Ints  # (T, 4)
-    strides: Ints  # (T, 4), 0 where a term has fewer genes
-    offsets: Ints  # (T,)
-
-
-class Cost(NamedTuple):
-    """A cost as a sum over terms, in whole ticks."""
-
-    terms: Sum
-    ticks: npt.NDArray[np.float64]
-    tick: float
 
 
 class Mutating(NamedTuple):
@@ -96,7 +81,7 @@ def _uniform(word: np.uint32) -> np.float32:
 
 
 @_compile
-def _place(terms: Sum, t: int, row: Bytes) -> Any:
+def _place(terms: FlatTerms, t: int, row: Bytes) -> Any:
     genes, strides = terms.genes[t], terms.strides[t]
     return (
         terms.offsets[t]
@@ -108,7 +93,7 @@ def _place(terms: Sum, t: int, row: Bytes) -> Any:
 
 
 @_compile
-def _cost(cost: Cost, row: Bytes) -> float:
+def _cost(cost: FlatSum, row: Bytes) -> float:
     ticks = 0.0
     for t in range(len(cost.terms.offsets)):
         ticks += cost.ticks[_place(cost.terms, t, row)]
@@ -142,7 +127,7 @@ def children(
     target: int,
     generation: int,
     mutating: Mutating,
-    cost: Cost,
+    cost: FlatSum,
     limit: float,
     redraws: int,
 ) -> Bytes:
@@ -182,7 +167,7 @@ def children(
 
 @_compile
 def random_feasible(
-    sizes: Floats, seeds: Ints, n: int, purpose: int, target: int, generation: int, cost: Cost, limit: float, redraws: int
+    sizes: Floats, seeds: Ints, n: int, purpose: int, target: int, generation: int, cost: FlatSum, limit: float, redraws: int
 ) -> tuple[Bytes, npt.NDArray[np.bool_]]:
     """n uniform draws that meet the limit for every search: int8 (S*n, G), and which of them do not after all redraws (S*n,)."""
     S, G = len(seeds), len(sizes)
@@ -247,7 +232,7 @@ def survivors(
 def recall(
     genes: Bytes,
     n: int,
-    identity: Sum,
+    identity: FlatTerms,
     digits: Ints,
     keys: Ints,
     values: Floats,

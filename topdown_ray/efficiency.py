@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from topdown_ray import assets, compiled, latency
+from topdown_ray import assets, latency
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path, read_yaml, validated
 from topdown_ray.layers import (
@@ -35,7 +35,7 @@ from topdown_ray.layers import (
     strided,
 )
 from topdown_ray.spaces import MOBILENET_V3, RESNET50D, SPACES, Genes, Space, make_divisible
-from topdown_ray.terms import Term, TermIndex, concatenate, flatten, minimise, tabulate
+from topdown_ray.terms import FlatSum, Term, TermIndex, concatenate, flatten, minimise, tabulate
 
 MS_TICK = 2.0**-30
 MACS_TICK = 1e-6
@@ -76,9 +76,9 @@ class CostModel:
         return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1).mul_(self.tick)
 
     @functools.cached_property
-    def compiled(self) -> compiled.Cost:
+    def flat(self) -> FlatSum:
         """The same sum for compiled code."""
-        return compiled.Cost(flatten(self.terms), concatenate(self.terms), self.tick)
+        return FlatSum(flatten(self.terms), concatenate(self.terms), self.tick)
 
     def cheapest(self) -> tuple[float, Genes]:
         """The lowest cost of any architecture of the space, and its genes (G,); exact."""

@@ -23,6 +23,7 @@ from topdown_ray.efficiency import CostModel
 from topdown_ray.memo import identity_of
 from topdown_ray.pruning import prune
 from topdown_ray.spaces import Space
+from topdown_ray.terms import FlatSum
 from topdown_ray.uniform import counts_of
 
 CPU = torch.device("cpu")
@@ -116,9 +117,9 @@ def _children(
     return torch.cat([rows[: S * M].view(S, M, G), rows[S * M :].view(S, P - M, G)], dim=1)
 
 
-def _compiled_cost(problem: Problem, device: torch.device) -> compiled.Cost | None:
+def _compiled_cost(problem: Problem, device: torch.device) -> FlatSum | None:
     """The cost for compiled code, where that can run: on a CPU, with a cost that is a sum over terms."""
-    return problem.cost.compiled if device.type == "cpu" and isinstance(problem.cost, CostModel) else None
+    return problem.cost.flat if device.type == "cpu" and isinstance(problem.cost, CostModel) else None
 
 
 def _compiled_children(

@@ -9,8 +9,8 @@ import datetime
 import json
 import shlex
 import threading
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated, Any, Protocol
 
 import pydantic
 
@@ -18,10 +18,36 @@ from topdown_ray.errors import UserError
 from topdown_ray.files import validated
 from topdown_ray.storage import Place
 
-if TYPE_CHECKING:
-    from topdown_ray.spec import Shard
-
 FOLDER = "failures"
+
+
+class _Group(Protocol):
+    @property
+    def space(self) -> str: ...
+    @property
+    def strategy(self) -> str: ...
+    @property
+    def targets(self) -> Sequence[float]: ...
+
+
+class FailedShard(Protocol):
+    """What a record tells of a shard."""
+
+    @property
+    def shard_id(self) -> str:
+        """Its name."""
+
+    @property
+    def group(self) -> _Group:
+        """What its searches have in common."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Of its searches."""
+
+    @property
+    def search_ids(self) -> Sequence[str]:
+        """Of its searches."""
 
 
 class Record(pydantic.BaseModel):
@@ -49,7 +75,7 @@ class Failures:
         for shard_id in list(self._open):
             self._cross_off(shard_id, self._open[shard_id].intersection(finished))
 
-    def record(self, shard: Shard, error: str) -> str:
+    def record(self, shard: FailedShard, error: str) -> str:
         """Write a shard's record. Returns the command that reruns exactly it. Raises StoreError."""
         command = rerun_command(self.place, shard.shard_id)
         record = {

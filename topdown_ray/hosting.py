@@ -19,10 +19,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray announce
 import ray
 import ray.exceptions
 
-from topdown_ray.actors import connected
+from topdown_ray.cluster import START_TIMEOUT_S, connected
 from topdown_ray.errors import StartError, UserError
 
-START_TIMEOUT_S = 180
 MAX_LOSSES = 3  # an item whose process died this often ends the run
 
 Item = TypeVar("Item")

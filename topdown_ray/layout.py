@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,30 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
+from topdown_ray.figures import Picture
+
 MOST_ROWS = 400  # of a table in the page; the files hold all
-_INK = "#010203"  # stands for the reader's text colour in an SVG; almost black in a PDF
-_STYLE: dict[Any, Any] = {
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
-    "hatch.linewidth": 0.6,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
-}
-_SCHEMES = "<style>.topdown-ray{color:#1f2328}@media (prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
 
 Row = Mapping[Any, Any]
 
@@ -136,15 +117,6 @@ def _harmless(cell: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of the report, as it is inlined in the page."""
-
-    name: str
-    caption: str
-    svg: Markup
-
-
-@dataclass(frozen=True)
 class Section:
     """A section of the report: words, pictures, tables, and text to be kept as it is (specifications)."""
 
@@ -154,35 +126,6 @@ class Section:
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
-
-
-def file_name(*parts: str) -> str:
-    """A name for files out of labels."""
-    return re.sub(r"[^a-z0-9]+", "_", " ".join(parts).lower()).strip("_")
-
-
-def draw(folder: Path, name: str, caption: str, paint: Callable[[Axes], Axes]) -> Picture:
-    """Draw one panel, write it as SVG and PDF, and return it for the page. The same input gives the same bytes."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=PANEL, layout="constrained")
-        paint(figure.add_subplot())
-        figure.draw_without_rendering()  # a first layout settles the ticks, whose labels the second one has to make room for
-        svg_path = folder / f"{name}.svg"
-        figure.savefig(svg_path, transparent=True, metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")  # as it is now
-        figure.savefig(folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None})
-    svg = svg_path.read_text()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # several figures share a page
-    svg = svg.replace("<svg ", f'<svg class="topdown-ray" role="img" aria-label="{caption_text(caption)}" ', 1)
-    svg_path.write_text(svg.replace(">", f">{_SCHEMES}", 1))
-    return Picture(name, caption, Markup(svg))
-
-
-def caption_text(caption: str) -> str:
-    """A caption as the value of an attribute."""
-    return str(Markup.escape(caption))
 
 
 def page(title: str, lead: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:

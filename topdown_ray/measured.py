@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from topdown_ray.evaluations import load_evaluations
-from topdown_ray.layout import Section, Table, draw, file_name, number, text
+from topdown_ray.figures import draw, file_name
+from topdown_ray.layout import Section, Table, number, text
 from topdown_ray.stats import agreement
 
 _KEYS = ["space", "predictor_name", "predictor_sha256", "weights_name", "weights_sha256", "data_name", "data_sha256"]

@@ -13,7 +13,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from topdown_ray import machine
-from topdown_ray.actors import START_TIMEOUT_S
+from topdown_ray.cluster import START_TIMEOUT_S
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.latency import Conditions
 from topdown_ray.layers import Layer

@@ -1,7 +1,7 @@
 """The report's pictures, each drawn from a table into matplotlib axes, which it takes and returns.
 
 >>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
->>> axes = plots.accuracy(results.summary().accuracy)  # doctest: +SKIP
+>>> axes = plots.accuracy(topdown_ray.summary(results).accuracy)  # doctest: +SKIP
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; a strategy keeps its colour, marker and dash everywhere.
 """

@@ -14,12 +14,14 @@ import pandas as pd
 from rich import progress as rich_progress
 from rich.table import Table
 
-from topdown_ray.console import print_table, progress_bar, status_line, visible
+from topdown_ray.console import print_table, progress_bar, status_line
 from topdown_ray.errors import UserError
-from topdown_ray.progress import Observer, Progress
+from topdown_ray.events import Observer
+from topdown_ray.progress import Progress
 from topdown_ray.storage import shown
 from topdown_ray.store import Results, load
 from topdown_ray.supernet import Supernet, n_parameters
+from topdown_ray.terminal import visible
 from topdown_ray.verify import Verification
 from topdown_ray.winners import Filters, check_whole, config_of, filtered, is_run, read_arch
 

@@ -18,9 +18,10 @@ from matplotlib.axes import Axes
 
 from topdown_ray import comparisons, measured, plots, published, regret, running_time, stats, tables
 from topdown_ray.errors import UserError
+from topdown_ray.figures import Picture, draw, file_name
 from topdown_ray.files import written_folder
 from topdown_ray.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
-from topdown_ray.layout import Column, Picture, Section, Table, draw, file_name, interval, number, page, text
+from topdown_ray.layout import Column, Section, Table, interval, number, page, text
 from topdown_ray.provenance import missing, provenance
 from topdown_ray.storage import Place, is_uri
 from topdown_ray.store import Results, load_columns

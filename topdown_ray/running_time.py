@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from topdown_ray import plots, published, stats
+from topdown_ray.figures import Picture, file_name
 from topdown_ray.labelling import AMORTISED, LONE, PUBLISHED
-from topdown_ray.layout import Column, Picture, Section, Table, file_name, interval, number, text
+from topdown_ray.layout import Column, Section, Table, interval, number, text
 
 
 class Tables(NamedTuple):

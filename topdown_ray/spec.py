@@ -31,6 +31,8 @@ from topdown_ray.evolution import Sizes
 from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
 from topdown_ray.joint import Moves
 from topdown_ray.spaces import SPACES
+from topdown_ray.storage import Place
+from topdown_ray.store import read_manifest
 from topdown_ray.strategies import STRATEGIES, Budget
 
 # Part of every search's identity: raise it when the same search would give another result. 2: random architectures that are not
@@ -300,6 +302,14 @@ def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) 
 def load_spec(path: Path) -> SweepSpec:
     """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was found."""
     return make_spec(read_yaml(path, "a sweep file", "keys"), str(path))
+
+
+def read_spec(source: str | Path) -> SweepSpec:
+    """The sweep of a sweep file, or of a result folder. Raises UserError."""
+    local = Place(source).local
+    if local is None or local.is_dir():
+        return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
+    return load_spec(local)
 
 
 def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:

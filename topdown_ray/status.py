@@ -17,7 +17,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from topdown_ray.console import terminal
 from topdown_ray.errors import UserError, one_line
 from topdown_ray.failures import read_failures
 from topdown_ray.parts import parallel, part_names
@@ -26,6 +25,7 @@ from topdown_ray.reading import READ_ATTEMPTS
 from topdown_ray.spec import make_spec
 from topdown_ray.storage import Place
 from topdown_ray.store import SEARCHES, read_manifest
+from topdown_ray.terminal import terminal
 
 WINDOW_S = 600.0  # the rate is that of the last ten minutes
 SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead

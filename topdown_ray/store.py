@@ -14,21 +14,17 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from topdown_ray.errors import StoreError, UserError
-from topdown_ray.failures import FOLDER, Failures, read_failures
+from topdown_ray.failures import FOLDER, FailedShard, Failures, read_failures
 from topdown_ray.manifest import check_resumable, manifest_of
 from topdown_ray.parts import TABLES, DamagedError, Parts, part_names, read_part
 from topdown_ray.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
 from topdown_ray.storage import Place
-
-if TYPE_CHECKING:
-    from topdown_ray.spec import Shard, SweepSpec
-    from topdown_ray.tables import Summary
 
 SCHEMA_VERSION = 4  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s
 
@@ -128,21 +124,19 @@ class ResultFolder:
         self._session: dict[str, Any] = {}
         self._manifest: dict[str, Any] = {}  # as it was last written
 
-    def check(self, run_id: str, resume: bool) -> None:
-        """Raise UserError unless this sweep may run here; writes nothing."""
+    def check(self, manifest: Mapping[str, Any], resume: bool) -> None:
+        """Raise UserError unless the sweep of this manifest may run here; writes nothing."""
         try:
-            self._check(run_id, resume)
+            self._check(str(manifest["run_id"]), manifest.get("algorithm"), resume)
         except OSError as error:
             raise UserError(f"{self.place.name}: expected a folder to write to, found {self.place.reason(error)}") from error
 
-    def _check(self, run_id: str, resume: bool) -> None:
+    def _check(self, run_id: str, algorithm: Any, resume: bool) -> None:
         self.place.check()
         begun = self.place.exists("run.json")
         if begun:
             manifest, where = read_manifest(self.path), self.place.of("run.json")
-            from topdown_ray.spec import ALGORITHM_VERSION
-
-            check_resumable(manifest, where, ALGORITHM_VERSION)
+            check_resumable(manifest, where, algorithm)
             if manifest["run_id"] != run_id:
                 found = manifest["run_id"]
                 raise UserError(f"{self.place.name}: expected an empty folder or sweep {run_id}, found sweep {found}")
@@ -171,7 +165,7 @@ class ResultFolder:
         parts and moves those that are damaged to ``damaged/`` (see ``damaged``); where run.json was lost it is written anew. Raises
         UserError before anything is written.
         """
-        self.check(str(manifest["run_id"]), resume)
+        self.check(manifest, resume)
         self.place.prepare(TABLES)
         try:
             if not self.place.hold():
@@ -207,7 +201,7 @@ class ResultFolder:
         """The driver is to end soon: leave parts unmerged."""
         self._parts.hurry = True
 
-    def record_failure(self, shard: Shard, error: str) -> str:
+    def record_failure(self, shard: FailedShard, error: str) -> str:
         """Write ``failures/SHARD_ID.json`` for a shard that is given up: its searches, its traceback, the command to rerun it.
 
         Returns that command. The record goes away as soon as all its searches have rows. Raises StoreError.
@@ -294,16 +288,6 @@ def _advice(place: Place) -> str:
     return ""
 
 
-def read_spec(source: str | Path) -> SweepSpec:
-    """The sweep of a sweep file, or of a result folder. Raises UserError."""
-    from topdown_ray.spec import load_spec, make_spec
-
-    local = Place(source).local
-    if local is None or local.is_dir():
-        return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
-    return load_spec(local)
-
-
 def failed_searches(folder: str | Path) -> dict[str, list[str]]:
     """The searches of every shard that ``failures/`` records. Raises UserError."""
     return {shard_id: record["search_ids"] for shard_id, record in read_failures(Place(folder)).items()}
@@ -316,12 +300,6 @@ class Results:
     manifest: dict[str, Any]
     searches: pd.DataFrame
     trace: pd.DataFrame
-
-    def summary(self) -> Summary:
-        """The accuracy and timing tables of the report as frames. Raises UserError where no search has finished."""
-        from topdown_ray.tables import summary
-
-        return summary(self)
 
 
 def load(folder: str | Path) -> Results:

@@ -20,8 +20,8 @@ from scipy import stats
 
 from topdown_ray import efficiency, latency
 from topdown_ray.errors import UserError
+from topdown_ray.figures import draw
 from topdown_ray.latency import LatencyTable
-from topdown_ray.layout import draw
 from topdown_ray.measure import Effort, Journal, OnState, Watch, half_widths, median_interval, rounds
 from topdown_ray.spaces import SPACES
 

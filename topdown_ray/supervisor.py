@@ -141,7 +141,7 @@ def _record(out: str, pid: int) -> None:
 
 def _report(log: str, error: str) -> None:
     """The event ``end`` that the child could not write."""
-    from topdown_ray.progress import json_lines
+    from topdown_ray.events import json_lines
 
     numbers = {name: int(getattr(_shared, name)) for name in ("done", "total", "failed", "lost")}
     with contextlib.suppress(UserError), json_lines(log or None) as observe:

@@ -26,9 +26,10 @@ import pyarrow as pa
 from topdown_ray import latency, machine
 from topdown_ray.dispatch import Dispatch, Limits
 from topdown_ray.errors import StoreError, UserError
+from topdown_ray.events import Observer, facts_of, ignore, last_line
 from topdown_ray.executors import Attempt, Done, Event, Executor, InProcess, Lost
 from topdown_ray.pending import Pending, evaluations_of
-from topdown_ray.progress import Observer, Progress, facts_of, ignore, last_line
+from topdown_ray.progress import Progress
 from topdown_ray.runner import Setup, Worker, resolve
 from topdown_ray.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
 from topdown_ray.store import SCHEMA_VERSION, ResultFolder, to_tables

@@ -16,7 +16,7 @@ from topdown_ray.labelling import Data, Loaded, ordered, prepare
 
 
 class Summary(NamedTuple):
-    """The tables of :meth:`topdown_ray.Results.summary`."""
+    """The tables of :func:`topdown_ray.summary`."""
 
     accuracy: pd.DataFrame
     time: pd.DataFrame

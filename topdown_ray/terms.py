@@ -11,15 +11,32 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from topdown_ray.compiled import Sum
 from topdown_ray.spaces import Genes, Space
 
 Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class FlatTerms(NamedTuple):
+    """The genes of a sum's terms, and where its entries lie in the concatenated table: see :func:`flatten`."""
+
+    genes: Ints  # (T, 4)
+    strides: Ints  # (T, 4), 0 where a term has fewer genes
+    offsets: Ints  # (T,)
+
+
+class FlatSum(NamedTuple):
+    """A sum over terms in whole ticks, for compiled code."""
+
+    terms: FlatTerms
+    ticks: Array
+    tick: float
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ def concatenate(terms: Sequence[Term]) -> Array:
     return np.concatenate([term.values.reshape(-1, *term.values.shape[len(term.genes) :]) for term in terms])
 
 
-def flatten(terms: Sequence[Term]) -> Sum:
+def flatten(terms: Sequence[Term]) -> FlatTerms:
     """The places of :class:`TermIndex` for compiled code: for each term its genes and their strides, and its offset."""
     assert max(len(term.genes) for term in terms) <= 4
     genes, strides = (np.zeros((len(terms), 4), dtype=np.int64) for _ in range(2))
@@ -87,7 +104,7 @@ def flatten(terms: Sequence[Term]) -> Sum:
         strides[t, : len(sizes)] = [int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))]
         offsets[t] = rows
         rows += int(np.prod(sizes, dtype=np.int64))
-    return Sum(genes, strides, offsets)
+    return FlatTerms(genes, strides, offsets)
 
 
 def aligned(genes: Sequence[int], values: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:

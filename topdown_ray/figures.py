@@ -1,0 +1,70 @@
+"""Figures as files: one panel, drawn once, saved as SVG and PDF. The same input gives the same bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
+_INK = "#010203"  # stands for the reader's text colour in an SVG; almost black in a PDF
+_STYLE: dict[Any, Any] = {
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _INK,
+    "hatch.linewidth": 0.6,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+}
+_SCHEMES = "<style>.topdown-ray{color:#1f2328}@media (prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report, as it is inlined in the page."""
+
+    name: str
+    caption: str
+    svg: Markup
+
+
+def file_name(*parts: str) -> str:
+    """A name for files out of labels."""
+    return re.sub(r"[^a-z0-9]+", "_", " ".join(parts).lower()).strip("_")
+
+
+def draw(folder: Path, name: str, caption: str, paint: Callable[[Axes], Axes]) -> Picture:
+    """Draw one panel, write it as SVG and PDF, and return it for the page. The same input gives the same bytes."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=PANEL, layout="constrained")
+        paint(figure.add_subplot())
+        figure.draw_without_rendering()  # a first layout settles the ticks, whose labels the second one has to make room for
+        svg_path = folder / f"{name}.svg"
+        figure.savefig(svg_path, transparent=True, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # as it is now
+        figure.savefig(folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None})
+    svg = svg_path.read_text()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # several figures share a page
+    svg = svg.replace("<svg ", f'<svg class="topdown-ray" role="img" aria-label="{caption_text(caption)}" ', 1)
+    svg_path.write_text(svg.replace(">", f">{_SCHEMES}", 1))
+    return Picture(name, caption, Markup(svg))
+
+
+def caption_text(caption: str) -> str:
+    """A caption as the value of an attribute."""
+    return str(Markup.escape(caption))

@@ -1,0 +1,65 @@
+"""A terminal as every room may use it: lines on stderr, text without control characters, an orderly end when told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_REPEAT_S = 1.0  # a signal that comes both from the terminal and from the parent process counts once
+_interrupted = [-math.inf]  # when, last
+
+
+def terminal(**options: Any) -> Console:
+    """A console that prints no control character of a name, which could move the cursor or rewrite what stands there.
+
+    options: of rich's Console. Text is never taken for markup.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Terminal(Console):
+        def render(self, *arguments: Any, **keywords: Any) -> Any:
+            for text, style, control in super().render(*arguments, **keywords):
+                yield Segment(text if control else visible(text), style, control)
+
+    return Terminal(**{"markup": False, "emoji": False, **options})
+
+
+def visible(text: str) -> str:
+    """Text in which every control character but the end of a line has become a mark."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def say(text: str) -> None:
+    """A line on stderr; none where stderr has gone, as a closed terminal's has."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def interrupt(*_: object) -> None:
+    """A signal handler that ends a command as Ctrl-C does."""
+    now = time.monotonic()
+    if now - _interrupted[-1] > _REPEAT_S:
+        _interrupted[:] = [now]
+        raise KeyboardInterrupt
+
+
+def end_on_signals() -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order; one that is ignored (nohup) stays so.
+
+    Ray replaces the handlers when it starts, so this is called after that, too.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
