@@ -11,9 +11,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from topdown_ray import actors, cluster, sweep
-from topdown_ray.spec import make_spec
-from topdown_ray.store import ResultFolder
+from topdown_ray import cluster
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.sweeps import driver, ray_executor
+from topdown_ray.sweeps.spec import make_spec
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
 
-    def plan_of(shards: int, start: int) -> sweep.Plan:
+    def plan_of(shards: int, start: int) -> driver.Plan:
         data = {
             "name": "driver",
             "spaces": ["mobilenet_v3"],
@@ -36,19 +37,19 @@ def main() -> None:
             "batch": arguments.batch,
             "search": {"generations": arguments.generations, "warm_generations": arguments.warm},
         }
-        return sweep.make_plan(make_spec(data, "driver"))
+        return driver.make_plan(make_spec(data, "driver"))
 
     walls = {}
     with cluster.connected("local"):
         for n in arguments.actors:
             plan = plan_of(arguments.shards, 0)
-            pool = actors.RayPool(n, plan.run_id, plan.setups, plan.spec.search)
+            pool = ray_executor.RayPool(n, plan.run_id, plan.setups, plan.spec.search)
             pool.until_ready()
             for warm_up, planned in ((True, plan_of(n, 10**6)), (False, plan)):
                 with tempfile.TemporaryDirectory() as folder:
                     results = ResultFolder(Path(folder) / "out")
                     results.open(planned.manifest(), resume=True)
-                    summary = sweep.run(planned, results, pool)
+                    summary = driver.run(planned, results, pool)
                 if not warm_up:
                     walls[n] = summary.wall_s
                     facts = {

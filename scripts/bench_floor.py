@@ -12,13 +12,13 @@ import time
 
 import torch
 
-from topdown_ray import efficiency
-from topdown_ray.accuracy import features, load_predictor
-from topdown_ray.evolution import Problem
-from topdown_ray.rng import Draws
-from topdown_ray.spaces import MOBILENET_V3
-from topdown_ray.spec import SearchParams
-from topdown_ray.strategies import STRATEGIES, Searches
+from topdown_ray.algorithms.evolution import Problem
+from topdown_ray.algorithms.rng import Draws
+from topdown_ray.algorithms.strategies import STRATEGIES, Searches
+from topdown_ray.spaces.cost import note10
+from topdown_ray.spaces.predictor import features, load_predictor
+from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.sweeps.spec import SearchParams
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    predictor, cost = load_predictor("published", MOBILENET_V3), efficiency.note10()
+    predictor, cost = load_predictor("published", MOBILENET_V3), note10()
     problem = Problem(MOBILENET_V3, predictor, cost, torch.from_numpy(cost.cheapest()[1]))
     params = SearchParams()
     rows = arguments.batch * params.population

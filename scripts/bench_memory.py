@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from topdown_ray import evaluation, measuring
-from topdown_ray.evaluation import Evaluator, Setup
-from topdown_ray.images import Settings, find_images
-from topdown_ray.weights import find_weights
+from topdown_ray.networks import evaluate
+from topdown_ray.networks.evaluator import Evaluator, Setup, archs_of, tasks
+from topdown_ray.networks.images import Settings, find_images
+from topdown_ray.networks.weights import find_weights
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     images = find_images(given.data, checkpoint.description, Settings(calibration=2))
     setup = Setup(checkpoint, dataclasses.replace(images, validation=images.validation[:2]))
     sizes = checkpoint.description.image_sizes
-    todo, _ = evaluation.tasks(setup, evaluation.archs_of(setup.space, measuring.uniform(setup.space, sizes, given.n, 0)))
+    todo, _ = tasks(setup, archs_of(setup.space, evaluate.uniform(setup.space, sizes, given.n, 0)))
     evaluator = Evaluator(setup)
     gc.collect()
     gc.freeze()

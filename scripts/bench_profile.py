@@ -15,22 +15,23 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from topdown_ray import compiled, efficiency
-from topdown_ray.accuracy import load_predictor
-from topdown_ray.evolution import Problem, Sizes
-from topdown_ray.rng import Draws
-from topdown_ray.spaces import MOBILENET_V3
-from topdown_ray.strategies import STRATEGIES, Budget, Searches
+from topdown_ray.algorithms import kernels
+from topdown_ray.algorithms.evolution import Problem, Sizes
+from topdown_ray.algorithms.rng import Draws
+from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
+from topdown_ray.spaces.cost import note10
+from topdown_ray.spaces.predictor import load_predictor
+from topdown_ray.spaces.space import MOBILENET_V3
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 STEPS = [
     (functional, "linear", "predictor: matrix products"),
     (functional, "embedding_bag", "predictor: first layer, gather and add"),
-    (compiled, "children", "drawing children and their costs"),
-    (compiled, "recall", "memory: look-up"),
-    (compiled, "remember", "memory: storing"),
-    (compiled, "survivors", "selection"),
-    (compiled, "random_feasible", "first populations"),
+    (kernels, "children", "drawing children and their costs"),
+    (kernels, "recall", "memory: look-up"),
+    (kernels, "remember", "memory: storing"),
+    (kernels, "survivors", "selection"),
+    (kernels, "random_feasible", "first populations"),
 ]
 
 
@@ -52,7 +53,7 @@ def main() -> None:
 
     for module, name, label in STEPS:
         setattr(module, name, timed(getattr(module, name), label))
-    cost = efficiency.note10()
+    cost = note10()
     problem = Problem(MOBILENET_V3, load_predictor("published", MOBILENET_V3), cost, torch.from_numpy(cost.cheapest()[1]))
 
     def search(budget: Budget) -> None:

@@ -19,8 +19,8 @@ TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 
 def plan_of(seeds: int, batch: int, k: int, population: int, generations: int, warm: int) -> Any:
     """A sweep's plan."""
-    from topdown_ray.spec import make_spec
-    from topdown_ray.sweep import make_plan
+    from topdown_ray.sweeps.driver import make_plan
+    from topdown_ray.sweeps.spec import make_spec
 
     data = {
         "name": "scaling",
@@ -37,19 +37,19 @@ def plan_of(seeds: int, batch: int, k: int, population: int, generations: int, w
 
 def one(seeds: int, batch: int, k: int, population: int, generations: int, warm: int, into_folder: bool) -> tuple[float, float]:
     """(seconds, peak GiB) of a sweep in this process; the first shard warms up outside the clock."""
-    from topdown_ray import sweep
-    from topdown_ray.store import ResultFolder
+    from topdown_ray.store.folder import ResultFolder
+    from topdown_ray.sweeps import driver
 
-    executor = sweep.in_process(plan_of(1, 1, k, population, 2, 1))
+    executor = driver.in_process(plan_of(1, 1, k, population, 2, 1))
     executor.worker.run(next(plan_of(1, 1, k, population, 2, 1).shards()))
     plan = plan_of(seeds, batch, k, population, generations, warm)
-    executor = sweep.in_process(plan)
+    executor = driver.in_process(plan)
     start = time.perf_counter()
     if into_folder:
         with tempfile.TemporaryDirectory() as folder:
             results = ResultFolder(Path(folder) / "out")
             results.open(plan.manifest(), resume=True)
-            sweep.run(plan, results, executor)
+            driver.run(plan, results, executor)
     else:
         for shard in plan.shards():
             executor.worker.run(shard)

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from topdown_ray import parts
-from topdown_ray.spec import digest, make_spec, search_identity
-from topdown_ray.status import Reader
-from topdown_ray.storage import Place
-from topdown_ray.store import SCHEMA_VERSION, SEARCHES, TRACE, load
+from topdown_ray.store import parts
+from topdown_ray.store.folder import SCHEMA_VERSION, SEARCHES, TRACE, load
+from topdown_ray.store.place import Place
+from topdown_ray.sweeps.spec import digest, make_spec, search_identity
+from topdown_ray.sweeps.status import Reader
 
 TARGETS = [400.0, 350.0, 300.0, 250.0, 200.0]
 ARTEFACTS = {"cost": "0" * 64, "predictor": "1" * 64}
@@ -111,9 +111,9 @@ STRATEGIES = ("independent", "bottom_up", "top_down", "joint")
 TOGETHER = 500  # searches in a part
 PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)"
 PROCESSES = {
-    "import": "import topdown_ray.report",
-    "load": "import topdown_ray.report; results = topdown_ray.load({folder!r})",
-    "report": "from pathlib import Path; from topdown_ray.report import write_report; write_report([{folder!r}], Path({out!r}))",
+    "import": "import topdown_ray.report.build",
+    "load": "import topdown_ray.report.build; results = topdown_ray.load({folder!r})",
+    "report": "from pathlib import Path; from topdown_ray.report.build import write_report; write_report([{folder!r}], Path({out!r}))",
 }
 
 

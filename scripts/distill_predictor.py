@@ -34,12 +34,13 @@ from scipy import stats
 from torch.nn import functional
 
 import topdown_ray
-from topdown_ray import efficiency
-from topdown_ray.accuracy import DATA, PUBLISHED, RELU, Predictor, features, load_predictor
+from topdown_ray.algorithms.evolution import Problem, Sizes, generation, initial
+from topdown_ray.algorithms.rng import Draws
 from topdown_ray.assets import sha256_of
-from topdown_ray.evolution import Problem, Sizes, generation, initial
-from topdown_ray.rng import Draws
-from topdown_ray.spaces import SPACES, Space
+from topdown_ray.files import data as package_data
+from topdown_ray.spaces.cost import macs
+from topdown_ray.spaces.predictor import PUBLISHED, RELU, Predictor, features, load_predictor
+from topdown_ray.spaces.space import SPACES, Space
 
 SLOPES_WEIGHT, SLOPES_UNTIL = 0.3, 2 / 3  # of the slopes in the loss, and the share of the training that looks at them
 # the searches of the card: the table that users search by, over its useful range
@@ -54,7 +55,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 def visited_by_searches(space: Space, predictor: Predictor, seeds: range, generations: int = 200) -> torch.Tensor:
     """Parents of searches under limits spread over the space's range of MACs, at all stages of the searches."""
-    cost = efficiency.macs(space)
+    cost = macs(space)
     spread = cost(space.random(20_000, 1)).quantile(
         torch.tensor([0.0005, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.97], dtype=torch.float64)
     )
@@ -292,7 +293,7 @@ def write_card(path: Path, facts: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("space", choices=list(PUBLISHED))
-    parser.add_argument("--out", type=Path, default=DATA, help="the folder to write to; default: the package's data")
+    parser.add_argument("--out", type=Path, default=package_data(), help="the folder to write to; default: the package's data")
     parser.add_argument("--measure", action="store_true", help="train nothing: measure the file of --out again")
     parser.add_argument("--hidden", type=int, help="units of each of the three hidden layers; default: 240, ResNet50D 128")
     parser.add_argument("--steps", type=int, help="default: 12000, ResNet50D 3000")

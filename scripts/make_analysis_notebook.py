@@ -29,7 +29,7 @@ import os
 import matplotlib.pyplot as plt
 
 import topdown_ray
-from topdown_ray import comparisons, plots, tables
+from topdown_ray.report import comparisons, plots, tables
 
 results = topdown_ray.load(os.environ.get("TOPDOWN_RAY_RESULTS", "results/paper"))
 results.manifest["spec"]["name"], results.manifest["status"], results.searches["search_id"].nunique()""",

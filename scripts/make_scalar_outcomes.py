@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from topdown_ray.ofa_reference import tutorial_models
-from topdown_ray.scalar import TopDownFinder
+from topdown_ray.algorithms.baselines.scalar import TopDownFinder
+from topdown_ray.networks.ofa_reference import tutorial_models
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 

@@ -3,8 +3,8 @@
     python scripts/measure_deviations.py --seeds 100 --out deviations.csv
 
 MobileNetV3, Note10, with ``ofa``'s own predictor and table. Every rule is switched back to the original's in the scalar search
-(:mod:`topdown_ray.scalar`), one at a time, and each variant runs with the same seeds. Prints the mean difference in predicted top-1
-(ours minus the original's rule, in points) with Student's 95 % interval. A seed takes about ten seconds on one core.
+(``algorithms.baselines.scalar``), one at a time, and each variant runs with the same seeds. Prints the mean difference in predicted
+top-1 (ours minus the original's rule, in points) with Student's 95 % interval. A seed takes about ten seconds on one core.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from topdown_ray.scalar import DEPTHS, EXPANDS, KERNELS, RESOLUTIONS, Spec, TopDownFinder
-from topdown_ray.verify import tutorial_models
+from topdown_ray.algorithms.baselines.scalar import DEPTHS, EXPANDS, KERNELS, RESOLUTIONS, Spec, TopDownFinder
+from topdown_ray.sweeps.verify import tutorial_models
 
 TARGET, TIGHTER = 35.0, 25.0  # ms
 Scored = tuple[float, Spec]

@@ -23,16 +23,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from topdown_ray import cluster, sweep
-from topdown_ray.executors import Attempt, Done, Event, Lost, Slot
-from topdown_ray.runner import Worker
-from topdown_ray.spec import SearchParams, Shard, make_spec
-from topdown_ray.store import ResultFolder, to_tables
+from topdown_ray import cluster
+from topdown_ray.store.folder import ResultFolder, to_tables
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.executors import Attempt, Done, Event, Lost, Slot
+from topdown_ray.sweeps.runner import Worker
+from topdown_ray.sweeps.spec import SearchParams, Shard, make_spec
 
 GROUPS = 10  # strategies x target sets
 
 
-def plan_of(searches: int, batch: int | str) -> sweep.Plan:
+def plan_of(searches: int, batch: int | str) -> driver.Plan:
     """A sweep of this many searches in ten groups, top-down over ten targets, with OFA's budget."""
     data = {
         "name": "simulation",
@@ -44,10 +45,10 @@ def plan_of(searches: int, batch: int | str) -> sweep.Plan:
         "seeds": searches // GROUPS,
         "batch": batch,
     }
-    return sweep.make_plan(make_spec(data, "simulation"))
+    return driver.make_plan(make_spec(data, "simulation"))
 
 
-def one_search(plan: sweep.Plan) -> tuple[pa.Table, pa.Table]:
+def one_search(plan: driver.Plan) -> tuple[pa.Table, pa.Table]:
     """The rows of one search of this shape, made by a real, short one."""
     short = SearchParams(population=20, generations=100, warm_generations=20)
     return to_tables(plan.run_id, *Worker(plan.setups, short).run(plan.pending().take(1)))
@@ -141,7 +142,7 @@ def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
     actors = SimulatedActors(arguments.actors, arguments.seconds, arguments.spread, arguments.lost, arguments.hung, tables)
     memory: list[tuple[int, int]] = []
 
-    def watch(progress: sweep.Progress) -> None:
+    def watch(progress: driver.Progress) -> None:
         tenth = progress.total // 10
         if not memory or progress.done >= memory[-1][0] + tenth:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -151,7 +152,7 @@ def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
         results = ResultFolder(Path(folder) / "out")
         results.open(plan.manifest(), resume=True)
         wall, cpu = time.perf_counter(), time.process_time()
-        summary = sweep.run(plan, results, actors, watch)
+        summary = driver.run(plan, results, actors, watch)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         megabytes = sum(path.stat().st_size for path in Path(folder).rglob("*")) / 2**20
     driver_s = summary.wall_s - actors.waited_s
@@ -180,12 +181,12 @@ def through_ray(shards: int, batch: int) -> dict[str, Any]:
     """Shards through Ray actors that answer at once with the rows of a batch."""
     import ray
 
-    from topdown_ray import actors
+    from topdown_ray.sweeps import ray_executor
 
     plan = plan_of(shards * batch, batch)
     tables = one_search(plan)
 
-    class Answering(actors.SearchActor.__ray_metadata__.modified_class):  # type: ignore[misc, name-defined]
+    class Answering(ray_executor.SearchActor.__ray_metadata__.modified_class):  # type: ignore[misc, name-defined]
         def __init__(self, run_id: str, setups: Any, params: SearchParams, device: str) -> None:
             self.tables = tables
 
@@ -200,14 +201,14 @@ def through_ray(shards: int, batch: int) -> dict[str, Any]:
         def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
             """Parquet is not what is measured here."""
 
-    actors.SearchActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Answering)
+    ray_executor.SearchActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Answering)
     with cluster.connected("local"), tempfile.TemporaryDirectory() as folder:
-        pool = actors.RayPool(2, plan.run_id, plan.setups, plan.spec.search)
+        pool = ray_executor.RayPool(2, plan.run_id, plan.setups, plan.spec.search)
         pool.until_ready()
         results = Discarding(Path(folder) / "out")
         results.open(plan.manifest(), resume=True)
         cpu = time.process_time()
-        summary = sweep.run(plan, results, pool)
+        summary = driver.run(plan, results, pool)
         cpu = time.process_time() - cpu
         pool.close()
     return {

@@ -23,10 +23,10 @@ from ofa.utils.my_modules import init_models
 from torch.nn import functional
 from torchvision.datasets import ImageFolder
 
-from topdown_ray.images import normalise, read_image, training_transform
-from topdown_ray.spaces import SPACES, Space
-from topdown_ray.supernet import build
-from topdown_ray.weights import Description, save_weights
+from topdown_ray.networks.images import normalise, read_image, training_transform
+from topdown_ray.networks.supernet import build
+from topdown_ray.networks.weights import Description, save_weights
+from topdown_ray.spaces.space import SPACES, Space
 
 # the kinds of genes that are free in each phase, and the phase's share of the steps
 PHASES = (

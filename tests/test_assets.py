@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from commands import assert_one_line, main_in_process, topdown_ray
+from support.commands import assert_one_line, main_in_process, topdown_ray
 
 from topdown_ray import assets, download
-from topdown_ray.accuracy import load_predictor
-from topdown_ray.catalogue import entries
-from topdown_ray.demo import demo_spec
 from topdown_ray.download import Patience
 from topdown_ray.errors import UserError
-from topdown_ray.spaces import MOBILENET_V3
+from topdown_ray.spaces.catalogue import entries
+from topdown_ray.spaces.predictor import load_predictor
+from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.sweeps.demo import demo_spec
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -13,7 +13,7 @@ import typer
 from conftest import ROOT
 
 import topdown_ray
-from topdown_ray.cli import app
+from topdown_ray.cli.main import app
 
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,6 +1,7 @@
-"""The rooms of the house: imports only point downwards, ray and ofa have one door each."""
+"""The rooms of the house and the arrows between them; ray, ofa and torch have their doors."""
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -8,129 +9,104 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "topdown_ray"
 
-# from the top to the bottom: a module may import those below it only
-ORDER = [
-    "__main__",
-    "cli",
-    "cli_status",
-    "cli_assets",
-    "cli_measure",
-    "campaign",
-    "subnets",
-    "cli_networks",
-    "cli_front",
-    "supervisor",
-    "demo",
-    "present",
-    "bench",
-    "front",
-    "nsga2",
-    "report",
-    "running_time",
-    "published",
-    "provenance",
-    "measured",
-    "plots",
-    "regret",
-    "comparisons",
-    "layout",
-    "verify",
-    "checks",
-    "ofa_reference",
-    "status",
-    "export",
-    "winners",
-    "measuring",
-    "learning",
-    "dataset",
-    "hosting",
-    "evaluations",
-    "evaluation",
-    "images",
-    "nodes",
-    "actors",
-    "sweep",
-    "progress",
-    "dispatch",
-    "executors",
-    "store",
-    "tables",
-    "labelling",
-    "stats",
-    "reading",
-    "parts",
-    "failures",
-    "manifest",
-    "storage",
-    "runner",
-    "sizing",
-    "pending",
-    "spec",
-    "strategies",
-    "joint",
-    "gradients",
-    "evolution",
-    "memo",
-    "pruning",
-    "uniform",
-    "rng",
-    "clock",
-    "measure",
-    "stopwatch",
-    "supernet",
-    "weights",
-    "catalogue",
-    "accuracy",
-    "efficiency",
-    "latency",
-    "layers",
-    "terms",
-    "assets",
-    "download",
-    "spaces",
-    "compiled",
-    "checkpoints",
-    "files",
-    "addresses",
-    "tiles",
-    "machine",
-    "console",
-    "scalar",
-    "errors",
-]
+# an import from one room into another; every room may use the ground floor (the modules beside the rooms)
+ARROWS = {
+    "cli": {"sweeps", "hardware", "networks", "report", "store", "spaces"},
+    "sweeps": {"algorithms", "networks", "store", "spaces"},
+    "hardware": {"networks", "spaces"},
+    "networks": {"store", "spaces"},
+    "report": {"store"},
+    "algorithms": {"spaces"},
+    "store": set(),
+    "spaces": set(),
+}
+LONGEST_CHAIN = 6
+RAY = {"cluster", "sweeps.ray_executor", "networks.hosting", "hardware.nodes"}
+OFA = {"networks.supernet", "networks.ofa_reference", "sweeps.bench"}
+
+
+def module(path: Path) -> str:
+    """``topdown_ray/spaces/cost.py`` -> ``spaces.cost``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imported(path: Path) -> set[str]:
+    """The full names of all that a file imports, wherever it does."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            names.add(node.module or "")
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
 
 
-MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+MODULES = {module(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
 
 
-def test_every_module_has_its_place() -> None:
-    assert {path.stem for path in MODULES} == set(ORDER)
+def room(name: str) -> str:
+    """Of a module; "" for the ground floor."""
+    first = name.partition(".")[0]
+    return first if first in ARROWS else ""
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_point_downwards(path: Path) -> None:
-    below = ORDER[ORDER.index(path.stem) + 1 :]
-    ours = {name.split(".")[1] for name in imported(path) if name.startswith("topdown_ray.")}
-    above = ours - set(below)
-    assert not above, f"{path.name} imports from above: {sorted(above)}"
+def own(path: Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    found = set()
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "topdown_ray":
+            known = [".".join(parts[1:end]) for end in range(2, len(parts) + 1)]
+            found.update(name for name in known if name in MODULES)
+    return found
 
 
-@pytest.mark.parametrize(
-    ("package", "doors"),
-    [("ray", {"actors", "hosting", "nodes"}), ("ofa", {"supernet", "ofa_reference", "bench"}), ("pymoo", {"nsga2"})],
-)
-def test_heavy_packages_have_few_doors(package: str, doors: set[str]) -> None:
-    found = {path.stem for path in MODULES if any(name.split(".")[0] == package for name in imported(path))}
-    assert found == doors
+def test_the_arrows_between_rooms_are_these() -> None:
+    found = defaultdict(set)
+    for name, path in MODULES.items():
+        for other in own(path):
+            if room(other) and room(other) != room(name):
+                found[room(name)].add(room(other))
+    found.pop("__main__", None)
+    assert not found.pop("", set()) - ({"cli"} if "__main__" in MODULES else set()), "the ground floor imports no room"
+    assert dict(found) == {name: arrows for name, arrows in ARROWS.items() if arrows}
+
+
+def test_the_longest_chain_of_rooms_is_short() -> None:
+    def depth(name: str) -> int:
+        return 1 + max((depth(below) for below in ARROWS[name]), default=0)
+
+    assert max(depth(name) + 1 for name in ARROWS) <= LONGEST_CHAIN  # and the ground floor
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    state: dict[str, int] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert state.get(name) != 1, " -> ".join((*path, name))
+        if name not in state:
+            state[name] = 1
+            for other in sorted(own(MODULES[name])):
+                visit(other, (*path, name))
+            state[name] = 2
+
+    for name in MODULES:
+        visit(name, ())
+
+
+@pytest.mark.parametrize(("package", "doors"), [("ray", RAY), ("ofa", OFA), ("pymoo", {"algorithms.baselines.nsga2"})])
+def test_foreign_packages_have_their_doors(package: str, doors: set[str]) -> None:
+    users = {name for name, path in MODULES.items() if package in {found.partition(".")[0] for found in imported(path)}}
+    assert users == doors
+
+
+def test_the_store_needs_neither_torch_nor_numba() -> None:
+    reached, ahead = set(), [name for name in MODULES if room(name) == "store"]
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached.add(name)
+            ahead += own(MODULES[name])
+    for name in reached:
+        assert not {found.partition(".")[0] for found in imported(MODULES[name])} & {"torch", "numba"}, name

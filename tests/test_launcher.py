@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import main_in_process
 from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.commands import main_in_process
 
 FILES = ("cluster.yaml", "scripts/cluster-onprem.yaml")
 

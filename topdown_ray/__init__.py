@@ -20,14 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topdown_ray.errors import UserError as UserError
-    from topdown_ray.store import Results as Results
-    from topdown_ray.store import load as load
-    from topdown_ray.sweep import search as search
-    from topdown_ray.tables import summary as summary
+    from topdown_ray.report.tables import summary as summary
+    from topdown_ray.store.folder import Results as Results
+    from topdown_ray.store.folder import load as load
+    from topdown_ray.sweeps.driver import search as search
 
 __version__ = "0.1.0"
 
-_HOMES = {"UserError": "errors", "Results": "store", "load": "store", "search": "sweep", "summary": "tables"}
+_HOMES = {
+    "UserError": "errors",
+    "Results": "store.folder",
+    "load": "store.folder",
+    "search": "sweeps.driver",
+    "summary": "report.tables",
+}
 
 __all__ = ["Results", "UserError", "load", "search", "summary"]
 

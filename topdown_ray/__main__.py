@@ -1,5 +1,5 @@
 """``python -m topdown_ray``."""
 
-from topdown_ray.cli import main
+from topdown_ray.cli.main import main
 
 main()

@@ -29,6 +29,11 @@ _MOST_NODES = 20_000_000  # of a YAML document, aliases written out
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
+def data(name: str = "") -> Path:
+    """A file that comes with the package, or the folder of all of them."""
+    return Path(__file__).parent / "data" / name
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; what was written there takes its place at the end, or is gone. Raises OSError."""

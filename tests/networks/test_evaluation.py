@@ -1,0 +1,441 @@
+"""Measured accuracies: against OFA's and torchvision's own code, whatever the order, with broken data, and without growing."""
+
+import gc
+import json
+import math
+import shutil
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from ofa.imagenet_classification.data_providers.imagenet import ImagenetDataProvider
+from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
+from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
+from PIL import Image
+from support.commands import assert_one_line, main_in_process
+from support.tiny import WIDTH, few_digits, make_setup, untrained
+from torchvision import transforms
+
+from topdown_ray.errors import UserError
+from topdown_ray.networks import evaluate
+from topdown_ray.networks.evaluator import Evaluator, Setup, archs_of, tasks
+from topdown_ray.networks.hosting import Resources
+from topdown_ray.networks.images import SUB_SEED, Loader, Settings, find_images, normalise
+from topdown_ray.networks.supernet import Supernet
+from topdown_ray.networks.weights import Description, find_weights
+from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
+from topdown_ray.store.evaluations import INCIDENTAL, Parts
+
+HERE = Resources(address="none")
+SPACE = RESNET50D  # the fastest of the three
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return few_digits(tmp_path_factory.mktemp("data") / "digits")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untrained(tmp_path_factory.mktemp("weights") / "untrained.safetensors", SPACE)
+
+
+@pytest.fixture(scope="module")
+def setup(weights: Path, data: Path) -> Setup:
+    return make_setup(weights, data)
+
+
+def small_archs(space: Space, n: int, seed: int = 0) -> list[str]:
+    sizes = [int(space.genes[space.resolution].choices[0])]
+    return archs_of(space, evaluate.uniform(space, sizes, n, seed))
+
+
+# --- images -----------------------------------------------------------------------------------------------------------------
+
+
+def test_validation_images_are_those_of_ofas_transform(setup: Setup, data: Path) -> None:
+    provider = ImagenetDataProvider.__new__(ImagenetDataProvider)  # its constructor wants a folder of ImageNet's size
+    for resolution in (160, 192, 224):
+        theirs = provider.build_valid_transform(resolution)
+        images = torch.cat([normalise(batch.images) for batch in Loader(setup.images).validation(resolution)])
+        for image, sample in zip(images, setup.images.validation, strict=True):
+            with Image.open(data / sample.path) as raw:
+                assert torch.equal(image, theirs(raw.convert("RGB")))
+
+
+def test_the_calibration_images_are_the_ones_that_ofa_draws(setup: Setup, data: Path) -> None:
+    """``build_sub_train_loader``: a permutation of the training images by ``SUB_SEED``."""
+    assert ImagenetDataProvider.SUB_SEED == SUB_SEED
+    some = find_images(data, setup.checkpoint.description, Settings(calibration=7))
+    generator = torch.Generator()
+    generator.manual_seed(ImagenetDataProvider.SUB_SEED)
+    files = sorted(str(path.relative_to(data)) for path in (data / "train").rglob("*.png"))
+    assert [sample.path for sample in some.calibration] == [files[i] for i in torch.randperm(30, generator=generator)[:7]]
+
+
+def test_training_crops_are_torchvisions_and_fixed(setup: Setup, data: Path) -> None:
+    description = setup.checkpoint.description
+    crop = transforms.RandomResizedCrop(160, scale=(description.resize_scale, 1.0))
+    whole = transforms.Compose([crop, transforms.RandomHorizontalFlip(), transforms.ToTensor(), _NORMALISE])
+    seen = torch.cat([normalise(batch.images) for batch in Loader(setup.images).calibration(160)])
+    for index in (0, 5, 29):
+        torch.manual_seed((SUB_SEED * 1_000_003 + index) % 2**63)
+        with Image.open(data / setup.images.calibration[index].path) as raw:
+            assert torch.equal(seen[index], whole(raw.convert("RGB")))
+    loader = Loader(setup.images)
+    list(loader.validation(176))
+    again = torch.cat([normalise(batch.images) for batch in loader.calibration(160)])
+    assert torch.equal(seen, again)
+
+
+_NORMALISE = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+
+def test_kept_images_stay_within_the_bound_and_loaders_change_nothing(weights: Path, data: Path) -> None:
+    plain = make_setup(weights, data, memory_mib=0)
+    expected = [batch.images for batch in Loader(plain.images).calibration(160)]
+    helped = Loader(make_setup(weights, data, memory_mib=4, loaders=1).images)
+    for resolution in (160, 176, 160, 192):
+        list(helped.validation(resolution))
+        assert sum(batch.images.numel() for kept in helped._kept.values() for batch in kept) <= 4 * 2**20
+    assert helped._kept
+    assert all(torch.equal(a, b.images) for a, b in zip(expected, helped.calibration(160), strict=True))
+
+
+def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
+    description = Description(space="proxyless", n_classes=10, image_sizes=(160,))
+    named = Description(space="proxyless", n_classes=10, image_sizes=(160,), classes=tuple("0123456789"))
+
+    def copy() -> Path:
+        shutil.rmtree(tmp_path / "digits", ignore_errors=True)
+        return Path(shutil.copytree(data, tmp_path / "digits"))
+
+    folder = copy()
+    shutil.rmtree(folder / "val")
+    with pytest.raises(UserError, match=r"val: expected a folder with one folder of images a class, found none"):
+        find_images(folder, description, Settings())
+    (folder / "val").mkdir()
+    with pytest.raises(UserError, match=r"val: expected one folder of images a class, found none"):
+        find_images(folder, description, Settings())
+    for label in "0123456789":
+        (folder / "val" / label).mkdir()
+    with pytest.raises(UserError, match=r"val: expected images, found 10 class folders without any"):
+        find_images(folder, description, Settings())
+
+    folder = copy()
+    shutil.rmtree(folder / "val" / "7")
+    (folder / "val" / "7").mkdir()
+    with pytest.raises(UserError, match=r"val/7: expected images of the class, found none; --bad skip"):
+        find_images(folder, description, Settings())
+    skipped = find_images(folder, description, Settings(bad="skip"))
+    assert skipped.missing_classes == 1
+    assert len(skipped.validation) == 18
+
+    shutil.rmtree(folder / "val" / "7")
+    with pytest.raises(UserError, match=r"expected the same class folders in train and val, found 7 in train only"):
+        find_images(folder, description, Settings(bad="skip"))
+    shutil.rmtree(folder / "train" / "7")
+    for one in (description, named):
+        with pytest.raises(UserError, match=r"expected 10 class folders, as the network has outputs, found 9"):
+            find_images(folder, one, Settings())
+    with pytest.raises(UserError, match=r"expected 10 class folders"):
+        find_images(folder, description, Settings(bad="skip"))  # which of the outputs is missing, nobody knows
+    skipped = find_images(folder, named, Settings(bad="skip"))
+    assert skipped.missing_classes == 1
+    assert {sample.label for sample in skipped.validation} == {0, 1, 2, 3, 4, 5, 6, 8, 9}
+    assert all(sample.path.split("/")[1] == str(sample.label) for sample in skipped.validation)
+    for split in ("train", "val"):
+        (folder / split / "8").rename(folder / split / "eight")
+    with pytest.raises(UserError, match=r"found 9, 'eight' among them, which the network does not know"):
+        find_images(folder, named, Settings(bad="skip"))
+
+
+def test_the_images_hash_is_of_names_and_contents(setup: Setup, data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "elsewhere"))
+    assert find_images(folder, setup.checkpoint.description, Settings()).sha256 == setup.images.sha256
+    first, second = sorted((folder / "val" / "3").iterdir())[:2]
+    before = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    assert find_images(folder, setup.checkpoint.description, Settings()).sha256 != setup.images.sha256
+    first.write_bytes(before)
+    assert find_images(folder, setup.checkpoint.description, Settings()).sha256 == setup.images.sha256
+
+
+def test_an_image_that_does_not_decode(weights: Path, data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "digits"))
+    validation, training = (sorted((folder / split / "4").iterdir())[0] for split in ("val", "train"))
+    validation.write_bytes(validation.read_bytes()[:150])  # truncated
+    training.write_bytes(b"not an image")
+    arch = small_archs(SPACE, 1)
+    strict, lenient = make_setup(weights, folder), make_setup(weights, folder, bad="skip")
+    with pytest.raises(UserError, match=rf"{training.name}: expected an image .*, found .*; --bad skip goes on without it"):
+        Evaluator(strict)(tasks(strict, arch)[0][0])
+    row = Evaluator(lenient)(tasks(lenient, arch)[0][0])
+    assert (row["n_images"], row["n_bad"]) == (19, 1)
+    assert (row["calibration_images"], row["calibration_bad"]) == (29, 1)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------------
+
+
+def test_weights_say_what_they_are(weights: Path, tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"expected a supernet of mobilenet_v3, found one of resnet50d"):
+        find_weights(str(weights), MOBILENET_V3)
+    with pytest.raises(UserError, match=r"none.safetensors: expected published, or a supernet's weights .* found no such file"):
+        find_weights(str(tmp_path / "none.safetensors"), None)
+    with pytest.raises(UserError, match=r"expected a header topdown_ray_supernet"):
+        find_weights("topdown_ray/data/embedded_mobilenet_v3.safetensors", None)
+    with pytest.raises(UserError, match=r"image_sizes: expected sizes of proxyless, found \[150\]"):
+        find_weights(str(untrained(tmp_path / "odd.safetensors", PROXYLESS, image_sizes=(150,))), None)
+    with pytest.raises(UserError, match=r"classes: expected 9 names, found 10"):
+        find_weights(str(untrained(tmp_path / "odd.safetensors", PROXYLESS, n_classes=9)), None)
+    (tmp_path / "broken.safetensors").write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"broken.safetensors: expected a safetensors file"):
+        find_weights(str(tmp_path / "broken.safetensors"), None)
+    narrower = untrained(tmp_path / "other.safetensors", PROXYLESS)
+    checkpoint = find_weights(str(narrower), None)
+    wider = checkpoint.model_copy(update={"description": checkpoint.description.model_copy(update={"width": 0.5})})
+    with pytest.raises(UserError, match=r"expected weights of ofa_proxyless"):
+        Supernet(PROXYLESS, wider)
+
+
+def test_random_weights_are_never_a_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, message in (
+        ("mobilenet_v3", "expected the published weights of ofa_mbv3.*--allow-random-weights"),
+        ("resnet50d", "not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_weights("published", SPACES[name])
+        assert find_weights("published", SPACES[name], allow_random=True).is_random
+    with pytest.raises(UserError, match="--allow-random-weights"):
+        find_weights("random", PROXYLESS)
+    (tmp_path / "ofa_nets").mkdir()
+    (tmp_path / "ofa_nets" / "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0").write_bytes(b"other bytes")
+    with pytest.raises(UserError, match="expected SHA-256 3406a4c8"):
+        find_weights("published", RESNET50D)
+
+
+def test_a_published_file_is_loaded_as_ofa_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In OFA's form, {"state_dict": ...}; the numbers are drawn, since the published ones are not at hand."""
+    lists = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+    torch.manual_seed(5)
+    theirs = OFAProxylessNASNets(dropout_rate=0, width_mult=1.3, **lists).eval()
+    (tmp_path / "ofa_nets").mkdir()
+    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "ofa_nets" / "ofa_proxyless_d234_e346_k357_w1.3")
+    monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))
+    checkpoint = find_weights("published", PROXYLESS)
+    assert checkpoint.name == "published:ofa_proxyless_d234_e346_k357_w1.3"
+    config = json.loads(small_archs(PROXYLESS, 1)[0])
+    theirs.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(
+            Supernet(PROXYLESS, checkpoint).materialise(config)(images), theirs.get_active_subnet().eval()(images)
+        )
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------------
+
+_NETWORKS = {
+    "mobilenet_v3": lambda lists: OFAMobileNetV3(n_classes=10, dropout_rate=0, width_mult=1.2 * WIDTH, **lists),
+    "proxyless": lambda lists: OFAProxylessNASNets(n_classes=10, dropout_rate=0, width_mult=1.3 * WIDTH, **lists),
+    "resnet50d": lambda _: OFAResNets(
+        n_classes=10,
+        depth_list=[0, 1, 2],
+        expand_ratio_list=[0.2, 0.25, 0.35],
+        width_mult_list=[WIDTH * ratio for ratio in (0.65, 0.8, 1.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("space", [MOBILENET_V3, PROXYLESS, RESNET50D], ids=lambda space: space.name)
+def test_accuracy_is_what_ofas_own_code_measures(space: Space, data: Path, tmp_path: Path) -> None:
+    """The network, the subnet and the recalibration are OFA's; images by torchvision; right answers counted one by one."""
+    path = untrained(tmp_path / "w.safetensors", space, resize_scale=0.5, flip=False)
+    setup = make_setup(path, data)
+    (task,), _ = tasks(setup, small_archs(space, 1, seed=3))
+    row = Evaluator(setup)(task)
+
+    network = _NETWORKS[space.name]({"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]})
+    network.load_state_dict(dict(setup.checkpoint.state()))
+    config = json.loads(task.arch)
+    network.set_active_subnet(**{key: value for key, value in config.items() if key != "image_size"})
+    subnet = network.get_active_subnet().eval()
+    size = config["image_size"]
+    calibration = torch.cat([normalise(batch.images) for batch in Loader(setup.images).calibration(size)])
+    set_running_statistics(subnet, [(calibration, None)])
+    steps = [transforms.Resize(math.ceil(size / 0.875)), transforms.CenterCrop(size), transforms.ToTensor(), _NORMALISE]
+    right = right5 = n = 0
+    logits = []
+    for label in range(10):
+        for file in sorted((data / "val" / str(label)).iterdir()):
+            with Image.open(file) as raw, torch.no_grad():
+                output = subnet(transforms.Compose(steps)(raw.convert("RGB"))[None])[0]
+            logits.append(output)
+            right += int(output.argmax() == label)
+            right5 += int(label in output.topk(5).indices)
+            n += 1
+    assert torch.stack(logits).std(dim=0).min() > 0
+    assert (row["n_images"], row["top1"], row["top5"]) == (n, right / n, right5 / n)
+    assert row["macs_m"] < 60  # of the narrow network that was measured
+
+
+def test_a_row_does_not_depend_on_order_or_company(setup: Setup, tmp_path: Path) -> None:
+    archs = archs_of(SPACE, evaluate.uniform(SPACE, [128, 144], 4, 0))
+    todo, _ = tasks(setup, archs)
+    evaluator = Evaluator(setup)
+    forward = {task.arch: evaluator(task) for task in todo}
+    backward = {task.arch: Evaluator(setup)(task) for task in reversed(todo[:2])}
+    for arch, row in backward.items():
+        assert {k: v for k, v in row.items() if k not in INCIDENTAL} == {
+            k: v for k, v in forward[arch].items() if k not in INCIDENTAL
+        }
+
+
+def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path: Path) -> None:
+    todo, _ = tasks(setup, small_archs(SPACE, 4))
+    parts = Parts(tmp_path / "parts")
+    parts.open()
+    evaluate.measure(setup, todo[:2], parts, HERE)
+    progress = evaluate.measure(setup, todo, parts, HERE)
+    assert (progress.before, progress.done) == (2, 4)
+    assert len(parts.read()) == 4
+    assert evaluate.measure(setup, todo, parts, HERE).before == 4
+    others = [
+        make_setup(untrained(tmp_path / "b.safetensors", SPACE, origin="other"), data),
+        make_setup(weights, data, calibration=5),
+        make_setup(weights, data, seed=1),
+        make_setup(weights, few_digits(tmp_path / "more", val=3)),
+    ]
+    identities = {tasks(other, [todo[0].arch])[0][0].evaluation_id for other in [setup, *others]}
+    assert len(identities) == 5
+
+
+def test_an_interrupt_keeps_what_was_measured(setup: Setup, tmp_path: Path) -> None:
+    todo, _ = tasks(setup, small_archs(SPACE, 3))
+    parts = Parts(tmp_path / "parts")
+    parts.open()
+
+    def stop(progress: evaluate.Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.measure(setup, todo, parts, HERE, stop)
+    assert len(parts.read()) == 2
+
+
+def test_a_dataset_goes_on_and_refuses_other_weights(setup: Setup, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set.parquet"
+    genes = evaluate.uniform(SPACE, [128], 5, seed=2)
+    first, _ = evaluate.sample_dataset(setup, genes[:3], out, HERE)
+    assert first["arch"].tolist() == archs_of(SPACE, genes[:3])
+    rows, progress = evaluate.sample_dataset(setup, genes, out, HERE)
+    assert (progress.before, progress.done, len(rows)) == (3, 5, 5)
+    assert [path.name for path in tmp_path.iterdir()] == ["set.parquet"]
+    fewer, _ = evaluate.sample_dataset(setup, genes[:1], out, HERE)
+    assert len(fewer) == 5  # what the file held stays
+    other = make_setup(untrained(tmp_path / "b.safetensors", SPACE, origin="other"), data)
+    with pytest.raises(UserError, match="expected a new file, or measurements of the same weights and images"):
+        evaluate.sample_dataset(other, genes, out, HERE)
+
+
+def test_architectures_along_the_cost_range() -> None:
+    from topdown_ray.spaces.cost import macs
+
+    for space in SPACES.values():
+        cost = macs(space)
+        sizes = [int(size) for size in space.genes[space.resolution].choices]
+        genes = evaluate.along_cost(space, sizes, 50, 0, cost)
+        plain = evaluate.uniform(space, sizes, 50, 0)
+        for drawn in (genes, plain):
+            assert len(torch.unique(drawn, dim=0)) == 50
+            assert torch.equal(space.canonical(drawn), drawn)
+        spread, usual = cost(genes).sort().values, cost(plain)
+        assert spread[-1] - spread[0] > 1.5 * (usual.max() - usual.min())
+        gaps = spread.diff()
+        assert gaps.max() < 4 * (spread[-1] - spread[0]) / 49  # no hole; uniform draws leave none either, but see the ends
+        assert torch.equal(genes, evaluate.along_cost(space, sizes, 50, 0, cost))
+    only = evaluate.uniform(PROXYLESS, [176, 208], 40, 1)
+    assert {PROXYLESS.to_config(row)["image_size"] for row in only} == {176, 208}
+
+
+def test_memory_is_released_between_subnets(setup: Setup) -> None:
+    """scripts/bench_memory.py does it for 1,000 subnets."""
+    todo, _ = tasks(make_setup_small(setup), small_archs(SPACE, 40))
+    evaluator = Evaluator(make_setup_small(setup))
+    for task in todo[:15]:
+        evaluator(task)
+    before, modules = psutil.Process().memory_info().rss, count_modules()
+    for task in todo[15:]:
+        evaluator(task)
+    assert count_modules() == modules  # no subnet is left
+    assert psutil.Process().memory_info().rss - before < 30 * 2**20
+
+
+def make_setup_small(setup: Setup) -> Setup:
+    images = setup.images
+    few = Settings(calibration=2)
+    smaller = {"validation": images.validation[:2], "calibration": images.calibration[:2], "settings": few}
+    return Setup(setup.checkpoint, images.__class__(**{**images.__dict__, **smaller}))
+
+
+def count_modules() -> int:
+    return sum(issubclass(type(each), torch.nn.Module) for each in gc.get_objects())
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_one_architecture(weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (arch,) = small_archs(SPACE, 1)
+    common = ["--data", data, "--weights", weights, "--address", "none"]
+    result = main_in_process(["evaluate", arch, *common, "--json"], capsys)
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)["evaluations"]
+    assert row["arch"] == arch
+    assert row["n_images"] == 20
+    assert row["top1"] <= row["top5"]
+    (tmp_path / "arch.json").write_text(arch)
+    result = main_in_process(["evaluate", tmp_path / "arch.json", *common], capsys)
+    assert f"top-1 {100 * row['top1']:.2f} %" in result.stdout
+
+
+def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (arch,) = small_archs(SPACE, 1)
+    fewer = untrained(tmp_path / "fewer.safetensors", SPACE, image_sizes=(144,))
+    tall = untrained(tmp_path / "tall.safetensors", SPACE, n_classes=1000, classes=())
+    common = ["--data", data, "--weights", weights, "--address", "none"]
+    for arguments, parts in [
+        (
+            ["evaluate", arch, "--data", data, "--address", "none"],
+            ["ofa_resnet50", "not on this machine"],
+        ),
+        (["evaluate", arch, *common, "--bad", "maybe"], ["--bad: expected error or skip, found 'maybe'"]),
+        (["evaluate", arch, *common, "--which", "some"], ["--which: expected best or all"]),
+        (["evaluate", arch, *common, "--target", "3"], ["--target: expected a result folder to choose from"]),
+        (["evaluate", arch, *common, "--space", "proxyless"], ["architecture: expected the keys"]),
+        (["evaluate", arch, *common, "--actors", "2"], ["--actors: expected 1 with --address none"]),
+        (["evaluate", arch, *common, "--gpus", "1.5"], ["--gpus: expected a fraction of a GPU, or a whole number"]),
+        (["evaluate", arch, *common, "--calibration", "0"], ["expected at least 1"]),
+        (["evaluate", tmp_path / "none", *common], ["expected a result folder, a JSON file or JSON text"]),
+        (["evaluate", arch, "--data", tmp_path, "--weights", weights], ["train: expected a folder"]),
+        (["evaluate", arch, "--data", data, "--weights", tall], ["expected 1000 class folders", "found 10"]),
+        (["evaluate", arch, "--data", data, "--weights", fewer], ["image_size: expected one of [144]", "found 128"]),
+        (["sample-dataset", "--out", tmp_path, *common], ["--out: expected a file that can be written, found a folder"]),
+        (
+            ["sample-dataset", "--out", tmp_path / "x.parquet", *common, "--spread", "odd"],
+            ["--spread: expected uniform or cost"],
+        ),
+        (["sample-dataset", "--out", tmp_path / "x.parquet", "--data", data, "--weights", "random"], ["say --space"]),
+    ]:
+        assert_one_line(main_in_process(arguments, capsys), *parts)
+    left = main_in_process(["evaluate", arch, "--data", data, "--weights", fewer, "--address", "none", "--bad", "skip"], capsys)
+    assert left.returncode == 0
+    assert not (tmp_path / "x.parquet").exists()
+    if not torch.cuda.is_available():
+        result = main_in_process(["evaluate", arch, *common, "--gpus", "0.5"], capsys)
+        assert_one_line(result, "--gpus: expected 0, since there is no GPU here, found 0.5")

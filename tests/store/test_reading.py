@@ -1,0 +1,121 @@
+"""Result folders as frames: the same rows as read naively, in little memory; parts that hold other rows are refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support import synthetic
+from support.commands import assert_one_line, main_in_process
+
+from topdown_ray import load
+from topdown_ray.errors import UserError
+from topdown_ray.store.folder import SEARCHES, TRACE, load_columns
+
+
+def naive(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables as pandas alone would read them."""
+    searches, trace = (
+        pa.concat_tables([pq.read_table(path, schema=schema) for path in sorted((folder / table).iterdir())]).to_pandas()
+        for table, schema in (("searches", SEARCHES), ("trace", TRACE))
+    )
+    searches = searches.drop_duplicates(["search_id", "target_index"])
+    trace = trace.merge(searches[["search_id", "shard_id"]].drop_duplicates(), on=["search_id", "shard_id"])
+    trace = trace.drop_duplicates(["search_id", "target_index", "generation"])
+    order = searches.assign(order=searches["targets"].map(tuple)).sort_values(
+        ["space", "strategy", "k", "order", "seed", "target_index"], kind="stable"
+    )
+    return (
+        order.drop(columns="order").reset_index(drop=True),
+        trace.sort_values(["search_id", "target_index", "generation"], kind="stable").reset_index(drop=True),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three parts in no order: searches twice, by another shard; missing values; curves of searches that are not there."""
+    searches, trace = synthetic.frames({"top_down": 0.0, "independent": 0.0, "mine": 0.001}, seeds=6, batch=4)
+    searches["genes"] = [[i % 3, 1, 2] for i in range(len(searches))]
+    searches["arch"] = [f'{{"a": {i}}}' for i in range(len(searches))]
+    searches.loc[::7, "host"] = None
+    searches.loc[::5, "params_m"] = np.nan
+    searches, trace = searches.sample(frac=1, random_state=1), trace.sample(frac=1, random_state=2)
+    path = synthetic.write(tmp_path / "run", searches, trace)
+    for table, schema in (("searches", SEARCHES), ("trace", TRACE)):
+        rows = pq.read_table(path / table / "all.parquet")
+        (path / table / "all.parquet").unlink()
+        again = rows.slice(0, 40).to_pylist()
+        again = [{**row, "shard_id": "another"} for row in again]
+        strangers = [] if table == "searches" else [{**row, "search_id": "unknown"} for row in again]
+        for name, part in (("b", rows.slice(0, 200)), ("c", rows.slice(200))):
+            pq.write_table(part, path / table / f"{name}.parquet")
+        pq.write_table(pa.Table.from_pylist(again + strangers, schema=schema), path / table / "d.parquet")
+    return path
+
+
+def test_frames_equal_what_is_read_naively(folder: Path) -> None:
+    results = load(folder)
+    for ours, plain in zip((results.searches, results.trace), naive(folder), strict=True):
+        assert len(plain) > 100
+        pd.testing.assert_frame_equal(ours, plain, check_dtype=False)
+        assert all(one == other or one == "str" for one, other in zip(ours.dtypes, plain.dtypes, strict=True))
+
+
+def test_columns_that_nobody_asked_for_are_not_read(folder: Path) -> None:
+    few = load_columns(folder, ["accuracy"], ["best_accuracy"])
+    everything = load(folder)
+    assert "arch" not in few.searches
+    assert "run_id" not in few.trace
+    for ours, plain in ((few.searches, everything.searches), (few.trace, everything.trace)):
+        pd.testing.assert_frame_equal(ours, plain[list(ours)])
+
+
+WRONG: dict[str, Any] = {"text": "many", "list": [1.5], "none": None, "part": 0.5}
+OF_TABLE = {"searches": SEARCHES.names, "trace": TRACE.names}
+
+
+@pytest.mark.parametrize("table", OF_TABLE)
+def test_values_of_a_wrong_type_are_one_line_or_read(table: str, tmp_path: Path) -> None:
+    """Every column with every kind of wrong value: loading and reporting end with rows, or with one UserError of one line."""
+    from topdown_ray.report import tables
+
+    path = synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, sets=[(35.0, 30.0)], seeds=2))
+    file = path / table / "all.parquet"
+    right = pq.read_table(file)
+    refused = []
+
+    def complaint(changed: pa.Table) -> str | None:
+        pq.write_table(changed.replace_schema_metadata(None), file)
+        try:
+            tables.prepare([load(path)])
+        except UserError as error:
+            return str(error)
+        return None
+
+    for name in OF_TABLE[table]:
+        at = right.schema.get_field_index(name)
+        for value in WRONG.values():
+            said = complaint(right.set_column(at, name, pa.array([value] * len(right))))
+            refused += [said] if said else []
+        said = complaint(right.drop_columns([name]))
+        assert said is None or name in said
+    assert not [said for said in refused if "\n" in said or len(said) > 1000]
+    assert len(refused) > len(OF_TABLE[table])
+
+
+def test_the_commands_say_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, sets=[(35.0,)], seeds=2))
+    file = path / "searches" / "all.parquet"
+    rows = pq.read_table(file)
+    at = rows.schema.get_field_index("seed")
+    pq.write_table(rows.set_column(at, "seed", pa.array(["first", "second"])), file)
+    assert_one_line(main_in_process(["report", path], capsys), "searches/all.parquet", "expected the rows of a part")
+    pq.write_table(rows.drop_columns(["strategy"]), file)
+    assert_one_line(
+        main_in_process(["report", path], capsys), "searches/all.parquet", "strategy: expected a value in every row"
+    )

@@ -1,0 +1,29 @@
+"""Searches of every space, small enough for a test."""
+
+import torch
+
+from topdown_ray.algorithms import rng
+from topdown_ray.algorithms.evolution import Problem, Sizes
+from topdown_ray.algorithms.strategies import Budget, Searches
+from topdown_ray.spaces.cost import macs
+from topdown_ray.spaces.predictor import load_predictor
+from topdown_ray.spaces.space import SPACES, Space
+
+SMALL = Sizes(population=20, parents=5, mutations=10, mutate_prob=0.1)
+
+
+def problem(space: Space) -> Problem:
+    cost = macs(space)
+    return Problem(space, load_predictor("embedded", space), cost, torch.from_numpy(cost.cheapest()[1]))
+
+
+PROBLEMS = {name: problem(space) for name, space in SPACES.items()}
+
+
+def searches(name: str, seeds: list[int], share: list[float], budget: Budget) -> Searches:
+    """Targets at these shares of the way from the cheapest cost to the mean one."""
+    problem = PROBLEMS[name]
+    lowest = float(problem.cost(problem.cheapest[None]))
+    mean = float(problem.cost(problem.space.random(1000, 0)).mean())
+    targets = sorted((lowest + part * (mean - lowest) for part in share), reverse=True)
+    return Searches(problem, SMALL, budget, targets, rng.Draws(seeds, name))

@@ -1,0 +1,164 @@
+"""Sweeps through a real Ray: the same tables with one actor and with two, actors killed, actors that cannot start."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from support.on_ray import LONGER, run_on_ray
+from support.sweeping import assert_same, run
+
+import topdown_ray
+from topdown_ray.cluster import connected
+from topdown_ray.errors import StartError, UserError
+from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.sweeps import driver, ray_executor
+from topdown_ray.sweeps.spec import make_spec
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with connected("local"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> topdown_ray.Results:
+    return run(LONGER, tmp_path_factory.mktemp("sweep") / "out")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_tables_do_not_depend_on_the_actors(n: int, cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
+    summary = run_on_ray(LONGER, tmp_path / "out", n)
+    assert summary.progress.losses == 0
+    results = load(tmp_path / "out")
+    assert_same(undisturbed, results)
+    assert set(results.searches["threads"]) == {1}
+    assert results.manifest["weights"] == {"mobilenet_v3": "random", "proxyless": "random"}
+
+
+def actor_processes() -> list[int]:
+    return [
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if child.name().startswith("ray::SearchActor") or "SearchActor" in " ".join(child.cmdline()[:1])
+    ]
+
+
+@pytest.mark.slow
+def test_killed_actors_are_replaced_and_nothing_is_lost(
+    cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+    threads: list[threading.Thread] = []
+
+    def kill_sometimes(progress: driver.Progress) -> None:
+        if progress.done in (3, 15, 30):
+
+            def kill() -> None:
+                time.sleep(0.05)  # in the middle of a shard
+                for pid in actor_processes()[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+            threads.append(threading.Thread(target=kill))
+            threads[-1].start()
+
+    summary = run_on_ray(LONGER, tmp_path / "out", 2, kill_sometimes)
+    for thread in threads:
+        thread.join()
+    assert killed
+    assert summary.progress.losses >= 1
+    assert not summary.given_up
+    assert_same(undisturbed, load(tmp_path / "out"))
+
+
+def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
+    cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supernet's weights are broken, which only the actor finds."""
+    (tmp_path / "ofa_nets").mkdir()
+    (tmp_path / "ofa_nets" / "ofa_mbv3_d234_e346_k357_w1.2").write_bytes(b"not a checkpoint")
+    plan = driver.make_plan(make_spec(LONGER, "test"))
+    broken = {"env_vars": {"TOPDOWN_RAY_ASSETS": str(tmp_path)}}
+    monkeypatch.setattr(ray_executor, "SearchActor", ray_executor.SearchActor.options(runtime_env=broken))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    pool = ray_executor.RayPool(1, plan.run_id, plan.setups, plan.spec.search)
+    with pytest.raises(StartError, match=r"an actor could not start: .*expected weights of ofa_mbv3"):
+        driver.run(plan, folder, pool)
+
+
+def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
+    cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One search raises wherever it runs, another one on the first actor only."""
+    first = tmp_path / "first"
+
+    class Raising(ray_executor.SearchActor.__ray_metadata__.modified_class):
+        def run(self, shard: Any) -> Any:
+            if 7 in shard.seeds:
+                raise ValueError(f"boom on {os.getpid()}")
+            if 13 in shard.seeds:
+                if not first.exists():
+                    first.write_text(str(os.getpid()))
+                if first.read_text() == str(os.getpid()):
+                    raise ValueError("boom here only")
+            return super().run(shard)
+
+    monkeypatch.setattr(ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Raising))
+    tried: dict[str, list[str]] = {}
+
+    def observe(event: str, facts: Any) -> None:
+        if event in ("retry", "failure"):
+            tried.setdefault(facts["shard_id"], []).append(facts["error"])
+
+    summary = run_on_ray({**LONGER, "spaces": ["mobilenet_v3"]}, tmp_path / "out", 2, observe=observe)
+    (shard_id,) = summary.given_up
+    assert summary.progress.failures == 3
+    assert summary.progress.done == 21
+    assert len(set(tried[shard_id])) == 2  # both actors had a try
+    record = json.loads((tmp_path / "out" / "failures" / f"{shard_id}.json").read_text())
+    assert 7 in record["seeds"]
+    assert "in run" in "".join(record["traceback"])
+    assert load(tmp_path / "out").manifest["status"] == "incomplete"
+    monkeypatch.undo()
+    run_on_ray({**LONGER, "spaces": ["mobilenet_v3"]}, tmp_path / "out", 2)
+    expected = undisturbed.searches[undisturbed.searches["space"] == "mobilenet_v3"]
+    found = load(tmp_path / "out").searches
+    assert len(found) == 48
+    for column in ("search_id", "seed", "target", "accuracy", "arch"):
+        assert list(found[column]) == list(expected[column])
+    assert not list((tmp_path / "out" / "failures").iterdir())
+
+
+def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
+    cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Starved(ray_executor.SearchActor.__ray_metadata__.modified_class):
+        def __init__(self, *arguments: Any):
+            import torch
+
+            self.hoard = torch.zeros(2**50)  # more than there is
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Starved))
+    started = time.monotonic()
+    with pytest.raises(StartError, match=r"an actor could not start: .*can't allocate memory"):
+        run_on_ray(LONGER, tmp_path / "out", 1)
+    assert time.monotonic() - started < 60
+
+
+def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> None:
+    plan = driver.make_plan(make_spec(LONGER, "test"))
+    with pytest.raises(UserError, match="--actors: expected at most"):
+        ray_executor.RayPool(10_000, plan.run_id, plan.setups, plan.spec.search)

@@ -1,0 +1,202 @@
+"""A sweep as it is seen from outside: from its files, and line by line as JSON."""
+
+import datetime
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from support.commands import assert_one_line, main_in_process
+from support.folders import command_of, cut, opened, plan_of, ran, sweep_file
+from support.sweeping import Faulty, Stopping
+
+from topdown_ray.cli.present import print_cluster
+from topdown_ray.errors import UserError
+from topdown_ray.store import parts
+from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.events import EVENTS, json_lines
+from topdown_ray.sweeps.executors import InProcess
+from topdown_ray.sweeps.status import Reader, Status
+
+
+def watch(reader: Reader) -> Iterator[Status]:
+    """Looks until the sweep runs no more."""
+    while True:
+        yield (look := reader.read())
+        if look.state != "running":
+            return
+        time.sleep(0.1)
+
+
+def status_of(out: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """As another terminal sees it."""
+    return json.loads(main_in_process(["status", out, "--json"], capsys).stdout)
+
+
+def test_a_sweep_while_it_runs_and_after_it_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, file = tmp_path / "out", sweep_file(tmp_path, batch=1, search={"population": 50, "generations": 200})
+    looks: list[Status] = []
+    process = subprocess.Popen(command_of(file, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 100
+        while len(list((out / "searches").glob("*.parquet"))) < 3 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        status = status_of(out, capsys)
+        watched = threading.Thread(target=lambda: looks.extend(watch(Reader(out))))
+        watched.start()
+        time.sleep(1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    watched.join(60)
+    assert [look.state for look in looks[:-1]] == ["running"] * (len(looks) - 1)
+    assert looks[-1].state == "killed"  # what there is to wait for has ended
+    assert status["state"] == "running"
+    assert 3 <= status["done"] < status["total"] == 24
+    assert status["session"]["pid"] == process.pid
+    assert status["session"]["ended_at"] is None
+    assert status["rate"] > 0
+    # what is left is in proportion to what is done: 24 searches of one length
+    elapsed = status["done"] / status["rate"]
+    assert status["left_s"] == pytest.approx((24 - status["done"]) / status["rate"], rel=0.35)
+    assert 0 < elapsed < 110
+    assert 0 <= status["last_write_s"] < 60
+    assert datetime.datetime.fromisoformat(status["last_write"]).tzinfo is not None
+    assert [group["strategy"] for group in status["groups"]] == ["top_down", "prune"]
+    assert sum(group["done"] for group in status["groups"]) == status["done"]
+
+    after = status_of(out, capsys)
+    assert after["state"] == "killed"
+    assert after["left_s"] is None
+    assert after["done"] == load(out).searches["search_id"].nunique()
+    text = main_in_process(["status", out], capsys).stdout
+    assert "killed" in text
+    assert "The same sweep command again computes what is missing." in text
+
+
+def test_a_sweep_that_ended_early_then_a_complete_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, out = plan_of(), tmp_path / "out"
+    folder = opened(plan, out)
+    assert Reader(out).read().done == 0
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(plan, folder, Stopping(plan.run_id, driver.in_process(plan).worker))
+    reader = Reader(out)
+    half = reader.read()
+    assert (half.state, half.done, half.total) == ("incomplete", 12, 24)
+    ran(out)
+    whole = reader.read()  # the same reader: what it has read before stays, what is new is added
+    assert (whole.state, whole.done, whole.sessions) == ("complete", 24, 2)
+    assert [(part.done, part.total) for part in whole.groups] == [(12, 12), (12, 12)]
+    watched = main_in_process(["status", out, "--watch", "--json"], capsys).stdout.splitlines()
+    assert len(watched) == 1  # nothing to wait for
+    assert Status(**json.loads(watched[0])).state == "complete"
+    assert "complete" in main_in_process(["status", out, "--watch"], capsys).stdout
+
+
+def test_status_tells_of_failures_and_unreadable_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, out = plan_of(), tmp_path / "out"
+    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor.times = 99
+    (shard_id,) = driver.run(plan, opened(plan, out), executor).given_up
+    part = sorted((out / "searches").glob("*.parquet"))[0]
+    part.write_bytes(cut(part.read_bytes()))
+    status = Reader(out).read()
+    assert (status.state, status.done, status.failed) == ("incomplete", 16, 4)
+    assert [(failure["shard_id"], failure["error"]) for failure in status.failures] == [(shard_id, "ValueError: boom")]
+    assert status.unreadable[0].startswith(str(part))
+    text = main_in_process(["status", out], capsys).stdout
+    assert f"--only {shard_id}" in text
+    assert f"unreadable: {part}" in text
+
+
+def test_status_while_parts_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    ran(out, batch=1)
+    reader = Reader(out)
+    assert reader.read().done == 24
+    monkeypatch.setattr(parts, "MERGE_AT", 2)
+    folder = opened(plan_of(), out)
+    assert len(list((out / "searches").iterdir())) == 1
+    assert reader.read().done == 24
+    folder.end(True, {"wall_s": 0.0}, {})
+
+
+def test_status_of_what_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = main_in_process(["status", tmp_path / "nowhere"], capsys)
+    assert_one_line(result, "expected a sweep's result folder, found no readable run.json")
+
+
+def test_every_event_is_a_line(tmp_path: Path) -> None:
+    plan, out, file = plan_of(), tmp_path / "out", tmp_path / "lines.jsonl"
+    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor.times = 99
+    for _ in range(2):  # the second time everything goes well; lines are added
+        with json_lines(str(file)) as observe:
+            driver.run(plan, opened(plan, out), executor, observe=observe)
+        executor = InProcess(plan.run_id, driver.in_process(plan).worker)  # type: ignore[assignment]
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    for event in events:
+        assert set(event) == {"time", "event", *EVENTS[event["event"]]}
+        assert datetime.datetime.fromisoformat(event["time"]).utcoffset() == datetime.timedelta()
+    names = [event["event"] for event in events]
+    first, second = names[: names.index("end") + 1], names[names.index("end") + 1 :]
+    assert first[0] == second[0] == "start"
+    assert second == ["start", "shard", "end"]
+    assert (first.count("shard"), first.count("retry"), first.count("lost"), first.count("failure")) == (5, 2, 1, 1)
+    failure = next(event for event in events if event["event"] == "failure")
+    assert failure["error"] == "ValueError: boom"
+    assert failure["command"].endswith(f"--only {failure['shard_id']}")
+    ends = [event for event in events if event["event"] == "end"]
+    assert [(end["status"], end["done"], end["failed"]) for end in ends] == [("incomplete", 20, 4), ("complete", 24, 0)]
+    shards = [event for event in events if event["event"] == "shard"]
+    assert [event["done"] for event in shards] == [4, 8, 12, 16, 20, 24]
+    assert all(event["seconds"] > 0 for event in shards)
+
+
+def test_lines_on_stderr_are_all_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sweep", sweep_file(tmp_path, seeds=2), "--out", tmp_path / "out", "--address", "none", "--log-json", "-"]
+    result = main_in_process(arguments, capsys)
+    assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "end"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8265", None])
+def test_the_dashboards_link_is_printed(url: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    print_cluster("auto", url, lambda event, facts: seen.append((event, facts)))
+    assert seen == [("connected", {"address": "auto", "dashboard": url})]
+    assert capsys.readouterr().err == (f"Ray dashboard: {url}\n" if url else "")
+
+
+def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:
+    plan, seen = plan_of(), []
+    folder, stopping = opened(plan, tmp_path / "out"), Stopping(plan.run_id, driver.in_process(plan).worker)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(plan, folder, stopping, observe=lambda event, facts: seen.append((event, facts)))
+    assert seen[-1][0] == "end"
+    assert seen[-1][1]["status"] == "interrupted"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(seeds=2)
+    with json_lines("/dev/full") as observe:
+        summary = driver.run(plan, opened(plan, tmp_path / "out"), driver.in_process(plan), observe=observe)
+    assert summary.progress.done == 4
+    assert capsys.readouterr().err == f"--log-json: /dev/full cannot be written any more ({os.strerror(28)})\n"
+
+
+def test_a_log_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="--log-json: expected a file to write to or -"), json_lines(str(tmp_path)):
+        pass
+    arguments = ["sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address", "none", "--log-json", tmp_path]
+    assert_one_line(main_in_process(arguments, capsys), "--log-json: expected a file to write to or -")
+    assert not ResultFolder(tmp_path / "out").place.exists("run.json")

@@ -1,0 +1,1 @@
+"""The search itself: strategies, evolution, proposals, memory, random numbers."""

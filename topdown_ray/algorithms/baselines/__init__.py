@@ -1,0 +1,1 @@
+"""Other searches that this one is compared with."""

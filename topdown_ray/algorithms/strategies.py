@@ -1,0 +1,212 @@
+"""Strategies: in which order the targets of a search are served, and how each search is seeded from the one before.
+
+A strategy takes the targets loosest first and yields one :class:`Outcome` a target, in the order in which it serves them. All
+S searches of a call advance in lock step and share nothing but the wall clock. Register a new one with :func:`strategy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+
+from topdown_ray.algorithms import evolution, rng
+from topdown_ray.algorithms.clock import Laps, Seconds
+from topdown_ray.algorithms.evolution import Problem, Sizes, State
+from topdown_ray.algorithms.gradients import gradient_of
+from topdown_ray.algorithms.joint import DEFAULT_MOVES, Joint, Moves
+from topdown_ray.algorithms.memory import Memo
+from topdown_ray.algorithms.pruning import prune
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each evolution runs."""
+
+    generations: int
+    warm_generations: int
+
+
+Trace = list[tuple[int, int, torch.Tensor]]  # (generation, evaluations within the target, best accuracy (S,))
+
+
+@dataclass
+class Outcome:
+    """The answers of S searches for one target."""
+
+    target_index: int
+    genes: torch.Tensor  # int8 (S, G)
+    accuracy: torch.Tensor  # float32 (S,)
+    generations: int
+    evaluations: int  # children scored, each search
+    unique_evaluations: torch.Tensor  # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    seconds: Seconds  # of the whole batch, for this target
+    trace: Trace = field(repr=False)
+    gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
+
+
+@dataclass(frozen=True)
+class Searches:
+    """S searches over the same targets: what they search, how, and their random numbers."""
+
+    problem: Problem
+    sizes: Sizes
+    budget: Budget
+    targets: Sequence[float]  # loosest first
+    draws: rng.Draws
+    moves: Moves = DEFAULT_MOVES  # of the strategy joint
+    memo: Memo = field(init=False, repr=False)
+    lap: Laps = field(init=False, repr=False)  # each outcome takes the seconds since the one before it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lap", Laps(self.draws.seeds.device))
+        memo = Memo(self.problem.space, self.problem.accuracy, len(self.draws.seeds), self.draws.seeds.device)
+        object.__setattr__(self, "memo", memo)
+        object.__setattr__(self, "problem", replace(self.problem, accuracy=memo))
+
+    def evolve(self, target_index: int, state: State | None, generations: int, seed_evaluations: int) -> _Served:
+        """Evolve for one target, from a fresh random population where ``state`` is None."""
+        limit = self.targets[target_index]
+        evaluations = seed_evaluations
+        if state is None:
+            state = evolution.initial(self.problem, self.sizes, limit, self.draws, target_index)
+            evaluations += self.sizes.population
+        trace = [(0, evaluations, state.best_accuracy)]
+        for number in range(1, generations + 1):
+            state = evolution.generation(self.problem, self.sizes, state, limit, self.draws, target_index, number)
+            evaluations += self.sizes.population
+            trace.append((number, evaluations, state.best_accuracy))
+        return _Served(state, self.outcome(target_index, state.best, state.best_accuracy, generations, trace))
+
+    def outcome(self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace) -> Outcome:
+        """The answers as they stand, with the seconds since the outcome before."""
+        return Outcome(target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), self.lap(), trace)
+
+    def pruned(self, target_index: int, genes: torch.Tensor) -> State:
+        """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
+        slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
+        problem, limit = self.problem, self.targets[target_index]
+        lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
+        return evolution.copies(self.sizes, lowered, problem.accuracy(lowered))
+
+
+@dataclass(frozen=True)
+class _Served:
+    state: State
+    outcome: Outcome
+
+
+Serve = Callable[[Searches], Iterator[Outcome]]
+
+
+class Strategy(NamedTuple):
+    """A registered strategy, and what it costs."""
+
+    serve: Serve
+    later: Callable[[int, int], int]  # evaluations of a target after the first, from those of a full and of a warm search
+
+
+STRATEGIES: dict[str, Strategy] = {}
+
+
+def strategy(name: str, later: Callable[[int, int], int]) -> Callable[[Serve], Serve]:
+    """Register a strategy under a name; ``later`` as in :class:`Strategy`."""
+
+    def register(function: Serve) -> Serve:
+        STRATEGIES[name] = Strategy(function, later)
+        return function
+
+    return register
+
+
+def evaluations(name: str, sizes: Sizes, budget: Budget, k: int) -> int:
+    """Predictor evaluations of one search over k targets."""
+    full, warm = sizes.population * (1 + budget.generations), sizes.population * budget.warm_generations
+    return full + (k - 1) * STRATEGIES[name].later(full, warm)
+
+
+@strategy("independent", lambda full, warm: full)
+def independent(searches: Searches) -> Iterator[Outcome]:
+    """A full search for every target: the baseline of Once-for-All (Cai et al. 2020)."""
+    for index in range(len(searches.targets)):
+        yield searches.evolve(index, None, searches.budget.generations, 0).outcome
+
+
+@strategy("bottom_up", lambda full, warm: warm)
+def bottom_up(searches: Searches) -> Iterator[Outcome]:
+    """A full search for the tightest target; the population carries over as it is to each looser one (arXiv 2012.06748)."""
+    state = None
+    for index in reversed(range(len(searches.targets))):
+        generations = searches.budget.generations if state is None else searches.budget.warm_generations
+        served = searches.evolve(index, state, generations, 0)
+        state = served.state
+        yield served.outcome
+
+
+@strategy("top_down", lambda full, warm: 1 + warm)
+def top_down(searches: Searches) -> Iterator[Outcome]:
+    """A full search for the loosest target; each tighter one starts from the answer before, pruned (arXiv 2012.06748)."""
+    yield from _downwards(searches, searches.budget.warm_generations)
+
+
+@strategy("prune", lambda full, warm: 1)
+def prune_only(searches: Searches) -> Iterator[Outcome]:
+    """As top_down, without the generations after pruning."""
+    yield from _downwards(searches, 0)
+
+
+@strategy("random", lambda full, warm: full)
+def random(searches: Searches) -> Iterator[Outcome]:
+    """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and the best of them."""
+    P = searches.sizes.population
+    for index, limit in enumerate(searches.targets):
+        state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
+        best, accuracy = state.best, state.best_accuracy
+        trace = [(0, P, accuracy)]
+        for number in range(1, searches.budget.generations + 1):
+            best, accuracy = evolution.random_draw(searches.problem, P, limit, searches.draws, index, number, best, accuracy)
+            trace.append((number, P * (number + 1), accuracy))
+        yield searches.outcome(index, best, accuracy, searches.budget.generations, trace)
+
+
+@strategy("joint", lambda full, warm: warm)
+def joint(searches: Searches) -> Iterator[Outcome]:
+    """All targets at once: an archive for each, every child offered to all of them (:mod:`topdown_ray.algorithms.joint`).
+
+    As many children as a search that warms up for each further target; each target draws its share of them.
+    """
+    budget, K = searches.budget, len(searches.targets)
+    generations = budget.generations + (K - 1) * budget.warm_generations
+    gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
+    problem = replace(searches.problem, accuracy=searches.memo.predict)  # next to no child is drawn twice
+    run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations)
+    curve = [run.best[1].clone()]  # a view would keep the whole archive
+    for number in range(1, generations + 1):
+        run.generation(number)
+        curve.append(run.best[1].clone())
+    genes, accuracy = run.best
+    best = torch.stack(curve)  # (generations + 1, S, K)
+    spent = run.children_by(generations)  # (generations + 1, K)
+    taken = searches.lap()
+    seconds = Seconds(taken.wall / K, taken.cpu / K)
+    better = torch.ones(generations + 1, K, dtype=torch.bool, device=best.device)  # where any search gained; first and last
+    better[1:] = (best[1:] > best[:-1]).any(dim=1)
+    better[-1] = True
+    for k in range(K):
+        points = better[:, k].nonzero().view(-1).tolist()
+        trace = [(number, int(spent[number, k]), best[number, :, k]) for number in points]
+        evaluations, unique, gradients = int(spent[-1, k]), run.scored[:, k], run.gradients[:, k]
+        yield Outcome(k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients)
+
+
+def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:
+    answer = None
+    for index in range(len(searches.targets)):
+        if answer is None:
+            outcome = searches.evolve(index, None, searches.budget.generations, 0).outcome
+        else:
+            outcome = searches.evolve(index, searches.pruned(index, answer), warm_generations, 1).outcome
+        answer = outcome.genes
+        yield outcome

@@ -1,0 +1,1 @@
+"""Latency tables of one's own devices."""

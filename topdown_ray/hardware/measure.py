@@ -1,0 +1,93 @@
+"""A measurement as the command runs it: here, or on one reserved node of every kind of a Ray cluster.
+
+Hardware never mixes: every kind of node gets a file of its own, named after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from topdown_ray.cluster import connected
+from topdown_ray.errors import StartError, UserError
+from topdown_ray.files import brief_path, check_output
+from topdown_ray.hardware import whole_subnets
+from topdown_ray.hardware.nodes import RemoteWatch, node_kinds
+from topdown_ray.hardware.rounds import Effort, OnState, measure
+from topdown_ray.hardware.stopwatch import Stopwatch, check_conditions, check_words
+from topdown_ray.spaces import latency_table
+from topdown_ray.spaces.cost import measured
+from topdown_ray.spaces.latency_table import Conditions, LatencyTable
+from topdown_ray.spaces.space import SPACES, find_space
+
+Display = Callable[[str, Path | None], AbstractContextManager[OnState]]  # what is measured, and the file it goes to
+
+
+@contextlib.contextmanager
+def silent(what: str, out: Path | None) -> Iterator[OnState]:
+    """No display."""
+    yield lambda state: None
+
+
+def measure_here(
+    space: str, conditions: Conditions, out: Path, effort: Effort, display: Display = silent
+) -> dict[Path, LatencyTable]:
+    """Measure a space on this machine: the file and its table. Raises UserError."""
+    find_space(space)
+    watch = Stopwatch(space, conditions)
+    with display(space, out) as show:
+        return {out: measure(watch, space, conditions, out, effort, show)}
+
+
+def measure_cluster(
+    address: str, space: str, conditions: Conditions, out: Path, effort: Effort, display: Display = silent
+) -> dict[Path, LatencyTable]:
+    """Measure a space on one node of every kind, reserved whole, one after another: a file ``OUT-KIND`` each.
+
+    Raises UserError, or StartError at the end for the kinds that could not be measured."""
+    find_space(space)
+    check_words(conditions)
+    tables: dict[Path, LatencyTable] = {}
+    failed: list[str] = []
+    with connected(address):
+        kinds = [kind for kind in node_kinds() if not conditions.device.startswith("cuda") or kind.gpus]
+        if not kinds:
+            raise UserError(f"--device: expected a cluster with {conditions.device}, found no node that offers it to Ray")
+        for kind in kinds:
+            path = out.with_name(f"{out.stem}-{kind.label}{out.suffix}")
+            watch = RemoteWatch(kind, space, conditions)
+            try:
+                with display(f"{kind.label} (1 of {kind.nodes})", path) as show:
+                    tables[path] = measure(watch, space, conditions, path, effort, show)
+            except StartError as error:
+                failed.append(str(error))
+            finally:
+                watch.close()
+    if failed:
+        raise StartError(f"measured {len(tables)} of {len(kinds)} kinds of nodes; {'; '.join(failed)}")
+    return tables
+
+
+def check(path: Path, n: int, effort: Effort, picture: Path | None, display: Display = silent) -> whole_subnets.Comparison:
+    """Compare a table with whole subnets on this machine, under the table's conditions, and draw it beside the table."""
+    table = latency_table.read(path)
+    check_conditions(table.conditions)
+    picture = path.with_name(f"{path.stem}.check.svg") if picture is None else picture
+    if picture.suffix != ".svg" or not picture.parent.is_dir():
+        raise UserError(f"--picture: expected a file .svg in an existing folder, found {brief_path(picture)}")
+    check_output(picture, "--picture")
+    watch = Stopwatch(table.space, table.conditions)
+    with display("subnets", None) as show:
+        comparison = whole_subnets.compare(watch, path, n, effort, on_state=show)
+    whole_subnets.draw_comparison(comparison, table, picture.parent, picture.stem)
+    return comparison
+
+
+def facts_of(table: LatencyTable, path: Path) -> dict[str, Any]:
+    """Everything a table says about itself, and the range of its space in ms."""
+    cost = measured(latency_table.Source(path.stem, path, False), SPACES[table.space])
+    about = {"file": str(path), "space": table.space, "layers": len(table.layers), "sha256": table.sha256()}
+    return {**about, **vars(table.conditions), **table.facts, "range_ms": list(cost.range()), "check": dict(table.check)}

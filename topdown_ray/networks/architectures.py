@@ -1,0 +1,134 @@
+"""Which architecture is meant: one given as JSON, or rows of a sweep chosen by space, strategy, target and seed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import parse_json, read_json
+from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Config, Space, find_space
+from topdown_ray.store.folder import load
+from topdown_ray.store.place import is_uri, shown
+
+Which = Literal["best", "all"]
+Filters = Mapping[str, str | int | float | None]
+
+
+def genes_space(row: Mapping[Any, Any]) -> Space:
+    """The space of a row's architecture; ``protocol: notebook`` searches MobileNetV3 under every name. Raises UserError."""
+    if row["protocol"] == "notebook":
+        return MOBILENET_V3
+    if row["space"] not in SPACES:
+        raise UserError(f"search {row['search_id']}: space: expected one of {', '.join(SPACES)}, found {brief(row['space'])}")
+    return SPACES[row["space"]]
+
+
+def config_of(row: Mapping[Any, Any]) -> tuple[Space, Config]:
+    """A row's architecture and its space. Raises UserError that names the search where the row holds none."""
+    space = genes_space(row)
+    return space, space.parse(row["arch"], f"search {row['search_id']}: arch")
+
+
+def is_run(source: str) -> bool:
+    """Whether this names a result folder or its URI, and not an architecture."""
+    return not _is_json(source) and (is_uri(source) or os.path.isdir(source))  # noqa: PTH112 - Path.is_dir raises for a long name
+
+
+def _is_json(source: str) -> bool:
+    return source.lstrip().startswith(("{", "["))
+
+
+_NEEDED = (
+    "search_id",
+    "space",
+    "protocol",
+    "strategy",
+    "seed",
+    "targets",
+    "target",
+    "feasible",
+    "accuracy",
+    "cost",
+    "cost_unit",
+    "cost_name",
+    "predictor_name",
+    "predictor_space",
+    "predictor_sha256",
+    "macs_m",
+    "params_m",
+)
+
+
+def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
+    """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or described by."""
+    for column in _NEEDED:
+        lacking = rows[column].isna()
+        if lacking.any():
+            search = rows["search_id"][lacking].iloc[0]
+            raise UserError(f"{shown(run)}: search {search}: {column}: expected a value, found none")
+
+
+def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
+    """The rows with these values: columns and the value that each must have, None for any. Raises UserError where none has."""
+    for column, value in filters.items():
+        if value is not None:
+            kept = rows[rows[column] == value]
+            if kept.empty:
+                found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20])
+                raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
+            rows = kept
+    return rows
+
+
+def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
+    """Feasible rows of a sweep: ``best`` is the most accurate of each space, strategy, target set and target.
+
+    filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row without an architecture.
+    """
+    rows = load(run).searches
+    check_whole(rows, run)
+    rows = filtered(rows[rows["feasible"].astype(bool)], filters)
+    if rows.empty:
+        raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
+    rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
+    if which == "best":
+        keys = [rows[name] for name in ("space", "protocol", "strategy", "target")] + [rows["targets"].map(tuple)]
+        rows = rows.loc[rows.groupby(keys, sort=False)["accuracy"].idxmax()]
+    return rows.assign(arch=[json.dumps(config_of(row)[1]) for row in rows.to_dict("records")])
+
+
+def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
+    """An architecture from JSON text or a JSON file, and its space: the filters' one, or the first it belongs to.
+
+    Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to choose from.
+    """
+    if _is_json(source):
+        config = parse_json(source, "architecture")
+    else:
+        config = read_json(Path(source), "a result folder, a JSON file or JSON text")
+    if not isinstance(config, dict):
+        raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
+    for column, value in filters.items():
+        if column != "space" and value is not None:
+            raise UserError(f"--{column}: expected a result folder to choose from, found an architecture")
+    name = filters.get("space")
+    space = _space_of(config) if name is None else find_space(str(name))
+    return space, space.to_config(space.from_config(config))
+
+
+def _space_of(config: Config) -> Space:
+    """The first space that it belongs to; where it belongs to none, the one whose complaint will help most."""
+    for space in SPACES.values():
+        with contextlib.suppress(UserError):
+            space.from_config(config)
+            return space
+    kernels = config.get("ks")
+    likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
+    return SPACES["resnet50d" if "w" in config else likely]

@@ -1,0 +1,180 @@
+"""Measure subnets: cut one out of the supernet, recalibrate its batch normalisation, count right answers on validation images.
+
+A measured accuracy is a function of (architecture, weights, images, settings) alone, and their hashes are the measurement's
+identity: "resume" is nothing but what is wanted minus what has rows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import json
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from topdown_ray.errors import UserError
+from topdown_ray.files import digest
+from topdown_ray.networks.images import ImageData, Loader, normalise
+from topdown_ray.networks.supernet import Supernet
+from topdown_ray.networks.weights import Checkpoint
+from topdown_ray.spaces.space import Config, Space
+from topdown_ray.spaces.tiles import one_thread
+
+EVALUATION_VERSION = 1  # part of every identity: raise it when the same measurement would give another result
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the measurements of one supernet on one data folder share."""
+
+    checkpoint: Checkpoint
+    images: ImageData
+
+    @property
+    def space(self) -> Space:
+        """The design space of the supernet."""
+        return self.checkpoint.space
+
+    def identity(self, arch: str) -> str:
+        """The identity of one measurement. arch: canonical, as :func:`canonical` writes it."""
+        images = self.images
+        return digest(
+            [EVALUATION_VERSION, self.space.name, arch, self.checkpoint.sha256, images.sha256, images.settings.decisive()]
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One architecture to be measured, in canonical form."""
+
+    evaluation_id: str
+    arch: str
+
+    @property
+    def image_size(self) -> int:
+        """Its resolution in pixels."""
+        return int(json.loads(self.arch)["image_size"])
+
+
+def canonical(space: Space, config: Config) -> str:
+    """An architecture as JSON with switched-off blocks at their smallest choice. Raises UserError where it is not of the space."""
+    genes = torch.from_numpy(space.from_config(config))[None]
+    return json.dumps(space.to_config(space.canonical(genes)[0]))
+
+
+def tasks(setup: Setup, archs: Iterable[str]) -> tuple[list[Task], int]:
+    """The distinct architectures as tasks, those of one resolution together, and how many are left out for their resolution.
+
+    Raises UserError where a resolution is not one of the supernet's, unless such architectures are to be skipped.
+    """
+    known = setup.checkpoint.description.image_sizes
+    wanted = [Task(setup.identity(arch), arch) for arch in dict.fromkeys(archs)]
+    strange = [task for task in wanted if task.image_size not in known]
+    if strange and setup.images.settings.bad == "error":
+        raise UserError(
+            f"image_size: expected one of {list(known)}, at which {setup.checkpoint.name} was trained, found {strange[0].image_size}; "
+            "--bad skip leaves such architectures out"
+        )
+    kept = [task for task in wanted if task.image_size in known]
+    return sorted(kept, key=lambda task: task.image_size), len(strange)
+
+
+class Evaluator:
+    """Hosts one supernet and one data folder; measures one subnet after another and keeps nothing of it."""
+
+    def __init__(self, setup: Setup, device: str = "cpu"):
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"--device: expected cpu, since there is no GPU here, found {device}")
+        self.setup = setup
+        self.device = torch.device(device)
+        self.supernet = Supernet(setup.space, setup.checkpoint)
+        self.loader = Loader(setup.images)
+        self.host = socket.gethostname()
+
+    def __call__(self, task: Task) -> Row:
+        """Measure one architecture: a row of ``evaluations``."""
+        started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        config = json.loads(task.arch)
+        with one_thread(), torch.inference_mode():
+            counts = self._measure(config)
+        gc.collect()  # OFA's recalibration leaves a copy of the subnet in reference cycles
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        macs, parameters = self.supernet.count(config)
+        checkpoint, images = self.setup.checkpoint, self.setup.images
+        return {
+            "evaluation_id": task.evaluation_id,
+            "space": self.setup.space.name,
+            "arch": task.arch,
+            "genes": self.setup.space.from_config(config).tolist(),
+            "image_size": task.image_size,
+            **counts,
+            "missing_classes": images.missing_classes,
+            "n_classes": checkpoint.description.n_classes,
+            "macs_m": macs,
+            "params_m": parameters,
+            "weights_name": checkpoint.name,
+            "weights_sha256": checkpoint.sha256,
+            "data_name": images.root.name,
+            "data_sha256": images.sha256,
+            "calibration_seed": images.settings.seed,
+            "device": str(self.device),
+            "host": self.host,
+            "wall_s": time.perf_counter() - started,
+            "started_at": started_at,
+        }
+
+    def subnet(self, config: Config) -> tuple[torch.nn.Module, int, int]:
+        """The recalibrated subnet on the device, and how many images calibrated it and how many did not decode."""
+        subnet = self.supernet.materialise(config).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        used = bad = 0
+
+        def batches() -> Iterable[torch.Tensor]:
+            nonlocal used, bad
+            for batch in self.loader.calibration(int(config["image_size"])):
+                used, bad = used + len(batch.labels), bad + batch.bad
+                if len(batch.labels):
+                    yield self._to_device(batch.images)
+
+        self.supernet.recalibrate(subnet, batches())
+        if not used:
+            raise UserError(f"{self.setup.images.root}: expected training images that decode, found none")
+        return subnet, used, bad
+
+    def _to_device(self, images: torch.Tensor) -> torch.Tensor:
+        return normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+
+    def _measure(self, config: Config) -> Row:
+        subnet, calibrated, calibration_bad = self.subnet(config)
+        right, right5, n, bad = 0, 0, 0, 0
+        for batch in self.loader.validation(int(config["image_size"])):
+            bad += batch.bad
+            if not len(batch.labels):
+                continue
+            logits = subnet(self._to_device(batch.images)).cpu()  # (B, classes)
+            best = logits.topk(min(5, logits.shape[1])).indices
+            hits = best == batch.labels[:, None]
+            right, right5 = right + int(hits[:, 0].sum()), right5 + int(hits.sum())
+            n += len(batch.labels)
+        if not n or not calibrated:
+            raise UserError(f"{self.setup.images.root}: expected images that decode, found none")
+        return {
+            "top1": right / n,
+            "top5": right5 / n,
+            "n_images": n,
+            "n_bad": bad,
+            "calibration_images": calibrated,
+            "calibration_bad": calibration_bad,
+        }
+
+
+def archs_of(space: Space, genes: torch.Tensor) -> list[str]:
+    """Architectures, genes (N, G), in the canonical JSON form."""
+    return [json.dumps(space.to_config(row)) for row in space.canonical(genes)]

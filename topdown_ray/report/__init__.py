@@ -1,0 +1,1 @@
+"""From tables to statistics, pictures and one page."""

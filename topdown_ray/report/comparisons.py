@@ -1,0 +1,225 @@
+"""Comparisons between strategies: paired differences, anytime curves, evaluations to reach an accuracy, fronts. Frames in and out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from topdown_ray import stats
+from topdown_ray.errors import UserError
+from topdown_ray.report.labelling import Data, strategy_rank
+from topdown_ray.report.tables import widest
+
+GAPS = (0.01, 0.005, 0.002)  # below the best accuracy known for a target: the levels to be reached, unless levels are given
+FLOOR = 0.75  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
+BEYOND = 1.1  # its cost, relative to the loosest target: beyond it, so that the answer for that target counts as well
+GRID_POINTS = 40
+CURVE_RESAMPLES = 2_000  # a band has many points; its edges need no more
+
+
+def differences(data: Data) -> pd.DataFrame:
+    """Accuracy of one strategy minus that of another, paired by seed and target, for each setting, target set and target.
+
+    A row with target NaN is the mean over the set's targets in each search. low, high: of the mean difference. improvement:
+    the share of pairs in which ``strategy`` is better, a tie counting half, with Wilson's interval. p: paired permutation test
+    (random signs); p_holm: corrected for the targets of the set.
+    """
+    rows = data.distinct()
+    rows = rows[rows["feasible"]]
+    keys = ["setting", "space", "k", "targets", "cost_unit"]
+    records: list[dict[str, Any]] = []
+    cells: list[stats.Array] = []
+    families: list[range] = []
+    for key, group in rows.sort_values("k", ascending=False, kind="stable").groupby(keys, sort=False):
+        wide = group.set_index(["target", "seed", "strategy"])["accuracy"].unstack("strategy")
+        names = sorted(wide.columns, key=strategy_rank)
+        for against, strategy in itertools.combinations(names, 2):
+            delta = (wide[strategy] - wide[against]).dropna()
+            if delta.empty:
+                continue
+            facts = {**dict(zip(keys, key, strict=True)), "strategy": strategy, "against": against}
+            first = len(records)
+            for target, cell in delta.groupby(level="target"):
+                records.append({**facts, "target": target})
+                cells.append(cell.to_numpy(float))
+            families.append(range(first, len(records)))
+            table = delta.unstack("target").dropna()
+            if table.shape[1] > 1 and len(table):
+                records.append({**facts, "target": math.nan})
+                cells.append(table.mean(axis=1).to_numpy(float))
+    columns = [*keys, "strategy", "against", "target"]
+    frame = pd.DataFrame(records, columns=columns)
+    n = np.array([len(cell) for cell in cells], float)
+    frame["n"] = n.astype(int)
+    frame["ties"] = [int((cell == 0).sum()) for cell in cells]
+    frame["mean"] = [float(cell.mean()) for cell in cells]
+    frame[["low", "high"]] = stats.intervals(cells)
+    frame["interval"] = [stats.method(len(cell)) for cell in cells]
+    share = np.array([stats.improvement(cell) for cell in cells])
+    frame["improvement"] = share
+    frame["improvement_low"], frame["improvement_high"] = stats.wilson(share * n, n)
+    frame["p"] = stats.sign_flip_p(cells)
+    corrected = np.full(len(frame), np.nan)
+    for family in families:
+        corrected[family] = stats.holm(frame["p"].to_numpy()[family])
+    frame["p_holm"] = np.where(frame["target"].isna(), frame["p"], corrected)
+    return frame
+
+
+def _of_widest(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["targets"] == frame["setting"].map(widest(frame))]
+
+
+def _traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, stats.Array]:
+    """The anytime curves of these rows: the place of the row, evaluations and best accuracy of each point."""
+    places = np.full(len(data.searches), -1, np.int32)
+    places[rows["answer"].to_numpy()] = np.arange(len(rows))
+    curve = places[data.trace["answer"].to_numpy()]
+    spent, best = (data.trace[name].to_numpy() for name in ("evaluations", "best_accuracy"))
+    here = curve >= 0
+    return (curve, spent, best) if here.all() else (curve[here], spent[here], best[here])
+
+
+def curves(data: Data) -> pd.DataFrame:
+    """Best accuracy against the evaluations spent on a target, for each setting's widest target set: the inter-quartile mean.
+
+    Evaluations count within the target: what a strategy spent on the targets before is not in them.
+    """
+    keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
+    rows = _of_widest(data.distinct()).reset_index(drop=True)
+    curve, spent, best = _traces(data, rows)
+    groups = rows.groupby(keys, sort=False, observed=True)
+    group = groups.ngroup().to_numpy()[curve]
+    records: list[dict[str, Any]] = []
+    cells: list[stats.Array] = []
+    for number, (key, _) in enumerate(groups):
+        mine = group == number
+        if not mine.any():
+            continue
+        evaluations = spent[mine].astype(np.float64)
+        steps = np.round(np.geomspace(max(evaluations.min(), 1.0), evaluations.max(), GRID_POINTS))
+        grid = np.unique(np.append(steps, evaluations.max())).astype(np.float64)
+        codes, _ = pd.factorize(curve[mine])
+        values = stats.step_values(codes, evaluations, best[mine].astype(np.float64), grid)
+        for i in np.flatnonzero(~np.isnan(values).any(axis=0)):
+            records.append({**dict(zip(keys, key, strict=True)), "evaluations": grid[i]})
+            cells.append(values[:, i])
+    frame = pd.DataFrame(records, columns=[*keys, "evaluations"])
+    frame["n"] = [len(cell) for cell in cells]
+    frame["iqm"] = [stats.trimmed_mean(cell) for cell in cells]
+    frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER, CURVE_RESAMPLES)
+    return frame
+
+
+def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
+    """Evaluations and seconds within a target until a given accuracy, for each setting's widest target set and each clock.
+
+    levels: top-1 as fractions; by default ``GAPS`` below the best accuracy that any search found for the target. The median
+    counts searches that never got there as infinitely late; it is NaN where half or more of them did not.
+    """
+    rows = _of_widest(data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])).reset_index(drop=True)
+    curve, spent, reached = _traces(data, rows)
+    best = rows.groupby(["setting", "target"])["accuracy"].transform("max")
+    rate = (rows["wall_s"] / rows["evaluations"]).where(rows["timed"])
+    rate = rate.fillna(
+        rate.groupby([rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]).transform("mean")
+    )
+    wanted = [(level, pd.Series(level, index=rows.index)) for level in levels] or [(-gap, best - gap) for gap in GAPS]
+    keys = ["setting", "space", "clock", "k", "targets", "target", "cost_unit", "strategy"]
+    frames = []
+    for order, (_, level) in enumerate(wanted):
+        good = reached >= level.to_numpy()[curve] - 1e-12
+        first = np.full(len(rows), math.inf)
+        np.minimum.at(first, curve[good], spent[good])
+        table = rows[keys].assign(order=order, level=level, evaluations=first, seconds=first * rate, reached=np.isfinite(first))
+        groups = table.groupby([*keys, "order", "level"], sort=False)
+        frames.append(
+            groups.agg(
+                n=("reached", "size"),
+                reached=("reached", "sum"),
+                evaluations=("evaluations", "median"),
+                seconds=("seconds", "median"),
+            ).reset_index()
+        )
+    frame = pd.concat(frames, ignore_index=True).replace([math.inf], math.nan)
+    frame["rank"] = [strategy_rank(strategy) for strategy in frame["strategy"]]
+    by = ["setting", "clock", "target", "order", "rank"]
+    return frame.sort_values(by, kind="stable").drop(columns=["order", "rank"]).reset_index(drop=True)
+
+
+def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Hypervolume of each search's front, for each setting, strategy and target set of two or more targets.
+
+    The reference point is (``BEYOND`` times the set's loosest target, ``floor``); the unit is the cost's times percentage points.
+    With a reference front (:func:`read_reference`) also the distance to it (IGD+). low, high: of the mean over searches.
+    """
+    rows = data.distinct()
+    rows = rows[rows["feasible"] & (rows["k"] > 1)]
+    keys = ["setting", "space", "k", "targets", "cost_unit", "strategy"]
+    records: list[dict[str, Any]] = []
+    volumes: list[stats.Array] = []
+    distances: list[stats.Array] = []
+    for key, group in rows.groupby(keys, sort=False):
+        codes, identities = pd.factorize(group["search_id"])
+        limit = BEYOND * float(group["target"].max())
+        cost, accuracy = group["cost"].to_numpy(float), group["accuracy"].to_numpy(float)
+        volumes.append(100 * stats.hypervolume(codes, cost, accuracy, limit, floor))
+        records.append({**dict(zip(keys, key, strict=True)), "reference_cost": limit, "reference_accuracy": floor})
+        if reference is not None:
+            ours = known_for(reference, group.iloc[0])
+            points = np.stack([cost, accuracy], axis=1)
+            known = ours[["cost", "accuracy"]].to_numpy(float)
+            each = [stats.igd_plus(points[codes == i], known) if len(known) else math.nan for i in range(len(identities))]
+            distances.append(np.array(each))
+    frame = pd.DataFrame(records, columns=[*keys, "reference_cost", "reference_accuracy"])
+    frame["n"] = [len(cell) for cell in volumes]
+    frame["hypervolume"] = [float(cell.mean()) for cell in volumes]
+    frame["sd"] = [float(cell.std(ddof=1)) if len(cell) > 1 else math.nan for cell in volumes]
+    frame[["low", "high"]] = stats.intervals(volumes)
+    frame["interval"] = [stats.method(len(cell)) for cell in volumes]
+    if reference is not None:
+        frame["distance"] = [float(cell.mean()) for cell in distances]
+        frame[["distance_low", "distance_high"]] = stats.intervals(distances)
+    return frame
+
+
+def read_reference(path: Path) -> pd.DataFrame:
+    """A reference front from a CSV file: columns cost, accuracy (a fraction) and, if it differs, space. Raises UserError."""
+    try:
+        frame = pd.read_csv(path, comment="#")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected a CSV file with columns cost and accuracy, found {error}") from error
+    for column in ("cost", "accuracy"):
+        if column not in frame:
+            raise UserError(f"{path}: expected a column {column}, found {', '.join(map(str, frame.columns))}")
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        if numbers.isna().any() or frame.empty:
+            raise UserError(f"{path}: {column}: expected numbers, found {frame[column].tolist()[:5]}")
+    if not frame["accuracy"].between(0, 1).all():
+        raise UserError(f"{path}: accuracy: expected fractions from 0 to 1, found {frame['accuracy'].max():g}")
+    # what made the front, where its file says so: numbers of another predictor or table must not be compared
+    for line in path.read_text().splitlines():
+        name, _, value = line.removeprefix("# ").partition(" ")
+        if line.startswith("# ") and name in ("cost_sha256", "predictor_sha256"):
+            frame[name] = value.strip()
+    return frame
+
+
+def known_for(reference: pd.DataFrame, case: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
+    """The rows of a reference front that are of the same space, cost table and predictor, as far as its file names them."""
+    for column in ("space", "cost_name", "cost_sha256", "predictor_sha256"):
+        if column in reference:
+            reference = reference[reference[column] == case[column]]
+    return reference
+
+
+def gain_over_random(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`differences` that compare with random search."""
+    return table[table["against"] == "random"].reset_index(drop=True)

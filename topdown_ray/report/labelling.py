@@ -1,0 +1,253 @@
+"""The rows of result folders, labelled for comparison.
+
+A *setting* is what makes two searches comparable: space, protocol, cost table, predictor and hyper-parameters. A *clock* is how a
+time was taken: of lone searches, or amortised over batches of one size; no two of them meet in one number. All searches of a batch
+share its time, so a batch is one timing, however many searches it holds. A batch of another size than the others of its strategy and
+targets (the last one of a sweep, say) is no timing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from topdown_ray.errors import UserError
+from topdown_ray.store.reading import words
+
+LONE = "lone searches"
+AMORTISED = "amortised over batches"
+PUBLISHED = "published (another machine)"
+
+STRATEGY_ORDER = ("random", "independent", "bottom_up", "top_down", "prune", "joint")
+
+_NEEDED = ["search_id", "shard_id", "space", "strategy", "seed", "k", "targets", "target_index", "target", "accuracy", "cost"]
+_NEEDED += ["evaluations", "wall_s", "search_wall_s", "batch_size"]
+# missing where an older schema lacks them
+_COUNTS = ("unique_evaluations", "gradients", "gradient_rows", "cpu_s", "search_cpu_s")
+_DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
+    **dict.fromkeys(("predictor_name", "cost_sha256", "predictor_sha256", "cost_unit", "device"), ""),
+    "protocol": "default",
+    "cost_name": "cost",
+    "threads": 0,
+    "feasible": True,
+}
+#: The columns of ``searches`` and ``trace`` that summaries and reports read.
+SEARCH_COLUMNS = (*_NEEDED, *_COUNTS, *_DEFAULTS, "host")
+TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
+
+_SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "search", "algorithm")
+
+
+class Loaded(Protocol):
+    """What :func:`topdown_ray.load` returns, as far as it matters here."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """run.json."""
+
+    @property
+    def searches(self) -> pd.DataFrame:
+        """A row a search and target."""
+
+    @property
+    def trace(self) -> pd.DataFrame:
+        """The anytime curves."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, and ``targets`` as text."""
+
+    searches: pd.DataFrame
+    trace: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    def distinct(self) -> pd.DataFrame:
+        """Every search once, though several folders may hold it: the same search has the same answer."""
+        return self.searches.drop_duplicates(["search_id", "target_index"])
+
+
+def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data:
+    """Put the rows of one or more result folders together. names: of the folders, for messages. Raises UserError."""
+    names = [str(part.manifest.get("spec", {}).get("name", i)) for i, part in enumerate(parts)] if names is None else names
+    labelled = [_labelled(part, i, name) for i, (part, name) in enumerate(zip(parts, names, strict=True))]
+    searches = pd.concat(labelled, ignore_index=True)
+    searches["answer"] = np.arange(len(searches))
+    traces = pd.concat([_curves(part.trace, rows) for part, rows in zip(parts, _split(searches, labelled), strict=True)])
+    searches["setting"] = _settings(searches)
+    searches[["clock", "timed"]] = _clocks(searches)
+    searches = ordered(searches, ["setting", "k", "targets", "strategy", "seed", "target_index"])
+    notes = []
+    if len(parts) > 1:
+        disagree = searches.groupby(["search_id", "target_index"])["accuracy"].nunique() > 1
+        if disagree.any():
+            n = int(disagree.sum())
+            notes.append(f"{n} answers differ between folders that hold the same search; the first is used.")
+    return Data(searches, traces, [*notes, *_untimed(searches)])
+
+
+def _split(searches: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    start = 0
+    for part in parts:
+        yield searches.iloc[start : start + len(part)]
+        start += len(part)
+
+
+def _curves(trace: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """A folder's anytime curves as numbers only: ``answer`` (the row of searches), evaluations, best_accuracy."""
+    codes, known = pd.factorize(rows["search_id"])
+    width = int(rows["target_index"].max()) + 1
+    answers = np.full((len(known) + 1) * width, -1, np.int64)  # one place more, for searches that are not among the rows
+    answers[codes * width + rows["target_index"].to_numpy()] = rows["answer"].to_numpy()
+    index = trace["target_index"].to_numpy()
+    found = pd.Index(known).get_indexer(pd.Index(trace["search_id"]))  # -1: none
+    answer = np.where(index < width, answers[found * width + np.minimum(index, width - 1)], -1).astype(np.int32)
+    frame = pd.DataFrame(
+        {"answer": answer, "evaluations": trace["evaluations"].to_numpy(), "best_accuracy": trace["best_accuracy"].to_numpy()},
+        copy=False,
+    )
+    return frame if (answer >= 0).all() else frame[answer >= 0]
+
+
+def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
+    rows = part.searches
+    if rows.empty:
+        raise UserError(f"{name}: expected at least one finished search, found none")
+    schema = part.manifest.get("schema", "unknown")
+    for column in _NEEDED:
+        if column not in rows or rows[column].isna().all():
+            raise UserError(f"{name}: expected the column {column} in searches, found none (schema version {schema})")
+    spec = part.manifest.get("spec", {})
+    missing: dict[str, Any] = {column: math.nan for column in _COUNTS if column not in rows}
+    for column, value in _DEFAULTS.items():
+        if column not in rows or rows[column].isna().all():
+            missing[column] = _constant(value, rows) if isinstance(value, str) else value
+        elif rows[column].isna().any():
+            missing[column] = rows[column].fillna(value)
+    rows = rows.assign(**missing)
+    numbers = {column: rows[column].astype(float) for column in _COUNTS}
+    codes, sets = pd.factorize(pd.Series([tuple(targets) for targets in rows["targets"]]))
+    facts = {"search": json.dumps(spec.get("search", {}), sort_keys=True), "algorithm": str(part.manifest.get("algorithm", ""))}
+    facts["processor"] = str(part.manifest.get("machine", {}).get("processor", ""))
+    return rows.assign(
+        **numbers,
+        **{column: _constant(value, rows) for column, value in facts.items()},
+        feasible=rows["feasible"].astype(bool),
+        targets=words([" ".join(f"{target:g}" for target in targets) for targets in sets], codes).set_axis(rows.index),
+        folder=folder,
+        predictor_rows=_predictor_rows(rows["strategy"], numbers),
+    )
+
+
+def _constant(value: str, rows: pd.DataFrame) -> pd.Series:
+    return words([value], np.zeros(len(rows), np.int32)).set_axis(rows.index)
+
+
+def _predictor_rows(strategy: pd.Series, counts: Mapping[str, pd.Series]) -> pd.Series:
+    """What a target cost in rows of the predictor, its gradients by the rows that one was measured to cost; NaN where not known."""
+    gradients = counts["gradients"].where(counts["gradients"].notna() | (strategy == "joint"), 0.0)
+    rows: pd.Series = counts["unique_evaluations"] + (gradients * counts["gradient_rows"]).where(gradients != 0, 0.0)
+    return rows
+
+
+def _representatives(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[Any], pd.DataFrame]:
+    """A code for each row, and a row for each code: rows that agree in these columns share one."""
+    codes = rows.groupby(list(columns), sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    first = np.unique(codes, return_index=True)[1]
+    return codes, rows.iloc[first].reset_index(drop=True)
+
+
+def _settings(rows: pd.DataFrame) -> pd.Series:
+    """Labels of the settings: space and cost, and only what else is needed to tell two of them apart."""
+    codes, settings = _representatives(rows, ["space", "cost_name", *_SETTING])
+    base = settings["space"].astype(object) + " on " + settings["cost_name"].astype(object)
+    settings["base"] = base.where(settings["protocol"] != "notebook", base + " (notebook protocol)")
+    labels = np.empty(len(settings), dtype=object)
+    for label in settings["base"].unique():
+        places = np.flatnonzero(settings["base"] == label)
+        group = settings.iloc[places]
+        varying = [column for column in _SETTING if group[column].nunique() > 1]
+        for place, row in zip(places, group.to_dict("records"), strict=True):
+            labels[place] = ", ".join([str(label), *(_short(column, row[column], group[column]) for column in varying)])
+    return words(labels, codes).set_axis(rows.index)
+
+
+def _short(column: str, value: str, values: pd.Series) -> str:
+    if column != "search":
+        return f"{column.removesuffix('_sha256')} {value[:8]}"
+    parsed = [json.loads(other) for other in values]
+    mine = json.loads(value)
+    return ", ".join(f"{key} {mine[key]}" for key in mine if len({str(other.get(key)) for other in parsed}) > 1)
+
+
+def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
+    """How each row was timed (``clock``), and whether its batch is a timing of that clock (``timed``).
+
+    In each folder and setting a batch size is preferred that most pairs of strategy and target set share (then the one with most
+    timings, then the largest); a pair that lacks it has the size of most of its batches. The label names the batch size where there
+    are several, device and processor where more than one took part.
+    """
+    machine = ["device", "threads", "processor"]
+    group, cell = ["folder", "setting", *machine], ["folder", "setting", *machine, "strategy", "targets"]
+    shards = rows.drop_duplicates(["folder", "shard_id"])
+    counts = shards.groupby([*cell, "batch_size"], sort=False, observed=True).size().reset_index(name="timings")
+    preferred = counts.groupby([*group, "batch_size"], sort=False, observed=True)["timings"].agg(["size", "sum"]).reset_index()
+    counts = counts.merge(preferred, on=[*group, "batch_size"])
+    best = preferred.sort_values(["size", "sum", "batch_size"], kind="stable").groupby(group, sort=False, observed=True).tail(1)
+    counts = counts.merge(best[[*group, "batch_size"]].rename(columns={"batch_size": "shared"}), on=group)
+    counts["is_shared"] = counts["batch_size"] == counts["shared"]
+    chosen = (
+        counts.sort_values(["is_shared", "timings", "batch_size"], kind="stable")
+        .groupby(cell, sort=False, observed=True)
+        .tail(1)
+    )
+    codes, cells = _representatives(rows, cell)
+    sizes = cells[cell].merge(chosen[[*cell, "batch_size"]], on=cell, how="left")["batch_size"].astype(int)
+    several = sizes[sizes > 1].nunique() > 1
+    where = cells["device"].astype(str) + ", " + cells["threads"].astype(str) + " threads, " + cells["processor"].astype(str)
+    several_machines = where.nunique() > 1
+    labels = [
+        (LONE if size == 1 else f"{AMORTISED} of {size}" if several else AMORTISED)
+        + (f" on {machine}" if several_machines else "")
+        for size, machine in zip(sizes, where, strict=True)
+    ]
+    timed = rows["batch_size"].to_numpy() == sizes.to_numpy()[codes]
+    return pd.DataFrame({"clock": words(labels, codes).array, "timed": timed}, index=rows.index)
+
+
+def _untimed(searches: pd.DataFrame) -> list[str]:
+    """What the reader of timing tables must know: batches that are left out, and strategies that do not compare."""
+    notes = []
+    odd = searches.loc[~searches["timed"]].drop_duplicates(["folder", "shard_id"])
+    if len(odd):
+        n = int(odd["batch_size"].sum())
+        notes.append(
+            f"{len(odd)} batches ({n} searches) have another size than the other batches of their strategy and targets: their times "
+            "are left out of the timing tables; their answers count."
+        )
+    cells = searches.drop_duplicates(["folder", "setting", "strategy", "targets", "clock"])
+    if (cells.groupby(["folder", "setting"], observed=True)["clock"].nunique() > 1).any():
+        notes.append(
+            "Strategies or target sets ran in batches of different sizes or on different machines: their times do not compare, and "
+            "each size is shown apart. Run the sweep with `batch: N` to compare them."
+        )
+    return notes
+
+
+def strategy_rank(strategy: str) -> tuple[int, str]:
+    """Sorts the known strategies in a fixed order, others by name behind them."""
+    return (STRATEGY_ORDER.index(strategy) if strategy in STRATEGY_ORDER else len(STRATEGY_ORDER), strategy)
+
+
+def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The rows sorted by these columns, strategies in their fixed order."""
+    ranks = {name: rank for rank, name in enumerate(sorted(frame["strategy"].unique(), key=strategy_rank))}
+    keys = frame.assign(strategy=frame["strategy"].map(ranks))[list(by)]
+    return frame.loc[keys.sort_values(list(by), kind="stable").index].reset_index(drop=True)

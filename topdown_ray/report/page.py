@@ -1,0 +1,136 @@
+"""How a report is laid out: tables with formatted cells, pictures as SVG and PDF, sections, and one HTML page of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from topdown_ray.figures import Picture
+from topdown_ray.files import data
+
+MOST_ROWS = 400  # of a table in the page; the files hold all
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a shown table: its heading and how a row's cell reads."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    numeric: bool = True
+
+
+def _number(value: float | None, digits: str, scale: float) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    value = round(scale * value, 9)  # what is left of a fit that is exact
+    shown = format(value, ",.0f" if abs(value) >= 10_000 and digits.endswith("g") else digits)
+    return shown if shown.strip("+-0.") else shown.lstrip("+-")  # no sign on what rounds to zero
+
+
+def text(name: str, heading: str | None = None) -> Column:
+    """A column of words."""
+    return Column(heading or name.replace("_", " "), lambda row: str(row[name]), numeric=False)
+
+
+def number(name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0, missing: str = "") -> Column:
+    """A column of numbers; ``missing`` where there is none."""
+
+    return Column(heading or name.replace("_", " "), lambda row: _number(row[name], digits, scale) or missing)
+
+
+def interval(low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0) -> Column:
+    """A column of intervals; empty where there is none."""
+
+    def cell(row: Row) -> str:
+        if math.isnan(row[low]) or math.isnan(row[high]):
+            return ""
+        return f"[{_number(row[low], digits, scale)}, {_number(row[high], digits, scale)}]"
+
+    return Column(heading, cell)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: all of ``frame`` goes into the CSV file, ``columns`` are what is shown."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: Sequence[Column]
+    note: str = ""
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The shown cells, row by row."""
+        return [[column.cell(row) for column in self.columns] for row in self.frame.to_dict("records")]
+
+    @property
+    def shown(self) -> list[list[tuple[str, bool]]]:
+        """The cells of the page, each with whether it is a number."""
+        numeric = [column.numeric for column in self.columns]
+        return [list(zip(row, numeric, strict=True)) for row in self.cells[:MOST_ROWS]]
+
+    def markdown(self) -> str:
+        """The shown table as Markdown."""
+        lines = [
+            [column.heading for column in self.columns],
+            ["---:" if c.numeric else "---" for c in self.columns],
+            *self.cells,
+        ]
+        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+    def write(self, folder: Path) -> None:
+        """Write the CSV (raw values) and the Markdown file."""
+        (folder / f"{self.name}.csv").write_text(csv_of(self.frame))
+        (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A frame as CSV that a spreadsheet takes for text and numbers alone.
+
+    A cell of text that a spreadsheet would calculate (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break) gets an
+    apostrophe in front, as OWASP advises against CSV injection; numbers stay as they are.
+    """
+    plain = frame.map(_harmless)
+    plain.columns = pd.Index([_harmless(name) for name in frame.columns])
+    return plain.to_csv(index=False, quoting=csv.QUOTE_MINIMAL, lineterminator="\n")
+
+
+def _harmless(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.replace(
+        "\r", "\n"
+    )  # which is quoted: a bare \r ends the row for some readers, and the next begins where it likes
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\n")) else cell
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the report: words, pictures, tables, and text to be kept as it is (specifications)."""
+
+    id: str
+    title: str
+    words: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def page(title: str, lead: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:
+    """The whole report as one HTML document that needs nothing else."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(data("report.html.j2").read_text())
+    css = Markup(data("report.css").read_text())
+    return template.render(title=title, lead=lead, warnings=warnings, sections=sections, css=css, most_rows=MOST_ROWS)

@@ -1,0 +1,269 @@
+"""The report's pictures, each drawn from a table into matplotlib axes, which it takes and returns.
+
+>>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
+>>> axes = plots.accuracy(topdown_ray.summary(results).accuracy)  # doctest: +SKIP
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; a strategy keeps its colour, marker and dash everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from topdown_ray.errors import UserError
+from topdown_ray.report.labelling import strategy_rank
+from topdown_ray.report.tables import widest
+
+
+class Look(NamedTuple):
+    """How a strategy is drawn."""
+
+    colour: str
+    marker: str
+    dash: str
+    hatch: str
+
+
+_LOOKS = {
+    "random": Look("#8c8c8c", "x", ":", "||"),
+    "independent": Look("#0072b2", "o", "-", ""),
+    "bottom_up": Look("#e69f00", "^", "--", "//"),
+    "top_down": Look("#009e73", "s", "-", "\\\\"),
+    "prune": Look("#cc79a7", "D", "-.", "xx"),
+    "joint": Look("#d55e00", "P", "-", "oo"),
+}
+_OTHERS = (Look("#56b4e9", "v", "--", "++"), Look("#f0e442", "*", ":", "--"))
+_BAND = 0.2
+MOST_POINTS = 300  # of a strategy in a scatter
+
+
+def look(strategy: str, strategies: Sequence[str] = ()) -> Look:
+    """A strategy's look; strategies that are not ours get the remaining colours in the order of their names."""
+    if strategy in _LOOKS:
+        return _LOOKS[strategy]
+    others = sorted(set(strategies) - set(_LOOKS))
+    return _OTHERS[others.index(strategy) % len(_OTHERS) if strategy in others else 0]
+
+
+def _strategies(table: pd.DataFrame) -> list[str]:
+    return sorted(table["strategy"].unique(), key=strategy_rank)
+
+
+def _width(names: Sequence[str], name: str) -> float:
+    """Lines lie one upon the other, the later ones thinner: strategies with the same answers can all be seen."""
+    return 1.3 + 0.6 * (len(names) - 1 - names.index(name))
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
+
+    return pyplot.figure(layout="constrained").add_subplot()
+
+
+def pick(table: pd.DataFrame, **wanted: str | float | None) -> pd.DataFrame:
+    """The rows with these values; None takes the table's first. Raises UserError where nothing is left."""
+    for column, value in wanted.items():
+        if table.empty:
+            break
+        chosen = table[column].iloc[0] if value is None else value
+        kept = table[table[column] == chosen]
+        if kept.empty:
+            raise UserError(f"{column}: expected one of {', '.join(map(str, table[column].unique()))}, found {chosen}")
+        table = kept
+    if table.empty:
+        raise UserError("table: expected at least one row to draw, found none")
+    return table
+
+
+def _widest(table: pd.DataFrame, setting: str | None, targets: str | None) -> pd.DataFrame:
+    table = pick(table, setting=setting)
+    return pick(table, targets=widest(table)[table["setting"].iloc[0]] if targets is None else targets)
+
+
+def _finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
+    ax.set_title(title, loc="left", fontsize="medium", parse_math=False)  # names may hold dollar signs
+    ax.set_xlabel(x, parse_math=False)
+    ax.set_ylabel(y, parse_math=False)
+    ax.grid(True, axis="y", linewidth=0.6, alpha=0.2)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    if ax.get_legend_handles_labels()[1]:
+        below = (0.5, -0.22)
+        small: dict[str, Any] = {"frameon": False, "fontsize": "medium", "handlelength": 1.8, "columnspacing": 1.2}
+        legend = ax.legend(loc="upper center", bbox_to_anchor=below, ncols=columns, **small)
+        for label in legend.get_texts():
+            label.set_parse_math(False)
+    return ax
+
+
+def _cost_label(table: pd.DataFrame, what: str = "target") -> str:
+    unit = table["cost_unit"].iloc[0]
+    return f"latency {what} ({unit})" if unit == "ms" else f"{what} ({unit})"
+
+
+def accuracy(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    setting: str | None = None,
+    targets: str | None = None,
+    published: pd.DataFrame | None = None,
+) -> Axes:
+    """Predicted top-1 against target: inter-quartile means with their intervals as bands (experiment 2).
+
+    table: ``summary().accuracy``. published: the notebook's numbers of this setting, drawn hollow.
+    """
+    ax = _axes(ax)
+    table = _widest(table, setting, targets)
+    names = _strategies(table)
+    hollow: dict[str, Any] = {}
+    for name in names:
+        rows, style = table[table["strategy"] == name].sort_values("target"), look(name, names)
+        line: dict[str, Any] = {"marker": style.marker, "markersize": 4, "linewidth": _width(names, name)}
+        ax.plot(rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, label=name, **line)
+        ax.fill_between(rows["target"], 100 * rows["low"], 100 * rows["high"], color=style.colour, alpha=_BAND, linewidth=0)
+        if published is not None and (theirs := published[published["strategy"] == name].sort_values("target")).size:
+            hollow = {"marker": style.marker, "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
+            ax.plot(theirs["target"], 100 * theirs["value"], color=style.colour, **hollow)
+    if hollow:
+        ax.plot([], [], color=ax.xaxis.label.get_color(), label="published", **{**hollow, "marker": "o"})
+    title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
+    return _finish(ax, title, _cost_label(table), "predicted top-1 (%)")
+
+
+def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[float]:
+    """Grouped bars, a group for each value of ``at``; intervals where there are any. Returns the groups."""
+    groups, names = sorted(table[at].unique()), _strategies(table)
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        rows, style = table[table["strategy"] == name].drop_duplicates(at), look(name, names)
+        x = np.array([groups.index(group) for group in rows[at]]) + (i - (len(names) - 1) / 2) * width
+        ax.bar(x, rows[value], 0.92 * width, color=style.colour, hatch=style.hatch, edgecolor="white", linewidth=0, label=name)
+        if "low" in rows and rows["low"].notna().any():
+            reach = np.stack([rows[value] - rows["low"], rows["high"] - rows[value]])
+            ax.errorbar(x, rows[value], yerr=reach, fmt="none", ecolor=ax.xaxis.label.get_color(), elinewidth=1, capsize=2)
+    ax.set_xticks(range(len(groups)), [f"{group:g}" for group in groups])
+    return groups
+
+
+def time_by_k(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None) -> Axes:
+    """Seconds of a whole search against its number of targets, of one clock (experiment 1). table: ``summary().time``.
+
+    Of several target sets with as many targets, the one with most timings is drawn.
+    """
+    ax = _axes(ax)
+    table = pick(table, setting=setting, clock=clock)
+    timings = table.groupby(["k", "targets"])["n"].sum().reset_index().sort_values("n", ascending=False, kind="stable")
+    _bars(ax, table.merge(timings.drop_duplicates("k")[["k", "targets"]], on=["k", "targets"]), "k")
+    return _finish(ax, str(table["clock"].iloc[0]), "number of targets k", "time of a search (s)")
+
+
+def single_target(
+    table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None, alone: bool | None = None
+) -> Axes:
+    """Seconds spent on each target, of one clock (experiment 3). table: ``summary().single_target``.
+
+    alone: of searches for that target alone (k = 1), or the targets' shares of the widest set's searches; by default whichever
+    of the two shows more targets.
+    """
+    ax = _axes(ax)
+    table = pick(table, setting=setting, clock=clock)
+    lone = table[table["k"] == 1]
+    if alone is None:
+        alone = lone["target"].nunique() > 1 or len(lone) == len(table)
+    table = pick(lone) if alone else _widest(table[table["k"] > 1], None, None)
+    _bars(ax, table, "target")
+    what = "searched alone (k = 1)" if alone else f"share of a search for {table['k'].iloc[0]} targets"
+    return _finish(ax, f"{table['clock'].iloc[0]}:\n{what}", _cost_label(table), "time of a target (s)")
+
+
+def differences(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    setting: str | None = None,
+    targets: str | None = None,
+    against: str = "independent",
+) -> Axes:
+    """Mean paired difference in accuracy from one strategy, with intervals, for each target. table: ``comparisons.differences``."""
+    ax = _axes(ax)
+    table = _widest(table, setting, targets)
+    table = table[table["target"].notna() & ((table["against"] == against) | (table["strategy"] == against))]
+    sign = np.where(table["against"] == against, 1.0, -1.0)
+    other = table["strategy"].where(table["against"] == against, table["against"])
+    low, high = (np.where(sign > 0, table[a], -table[b]) for a, b in (("low", "high"), ("high", "low")))
+    table = pick(table.assign(strategy=other, mean=sign * table["mean"], low=low, high=high))
+    names, places = _strategies(table), sorted(table["target"].unique())
+    ax.axhline(0, color=look(against, names).colour, linewidth=1.2)
+    for i, name in enumerate(names):
+        rows, style = table[table["strategy"] == name], look(name, names)
+        x = np.array([places.index(target) for target in rows["target"]]) + (i - (len(names) - 1) / 2) * 0.16
+        reach = np.nan_to_num(100 * np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+        ax.errorbar(
+            x, 100 * rows["mean"], yerr=reach, fmt=style.marker, color=style.colour, markersize=4, elinewidth=1.2, label=name
+        )
+    ax.set_xticks(range(len(places)), [f"{target:g}" for target in places])
+    title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
+    return _finish(ax, title, _cost_label(table), f"top-1 minus {against} (points)")
+
+
+def anytime(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, target: float | None = None) -> Axes:
+    """Best accuracy so far against the evaluations spent on a target. table: ``comparisons.curves``."""
+    ax = _axes(ax)
+    table = pick(table, setting=setting, target=target)
+    names = _strategies(table)
+    for name in names:
+        rows, style = table[table["strategy"] == name], look(name, names)
+        if len(rows) == 1:
+            ax.plot(rows["evaluations"], 100 * rows["iqm"], style.marker, color=style.colour, markersize=5, label=name)
+            continue
+        width = _width(names, name)
+        ax.step(rows["evaluations"], 100 * rows["iqm"], style.dash, where="post", color=style.colour, lw=width, label=name)
+        edges = (100 * rows["low"], 100 * rows["high"])
+        ax.fill_between(rows["evaluations"], *edges, step="post", color=style.colour, alpha=_BAND, linewidth=0)
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    first = table.iloc[0]
+    title = f"{first['setting']}, {first['target']:g} {first['cost_unit']}"
+    return _finish(ax, title, "evaluations within the target", "best predicted top-1 (%)")
+
+
+def front(
+    searches: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, reference: pd.DataFrame | None = None
+) -> Axes:
+    """The answers of the widest target set, cost against accuracy; at most ``MOST_POINTS`` a strategy. searches: labelled rows."""
+    ax = _axes(ax)
+    table = _widest(searches[searches["feasible"]], setting, None)
+    names = _strategies(table)
+    for name in names:
+        rows, style = table[table["strategy"] == name], look(name, names)
+        rows = rows.iloc[:: -(-len(rows) // MOST_POINTS)]
+        ax.plot(rows["cost"], 100 * rows["accuracy"], style.marker, color=style.colour, markersize=3, alpha=0.7, label=name)
+    if reference is not None:
+        known = reference.sort_values("cost")
+        colour = ax.xaxis.label.get_color()
+        ax.step(known["cost"], 100 * known["accuracy"], where="post", color=colour, linewidth=1, label="reference front")
+    title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
+    return _finish(ax, title, _cost_label(table, "cost"), "predicted top-1 (%)")
+
+
+def hypervolume(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, targets: str | None = None) -> Axes:
+    """Mean hypervolume of a search, with intervals, of the widest target set. table: ``comparisons.fronts``."""
+    ax = _axes(ax)
+    table = _widest(table, setting, targets)
+    names = _strategies(table)
+    for i, name in enumerate(names):
+        row, style = table[table["strategy"] == name].iloc[0], look(name, names)
+        reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
+        ax.errorbar([row["hypervolume"]], [i], xerr=reach, fmt=style.marker, color=style.colour, elinewidth=1.5, capsize=3)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    first = table.iloc[0]
+    title = f"reference point {first['reference_cost']:g} {first['cost_unit']}, {100 * first['reference_accuracy']:g} %"
+    return _finish(ax, title, f"hypervolume ({first['cost_unit']} x points)", "strategy")

@@ -1,0 +1,214 @@
+"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets. Frames in, frames out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from topdown_ray import stats
+from topdown_ray.report.labelling import AMORTISED as AMORTISED
+from topdown_ray.report.labelling import LONE as LONE
+from topdown_ray.report.labelling import Data, Loaded, ordered, prepare
+
+
+class Summary(NamedTuple):
+    """The tables of :func:`topdown_ray.summary`."""
+
+    accuracy: pd.DataFrame
+    time: pd.DataFrame
+    growth: pd.DataFrame
+    single_target: pd.DataFrame
+
+
+def summary(*parts: Loaded) -> Summary:
+    """Accuracy for each target, time against the number of targets, its growth, time of a single target. Raises UserError."""
+    data = prepare(parts)
+    return Summary(accuracy(data), time(data), growth(data), single_target(data))
+
+
+def widest(frame: pd.DataFrame) -> dict[str, str]:
+    """For each setting, the target set with the most targets (of several, the one with most rows)."""
+    counts = frame.groupby(["setting", "k", "targets"]).size().reset_index(name="rows")
+    best = counts.sort_values(["k", "rows"], kind="stable").groupby("setting").tail(1)
+    return dict(zip(best["setting"], best["targets"], strict=True))
+
+
+def describe(values: np.ndarray[Any, Any]) -> dict[str, float]:
+    """n, mean, standard deviation, median and inter-quartile mean of a cell; NaN where there are too few values."""
+    n = len(values)
+    return {
+        "n": n,
+        "mean": float(values.mean()) if n else math.nan,
+        "sd": float(values.std(ddof=1)) if n > 1 else math.nan,
+        "median": float(np.median(values)) if n else math.nan,
+        "iqm": stats.trimmed_mean(values),
+    }
+
+
+def accuracy(data: Data) -> pd.DataFrame:
+    """Predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high: of the inter-quartile mean.
+
+    Target sets are kept apart: the same seed can give the same answer in two of them, which must not count twice.
+    """
+    keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
+    records, cells = [], []
+    for key, group in data.distinct().groupby(keys, sort=False):
+        feasible = group["feasible"] & group["accuracy"].notna()
+        cell = group.loc[feasible, "accuracy"].to_numpy(float)
+        cells.append(cell)
+        records.append({**dict(zip(keys, key, strict=True)), **describe(cell), "infeasible": int((~feasible).sum())})
+    frame = pd.DataFrame(records)
+    frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER)
+    frame["interval"] = [stats.method(len(cell), stats.QUARTER) for cell in cells]
+    return ordered(frame.assign(order=-frame["k"]), ["setting", "order", "targets", "target", "strategy"]).drop(columns="order")
+
+
+def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
+    """One row a timing (a batch, or a lone search): keys and ``value``, with ``searches`` and ``batch_size``."""
+    timed = data.searches[data.searches["timed"]]
+    once = timed.drop_duplicates(["folder", "search_id", *(["target_index"] if "target" in keys else [])])
+    groups = once.groupby(["folder", "shard_id", *keys], sort=False)
+    return groups.agg(
+        **{value: (value, "mean"), "searches": ("search_id", "nunique"), "batch_size": ("batch_size", "first")}
+    ).reset_index()
+
+
+def time(data: Data) -> pd.DataFrame:
+    """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n: timings."""
+    keys = ["setting", "space", "clock", "strategy", "k", "targets"]
+    frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
+    totals = spent(data, keys)
+    return ordered(frame.merge(totals, on=keys), ["setting", "clock", "k", "targets", "strategy"])
+
+
+def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
+    """What a search costs, the mean over searches: ``evaluations`` (children), ``unique_evaluations``, ``gradients``,
+    ``predictor_rows`` (what both cost in rows of the predictor) and ``cpu_s`` on one core; NaN where a folder does not tell."""
+    counted = ["evaluations", "unique_evaluations", "gradients", "predictor_rows"]
+    searches = data.searches.groupby([*keys, "folder", "search_id"], observed=True)
+    totals = searches[counted].sum(min_count=1)
+    lacking = searches["predictor_rows"].count() < searches.size()
+    totals["predictor_rows"] = totals["predictor_rows"].mask(lacking)
+    totals["lacking"] = lacking
+    means = totals.groupby(list(keys), observed=True).mean()
+    means["predictor_rows"] = means["predictor_rows"].mask(means.pop("lacking") > 0)
+    seconds = (
+        timings(data, "search_cpu_s", keys).groupby(list(keys), observed=True)["search_cpu_s"].agg(["mean", "count", "size"])
+    )
+    means["cpu_s"] = seconds["mean"].where(seconds["count"] == seconds["size"])
+    return means.reset_index()
+
+
+def single_target(data: Data) -> pd.DataFrame:
+    """Seconds spent on one target: alone (k = 1), or its share of a search for k targets; low, high: of the mean."""
+    keys = ["setting", "space", "clock", "strategy", "k", "targets", "target", "cost_unit"]
+    frame = _timed(timings(data, "wall_s", keys), "wall_s", keys)
+    return ordered(frame, ["setting", "clock", "k", "targets", "target", "strategy"])
+
+
+def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame:
+    records, cells = [], []
+    for key, group in units.groupby(list(keys), sort=False):
+        cell = group[value].to_numpy(float)
+        cells.append(cell)
+        sizes = sorted({int(size) for size in group["batch_size"]})
+        records.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                **describe(cell),
+                "searches": int(group["searches"].sum()),
+                "batch_size": str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}",
+            }
+        )
+    frame = pd.DataFrame(records).drop(columns="iqm")
+    frame[["low", "high"]] = stats.intervals(cells)
+    frame["interval"] = [stats.method(len(cell)) for cell in cells]
+    return frame
+
+
+def _cells(rows: pd.DataFrame, value: str) -> dict[Any, np.ndarray[Any, Any]]:
+    groups = rows.groupby(["k", "targets"], observed=True)
+    return {key: cell[value].to_numpy(float) for key, cell in groups}
+
+
+_FITTED = ("slope", "intercept", "further", "exponent")
+
+
+def growth(data: Data) -> pd.DataFrame:
+    """How a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each clock), evaluations, predictor rows.
+
+    slope, intercept: of the line through the means at each k. further: what one more target costs relative to the fitted cost of the
+    first. exponent: p in cost ~ k^p, from the logarithms of the same means; below 1 is sub-linear. Intervals come from a
+    bootstrap within each target set, or from Student's t on the line where a set has fewer than ``stats.STUDENT`` timings.
+    """
+    records = []
+    clocked = ["setting", "space", "clock", "strategy"]
+    for value, unit in (("search_wall_s", "s"), ("search_cpu_s", "CPU s")):
+        seconds = timings(data, value, [*clocked, "k", "targets"]).dropna(subset=value)
+        for (setting, space, clock, strategy), group in seconds.groupby(clocked, sort=False, observed=True):
+            facts = {"setting": setting, "space": space, "strategy": strategy, "unit": unit, "clock": clock}
+            records.append({**facts, **fit_growth(_cells(group, value))})
+    rows = data.distinct()
+    counted = rows.groupby(["setting", "space", "strategy", "k", "targets", "search_id"], sort=False, observed=True)
+    for value, unit in (("evaluations", "evaluations"), ("predictor_rows", "predictor rows")):
+        totals = counted[value].sum(min_count=1).reset_index().dropna(subset=value)
+        for (setting, space, strategy), group in totals.groupby(["setting", "space", "strategy"], sort=False, observed=True):
+            facts = {"setting": setting, "space": space, "strategy": strategy, "unit": unit, "clock": "any"}
+            records.append({**facts, **fit_growth(_cells(group, value))})
+    return ordered(pd.DataFrame(records), ["setting", "clock", "strategy"])
+
+
+def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """The fits of :func:`growth`: cells by (k, target set). NaN with fewer than two different k."""
+    k = np.array([key[0] for key in cells], float)
+    sizes = np.array([len(cell) for cell in cells.values()])
+    facts = {"n": int(sizes.sum()), "n_k": len(np.unique(k))}
+    if facts["n_k"] < 2:
+        nothing = {f"{name}{end}": math.nan for name in _FITTED for end in ("", "_low", "_high")}
+        return {**facts, **nothing, "sublinear": "one k only", "interval": "none"}
+    means = np.array([[cell.mean() for cell in cells.values()]])
+    fitted = _line_and_power(k, means)[:, 0]
+    if all(np.ptp(cell) == 0 for cell in cells.values()) and sizes.max() > 1:
+        bounds, method = np.stack([fitted, fitted]), "exact: no spread"
+    elif sizes.min() >= stats.STUDENT:
+        resamples = stats.resamples_for(int(sizes.max()))
+        columns = [stats.resampled_means(cell[:, None], stream=i + 1)[:resamples] for i, cell in enumerate(cells.values())]
+        spread = _line_and_power(k, np.concatenate(columns, axis=1))
+        bounds, method = stats.percentiles(spread.T, int(sizes.min())), "bootstrap"
+    else:
+        at, level = _means_by_k(k, means)
+        line, power = stats.line_fit(at, level[0]), stats.line_fit(np.log(at), np.log(level[0]))
+        parts = (line["slope"], line["intercept"], (0.0, math.nan, math.nan), power["slope"])
+        bounds, method = np.array([part[1:] for part in parts]).T, "Student's t"
+    if np.isnan(bounds[:, 3]).any():
+        verdict, method = "no interval", "none"
+    else:
+        verdict = "yes" if bounds[1, 3] < 1 - 1e-9 else "no" if bounds[0, 3] >= 1 - 1e-9 else "undecided"
+    values = {
+        f"{name}{end}": float(value)
+        for i, name in enumerate(_FITTED)
+        for end, value in (("", fitted[i]), ("_low", bounds[0, i]), ("_high", bounds[1, i]))
+    }
+    return {**facts, **values, "sublinear": verdict, "interval": method}
+
+
+def _means_by_k(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The different k, and the mean (R, different k) of the sets that share one, of means (R, sets)."""
+    at, index = np.unique(k, return_inverse=True)
+    return at, means @ (np.eye(len(at))[index] / np.bincount(index))
+
+
+def _line_and_power(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """slope, intercept, further, exponent (4, R) of the means (R, sets); every k has the same weight."""
+    at, level = _means_by_k(k, means)
+    centred, log_k = at - at.mean(), np.log(at) - np.log(at).mean()
+    slope = level @ centred / (centred**2).sum()
+    intercept = level.mean(axis=1) - slope * at.mean()
+    exponent = np.log(level) @ log_k / (log_k**2).sum()
+    intercept[np.abs(intercept) < 1e-9 * level.mean()] = 0.0  # of an exact line through the origin
+    first = intercept + slope
+    return np.stack([slope, intercept, slope / np.where(first > 0, first, math.nan), exponent])

@@ -1,0 +1,109 @@
+"""Everything that a sweep can name: predictors, latency tables, MACs and supernet weights, with unit, range and source.
+
+A cost's range is exact: its cheapest and its dearest architecture. A predictor's is that of 5,000 random architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from topdown_ray import assets
+from topdown_ray.errors import UserError
+from topdown_ray.files import data
+from topdown_ray.spaces.cost import macs, note10, shipped_tables
+from topdown_ray.spaces.predictor import PUBLISHED, load_predictor
+from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.tiles import one_thread
+
+_RANDOM = 5_000
+SHIPPED = "this package"
+NOT_HERE = "not here"
+
+
+class Entry(NamedTuple):
+    """One thing that there is, for one space."""
+
+    name: str  # as a sweep file or ``assets fetch`` knows it
+    kind: str  # predictor, latency table, MACs, supernet weights
+    space: str
+    unit: str  # "" where there is none
+    low: float | None  # None: not known without the file
+    high: float | None
+    source: str
+    size: int | None  # bytes on this machine
+    where: str  # which folder it lies in, or why it will not do
+    path: str | None  # of the file, or of the folder of several
+
+
+class _Extent(NamedTuple):
+    unit: str
+    low: float | None
+    high: float | None
+
+
+def entries() -> list[Entry]:
+    """All there is: published, shipped and computed. Nothing is fetched."""
+    with one_thread(), torch.inference_mode():
+        return [*_predictors(), *_tables(), *_macs(), *_weights()]
+
+
+def _predictors() -> Iterator[Entry]:
+    for name, file in PUBLISHED.items():
+        space = SPACES[name]
+
+        def published(space: Space = space) -> _Extent:
+            return _seen(space, "published")
+
+        yield _published("published", "predictor", "top-1", space, [file], published)
+        path = data(f"embedded_{name}.safetensors")
+        yield _shipped("embedded", "predictor", space, _seen(space, "embedded"), f"distilled from {file}", path)
+
+
+def _tables() -> Iterator[Entry]:
+    paths = [path for path, asset in assets.ASSETS.items() if asset.name == "note10"]
+    yield _published("note10", "latency table", "ms", MOBILENET_V3, paths, lambda: _Extent("ms", *note10().range()))
+    for table in shipped_tables():
+        extent = _Extent(table.unit, table.low, table.high)
+        yield _shipped(table.name, "latency table", SPACES[table.space], extent, table.source, table.path)
+
+
+def _macs() -> Iterator[Entry]:
+    for space in SPACES.values():
+        yield Entry("macs", "MACs", space.name, "1e6 MACs", *macs(space).range(), "OFA's rule", None, SHIPPED, None)
+
+
+def _weights() -> Iterator[Entry]:
+    for asset in assets.ASSETS.values():
+        if asset.path.startswith("ofa_nets/"):
+            space = next(space for space in SPACES.values() if asset.name.startswith(space.network))
+            yield _published(asset.name, "supernet weights", "", space, [asset.path], lambda: _Extent("", None, None))
+
+
+def _shipped(name: str, kind: str, space: Space, extent: _Extent, source: str, path: Path) -> Entry:
+    return Entry(name, kind, space.name, *extent, source, path.stat().st_size, SHIPPED, str(path))
+
+
+def _published(name: str, kind: str, unit: str, space: Space, paths: list[str], extent: Callable[[], _Extent]) -> Entry:
+    """A published thing, of one file or several; its range where all of them are here and right."""
+    here = [found for path in paths if (found := assets.local(path)) is not None]
+    asset = assets.ASSETS[paths[0]]
+    source = f"OFA's authors: {asset.name}" if asset.sha256 else "OFA's authors; hash unknown: the first fetch records it"
+    if len(here) < len(paths):
+        where = f"{len(here)} of {len(paths)} files" if here else NOT_HERE
+        return Entry(name, kind, space.name, unit, None, None, source, None, where, None)
+    size, path = sum(found.stat().st_size for found in here), here[0] if len(here) == 1 else here[0].parent
+    where = next(folder.why for folder in assets.folders() if here[0].is_relative_to(folder.path))
+    try:
+        found_range = extent()
+    except UserError as error:
+        found_range, where = _Extent(unit, None, None), str(error)
+    return Entry(name, kind, space.name, *found_range, source, size, where, str(path))
+
+
+def _seen(space: Space, predictor: str) -> _Extent:
+    accuracy = load_predictor(predictor, space)(space.random(_RANDOM, 0))
+    return _Extent("top-1", float(accuracy.min()), float(accuracy.max()))

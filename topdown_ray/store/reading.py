@@ -1,0 +1,225 @@
+"""Both tables of a result folder as pandas frames: every row once, in a fixed order, in little memory.
+
+The same few words stand in millions of rows, so text is read as codes into a dictionary, and each word becomes one Python string
+that all its cells share. The trace is reduced to whole numbers part by part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from topdown_ray.errors import UserError, brief
+from topdown_ray.store.parts import DamagedError, parallel, part_names, read_part
+from topdown_ray.store.place import Place, reason
+
+READ_ATTEMPTS = 5  # while a driver merges parts
+SEARCH_KEYS = ("search_id", "shard_id", "space", "strategy", "k", "targets", "seed", "target_index")  # of every row
+TRACE_KEYS = ("search_id", "shard_id", "target_index", "generation")
+
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+# pandas' own type of text (an object before pandas 3), as a pointer to a string in each cell
+_SHARED = pd.Series([""]).dtype if pd.Series([""]).dtype == object else pd.StringDtype("python", na_value=np.nan)
+
+Codes = NDArray[np.int32]
+
+
+def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> pd.Series:
+    """A column of text whose cells share their strings: ``values[codes]``, a missing value where the code is negative."""
+    known = np.empty(len(values) + 1, dtype=object)
+    known[:-1] = values
+    known[-1] = None
+    return pd.Series(pd.array(known[codes], dtype=_SHARED, copy=False), copy=False)
+
+
+def read_tables(place: Place, searches: pa.Schema, trace: pa.Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes those it merged.
+
+    The schemas hold the columns that are read, the keys among them. Raises UserError, which names the file, for a part that is damaged
+    or does not hold rows of its table.
+    """
+    for _ in range(READ_ATTEMPTS):
+        try:
+            frame = _searches(place, searches)
+            return frame, _trace(place, trace, frame)
+        except FileNotFoundError:
+            continue
+        finally:
+            pa.default_memory_pool().release_unused()
+    raise UserError(f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times")
+
+
+def _parts(
+    place: Place, table: str, schema: pa.Schema, keys: Sequence[str], reduced: Callable[[pa.Table], Any]
+) -> Iterator[Any]:
+    """What ``reduced`` makes of each part, in the fixed order of their names."""
+    encoded = pa.schema([field.with_type(_encoded(field)) for field in schema])
+
+    def read(name: str) -> Any:
+        path = place.of(f"{table}/{name}")
+        try:
+            rows = read_part(place, table, name, encoded)
+        except DamagedError as error:
+            advice = "run the sweep again into the same folder: it computes these searches afresh"
+            raise UserError(f"{path}: expected a part as it was written, found {error}; {advice}") from error
+        for key in keys:
+            if rows[key].null_count:
+                raise UserError(f"{path}: {key}: expected a value in every row, found {rows[key].null_count} rows without")
+        return reduced(rows)
+
+    try:
+        yield from parallel(place, read, list(part_names(place, table)))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{place.of(table)}: expected parts that can be read, found {reason(error)}") from error
+
+
+def _encoded(field: pa.Field) -> pa.DataType:
+    if field.type != pa.string():
+        return field.type
+    return pa.large_string() if field.name == "arch" else _WORDS  # next to no architecture comes twice
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Codes, NDArray[Any]]:
+    """The codes of a column of words, -1 where there is none, and the words."""
+    chunks = column.unify_dictionaries().chunks
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
+    known = chunks[0].dictionary.to_pylist() if chunks else []
+    values = np.empty(len(known), dtype=object)
+    values[:] = known
+    return np.concatenate([np.empty(0, np.int32), *codes]), values
+
+
+def _ranks(values: Sequence[Any] | NDArray[Any], key: Callable[[Any], Any] | None = None) -> NDArray[np.int64]:
+    """The place of each value in their order."""
+    order = sorted(range(len(values)), key=lambda i: values[i] if key is None else key(values[i]))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def _lists(column: pa.ChunkedArray) -> tuple[Codes, list[NDArray[np.float64]]]:
+    """The codes of a column of lists of numbers, and the different lists (read-only)."""
+    codes: dict[bytes, int] = {}
+    found = []
+    for chunk in column.chunks:
+        values = np.ascontiguousarray(chunk.values.to_numpy(zero_copy_only=False), np.float64)
+        bounds = itertools.pairwise(chunk.offsets.to_numpy())
+        each = (codes.setdefault(values[start:end].tobytes(), len(codes)) for start, end in bounds)
+        found.append(np.fromiter(each, np.int32, len(chunk)))
+    return np.concatenate([np.empty(0, np.int32), *found]), [np.frombuffer(key, np.float64) for key in codes]
+
+
+def _searches(place: Place, schema: pa.Schema) -> pd.DataFrame:
+    tables = list(_parts(place, "searches", schema, SEARCH_KEYS, lambda rows: rows))
+    encoded = pa.schema([field.with_type(_encoded(field)) for field in schema])
+    table = pa.concat_tables([encoded.empty_table(), *tables])
+    del tables
+    coded = {name: _codes(table[name]) for name in schema.names if encoded.field(name).type == _WORDS}
+    target_codes, target_lists = _lists(table["targets"])
+    index, k = (table[name].to_numpy().astype(np.int64) for name in ("target_index", "k"))
+    _check_targets(place, index, k, target_codes, target_lists)
+    answer = coded["search_id"][0].astype(np.int64) * (index.max(initial=0) + 1) + index
+    kept = np.flatnonzero(~pd.Series(answer).duplicated().to_numpy())
+    keys = [index, table["seed"].to_numpy(), _ranks(target_lists, tuple)[target_codes], k]
+    keys += [_ranks(coded[name][1])[coded[name][0]] for name in ("strategy", "space")]
+    order = kept[np.lexsort([key[kept] for key in keys])]
+    columns: dict[str, Any] = {}
+    for name in schema.names:
+        if name in coded:
+            codes, values = coded.pop(name)
+            columns[name] = words(values, codes[order])
+        elif name == "targets":
+            lists = np.empty(len(target_lists), dtype=object)
+            lists[:] = target_lists
+            columns[name] = lists[target_codes[order]]
+        else:
+            columns[name] = table[name].take(pa.array(order)).to_pandas()
+    return pd.DataFrame(columns, copy=False)
+
+
+def _check_targets(
+    place: Place, index: NDArray[np.int64], k: NDArray[np.int64], codes: Codes, lists: Sequence[NDArray[np.float64]]
+) -> None:
+    """Raise UserError unless every row is of one of its k targets."""
+    sizes = np.array([len(values) for values in lists], np.int64)[codes]
+    wrong = np.flatnonzero((sizes != k) | (index < 0) | (index >= k))
+    if len(wrong):
+        row = f"k {k[wrong[0]]}, target_index {index[wrong[0]]}, targets {lists[codes[wrong[0]]].tolist()}"
+        raise UserError(f"{place.of('searches')}: targets: expected k targets, target_index one of them, found {brief(row)}")
+
+
+def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFrame:
+    """The anytime curves of these rows: those of the shard that each row is from."""
+    known = {name: sorted(searches[name].unique()) for name in ("search_id", "shard_id")}
+    code_of: dict[str, dict[Any, int]] = {name: {value: i for i, value in enumerate(known[name])} for name in known}
+    runs: dict[Any, int] = {}
+    lock = threading.Lock()
+    n_shards = len(known["shard_id"])
+    of_rows = [searches[name].map(code_of[name]).to_numpy(np.int64) for name in ("search_id", "shard_id")]
+    pairs = np.unique(of_rows[0] * n_shards + of_rows[1])
+
+    def reduced(rows: pa.Table) -> dict[str, NDArray[Any]]:
+        columns: dict[str, NDArray[Any]] = {}
+        for name in schema.names:
+            if rows.schema.field(name).type != _WORDS:
+                columns[name] = rows[name].to_numpy()
+                continue
+            codes, values = _codes(rows[name])
+            if name in known:
+                there = [code_of[name].get(value, -1) for value in values]
+            else:
+                with lock:
+                    there = [-1 if value is None else runs.setdefault(value, len(runs)) for value in values]
+            columns[name] = np.array([*there, -1], np.int32)[codes]
+        pair = columns["search_id"].astype(np.int64) * n_shards + columns["shard_id"]
+        place_of = np.minimum(np.searchsorted(pairs, pair), max(len(pairs) - 1, 0))
+        here = (columns["search_id"] >= 0) & (columns["shard_id"] >= 0)
+        here &= (pairs[place_of] == pair) if len(pairs) else False
+        return columns if here.all() else {name: column[here] for name, column in columns.items()}
+
+    whole = _empty(schema)
+    n = 0
+    for part in _parts(place, "trace", schema, TRACE_KEYS, reduced):
+        size = len(part["search_id"])
+        for name in schema.names:  # into one large array a column: many small ones would leave the heap in pieces
+            whole[name] = _appended(whole[name], n, part[name])
+        n += size
+    for column in whole.values():
+        column.resize(n, refcheck=False)
+    keys = [whole[name] for name in ("generation", "target_index", "search_id")]
+    order = np.lexsort(keys).astype(np.uint32)
+    same = np.ones(max(n - 1, 0), bool)
+    for key in keys:
+        same &= np.equal(key[order[1:]], key[order[:-1]])
+    order = order[np.concatenate([np.ones(min(n, 1), bool), ~same])]
+    del keys, same
+    columns: dict[str, Any] = {}
+    for name in schema.names:
+        column = whole.pop(name)[order]
+        text: Mapping[str, Sequence[Any]] = {**known, "run_id": list(runs)}
+        columns[name] = words(text[name], column) if name in text else column
+    return pd.DataFrame(columns, copy=False)
+
+
+def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
+    """An array whose first n places are in use, with a part behind them."""
+    if not np.can_cast(part.dtype, whole.dtype, "safe"):  # whole numbers with missing ones among them are floats
+        whole = whole.astype(np.result_type(whole, part))
+    if n + len(part) > len(whole):
+        whole.resize(max(2 * len(whole), n + len(part)), refcheck=False)
+    whole[n : n + len(part)] = part
+    return whole
+
+
+def _empty(schema: pa.Schema) -> dict[str, NDArray[Any]]:
+    """No rows: text as codes, numbers in the types of the schema."""
+    return {x.name: np.empty(0, np.int32 if x.type == pa.string() else x.type.to_pandas_dtype()) for x in schema}

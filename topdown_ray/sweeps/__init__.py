@@ -1,0 +1,1 @@
+"""From a specification to tables: plan, dispatch, run, follow, verify."""

@@ -1,0 +1,243 @@
+"""The checks of ``verify`` that follow from the manifest: identities, artefacts, targets, numbers of evaluations, anytime curves.
+
+Nothing here recomputes an architecture; :mod:`topdown_ray.sweeps.verify` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from topdown_ray.algorithms.strategies import STRATEGIES, evaluations
+from topdown_ray.errors import brief
+from topdown_ray.sweeps.spec import Group, SearchParams, SweepSpec, search_identity
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule, held against all rows that it is about, and the first row that breaks it."""
+
+    name: str
+    columns: tuple[str, ...]  # of ``searches``; those of ``trace`` as trace.COLUMN
+    rule: str
+    rows: int = 0
+    failures: int = 0
+    search_id: str | None = None  # of the first failing row
+    target: float | None = None
+    expected: str = ""
+    found: str = ""
+    largest: float | None = None  # difference, of recomputed numbers
+    tolerance: float | None = None
+    not_checked: str = ""  # why nothing, or not everything, could be checked
+
+
+def check(
+    columns: str,
+    rule: str,
+    rows: pd.DataFrame,
+    good: npt.ArrayLike,
+    expected: Sequence[Any] | None = None,
+    found: Sequence[Any] | None = None,
+    **more: Any,
+) -> Check:
+    """A check from a verdict on each row. columns: their names, with commas between. expected, found: of each row, for the message."""
+    bad = np.flatnonzero(~np.asarray(good, dtype=bool))
+    names = tuple(columns.split(", "))
+    if not len(bad):
+        return Check(columns, names, rule, len(rows), **more)
+    at = int(bad[0])
+    row = rows.iloc[at]
+    values = [row[name.removeprefix("trace.")] for name in names] if found is None else [found[at]]
+    shown = ", ".join(brief(plain(value)) for value in values)
+    wanted = rule if expected is None else brief(plain(expected[at]))
+    where: dict[str, Any] = {
+        "search_id": str(row["search_id"]),
+        "target": float(row["target"]) if pd.notna(row["target"]) else None,
+        "expected": wanted,
+        "found": shown,
+    }
+    return Check(columns, names, rule, len(rows), len(bad), **where, **more)
+
+
+def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any], **more: Any) -> Check:
+    """A column against the value that each row should have."""
+    values = [plain(value) for value in rows[column.removeprefix("trace.")]]
+    wanted = [plain(value) for value in expected]
+    good = [a is not None and a == b for a, b in zip(values, wanted, strict=True)]
+    if not all(good):
+        at = good.index(False)
+        values[at], wanted[at] = _where_they_differ(values[at], wanted[at])
+    return check(column, rule, rows, good, wanted, values, **more)
+
+
+def _where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
+    """Both values; of two lists of one length only the first entries that differ, for a message shows the beginning of a list."""
+    if isinstance(found, tuple) and isinstance(expected, tuple) and len(found) == len(expected):
+        at = [a == b for a, b in zip(found, expected, strict=True)].index(False)
+        return f"{found[at]} at place {at}", f"{expected[at]} at place {at}"
+    return found, expected
+
+
+def plain(value: Any) -> Any:
+    """A cell as a plain Python value."""
+    if isinstance(value, np.ndarray):
+        return tuple(value.tolist())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[Check], pd.DataFrame]:
+    """Each row against the specification's spaces, strategies, protocol, targets and seeds; and the rows that pass."""
+    targets = [_targets(value) for value in rows["targets"]]
+    sets = {space: set(of_space) for space, of_space in spec.targets.items()}
+    places = zip(targets, rows["target_index"].tolist(), rows["target"].tolist(), strict=True)
+    known: dict[str, set[Any]] = {
+        "space": set(spec.spaces),
+        "strategy": set(spec.strategies),
+        "protocol": {spec.protocol},
+        "seed": set(spec.seeds),
+    }
+    verdicts: dict[str, tuple[str, list[bool]]] = {
+        column: ("one that run.json names", [value in values for value in rows[column].tolist()])
+        for column, values in known.items()
+    }
+    of_space = zip(targets, rows["space"], strict=True)
+    verdicts["targets"] = "a target set that run.json names", [of_row in sets.get(space, ()) for of_row, space in of_space]
+    verdicts["k"] = "the number of targets", [len(of_row) == k for of_row, k in zip(targets, rows["k"].tolist(), strict=True)]
+    verdicts["target_index, target"] = (
+        "the target at this place of targets",
+        [0 <= index < len(of_row) and of_row[int(index)] == target for of_row, index, target in places],
+    )
+    checks = [check(columns, rule, rows, good) for columns, (rule, good) in verdicts.items()]
+    return checks, rows[np.all([good for _, good in verdicts.values()], axis=0)]
+
+
+def _targets(value: Any) -> tuple[float, ...]:
+    return () if value is None else tuple(value)
+
+
+def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> Check:
+    """Each search's identity, from all that decides it.
+
+    rows: those that the specification promises. hashes: of each space, those of its cost table and its predictor.
+    """
+    wanted: dict[int, str] = {}
+    keys = [rows["space"], rows["strategy"], rows["targets"].map(_targets)]
+    for (space, strategy, targets), seeds in rows["seed"].groupby(keys, sort=False):
+        group = Group(str(space), str(strategy), cast("tuple[float, ...]", targets))
+        identity = search_identity(group, spec.search, spec.protocol, hashes[group.space])
+        wanted.update(zip(seeds.index, map(identity, seeds.tolist()), strict=True))
+    return compared("search_id", "the hash of all that decides the search", rows, [wanted[index] for index in rows.index])
+
+
+def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, int]:
+    """Every search once, with all its targets; of a complete sweep, all searches. Also how many searches have no rows."""
+    single = ~rows.duplicated(["search_id", "target_index"], keep=False)
+    whole = rows.groupby("search_id")["target_index"].transform("nunique") == rows["k"]
+    rule = "each search and target once"
+    found = check("search_id, target_index", rule, rows, single & whole)
+    have = set(zip(rows["space"], rows["strategy"], rows["targets"].map(_targets), rows["seed"], strict=True))
+    lacking = (
+        (group, seed)
+        for group in spec.groups()
+        for seed in spec.seeds
+        if (group.space, group.strategy, group.targets, seed) not in have
+    )
+    first = next(lacking, None)
+    missing = 0 if first is None else 1 + sum(1 for _ in lacking)
+    if first is None or found.failures or not complete:
+        return found, missing
+    group, seed = first
+    label = f"{group.space}, {group.strategy}, targets {' '.join(f'{target:g}' for target in group.targets)}, seed {seed}"
+    return Check(found.name, found.columns, rule, len(rows), missing, expected=brief(label), found="no rows"), missing
+
+
+def generations_of(strategy: str, params: SearchParams, k: int, index: int) -> int | None:
+    """How many generations a strategy runs for a target; None for strategies that this module does not know."""
+    if strategy == "joint":
+        return params.generations + (k - 1) * params.warm_generations
+    if _is_full(strategy, k, index):
+        return params.generations
+    return {"bottom_up": params.warm_generations, "top_down": params.warm_generations, "prune": 0}.get(strategy)
+
+
+def evaluations_by(strategy: str, params: SearchParams, k: int, index: int, generation: int) -> int | None:
+    """The children that a strategy has scored for a target up to a generation; None as above."""
+    population = params.population
+    if strategy == "joint":  # slot j of generation n serves target (j + n) mod k
+        each, rest = divmod(population, k)
+        rounds, begun = divmod(generation + 1, k)
+        return (generation + 1) * each + rounds * rest + sum((index - number) % k < rest for number in range(begun))
+    if _is_full(strategy, k, index):
+        return population * (1 + generation)
+    begin = {"bottom_up": 0, "top_down": 1, "prune": 1}.get(strategy)
+    return None if begin is None else begin + population * generation
+
+
+def _is_full(strategy: str, k: int, index: int) -> bool:
+    first = {"bottom_up": k - 1, "top_down": 0, "prune": 0}
+    return strategy in ("independent", "random") or first.get(strategy) == index
+
+
+def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
+    """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification promises."""
+    params, rule = spec.search, "the strategy's rule"
+    places = list(zip(rows["strategy"], rows["k"].astype(int), rows["target_index"].astype(int), strict=True))
+    wanted = {(name, k, index): generations_of(name, params, k, index) for name, k, index in set(places)}
+    known = np.array([wanted[place] is not None for place in places], dtype=bool)
+    own, mine = rows[known], [place for place, is_known in zip(places, known, strict=True) if is_known]
+    yield compared("generations", rule, own, [wanted[place] for place in mine])
+    most = {place: evaluations_by(place[0], params, place[1], place[2], wanted[place] or 0) for place in set(mine)}
+    yield compared("evaluations", rule, own, [most[place] for place in mine])
+    if not known.all():
+        sums = rows["evaluations"].groupby(rows["search_id"]).transform("sum")
+        total = [evaluations(name, params.sizes(), params.budget(), k) for name, k, _ in places]
+        yield check("evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist())
+    if schema < 2:
+        yield Check("unique_evaluations", ("unique_evaluations",), "", not_checked=f"schema {schema} has no such column")
+    else:
+        yield check(
+            "unique_evaluations", "from 0 to evaluations", rows, rows["unique_evaluations"].between(0, rows["evaluations"])
+        )
+    if schema < 3:
+        yield Check("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
+        return
+    takes_none = rows["strategy"].isin(set(STRATEGIES) & {"independent", "random", "bottom_up", "top_down", "prune"})
+    limit = rows["evaluations"].where(~takes_none, 0)
+    yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
+
+
+def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[Check]:
+    """The anytime curves against the rows that they end in. rows: those that the specification promises."""
+    keys = ["search_id", "target_index"]
+    names = ("run_id", "shard_id", "seed", "target", "strategy", "k", "generations", "accuracy")
+    beside = rows.drop_duplicates(keys)[[*keys, *names]]
+    points = trace.merge(beside, on=keys, how="left", suffixes=("", "_of_row"))
+    points = points.sort_values([*keys, "generation"], kind="stable").reset_index(drop=True)
+    has_row = points["strategy"].notna()
+    yield check("trace.target_index", "one of the search's targets", points, has_row)
+    points = points[has_row].reset_index(drop=True)
+    with_curve = pd.MultiIndex.from_frame(points[keys])
+    have = pd.MultiIndex.from_frame(rows[keys]).isin(with_curve)
+    columns = "trace.search_id, trace.shard_id, trace.target_index"
+    missing = check(columns, "in the trace with at least one point", rows, have, found=["none"] * len(rows))
+    yield replace(missing, name="trace, a curve for each row")
+    for column in ("run_id", "seed"):
+        yield compared(f"trace.{column}", "the row's", points, points[f"{column}_of_row"].tolist())
+    group = points.groupby(keys, sort=False)
+    first, last = group.cumcount() == 0, group.cumcount(ascending=False) == 0
+    ends = points["generation"].eq(points["generations"]) | ~last
+    begins = points["generation"].eq(0) | ~first
+    rises = points["generation"].gt(group["generation"].shift()) | first
+    yield check("trace.generation", "from 0, ascending, to the row's generations", points, ends & begins & rises)
+    places = zip(points["strategy"], points["k"], points["target_index"], points["generation"], strict=True)
+    spent = [None if n != n else evaluations_by(name, spec.search, int(k), int(i), int(n)) for name, k, i, n in places]
+    known = np.array([value is not None for value in spent], dtype=bool)
+    yield compared("trace.evaluations", "the strategy's rule", points[known], [value for value in spent if value is not None])
+    better = points["best_accuracy"].ge(group["best_accuracy"].shift()) | (first & points["best_accuracy"].notna())
+    agrees = points["best_accuracy"].eq(points["accuracy"]) | ~last
+    yield check("trace.best_accuracy", "never falls, ends at the row's accuracy", points, better & agrees)

@@ -1,0 +1,160 @@
+"""Which shard goes to which worker, and what becomes of it: retries, losses, shards that take too long.
+
+Work is pulled: a worker that is free gets the next shard, one at a time, so memory does not grow with the sweep and a dead worker
+is blamed on the right shard. A shard that raised goes to a worker that has not tried it. A shard that takes a multiple of its
+peers' time is started a second time elsewhere; the first result counts and the other worker, which may hang, is replaced. A
+search's result does not depend on where it ran, so it does not matter which of the two is first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+
+from topdown_ray.sweeps.executors import Attempt, Slot
+from topdown_ray.sweeps.pending import Pending
+from topdown_ray.sweeps.sizing import Speeds, batch_size
+from topdown_ray.sweeps.spec import Shard
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how often a shard may try. The peers of a shard ran the same strategy in the same space on the same device."""
+
+    failures: int = 3  # a shard that raised this often is given up
+    losses: int = 5  # a shard whose process died this often is given up
+    overdue: float = 4.0  # times its peers' time: it is started elsewhere as well
+    overdue_floor_s: float = 15.0  # but not before
+    unmeasured: float = 20.0  # the same while no peer has finished: times a guess, for workers that would be idle
+    unmeasured_floor_s: float = 120.0  # but not before
+    hopeless: float = 3.0  # times that again: its worker is replaced, whether or not another is free
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A shard that was taken and has no rows yet."""
+
+    shard: Shard
+    attempts: dict[Attempt, float] = field(default_factory=dict)  # running: when each began
+    tried: set[int] = field(default_factory=set)  # workers
+    failures: int = 0
+    losses: int = 0
+    queued: bool = False  # waits for another worker
+
+
+class Dispatch:
+    """The book of shards in flight. batch: searches in a shard, or None for a size from measured speed."""
+
+    def __init__(self, pending: Pending, population: int, batch: int | None, limits: Limits):
+        self.speeds = Speeds()
+        self._pending = pending
+        self._population = population
+        self._batch = batch
+        self._limits = limits
+        self._flights: dict[str, _Flight] = {}
+        self._again: deque[_Flight] = deque()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs, waits or is pending."""
+        return not self._flights and self._pending.group is None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything for a free worker."""
+        return bool(self._again) or self._pending.group is not None
+
+    def next(self, slot: Slot, workers: Mapping[str, int], standing: Set[int], now: float) -> Attempt | None:
+        """What a free worker does now: a shard to be tried again that it has not tried, else a new one, else nothing."""
+        for flight in self._again:
+            if slot.worker not in flight.tried or standing <= flight.tried:
+                self._again.remove(flight)
+                flight.queued = False
+                return self._start(flight, slot, now)
+        group = self._pending.group
+        if group is None:
+            return None
+        size = self._batch
+        if size is None:
+            each, left = self._pending.evaluations_of(group), self._pending.evaluations
+            size = batch_size(self.speeds, slot.device, group, each, left, workers, self._population)
+        flight = _Flight(self._pending.take(size))
+        self._flights[flight.shard.shard_id] = flight
+        return self._start(flight, slot, now)
+
+    def _start(self, flight: _Flight, slot: Slot, now: float) -> Attempt:
+        attempt = Attempt(flight.shard, slot)
+        flight.attempts[attempt] = now
+        flight.tried.add(slot.worker)
+        return attempt
+
+    def started(self, attempt: Attempt) -> float:
+        """When a running attempt began."""
+        return self._flights[attempt.shard.shard_id].attempts[attempt]
+
+    def running(self, attempt: Attempt) -> bool:
+        """Whether an attempt still counts: not where another one at the same shard was first."""
+        flight = self._flights.get(attempt.shard.shard_id)
+        return flight is not None and attempt in flight.attempts
+
+    def done(self, attempt: Attempt, busy_s: float) -> list[Attempt]:
+        """A shard has rows. Returns the attempts at it that still run, to be cancelled."""
+        shard = attempt.shard
+        evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
+        self.speeds.record(attempt.slot.device, shard.group, evaluations, busy_s)
+        flight = self._flights.pop(shard.shard_id)
+        if flight.queued:
+            self._again.remove(flight)
+        return [other for other in flight.attempts if other is not attempt]
+
+    def failed(self, attempt: Attempt) -> bool:
+        """A shard raised. Returns whether it is given up."""
+        flight = self._flights[attempt.shard.shard_id]
+        flight.failures += 1
+        return self._ended(flight, attempt, flight.failures >= self._limits.failures)
+
+    def lost(self, attempt: Attempt) -> bool:
+        """A shard's worker died or was replaced. Returns whether the shard is given up."""
+        flight = self._flights[attempt.shard.shard_id]
+        flight.losses += 1
+        return self._ended(flight, attempt, flight.losses >= self._limits.losses)
+
+    def _ended(self, flight: _Flight, attempt: Attempt, exhausted: bool) -> bool:
+        del flight.attempts[attempt]
+        if flight.attempts:
+            return False  # its copy may still end well
+        if exhausted:
+            del self._flights[flight.shard.shard_id]
+            if flight.queued:
+                self._again.remove(flight)
+            return True
+        if not flight.queued:
+            flight.queued = True
+            self._again.append(flight)
+        return False
+
+    def hopeless(self, now: float) -> Iterator[Attempt]:
+        """Queue what is overdue for another worker; yield what is beyond hope, whose workers are to be replaced."""
+        for flight in list(self._flights.values()):
+            allowed, measured = self._allowed_s(flight)
+            for attempt, started in list(flight.attempts.items()):
+                if measured and now - started > allowed * self._limits.hopeless:
+                    yield attempt
+                elif now - started > allowed and len(flight.attempts) == 1 and not flight.queued:
+                    flight.queued = True
+                    self._again.append(flight)
+
+    def _allowed_s(self, flight: _Flight) -> tuple[float, bool]:
+        """Seconds after which a shard is overdue, and whether they are known from its peers. A guess never replaces a worker."""
+        shard, limits = flight.shard, self._limits
+        evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
+        devices = [attempt.slot.device for attempt in flight.attempts]
+        measured = [peer for device in devices if (peer := self.speeds.of_peers(device, shard.group)) is not None]
+        if measured:
+            return max(limits.overdue_floor_s, limits.overdue * max(measured) * evaluations), True
+        if self._pending.group is not None or not devices:
+            return math.inf, False
+        guess = max(self.speeds.of(device, shard.group) for device in devices)
+        return max(limits.unmeasured_floor_s, limits.unmeasured * guess * evaluations), False

@@ -1,0 +1,340 @@
+"""The driver: pending = the spec's searches - those that have rows; bounded work in flight; bounded retries.
+
+"Resume" is nothing but that difference, so it does not matter how the searches were batched before, or where they ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import math
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from topdown_ray import machine
+from topdown_ray.errors import StoreError, UserError
+from topdown_ray.progress import Progress
+from topdown_ray.spaces import latency_table
+from topdown_ray.store.folder import SCHEMA_VERSION, ResultFolder, to_tables
+from topdown_ray.sweeps.dispatch import Dispatch, Limits
+from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
+from topdown_ray.sweeps.executors import Attempt, Done, Event, Executor, InProcess, Lost
+from topdown_ray.sweeps.pending import Pending, evaluations_of
+from topdown_ray.sweeps.runner import Setup, Worker, resolve
+from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
+
+LARGEST_BATCH = 32  # of a plain list of shards
+LARGEST_SHARD = 4096  # that a sweep file may ask for
+WRITERS = 4  # threads
+UNWRITTEN = 16  # finished shards held while they are being written
+LIMITS = Limits()
+LOOK_EVERY_S = 1.0  # for shards that take too long
+NAMES = ("published", "embedded")  # of predictors: not paths
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a sweep came to."""
+
+    progress: Progress
+    wall_s: float
+    given_up: dict[str, str]  # shard id -> the last line of its last error
+    busy_s: float  # seconds that workers spent on shards that count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated sweep with its artefacts: what will run, before anything is written or started."""
+
+    spec: SweepSpec
+    setups: dict[str, Setup]
+    chosen: frozenset[str] | None = None  # these searches only
+
+    @property
+    def run_id(self) -> str:
+        """The identity of the whole sweep, see :func:`topdown_ray.sweeps.spec.sweep_identity`."""
+        return sweep_identity(self.spec, {space: setup.artefacts for space, setup in self.setups.items()})
+
+    def evaluations(self) -> int:
+        """Predictor evaluations of the whole sweep, if no search of it had run yet."""
+        return len(self.spec.seeds) * sum(evaluations_of(self.spec, group) for group in self.spec.groups())
+
+    def only(self, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> Plan:
+        """This plan, of these searches alone, in one batch a group. names: search ids, or shards of ``failed`` (shard id ->
+        its searches), which run again in just the batch that failed. Raises UserError for a name that is neither."""
+        unknown = {name for name in names if name not in failed}
+        if unknown:
+            for shard in self.shards():
+                unknown.difference_update(shard.search_ids)
+        for name in sorted(unknown):
+            raise UserError(f"--only: expected a search of this sweep or a shard recorded in failures/, found {name!r}")
+        chosen = frozenset(identity for name in names for identity in failed.get(name, (name,)))
+        spec = self.spec.model_copy(update={"batch": max(1, min(LARGEST_SHARD, len(chosen)))})
+        return dataclasses.replace(self, spec=spec, chosen=chosen)
+
+    def n_searches(self) -> int:
+        """How many searches this plan is about."""
+        return self.spec.n_searches() if self.chosen is None else len(self.chosen)
+
+    def pending(self, finished: Set[str] = frozenset()) -> Pending:
+        """The searches that have no rows yet."""
+        artefacts = {space: setup.artefacts for space, setup in self.setups.items()}
+        return Pending(self.spec, artefacts, finished, self.chosen)
+
+    def shards(self) -> Iterator[Shard]:
+        """The whole sweep in shards of one size, made one at a time."""
+        pending = self.pending()
+        while pending.group is not None:
+            yield pending.take(LARGEST_BATCH if self.spec.batch == "auto" else self.spec.batch)
+
+    def _spec_with_full_paths(self) -> dict[str, Any]:
+        spec = self.spec.model_dump(mode="json")
+        spec["cost"] = {space: latency_table.full_name(value) for space, value in spec["cost"].items()}
+        spec["predictor"] = {
+            space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
+            for space, value in spec["predictor"].items()
+        }
+        return spec
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of run.json at the start of the sweep."""
+        return {
+            "run_id": self.run_id,
+            "schema": SCHEMA_VERSION,
+            "algorithm": ALGORITHM_VERSION,
+            "spec": self._spec_with_full_paths(),
+            "artefacts": {
+                space: {
+                    "cost": {"name": setup.cost.name, "unit": setup.cost.unit, "sha256": setup.cost.sha256},
+                    "predictor": {
+                        "name": setup.predictor.name,
+                        "space": setup.predictor.predictor_space,
+                        "sha256": setup.predictor.sha256,
+                    },
+                }
+                for space, setup in self.setups.items()
+            },
+            "versions": {
+                "python": platform.python_version(),
+                **{
+                    name: importlib.metadata.version(name)
+                    for name in ("topdown-ray", "torch", "ray", "ofa", "numpy", "pyarrow")
+                },
+            },
+            "machine": {"platform": platform.platform(), "processor": machine.processor(), "cpus": os.cpu_count()},
+            "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "status": "running",
+            "wall_s": 0.0,
+        }
+
+
+def make_plan(spec: SweepSpec) -> Plan:
+    """Find all artefacts and check all targets. Raises UserError."""
+    return Plan(spec, {space: resolve(spec, space) for space in spec.spaces})
+
+
+def search(
+    space: str = "mobilenet_v3",
+    cost: str = "note10",
+    targets: Sequence[float] = (35, 30, 25),
+    strategy: str = "top_down",
+    seeds: int | Sequence[int] = 1,
+    predictor: str = "published",
+    **params: Any,
+) -> pd.DataFrame:
+    """Search in this process, without Ray: one row a search and target, as in a sweep's table ``searches``.
+
+    targets: ms for a latency table, 1e6 MACs for ``macs``. seeds: how many, or which. params: the hyper-parameters of
+    :class:`topdown_ray.sweeps.spec.SearchParams`. Raises UserError.
+    """
+    data = {
+        "name": "search",
+        "spaces": [space],
+        "strategies": [strategy],
+        "cost": cost,
+        "predictor": predictor,
+        "targets": [list(targets)],
+        "seeds": seeds if isinstance(seeds, int) else list(seeds),
+        "search": params,
+    }
+    plan = make_plan(make_spec(data, "search"))
+    worker = Worker(plan.setups, plan.spec.search, groups=plan.spec.groups())
+    tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame
+
+
+def in_process(plan: Plan) -> InProcess:
+    """The executor for ``--address none``."""
+    return InProcess(plan.run_id, Worker(plan.setups, plan.spec.search, groups=plan.spec.groups()))
+
+
+class _Writer:
+    """Writes finished shards beside the driver's loop, so that no worker waits for a disk or a bucket; few are held at a time."""
+
+    def __init__(self, folder: ResultFolder):
+        self._folder = folder
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
+        self._writing: deque[tuple[Future[None], Attempt, float]] = deque()
+
+    def put(self, done: Done) -> None:
+        """Write a shard; blocks while too many are being written."""
+        waiting = [future for future, _, _ in self._writing if not future.done()]
+        if len(waiting) >= UNWRITTEN:
+            futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+        shard = done.attempt.shard
+        future = self._threads.submit(self._folder.write, shard.shard_id, done.searches, done.trace)
+        self._writing.append((future, done.attempt, done.busy_s))
+
+    def written(self, wait: bool = False) -> Iterator[tuple[Attempt, float]]:
+        """The shards written since the last call, with the seconds that each took; wait: until none is left. Raises StoreError."""
+        for future, attempt, busy_s in list(self._writing):
+            if wait or future.done():
+                self._writing.remove((future, attempt, busy_s))
+                future.result()
+                yield attempt, busy_s
+
+    def close(self) -> None:
+        """Block until nothing is being written."""
+        self._threads.shutdown()
+
+
+@dataclass
+class _Run:
+    """One run of the driver's loop over what is pending."""
+
+    folder: ResultFolder
+    executor: Executor
+    dispatch: Dispatch
+    progress: Progress
+    on_progress: Callable[[Progress], None]
+    observe: Observer
+    given_up: dict[str, str] = field(default_factory=dict)
+    busy_s: float = 0.0
+
+    def loop(self, writer: _Writer) -> None:
+        """Feed free workers, take what they bring, until nothing is left."""
+        executor, dispatch, looked = self.executor, self.dispatch, -math.inf
+        while True:
+            now = executor.clock()
+            if now - looked > LOOK_EVERY_S:
+                for attempt in dispatch.hopeless(now):
+                    executor.cancel(attempt)
+                    self._lost(
+                        Lost(attempt, f"took more than {now - dispatch.started(attempt):.0f} s, many times its peers' time")
+                    )
+                looked = now
+            for slot in executor.idle():
+                if not dispatch.waiting:
+                    break
+                found = dispatch.next(slot, executor.devices, executor.standing, now)
+                if found is not None:
+                    executor.submit(found)
+            self._count(writer.written())
+            if dispatch.finished:
+                break
+            for event in executor.wait(LOOK_EVERY_S):
+                self._take(event, writer)
+        self._count(writer.written(wait=True))
+
+    def _count(self, written: Iterator[tuple[Attempt, float]]) -> None:
+        progress = self.progress
+        for attempt, busy_s in written:
+            progress.done += len(attempt.shard.seeds)
+            self.on_progress(progress)
+            on = {"worker": attempt.slot.worker, "device": attempt.slot.device, "seconds": round(busy_s, 3)}
+            state = {"done": progress.done, "total": progress.total, "rate": round(progress.rate, 3)}
+            self.observe("shard", {**facts_of(attempt.shard), **on, **state})
+
+    def _take(self, event: Event, writer: _Writer) -> None:
+        if not self.dispatch.running(event.attempt):
+            return  # a copy was first, in the same moment
+        if isinstance(event, Done):
+            for slower in self.dispatch.done(event.attempt, event.busy_s):
+                self.executor.cancel(slower)
+                self.progress.losses += 1
+                error = "slower than its copy"
+                self.observe("lost", {**facts_of(slower.shard), "worker": slower.slot.worker, "error": error})
+            self.busy_s += event.busy_s
+            writer.put(event)
+        elif isinstance(event, Lost):
+            self._lost(event)
+        else:
+            self._failed("retry", event.attempt, event.traceback, self.dispatch.failed(event.attempt))
+
+    def _lost(self, event: Lost) -> None:
+        self.progress.losses += 1
+        self._failed("lost", event.attempt, event.reason, self.dispatch.lost(event.attempt))
+
+    def _failed(self, event: str, attempt: Attempt, reason: str, given_up: bool) -> None:
+        facts = {**facts_of(attempt.shard), "error": last_line(reason)}
+        if event == "lost" or not given_up:
+            self.observe(event, {**facts, "worker": attempt.slot.worker})
+        if given_up:
+            command = self.folder.record_failure(attempt.shard, reason)
+            self.given_up[attempt.shard.shard_id] = last_line(reason)
+            self.progress.failures += len(attempt.shard.seeds)
+            self.observe("failure", {**facts, "command": command})
+        self.on_progress(self.progress)
+
+
+def run(
+    plan: Plan,
+    folder: ResultFolder,
+    executor: Executor,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    limits: Limits = LIMITS,
+    observe: Observer = ignore,
+) -> Summary:
+    """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
+    finished = folder.finished()
+    before = len(finished if plan.chosen is None else finished & plan.chosen)
+    progress = Progress(plan.n_searches(), before, before)
+    others = len(finished) - before  # finished, but not chosen
+    batch = None if plan.spec.batch == "auto" else plan.spec.batch
+    dispatch = Dispatch(plan.pending(finished), plan.spec.search.population, batch, limits)
+    state = _Run(folder, executor, dispatch, progress, on_progress, observe)
+    writer = _Writer(folder)
+    started = executor.clock()
+    on_progress(progress)
+    where = {"out": folder.place.name, "run_id": plan.run_id, "damaged": folder.damaged}
+    observe("start", {**where, "searches": progress.total, "done": progress.done})
+    try:
+        state.loop(writer)
+    except BaseException as error:
+        folder.hurry()
+        writer.close()
+        with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
+            state._count(writer.written())
+        with contextlib.suppress(StoreError, UserError):
+            _finish(folder, executor, state, executor.clock() - started, complete=False)
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+        observe("end", {**progress.facts, "status": status, "error": last_line(str(error)) or None})
+        raise
+    writer.close()
+    wall_s, there = executor.clock() - started, others + progress.done
+    try:
+        _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), there)
+    except (StoreError, UserError) as error:
+        observe("end", {**progress.facts, "status": "error", "error": last_line(str(error))})
+        raise
+    status = "complete" if progress.done == progress.total else "incomplete"
+    observe("end", {**progress.facts, "status": status, "error": None})
+    return Summary(progress, wall_s, state.given_up, state.busy_s)
+
+
+def _finish(folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, promised: int = 0) -> None:
+    facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
+    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, promised)

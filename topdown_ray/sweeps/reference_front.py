@@ -1,0 +1,174 @@
+"""Reference fronts: the best architecture known for each of many targets, from long joint searches and polishing.
+
+Polishing tries every single and every double change of an answer and takes the best one that still fits, until none helps: what
+is left cannot be improved by any two changes. A front is a CSV file whose comment lines say how it was made; ``report
+--reference`` measures the regret of other searches against it. Fronts that come with the package go by their names.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from topdown_ray.addresses import shown
+from topdown_ray.algorithms.memory import scored
+from topdown_ray.errors import UserError
+from topdown_ray.files import data
+from topdown_ray.spaces.space import Space
+from topdown_ray.spaces.tiles import one_thread
+from topdown_ray.store.folder import load, to_tables
+from topdown_ray.sweeps.driver import make_plan
+from topdown_ray.sweeps.runner import Setup, Worker
+from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec
+
+SHIPPED = data("fronts")
+MAX_ROUNDS = 1000  # of polishing one answer; each must gain
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the searches for a front are: ``seeds`` of them from ``first_seed`` on, each ``children`` long."""
+
+    seeds: int = 8
+    first_seed: int = 0
+    children: int = 200_000
+    population: int = 200
+
+
+def make_front(
+    space: str,
+    cost: str,
+    predictor: str,
+    targets: Sequence[float],
+    effort: Effort,
+    start: Sequence[str] = (),
+    on_step: Callable[[str], None] = lambda step: None,
+) -> tuple[pd.DataFrame, str]:
+    """The best architecture found for each target, and the text of its file. Raises UserError.
+
+    start: result folders whose answers for these targets are polished beside those of the new searches.
+    Columns: space, cost_name, cost_unit, target, cost, accuracy (a fraction), arch.
+    """
+    search = {
+        "population": effort.population,
+        "generations": max(effort.children // effort.population - 1, 0),
+        "warm_generations": 0,
+    }
+    data = {
+        "name": "front",
+        "spaces": [space],
+        "strategies": ["joint"],
+        "cost": cost,
+        "predictor": predictor,
+        "targets": [list(targets)],
+        "seeds": {"start": effort.first_seed, "count": effort.seeds},
+        "search": search,
+    }
+    plan = make_plan(make_spec(data, "front"))
+    setup, worker = plan.setups[space], Worker(plan.setups, plan.spec.search)
+    parts = [_answers(folder, setup, plan.spec.targets[space][0]) for folder in start]
+    for number, shard in enumerate(plan.shards()):
+        on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
+        parts.append(to_tables(plan.run_id, *worker.run(shard))[0].to_pandas())
+    rows = pd.concat(parts, ignore_index=True)
+    on_step("polishing")
+    frame = _polished(setup, rows)
+    lines = [
+        f"reference front of {space} under {setup.cost.name} ({setup.cost.unit}), predicted top-1 by {setup.predictor.name}",
+        f"cost_sha256 {setup.cost.sha256}",
+        f"predictor_sha256 {setup.predictor.sha256}",
+        f"topdown-ray {metadata.version('topdown-ray')}, algorithm {ALGORITHM_VERSION}",
+        f"topdown-ray front --space {space} --cost {cost} --predictor {predictor} --targets "
+        f"{','.join(f'{target:g}' for target in plan.spec.targets[space][0])} --seeds {effort.seeds} --first-seed "
+        f"{effort.first_seed} --children {effort.children} --population {effort.population}"
+        + "".join(f" --start {Path(shown(folder)).name}" for folder in start),
+    ]
+    text = io.StringIO()
+    text.writelines(f"# {line}\n" for line in lines)
+    frame.to_csv(text, index=False)
+    return frame, text.getvalue()
+
+
+def _answers(folder: str, setup: Setup, targets: Sequence[float]) -> pd.DataFrame:
+    """The answers of a result folder for these targets, under the same predictor and cost. Raises UserError."""
+    rows = load(folder).searches
+    same = rows["cost_sha256"].eq(setup.cost.sha256) & rows["predictor_sha256"].eq(setup.predictor.sha256)
+    rows = rows[same & rows["feasible"] & rows["target"].isin(targets)]
+    if rows.empty:
+        raise UserError(f"--start: {shown(folder)}: expected answers for these targets, predictor and cost, found none")
+    return rows
+
+
+def _polished(setup: Setup, rows: pd.DataFrame) -> pd.DataFrame:
+    """For each target the best answer of all seeds and of all tighter targets, polished."""
+    space = setup.genes_space
+    answers, limits = [], []
+    for target, group in rows.groupby("target"):  # tightest first
+        distinct = group.drop_duplicates("arch").sort_values("accuracy", ascending=False, kind="stable").head(4)
+        answers += [torch.tensor(list(genes), dtype=torch.int8) for genes in distinct["genes"]]
+        limits += [float(str(target))] * len(distinct)
+    with one_thread(), torch.inference_mode():
+        polished = [
+            polish(space, setup.predictor, setup.cost, genes, limit) for genes, limit in zip(answers, limits, strict=True)
+        ]
+        everything = space.canonical(torch.stack(polished))
+        accuracy, cost = setup.predictor(everything), setup.cost(everything)
+    records = []
+    for target in sorted(set(limits), reverse=True):
+        best = int(accuracy.masked_fill(cost > target, -torch.inf).argmax())
+        record = {"space": space.name, "cost_name": setup.cost.name, "cost_unit": setup.cost.unit, "target": target}
+        arch = json.dumps(space.to_config(everything[best]))
+        records.append({**record, "cost": float(cost[best]), "accuracy": float(accuracy[best]), "arch": arch})
+    return pd.DataFrame(records)
+
+
+def polish(
+    space: Space,
+    accuracy: Callable[[torch.Tensor], torch.Tensor],
+    cost: Callable[[torch.Tensor], torch.Tensor],
+    genes: torch.Tensor,
+    limit: float,
+) -> torch.Tensor:
+    """The best single or double change that fits, again and again until none helps: genes (G,) -> (G,)."""
+    best, score = space.canonical(genes[None]), float(scored(accuracy, genes[None])[0])
+    singles = [[(g, choice)] for g, size in enumerate(space.sizes) for choice in range(size)]
+    pairs = [[*one, *other] for one, other in itertools.combinations(singles, 2) if one[0][0] != other[0][0]]
+    changes = [*singles, *pairs]
+    row = torch.tensor([i for i, change in enumerate(changes) for _ in change])
+    gene, choice = (torch.tensor([part[j] for change in changes for part in change]) for j in (0, 1))
+    for _ in range(MAX_ROUNDS):
+        tried = best.repeat(len(changes), 1)
+        tried[row, gene] = choice.to(torch.int8)
+        tried = tried[cost(tried) <= limit]
+        if len(tried) == 0:
+            break
+        tried = torch.unique(space.canonical(tried), dim=0)
+        scores = scored(accuracy, tried)
+        place = int(scores.argmax())
+        if float(scores[place]) <= score:
+            break
+        best, score = tried[place : place + 1], float(scores[place])
+    return best[0]
+
+
+def shipped() -> list[str]:
+    """The names of the fronts that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.csv"))
+
+
+def find_front(name: str) -> Path:
+    """The file of a front: a path, or the name of one that comes with the package. Raises UserError."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if (SHIPPED / f"{name}.csv").is_file():
+        return SHIPPED / f"{name}.csv"
+    raise UserError(f"--reference: expected a CSV file or one of {', '.join(shipped())}, found {name}")

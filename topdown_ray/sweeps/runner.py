@@ -1,0 +1,217 @@
+"""Run a batch of searches in this process and turn their answers into rows. No Ray here.
+
+A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups, a supernet for each space and
+the device, and runs shards. Actors and ``--address none`` use the same worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from topdown_ray.algorithms.evolution import Problem
+from topdown_ray.algorithms.gradients import gradient_of, rows_a_gradient
+from topdown_ray.algorithms.rng import Draws
+from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Outcome, Searches
+from topdown_ray.errors import UserError
+from topdown_ray.networks.supernet import Supernet
+from topdown_ray.spaces.cost import CostModel, load_cost
+from topdown_ray.spaces.predictor import Predictor, load_predictor
+from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.tiles import one_thread
+from topdown_ray.sweeps.sizing import LARGEST_ROWS
+from topdown_ray.sweeps.spec import Group, Protocol, SearchParams, Shard, SweepSpec
+
+Row = dict[str, Any]
+
+WARM_GENERATIONS = 3  # of the searches that warm a worker up
+WARM_BATCH = 8  # searches in lock step of the larger of them
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the searches of one space share. ``genes_space`` is what is really searched (``protocol: notebook``)."""
+
+    genes_space: Space
+    protocol: Protocol
+    cost: CostModel
+    predictor: Predictor
+
+    @property
+    def artefacts(self) -> dict[str, str]:
+        """The hashes that are part of every search's identity."""
+        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+
+    def on(self, device: str) -> Setup:
+        """This setup with its tensors on a device."""
+        cost, predictor = dataclasses.replace(self.cost, device=device), dataclasses.replace(self.predictor, device=device)
+        return dataclasses.replace(self, cost=cost, predictor=predictor)
+
+
+def resolve(spec: SweepSpec, space: str) -> Setup:
+    """Find and check the artefacts of a space. Raises UserError: not to be had, wrong, or a target no architecture meets."""
+    genes_space = MOBILENET_V3 if spec.protocol == "notebook" else SPACES[space]
+    cost = load_cost(spec.cost[space], genes_space)
+    predictor = load_predictor(spec.predictor[space], genes_space)
+    lowest, _ = cost.cheapest()
+    for targets in spec.targets[space]:
+        for target in targets:
+            if target < lowest:
+                raise UserError(
+                    f"targets: {space}: expected at least {math.ceil(1000 * lowest) / 1000:.3f} {cost.unit}, the cost of its cheapest "
+                    f"architecture under {cost.name}, found {target:g}"
+                )
+    return Setup(genes_space, spec.protocol, cost, predictor)
+
+
+class Worker:
+    """Runs shards: hosts the predictor, the cost table and the supernet of every space of a sweep."""
+
+    def __init__(self, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu", groups: Iterable[Group] = ()):
+        """groups: what the worker will run; it is warmed up for them, so that the time of its first search is like the others'."""
+        self.params = params
+        self.device = device
+        self.setups = {space: setup.on(device) for space, setup in setups.items()}
+        self.supernets = {
+            name: Supernet(SPACES[name]) for name in sorted({setup.genes_space.name for setup in self.setups.values()})
+        }
+        self.host = socket.gethostname()
+        self.gradient_rows: dict[str, float] = {}
+        self._warm(groups)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Where each supernet's weights come from."""
+        return {name: supernet.weights for name, supernet in self.supernets.items()}
+
+    def _warm(self, groups: Iterable[Group]) -> None:
+        """Run a few generations of every strategy, space and number of targets among these groups, and time gradients.
+
+        The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where they are first used.
+        """
+        params = self.params
+        short = Budget(min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS))
+        batch = max(1, min(WARM_BATCH, LARGEST_ROWS // params.population))
+        firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
+        batched: set[tuple[str, str]] = set()  # once for each space and strategy: an actor has to start in bounded time
+        with one_thread(), torch.inference_mode():
+            for group in firsts.values():
+                try:
+                    outcomes = self._serve(group, (0,), short)
+                    if (group.space, group.strategy) not in batched:
+                        outcomes = self._serve(group, range(batch), short)
+                        batched.add((group.space, group.strategy))
+                except Exception:  # the shard that meets the same error reports it, and the other groups still run
+                    continue
+                setup = self.setups[group.space]
+                gradient = gradient_of(setup.predictor, setup.cost)
+                if gradient is not None and any(outcome.gradients is not None for outcome in outcomes):
+                    self.gradient_rows[group.space] = rows_a_gradient(gradient, setup.predictor)
+
+    def _serve(self, group: Group, seeds: Sequence[int], budget: Budget) -> list[Outcome]:
+        """The outcomes of a group's searches with these seeds, loosest target first."""
+        setup, params = self.setups[group.space], self.params
+        cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
+        searches = Searches(
+            problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
+            sizes=params.sizes(),
+            budget=budget,
+            targets=group.targets,
+            draws=Draws(seeds, group.space, self.device),
+            moves=params.moves(),
+        )
+        return sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
+
+    def run(self, shard: Shard) -> tuple[list[Row], list[Row]]:
+        """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""
+        setup, group, S = self.setups[shard.group.space], shard.group, len(shard.seeds)
+        started_at = datetime.datetime.now(datetime.UTC)
+        with one_thread(), torch.inference_mode():
+            outcomes = self._serve(group, shard.seeds, self.params.budget())
+            costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
+        common = {
+            "shard_id": shard.shard_id,
+            "space": group.space,
+            "strategy": group.strategy,
+            "protocol": setup.protocol,
+            "cost_name": setup.cost.name,
+            "cost_unit": setup.cost.unit,
+            "cost_sha256": setup.cost.sha256,
+            "predictor_name": setup.predictor.name,
+            "predictor_space": setup.predictor.predictor_space,
+            "predictor_sha256": setup.predictor.sha256,
+            "k": len(group.targets),
+            "targets": list(group.targets),
+            "batch_size": S,
+            "device": self.device,
+            "threads": 1,
+            "host": self.host,
+            "started_at": started_at,
+            "search_wall_s": sum(outcome.seconds.wall for outcome in outcomes) / S,
+            "search_cpu_s": sum(outcome.seconds.cpu for outcome in outcomes) / S,
+        }
+        supernet = self.supernets[setup.genes_space.name]
+        rows, trace = [], []
+        for s, (seed, identity) in enumerate(zip(shard.seeds, shard.search_ids, strict=True)):
+            for outcome, cost in zip(outcomes, costs, strict=True):
+                rows.append(
+                    {
+                        **common,
+                        "search_id": identity,
+                        "seed": seed,
+                        **_answer(setup, supernet, outcome, s),
+                        "target": group.targets[outcome.target_index],
+                        "feasible": cost[s] <= group.targets[outcome.target_index],
+                        "cost": cost[s],
+                        "wall_s": outcome.seconds.wall / S,
+                        "cpu_s": outcome.seconds.cpu / S,
+                        "gradient_rows": None if outcome.gradients is None else self.gradient_rows.get(group.space),
+                    }
+                )
+                trace += [
+                    {"shard_id": shard.shard_id, "search_id": identity, "seed": seed, **point} for point in _anytime(outcome, s)
+                ]
+        return rows, trace
+
+
+def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:
+    genes = setup.genes_space.canonical(outcome.genes[s : s + 1].cpu())[0]
+    config = setup.genes_space.to_config(genes)
+    macs, parameters = supernet.count(config)
+    return {
+        "target_index": outcome.target_index,
+        "accuracy": float(outcome.accuracy[s]),
+        "arch": json.dumps(config),
+        "genes": genes.tolist(),
+        "macs_m": macs,
+        "params_m": parameters,
+        "generations": outcome.generations,
+        "evaluations": outcome.evaluations,
+        "unique_evaluations": int(outcome.unique_evaluations[s]),
+        "gradients": 0 if outcome.gradients is None else int(outcome.gradients[s]),
+    }
+
+
+def _anytime(outcome: Outcome, s: int) -> Sequence[Row]:
+    """The anytime curve of one search: a point at every improvement and one at the end."""
+    points: list[Row] = []
+    for i, (number, evaluations, best) in enumerate(outcome.trace):
+        accuracy = float(best[s])
+        if not points or accuracy > points[-1]["best_accuracy"] or i == len(outcome.trace) - 1:
+            points.append(
+                {
+                    "target_index": outcome.target_index,
+                    "generation": number,
+                    "evaluations": evaluations,
+                    "best_accuracy": accuracy,
+                }
+            )
+    return points

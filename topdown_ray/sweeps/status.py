@@ -1,0 +1,248 @@
+"""How far a sweep is, told from its files alone, from any terminal that can read them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from topdown_ray.errors import UserError, one_line
+from topdown_ray.store.failures import read_failures
+from topdown_ray.store.folder import SEARCHES, read_manifest
+from topdown_ray.store.parts import parallel, part_names
+from topdown_ray.store.place import Place
+from topdown_ray.store.reading import READ_ATTEMPTS
+from topdown_ray.sweeps.pending import evaluations_of
+from topdown_ray.sweeps.spec import make_spec
+from topdown_ray.terminal import terminal
+
+WINDOW_S = 600.0  # the rate is that of the last ten minutes
+SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
+_KEYS = ["search_id", "space", "strategy"]
+_COLUMNS = [*_KEYS, "evaluations", "started_at", "search_wall_s", "batch_size"]
+_SCHEMA = pa.schema([SEARCHES.field(name) for name in _COLUMNS])
+
+
+@dataclass(frozen=True)
+class Part:
+    """How far the searches of one space and strategy are."""
+
+    space: str
+    strategy: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep is.
+
+    state: ``running``; ``complete``; ``incomplete`` (it ended, and searches are missing); ``killed`` (it neither runs nor came to
+    an end); ``silent`` (on an object store, which has no locks: nothing was written for ten minutes). rate: searches a second in
+    the last ten minutes of the present or last session. left_s: seconds, by predictor evaluations; None where it does not run.
+    """
+
+    out: str
+    name: str
+    run_id: str
+    state: str
+    done: int
+    total: int
+    failed: int  # searches of shards in failures/
+    rate: float | None
+    left_s: float | None
+    last_write: str | None
+    last_write_s: float | None  # seconds ago
+    session: dict[str, Any]  # the present or last one, as in run.json
+    sessions: int
+    groups: tuple[Part, ...]
+    failures: tuple[dict[str, str], ...]  # shard_id, error, command
+    unreadable: tuple[str, ...]  # files; resuming computes them afresh
+
+
+class Reader:
+    """Reads the status of one folder, again and again: what it has read of a part it keeps, since a part never changes."""
+
+    def __init__(self, where: str | Path):
+        self.place = Place(where)
+        self._known: dict[str, pd.DataFrame | str] = {}  # by part: a row a search, or why it cannot be read
+        self._evaluations: dict[str, int] = {}  # by sweep: of all its searches
+
+    def read(self) -> Status:
+        """The status now. Raises UserError where there is no sweep."""
+        manifest = read_manifest(self.place.where)
+        written_at = self._look()
+        frames = [part for part in self._known.values() if isinstance(part, pd.DataFrame)]
+        rows = pd.concat(frames).drop_duplicates("search_id") if frames else pd.DataFrame(columns=[*_COLUMNS, "finished_at"])
+        records = read_failures(self.place)
+        finished = set(rows["search_id"]) if records else set()
+        session = manifest.get("sessions", [{"started_at": manifest.get("created_at")}])[-1]
+        now = time.time()
+        age = max(now - written_at, 0.0) if written_at is not None else None
+        state = self._state(manifest, session, now, age)
+        rate, left_s = _pace(self._total(manifest), session, rows, now if state == "running" else None)
+        groups = tuple(_groups(manifest, rows))
+        return Status(
+            out=self.place.name,
+            name=str(manifest["spec"].get("name", "")),
+            run_id=manifest["run_id"],
+            state=state,
+            done=len(rows),
+            total=sum(part.total for part in groups),
+            failed=sum(len(set(record["search_ids"]) - finished) for record in records.values()),
+            rate=rate,
+            left_s=left_s if state == "running" else None,
+            last_write=None if written_at is None else _iso(written_at),
+            last_write_s=age,
+            session={name: value for name, value in session.items() if name not in ("versions", "machine")},
+            sessions=len(manifest.get("sessions", [session])),
+            groups=groups,
+            failures=tuple(
+                {"shard_id": shard_id, "error": str(record.get("error", "")), "command": str(record.get("command", ""))}
+                for shard_id, record in records.items()
+            ),
+            unreadable=tuple(part for part in self._known.values() if isinstance(part, str)),
+        )
+
+    def _total(self, manifest: Mapping[str, Any]) -> int:
+        """Predictor evaluations of the whole sweep."""
+        run_id = manifest["run_id"]
+        if run_id not in self._evaluations:
+            spec = make_spec(manifest["spec"], f"{self.place.of('run.json')}: spec")
+            self._evaluations[run_id] = len(spec.seeds) * sum(evaluations_of(spec, group) for group in spec.groups())
+        return self._evaluations[run_id]
+
+    def _look(self) -> float | None:
+        """Read the parts that are new. Returns when the last one was written."""
+        for _ in range(READ_ATTEMPTS):
+            try:
+                names = part_names(self.place, "searches")
+            except OSError as error:
+                raise UserError(
+                    f"{self.place.name}: expected parts that can be listed, found {self.place.reason(error)}"
+                ) from error
+            new = [name for name in names if name not in self._known]
+            try:
+                self._known.update(zip(new, parallel(self.place, self._read, new), strict=True))
+            except FileNotFoundError:  # merged meanwhile
+                continue
+            self._known = {name: self._known[name] for name in names}
+            return max((entry.written_at for entry in names.values()), default=None)
+        raise UserError(
+            f"{self.place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+        )
+
+    def _read(self, name: str) -> pd.DataFrame | str:
+        try:
+            with self.place.open(f"searches/{name}") as file:
+                table = pq.read_table(file, columns=_COLUMNS, use_threads=False).cast(_SCHEMA)
+            if any(column.null_count for column in table.columns):
+                return f"{self.place.of(f'searches/{name}')}: expected values in {', '.join(_COLUMNS)}, found nulls"
+            largest = [(column, "max") for column in ("started_at", "search_wall_s", "batch_size")]
+            grouped = table.group_by(_KEYS).aggregate([("evaluations", "sum"), *largest])
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            return f"{self.place.of(f'searches/{name}')}: {self.place.reason(error)}"
+        rows = grouped.rename_columns([*_KEYS, *_COLUMNS[3:]]).to_pandas()
+        rows["finished_at"] = rows["started_at"].astype("int64") / 1e6 + rows["search_wall_s"] * rows["batch_size"]
+        for column in ("space", "strategy"):
+            rows[column] = rows[column].astype("category")
+        kept: pd.DataFrame = rows.drop(columns=["started_at", "search_wall_s", "batch_size"])
+        return kept
+
+    def _state(self, manifest: Mapping[str, Any], session: Mapping[str, Any], now: float, age: float | None) -> str:
+        held = self.place.held()
+        if held:
+            return "running"
+        status = str(manifest.get("status", "incomplete"))
+        if status != "running":
+            return status
+        if held is False:
+            return "killed"
+        quiet = min(now - _seconds(session.get("started_at"), now), now if age is None else age)
+        return "running" if quiet < SILENT_S else "silent"
+
+
+def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[Part]:
+    spec = manifest["spec"]
+    counts = rows.groupby([rows["space"].astype(str), rows["strategy"].astype(str)]).size().to_dict()
+    return [
+        Part(space, strategy, int(counts.get((space, strategy), 0)), len(spec["seeds"]) * len(spec["targets"][space]))
+        for space in spec["spaces"]
+        for strategy in spec["strategies"]
+    ]
+
+
+def _pace(total: int, session: Mapping[str, Any], rows: pd.DataFrame, now: float | None) -> tuple[float | None, float | None]:
+    """Searches a second, and seconds left at this pace, of ``total`` evaluations. now: None where the sweep does not run."""
+    began = _seconds(session.get("started_at"), 0.0)
+    of_session = rows[rows["finished_at"] >= began]
+    if of_session.empty:
+        return None, None
+    end = float(of_session["finished_at"].max()) if now is None else now
+    first = max(began, end - WINDOW_S)
+    recent = of_session[of_session["finished_at"] >= first]
+    seconds = max(end - first, 1e-3)
+    speed = float(recent["evaluations"].sum()) / seconds
+    left = max(total - float(rows["evaluations"].sum()), 0.0)
+    return len(recent) / seconds, left / speed if speed else None
+
+
+def _seconds(moment: Any, default: float) -> float:
+    try:
+        return datetime.datetime.fromisoformat(moment).timestamp()
+    except (TypeError, ValueError):
+        return default
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def rendered(status: Status) -> RenderableType:
+    """A status for people."""
+    session = status.session
+    where = f"process {session['pid']} on {session['host']}, " if "pid" in session else ""
+    lines = [f"{status.name} ({status.run_id}) in {status.out}: {status.state}"]
+    lines += [f"session {status.sessions}: {where}since {session.get('started_at')}, until {session.get('ended_at') or '...'}"]
+    table = Table("space", "strategy", box=None, pad_edge=False)
+    for name in ("done", "total", "%"):
+        table.add_column(name, justify="right")
+    for part in status.groups:
+        share = f"{100 * part.done / max(part.total, 1):.1f}"
+        table.add_row(part.space, part.strategy, f"{part.done:,}", f"{part.total:,}", share)
+    tail = f"{status.done:,} of {status.total:,} searches"
+    tail += f", {status.rate:.2f} a second" if status.rate is not None else ""
+    tail += f", about {datetime.timedelta(seconds=round(status.left_s))} left" if status.left_s is not None else ""
+    tail += f", {status.failed:,} failed" if status.failed else ""
+    if status.last_write_s is not None:
+        tail += f"; last write {datetime.timedelta(seconds=round(status.last_write_s))} ago"
+    after = [tail]
+    for failure in status.failures:
+        after += [f"failed: shard {failure['shard_id']}: {failure['error']}", failure["command"]]
+    after += [f"unreadable: {problem}" for problem in status.unreadable]
+    if status.state != "running" and status.done < status.total:
+        after.append("The same sweep command again computes what is missing.")
+    return Group(*(Text(one_line(line, 5000)) for line in lines), table, *(Text(one_line(line, 5000)) for line in after))
+
+
+def print_status(status: Status) -> None:
+    """Print a status; long commands stay on one line."""
+    terminal(soft_wrap=True).print(rendered(status))
+
+
+def as_facts(status: Status) -> dict[str, Any]:
+    """A status for machines."""
+    return dataclasses.asdict(status)

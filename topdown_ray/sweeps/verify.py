@@ -1,0 +1,272 @@
+"""Rows prove themselves: every column that can be derived is derived again and compared.
+
+Accuracy, cost, MACs, parameters and genes follow from a row's ``arch`` alone, through OFA's own classes
+(:mod:`topdown_ray.networks.ofa_reference`). The rest follows from the manifest (:mod:`topdown_ray.sweeps.checks`). Of ``unique_evaluations``,
+``gradients`` and the inner points of ``trace`` only bounds are known; ``rerun`` searches rows again and compares all bits.
+The columns of :data:`topdown_ray.store.INCIDENTAL` tell how a row was computed; nothing follows from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pydantic
+import torch
+
+from topdown_ray import machine
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import validated
+from topdown_ray.networks import ofa_reference
+from topdown_ray.spaces.space import SPACES, Config, Space
+from topdown_ray.store.folder import INCIDENTAL, SEARCHES, TRACE, Results, to_tables
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.checks import Check, check, compared, counts, curves, identities, once, promised
+from topdown_ray.sweeps.runner import Worker
+from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Group, Shard, SweepSpec, make_spec, sweep_identity
+
+ACCURACY_TOLERANCE = 1e-5
+COST_TOLERANCE = 1e-4  # relative
+PARAMETERS_TOLERANCE = 1e-9  # relative
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the checks came to."""
+
+    rows: int
+    checks: tuple[Check, ...]
+    missing: int  # searches of the sweep without rows
+    complete: bool  # whether the sweep says that none is missing
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check has a failing row."""
+        return not any(found.failures for found in self.checks)
+
+    @property
+    def failed_columns(self) -> set[str]:
+        """The columns of all checks that failed."""
+        return {column for found in self.checks if found.failures for column in found.columns}
+
+    def largest(self, column: str) -> float:
+        """The largest difference of a recomputed column: ``accuracy`` absolute, ``cost``, ``macs_m``, ``params_m`` relative."""
+        return next(found.largest or 0.0 for found in self.checks if found.name == column)
+
+
+class _Cost(pydantic.BaseModel):
+    name: str
+    unit: str
+    sha256: str
+
+
+class _Predictor(pydantic.BaseModel):
+    name: str
+    space: str
+    sha256: str
+
+
+class _Artefacts(pydantic.BaseModel):
+    cost: _Cost
+    predictor: _Predictor
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {
+            "cost_name": self.cost.name,
+            "cost_unit": self.cost.unit,
+            "cost_sha256": self.cost.sha256,
+            "predictor_name": self.predictor.name,
+            "predictor_space": self.predictor.space,
+            "predictor_sha256": self.predictor.sha256,
+        }
+
+
+class _Manifest(pydantic.BaseModel):
+    run_id: str
+    schema_: int = pydantic.Field(alias="schema")
+    algorithm: int
+    artefacts: dict[str, _Artefacts]
+    status: str = ""
+
+
+def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verification:
+    """Check every row. rerun: search this many rows again; rerun_seed: which ones.
+
+    Raises UserError where there is no row, or where an artefact is not the one that the manifest names.
+    """
+    rows = results.searches.reset_index(drop=True)
+    if rows.empty:
+        raise UserError("expected finished searches, found no rows")
+    spec = make_spec(results.manifest["spec"], "run.json: spec")
+    manifest = validated(_Manifest, results.manifest, "run.json")
+    for space in spec.spaces:
+        if space not in manifest.artefacts:
+            raise UserError(f"run.json: artefacts: expected an entry for {space}, found none")
+    complete = manifest.status == "complete"
+    checks, sound = promised(rows, spec)
+    presence, missing = once(rows, spec, complete)
+    checks += [presence, *_artefacts(sound, manifest), *_identities(sound, spec, manifest)]
+    checks += [*_recomputed(sound, spec, manifest), *counts(sound, spec, manifest.schema_)]
+    keys = ["search_id", "target_index"]
+    others = pd.MultiIndex.from_frame(rows.drop(index=sound.index)[keys])
+    trace = results.trace[~pd.MultiIndex.from_frame(results.trace[keys]).isin(others)]
+    checks += curves(trace, sound, spec)
+    if rerun:
+        checks += list(_rerun(results, sound, spec, manifest, rerun, rerun_seed))
+    return Verification(len(rows), tuple(checks), missing, complete)
+
+
+def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[Check]:
+    """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are read."""
+    of_space = {space: artefacts.columns for space, artefacts in manifest.artefacts.items()}
+    for column in next(iter(of_space.values())):
+        yield compared(column, "as in run.json", rows, [of_space[space][column] for space in rows["space"]])
+
+
+def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
+    if manifest.algorithm != ALGORITHM_VERSION:
+        yield compared("run_id", "as in run.json", rows, [manifest.run_id] * len(rows), not_checked=_older(manifest))
+        yield Check("search_id", ("search_id",), "", not_checked=_older(manifest))
+        return
+    hashes = {space: manifest.artefacts[space].hashes for space in spec.spaces}
+    run_id = sweep_identity(spec, hashes)
+    if run_id != manifest.run_id:
+        where: dict[str, Any] = {"search_id": "run.json", "expected": run_id, "found": brief(manifest.run_id)}
+        yield Check("run_id", ("run_id",), "the hash of all that decides the sweep", len(rows), len(rows), **where)
+    yield compared("run_id", "the hash of all that decides the sweep", rows, [run_id] * len(rows))
+    yield identities(rows, spec, hashes)
+
+
+def _older(manifest: _Manifest) -> str:
+    return f"written by algorithm {manifest.algorithm}, this is {ALGORITHM_VERSION}"
+
+
+def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
+    """All that follows from ``arch``, through OFA's own classes."""
+    parsed: dict[tuple[str, Any], Config | UserError] = {}
+    keys = list(zip([_genes_space(space, spec).name for space in rows["space"]], rows["arch"].tolist(), strict=True))
+    for name, text in set(keys):
+        parsed[name, text] = _parsed(SPACES[name], text)
+    reasons = [str(parsed[key]) if isinstance(parsed[key], UserError) else "" for key in keys]
+    readable = np.array([not reason for reason in reasons], dtype=bool)
+    yield check("arch", "an architecture of the space, in canonical form", rows, readable, found=reasons)
+    rows = rows[readable]
+    wanted = pd.DataFrame(index=rows.index, columns=["accuracy", "cost", "macs_m", "params_m", "genes"], dtype=object)
+    for space in spec.spaces:
+        own = rows[rows["space"] == space]
+        genes_space = _genes_space(space, spec)
+        configs = {text: config for text in own["arch"].unique() if isinstance(config := parsed[genes_space.name, text], dict)}
+        for column, values in _by_ofa(configs, spec, space, genes_space.name, manifest.artefacts[space].hashes).items():
+            wanted.loc[own.index, column] = pd.Series([values[text] for text in own["arch"]], index=own.index, dtype=object)
+    yield compared("genes", "the choices of arch", rows, wanted["genes"].tolist())
+    numbers = wanted[["accuracy", "cost", "macs_m", "params_m"]].astype(float)
+    for column, tolerance in (
+        ("accuracy", ACCURACY_TOLERANCE),
+        ("cost", COST_TOLERANCE),
+        ("macs_m", COST_TOLERANCE),
+        ("params_m", PARAMETERS_TOLERANCE),
+    ):
+        true = numbers[column]
+        difference = (rows[column] - true).abs() / (1.0 if column == "accuracy" else true)
+        largest = float(difference.max()) if len(difference) else 0.0
+        rule = "recomputed from arch"
+        yield check(column, rule, rows, difference <= tolerance, true.tolist(), largest=largest, tolerance=tolerance)
+    fraction = rows["accuracy"].between(0, 1)
+    yield dataclasses.replace(check("accuracy", "a fraction from 0 to 1", rows, fraction), name="accuracy from 0 to 1")
+    over = numbers["cost"] > rows["target"] * (1 + 1e-7)
+    under = numbers["cost"] < rows["target"] * (1 - 1e-7)
+    said = rows["feasible"].eq(True)
+    agrees = said.eq(rows["cost"] <= rows["target"]) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
+    yield check("feasible", "whether the cost meets the target", rows, agrees, (numbers["cost"] <= rows["target"]).tolist())
+
+
+def _genes_space(space: str, spec: SweepSpec) -> Space:
+    return SPACES["mobilenet_v3" if spec.protocol == "notebook" else space]
+
+
+def _parsed(space: Space, text: Any) -> Config | UserError:
+    try:
+        config = space.parse(text)
+    except UserError as error:
+        return error
+    genes = torch.from_numpy(space.from_config(config))[None]
+    canonical = torch.equal(space.canonical(genes), genes)
+    return (
+        config if canonical else UserError("architecture: expected the smallest choices in blocks that are off, found others")
+    )
+
+
+def _by_ofa(
+    configs: Mapping[str, Config], spec: SweepSpec, space: str, genes_space: str, hashes: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The columns of each architecture (by its JSON text) as OFA's classes have them."""
+    functions: dict[str, Any] = {
+        "genes": ofa_reference.genes_of(genes_space),
+        "macs_m": ofa_reference.macs_of(genes_space),
+        "params_m": ofa_reference.parameters_of(genes_space),
+    }
+    functions["cost"] = functions["macs_m"]
+    if spec.cost[space] != "macs":
+        functions["cost"] = ofa_reference.latency_of(spec.cost[space], genes_space, hashes["cost"])
+    columns = {name: {text: function(config) for text, config in configs.items()} for name, function in functions.items()}
+    columns["genes"] = {text: tuple(genes) for text, genes in columns["genes"].items()}
+    columns["accuracy"] = ofa_reference.accuracies(spec.predictor[space], genes_space, hashes["predictor"], dict(configs))
+    return columns
+
+
+def _rerun(
+    results: Results, rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest, n: int, rerun_seed: int
+) -> Iterator[Check]:
+    """Search the searches of ``n`` random rows again, in this process, and compare all that is not incidental, bit by bit."""
+    if manifest.algorithm != ALGORITHM_VERSION:
+        yield Check("rerun", (), "", not_checked=_older(manifest))
+        return
+    on_cpu = rows[rows["device"].eq("cpu")]
+    chosen = np.random.default_rng(rerun_seed).permutation(len(on_cpu))[:n]
+    own = on_cpu[on_cpu["search_id"].isin(set(on_cpu["search_id"].iloc[chosen]))]
+    worker = Worker(driver.make_plan(spec).setups, spec.search)
+    again = []
+    for search_id, of_search in own.groupby("search_id", sort=False):
+        row = of_search.iloc[0]
+        group = Group(row["space"], row["strategy"], tuple(row["targets"]))
+        again.append(to_tables(manifest.run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),)))))
+    here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
+    note = "" if here == there else f"written on {there}: on another processor bits may differ"
+    if len(on_cpu) < len(rows):
+        note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
+    traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
+    stored = own, traces.merge(own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left")
+    for number, (frame, schema) in enumerate(zip(stored, (SEARCHES, TRACE), strict=True)):
+        columns = [name for name in schema.names if name not in INCIDENTAL]
+        order = [name for name in ("search_id", "target_index", "generation") if name in columns]
+        tables = [tables[number] for tables in again]
+        fresh = pa.concat_tables([schema.empty_table(), *tables]).to_pandas().sort_values(order)
+        yield _same_bits(("rerun", "rerun trace")[number], frame.sort_values(order), fresh, columns, note)
+
+
+def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str) -> Check:
+    """Whether rows that were searched again are as they were; the columns of the check are those that are not."""
+    rule = "the same bits when searched again"
+    if len(stored) != len(fresh):
+        where: dict[str, Any] = {
+            "search_id": str(stored["search_id"].iloc[0]),
+            "expected": f"{len(fresh)} rows",
+            "found": f"{len(stored)}",
+        }
+        return Check(name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note)
+    failed = [found for column in columns if (found := compared(column, rule, stored, fresh[column].tolist())).failures]
+    if not failed:
+        return Check(name, (), rule, len(stored), not_checked=note)
+    names = tuple(found.name for found in failed)
+    most = max(failed, key=lambda found: found.failures)
+    return dataclasses.replace(most, name=name, columns=names, not_checked=note)
