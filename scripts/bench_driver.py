@@ -1,10 +1,10 @@
-"""What the driver costs through Ray: wall time on one and two actors, and the share of it in which actors did not search.
+"""What the driver costs through Ray: wall time on one and two actors, and the share of it in which actors did
+not search.
 
     python scripts/bench_driver.py [--shards 64] [--batch 8] [--generations 250] [--warm 50] [--actors 1 2]
 
-Top-down over three targets, MobileNetV3 under Note10. All actors stand before the clock starts. What is not busy is dispatch,
-transport of results, Parquet and, at the end, waiting for the last shard. Prints JSON.
-"""
+Top-down over three targets, MobileNetV3 under Note10. All actors stand before the clock starts. What is not
+busy is dispatch, transport of results, Parquet and, at the end, waiting for the last shard. Prints JSON."""
 
 import argparse
 import json
@@ -18,7 +18,9 @@ from topdown_ray.sweeps.spec import make_spec
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--generations", type=int, default=250)

@@ -1,10 +1,11 @@
-"""How far the search is from its floor, the time that the predictor alone needs: one core, top-down, 10 targets, Note10.
+"""How far the search is from its floor, the time that the predictor alone needs: one core, top-down, 10
+targets, Note10.
 
     python scripts/bench_floor.py [--batch 32] [--repeats 3]
 
-Prints the seconds of a batch of searches, the seconds of the dense float32 predictor on as many architectures (one-hot features
-given, batches as large as a generation's), and their ratio, medians over the repeats, measured in turn in one process.
-"""
+Prints the seconds of a batch of searches, the seconds of the dense float32 predictor on as many architectures
+(one-hot features given, batches as large as a generation's), and their ratio, medians over the repeats,
+measured in turn in one process."""
 
 import argparse
 import statistics
@@ -24,7 +25,9 @@ TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -51,9 +54,13 @@ def main() -> None:
                 floor.append(end - middle)
                 ratios.append(searching[-1] / floor[-1])
     print(f"{arguments.batch} searches in lock step, {evaluations:,} evaluations, one core")
-    print(f"search    {statistics.median(searching):8.2f} s   {statistics.median(searching) / arguments.batch:.3f} s a search")
     print(
-        f"predictor {statistics.median(floor):8.2f} s   {statistics.median(floor) / evaluations * 1e6:.2f} us an architecture"
+        f"search    {statistics.median(searching):8.2f} s   "
+        f"{statistics.median(searching) / arguments.batch:.3f} s a search"
+    )
+    print(
+        f"predictor {statistics.median(floor):8.2f} s   {statistics.median(floor) / evaluations * 1e6:.2f} "
+        "us an architecture"
     )
     print(f"ratio     {statistics.median(ratios):8.2f}")
 

@@ -4,9 +4,9 @@
     python scripts/train_tiny_supernet.py data/digits data/tiny.safetensors
     python scripts/bench_memory.py data/digits data/tiny.safetensors
 
-Few images each, so that the subnets are what comes and goes. Prints the resident memory and the modules alive every 100 subnets; they
-must not grow. As in an actor, what stands at the start is frozen out of the garbage collector.
-"""
+Few images each, so that the subnets are what comes and goes. Prints the resident memory and the modules alive
+every 100 subnets; they must not grow. As in an actor, what stands at the start is frozen out of the garbage
+collector."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,9 @@ from topdown_ray.networks.weights import find_weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("weights")
     parser.add_argument("--n", type=int, default=1000)
@@ -44,7 +46,10 @@ def main() -> None:
             modules = sum(issubclass(type(each), torch.nn.Module) for each in gc.get_objects())
             mib = psutil.Process().memory_info().rss / 2**20
             seconds = time.perf_counter() - started
-            print(f"{i:5} subnets, {mib:.0f} MiB resident, {modules} new modules alive, {seconds:.0f} s", flush=True)
+            print(
+                f"{i:5} subnets, {mib:.0f} MiB resident, {modules} new modules alive, {seconds:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

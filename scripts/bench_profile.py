@@ -2,9 +2,8 @@
 
     python scripts/bench_profile.py [--batch 32]
 
-Top-down, ten targets, Note10, published predictor. Every step is timed by a wrapper around its one call, so the sum of the shares is
-the search but for Python and the small tensor operations in between ("other").
-"""
+Top-down, ten targets, Note10, published predictor. Every step is timed by a wrapper around its one call, so
+the sum of the shares is the search but for Python and the small tensor operations in between ("other")."""
 
 import argparse
 import time
@@ -36,7 +35,9 @@ STEPS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=32)
     batch = parser.parse_args().batch
     torch.set_num_threads(1)
@@ -54,12 +55,18 @@ def main() -> None:
     for module, name, label in STEPS:
         setattr(module, name, timed(getattr(module, name), label))
     cost = note10()
-    problem = Problem(MOBILENET_V3, load_predictor("published", MOBILENET_V3), cost, torch.from_numpy(cost.cheapest()[1]))
+    problem = Problem(
+        MOBILENET_V3, load_predictor("published", MOBILENET_V3), cost, torch.from_numpy(cost.cheapest()[1])
+    )
 
     def search(budget: Budget) -> None:
         with torch.inference_mode():
             draws = Draws(range(batch), MOBILENET_V3.name)
-            list(STRATEGIES["top_down"].serve(Searches(problem, Sizes(100, 25, 50, 0.1), budget, TARGETS, draws)))
+            list(
+                STRATEGIES["top_down"].serve(
+                    Searches(problem, Sizes(100, 25, 50, 0.1), budget, TARGETS, draws)
+                )
+            )
 
     search(Budget(3, 2))  # compiles
     seconds.clear()

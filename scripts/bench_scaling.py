@@ -1,10 +1,10 @@
-"""How time and memory grow with the work: batch, population, targets, seeds. One core, top-down, MobileNetV3 under Note10.
+"""How time and memory grow with the work: batch, population, targets, seeds. One core, top-down, MobileNetV3
+under Note10.
 
     python scripts/bench_scaling.py [--generations 100] [--warm 20]
 
-Every measurement is a process of its own, so that its peak memory is its own. Prints Markdown. The rows of 10^4 and 10^5 seeds
-are projections from the measured rate (marked), not measurements.
-"""
+Every measurement is a process of its own, so that its peak memory is its own. Prints Markdown. The rows of
+10^4 and 10^5 seeds are projections from the measured rate (marked), not measurements."""
 
 import argparse
 import multiprocessing
@@ -35,7 +35,9 @@ def plan_of(seeds: int, batch: int, k: int, population: int, generations: int, w
     return make_plan(make_spec(data, "scaling"))
 
 
-def one(seeds: int, batch: int, k: int, population: int, generations: int, warm: int, into_folder: bool) -> tuple[float, float]:
+def one(
+    seeds: int, batch: int, k: int, population: int, generations: int, warm: int, into_folder: bool
+) -> tuple[float, float]:
     """(seconds, peak GiB) of a sweep in this process; the first shard warms up outside the clock."""
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.sweeps import driver
@@ -57,25 +59,34 @@ def one(seeds: int, batch: int, k: int, population: int, generations: int, warm:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--warm", type=int, default=20)
     arguments = parser.parse_args()
     budget = (arguments.generations, arguments.warm)
 
-    def measure(seeds: int, batch: int, k: int, population: int, into_folder: bool = False) -> tuple[float, float]:
+    def measure(
+        seeds: int, batch: int, k: int, population: int, into_folder: bool = False
+    ) -> tuple[float, float]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             return pool.apply(one, (seeds, batch, k, population, *budget, into_folder))
 
     print(
-        f"{budget[0]} generations, {budget[1]} warm\n\n| varied | value | s / search | peak GiB |\n| --- | ---: | ---: | ---: |"
+        f"{budget[0]} generations, {budget[1]} warm\n\n| varied | value | s / search | peak GiB |\n| --- | "
+        "---: | ---: | ---: |"
     )
     for batch in (1, 8, 32, 128):
         seconds, peak = measure(batch, batch, 10, 100)
-        print(f"| batch (population 100, k = 10) | {batch} | {seconds / batch:.4f} | {peak:.2f} |", flush=True)
+        print(
+            f"| batch (population 100, k = 10) | {batch} | {seconds / batch:.4f} | {peak:.2f} |", flush=True
+        )
     for population in (50, 100, 200, 400):
         seconds, peak = measure(32, 32, 10, population)
-        print(f"| population (batch 32, k = 10) | {population} | {seconds / 32:.4f} | {peak:.2f} |", flush=True)
+        print(
+            f"| population (batch 32, k = 10) | {population} | {seconds / 32:.4f} | {peak:.2f} |", flush=True
+        )
     for k in (1, 2, 5, 10):
         seconds, peak = measure(32, 32, k, 100)
         print(f"| targets k (batch 32, population 100) | {k} | {seconds / 32:.4f} | {peak:.2f} |", flush=True)
@@ -86,7 +97,10 @@ def main() -> None:
         peaks.append(peak)
         print(f"| seeds (a sweep into Parquet, k = 3) | {seeds:,} | {rate:.4f} | {peak:.2f} |", flush=True)
     for seeds in (10_000, 100_000):
-        print(f"| seeds, projected: {rate * seeds / 3600:.2f} h on one core | {seeds:,} | {rate:.4f} | {peaks[-1]:.2f} |")
+        print(
+            f"| seeds, projected: {rate * seeds / 3600:.2f} h on one core | {seeds:,} | {rate:.4f} | "
+            f"{peaks[-1]:.2f} |"
+        )
 
 
 if __name__ == "__main__":

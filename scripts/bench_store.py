@@ -1,11 +1,11 @@
-"""Result folders of many small parts: seconds to write, resume, look at (status) and load, with merging and without.
+"""Result folders of many small parts: seconds to write, resume, look at (status) and load, with merging and
+without.
 
 python scripts/bench_store.py [--parts 20000] [--at FOLDER_OR_URI]
 python scripts/bench_store.py --load 100000 [--at FOLDER]
 
-The second command writes so many searches (five targets, sixty points of anytime curves each) and prints the peak memory of processes
-that import the package, load the folder and report it.
-"""
+The second command writes so many searches (five targets, sixty points of anytime curves each) and prints the
+peak memory of processes that import the package, load the folder and report it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ ARTEFACTS = {"cost": "0" * 64, "predictor": "1" * 64}
 def shard(spec: Any, identity: str, seed: int) -> tuple[pa.Table, pa.Table]:
     """One search over five targets, with rows of a real one's size."""
     arch = json.dumps(
-        {"ks": [3 + 2 * (seed >> k & 1) for k in range(20)], "e": [4] * 20, "d": [2, 3, 4, 2, 3], "image_size": 224}
+        {
+            "ks": [3 + 2 * (seed >> k & 1) for k in range(20)],
+            "e": [4] * 20,
+            "d": [2, 3, 4, 2, 3],
+            "image_size": 224,
+        }
     )
     common = {"run_id": "bench", "search_id": identity, "shard_id": identity, "seed": seed}
     row = {
@@ -54,10 +59,13 @@ def shard(spec: Any, identity: str, seed: int) -> tuple[pa.Table, pa.Table]:
         "started_at": datetime.datetime.now(datetime.UTC),
     }
     rows = [
-        {**row, "target_index": k, "target": target, "accuracy": 0.8, "evaluations": 50_000} for k, target in enumerate(TARGETS)
+        {**row, "target_index": k, "target": target, "accuracy": 0.8, "evaluations": 50_000}
+        for k, target in enumerate(TARGETS)
     ]
     points = [
-        {**common, "target_index": k, "generation": g, "best_accuracy": 0.7 + g / 1e4} for k in range(5) for g in range(12)
+        {**common, "target_index": k, "generation": g, "best_accuracy": 0.7 + g / 1e4}
+        for k in range(5)
+        for g in range(12)
     ]
     return pa.Table.from_pylist(rows, schema=SEARCHES), pa.Table.from_pylist(points, schema=TRACE)
 
@@ -73,7 +81,13 @@ def timed(name: str, work: Callable[[], Any]) -> Any:
 def measure(where: str, n: int, merge_at: int) -> None:
     """One folder, written from four threads as the driver does."""
     parts.MERGE_AT = merge_at
-    data = {"name": "bench", "spaces": ["mobilenet_v3"], "strategies": ["top_down"], "cost": "macs", "predictor": "embedded"}
+    data = {
+        "name": "bench",
+        "spaces": ["mobilenet_v3"],
+        "strategies": ["top_down"],
+        "cost": "macs",
+        "predictor": "embedded",
+    }
     spec = make_spec({**data, "targets": [TARGETS], "seeds": n}, "bench")
     (group,) = spec.groups()
     identity_of = search_identity(group, spec.search, spec.protocol, ARTEFACTS)
@@ -113,7 +127,10 @@ PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 PROCESSES = {
     "import": "import topdown_ray.report.build",
     "load": "import topdown_ray.report.build; results = topdown_ray.load({folder!r})",
-    "report": "from pathlib import Path; from topdown_ray.report.build import write_report; write_report([{folder!r}], Path({out!r}))",
+    "report": (
+        "from pathlib import Path; from topdown_ray.report.build import write_report; "
+        "write_report([{folder!r}], Path({out!r}))"
+    ),
 }
 
 
@@ -124,9 +141,26 @@ def several(strategy: str, first: int, n: int) -> tuple[pa.Table, pa.Table]:
         rows, points = shard(None, digest([strategy, seed]), seed)
         tables.append((rows, points))
     searches, trace = (pa.concat_tables(part) for part in zip(*tables, strict=True))
-    facts = {"strategy": strategy, "protocol": "default", "cost_name": "macs", "cost_unit": "1e6 MACs", "cost_sha256": "0" * 64}
-    facts |= {"predictor_name": "embedded", "predictor_space": "mobilenet_v3", "predictor_sha256": "1" * 64, "device": "cpu"}
-    facts |= {"host": "here", "shard_id": digest([strategy, first, "shard"]), "wall_s": 0.2, "batch_size": n, "threads": 1}
+    facts = {
+        "strategy": strategy,
+        "protocol": "default",
+        "cost_name": "macs",
+        "cost_unit": "1e6 MACs",
+        "cost_sha256": "0" * 64,
+    }
+    facts |= {
+        "predictor_name": "embedded",
+        "predictor_space": "mobilenet_v3",
+        "predictor_sha256": "1" * 64,
+        "device": "cpu",
+    }
+    facts |= {
+        "host": "here",
+        "shard_id": digest([strategy, first, "shard"]),
+        "wall_s": 0.2,
+        "batch_size": n,
+        "threads": 1,
+    }
     for name, value in facts.items():
         at = SEARCHES.get_field_index(name)
         searches = searches.set_column(
@@ -134,7 +168,9 @@ def several(strategy: str, first: int, n: int) -> tuple[pa.Table, pa.Table]:
         )
     noise = pa.array(np.random.default_rng(first).normal(0.8, 0.002, len(searches)))
     searches = searches.set_column(SEARCHES.get_field_index("accuracy"), SEARCHES.field("accuracy"), noise)
-    searches = searches.set_column(SEARCHES.get_field_index("cost"), SEARCHES.field("cost"), searches["target"])
+    searches = searches.set_column(
+        SEARCHES.get_field_index("cost"), SEARCHES.field("cost"), searches["target"]
+    )
     spent = pa.array(np.tile(np.arange(1, 13) * 4000, len(trace) // 12))
     trace = trace.set_column(TRACE.get_field_index("evaluations"), TRACE.field("evaluations"), spent)
     shard_id = pa.repeat(pa.scalar(facts["shard_id"]), len(trace))
@@ -146,9 +182,20 @@ def measure_memory(folder: str, n: int) -> None:
     place = Place(folder)
     place.prepare(parts.TABLES)
     each = n // len(STRATEGIES)
-    spec = {"name": "bench", "spaces": ["mobilenet_v3"], "strategies": STRATEGIES, "targets": {"mobilenet_v3": [TARGETS]}}
+    spec = {
+        "name": "bench",
+        "spaces": ["mobilenet_v3"],
+        "strategies": STRATEGIES,
+        "targets": {"mobilenet_v3": [TARGETS]},
+    }
     spec |= {"seeds": list(range(each)), "search": {}}
-    manifest = {"run_id": "bench", "schema": SCHEMA_VERSION, "spec": spec, "wall_s": 0.0, "status": "complete"}
+    manifest = {
+        "run_id": "bench",
+        "schema": SCHEMA_VERSION,
+        "spec": spec,
+        "wall_s": 0.0,
+        "status": "complete",
+    }
     place.write("run.json", json.dumps(manifest).encode())
     writer = parts.Parts(place)
     for strategy in STRATEGIES:
@@ -158,7 +205,9 @@ def measure_memory(folder: str, n: int) -> None:
     for name, code in PROCESSES.items():
         start = time.perf_counter()
         source = f"{code.format(folder=place.where, out=place.of('report'))}; {PEAK}"
-        peak = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True).stdout
+        peak = subprocess.run(
+            [sys.executable, "-c", source], check=True, capture_output=True, text=True
+        ).stdout
         print(f"  {name}: {time.perf_counter() - start:.1f} s, peak {float(peak):.0f} MB", flush=True)
 
 
@@ -167,7 +216,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--parts", type=int, default=20_000)
     options.add_argument("--at", help="a folder or URI; default: a temporary folder")
-    options.add_argument("--load", type=int, help="measure the memory of loading and reporting so many searches instead")
+    options.add_argument(
+        "--load", type=int, help="measure the memory of loading and reporting so many searches instead"
+    )
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if chosen.load:

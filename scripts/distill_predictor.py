@@ -3,16 +3,18 @@
     python scripts/distill_predictor.py mobilenet_v3
     python scripts/distill_predictor.py resnet50d
 
-Draws architectures (uniformly; the parents of searches under many limits; half as many neighbours of those as uniform ones, so
-that the region that searches visit is covered), labels them with the published predictor, and trains a small perceptron with
-ReLU on the same one-hot features from fresh random weights. The student sees the published predictor's outputs and, for two
-thirds of the training, how they change from choice to choice (Czarnecki et al. 2017, *Sobolev Training for Neural Networks*):
-many more numbers per architecture than its accuracy alone. Matrices are trained by Muon, products run in bfloat16; the file
-holds hidden layers in float16, which load as float32, and the last layer, fitted last by least squares, in float32.
+Draws architectures (uniformly; the parents of searches under many limits; half as many neighbours of those as
+uniform ones, so that the region that searches visit is covered), labels them with the published predictor,
+and trains a small perceptron with ReLU on the same one-hot features from fresh random weights. The student
+sees the published predictor's outputs and, for two thirds of the training, how they change from choice to
+choice (Czarnecki et al. 2017, *Sobolev Training for Neural Networks*): many more numbers per architecture
+than its accuracy alone. Matrices are trained by Muon, products run in bfloat16; the file holds hidden layers
+in float16, which load as float32, and the last layer, fitted last by least squares, in float32.
 
-Writes ``embedded_SPACE.safetensors`` and its model card ``embedded_SPACE.json``: sizes, errors and Kendall's tau on
-architectures that were not trained on, and the search regret, that is the published predictor's accuracy of what searches on the
-published predictor find, minus that of what the same searches find on the stand-in.
+Writes ``embedded_SPACE.safetensors`` and its model card ``embedded_SPACE.json``: sizes, errors and Kendall's
+tau on architectures that were not trained on, and the search regret, that is the published predictor's
+accuracy of what searches on the published predictor find, minus that of what the same searches find on the
+stand-in.
 
 Seeded: the same command gives the same file on one kind of processor with the same torch (2.9 or newer).
 """
@@ -42,19 +44,36 @@ from topdown_ray.spaces.cost import macs
 from topdown_ray.spaces.predictor import PUBLISHED, RELU, Predictor, features, load_predictor
 from topdown_ray.spaces.space import SPACES, Space
 
-SLOPES_WEIGHT, SLOPES_UNTIL = 0.3, 2 / 3  # of the slopes in the loss, and the share of the training that looks at them
+SLOPES_WEIGHT, SLOPES_UNTIL = (
+    0.3,
+    2 / 3,
+)  # of the slopes in the loss, and the share of the training that looks at them
 # the searches of the card: the table that users search by, over its useful range
 SEARCHES: dict[str, dict[str, Any]] = {
-    "mobilenet_v3": {"cost": "note10", "targets": [60, 50, 40, 30, 20, 15], "strategy": "top_down", "seeds": 16},
-    "resnet50d": {"cost": "macs", "targets": [3500, 2800, 2200, 1600, 1000, 600], "strategy": "top_down", "seeds": 16},
+    "mobilenet_v3": {
+        "cost": "note10",
+        "targets": [60, 50, 40, 30, 20, 15],
+        "strategy": "top_down",
+        "seeds": 16,
+    },
+    "resnet50d": {
+        "cost": "macs",
+        "targets": [3500, 2800, 2200, 1600, 1000, 600],
+        "strategy": "top_down",
+        "seeds": 16,
+    },
 }
 
 
-# --- architectures ----------------------------------------------------------------------------------------------------------
+# --- architectures ------------------------------------------------------------------------------------------
 
 
-def visited_by_searches(space: Space, predictor: Predictor, seeds: range, generations: int = 200) -> torch.Tensor:
-    """Parents of searches under limits spread over the space's range of MACs, at all stages of the searches."""
+def visited_by_searches(
+    space: Space, predictor: Predictor, seeds: range, generations: int = 200
+) -> torch.Tensor:
+    """Parents of searches under limits spread over the space's range of MACs, at all stages of the
+    searches.
+    """
     cost = macs(space)
     spread = cost(space.random(20_000, 1)).quantile(
         torch.tensor([0.0005, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.97], dtype=torch.float64)
@@ -79,7 +98,7 @@ def neighbours(space: Space, genes: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.where(torch.rand(genes.shape, generator=generator) < 0.06, redrawn, genes)
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------------
+# --- labels -------------------------------------------------------------------------------------------------
 
 
 class Choices(NamedTuple):
@@ -102,14 +121,18 @@ def choices_of(space: Space, predictor: Predictor) -> Choices:
 
 
 class Labelled(NamedTuple):
-    """N architectures: features (N, F), standardised accuracy (N,), its slopes from choice to choice (N, F)."""
+    """N architectures: features (N, F), standardised accuracy (N,), its slopes from choice to choice (N,
+    F).
+    """
 
     inputs: torch.Tensor
     accuracy: torch.Tensor
     slopes: torch.Tensor
 
 
-def label(space: Space, teacher: Predictor, genes: torch.Tensor, choices: Choices) -> tuple[Labelled, float, float]:
+def label(
+    space: Space, teacher: Predictor, genes: torch.Tensor, choices: Choices
+) -> tuple[Labelled, float, float]:
     """The teacher's outputs and slopes, with the mean and the scale that they were standardised by."""
     weights = [torch.from_numpy(layer.weight) for layer in teacher.layers]
     biases = [torch.from_numpy(layer.bias) for layer in teacher.layers]
@@ -131,7 +154,7 @@ def label(space: Space, teacher: Predictor, genes: torch.Tensor, choices: Choice
     return Labelled(inputs, (accuracy - center) / scale, slopes.div_(scale)), center, scale
 
 
-# --- the student ------------------------------------------------------------------------------------------------------------
+# --- the student --------------------------------------------------------------------------------------------
 
 Parameters = tuple[list[torch.Tensor], list[torch.Tensor]]  # weights, biases
 
@@ -150,7 +173,9 @@ def fresh(widths: list[int], inputs: torch.Tensor) -> Parameters:
 def losses(
     parameters: Parameters, rows: Labelled, choices: Choices, with_slopes: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Mean squared errors of the accuracy and of the slopes (a third of their sum over a gene's choices: one random change)."""
+    """Mean squared errors of the accuracy and of the slopes (a third of their sum over a gene's choices: one
+    random change).
+    """
     weights, biases = parameters
     inputs = rows.inputs.float()
     quick = [weight.bfloat16() for weight in weights[:-1]]
@@ -158,46 +183,65 @@ def losses(
     for weight, bias in zip(quick, biases[:-1], strict=True):
         hidden = functional.linear(hidden, weight, bias.bfloat16()).relu()
         masks.append((hidden.detach() > 0).bfloat16())
-    error = functional.mse_loss(functional.linear(hidden.float(), weights[-1], biases[-1]).view(-1), rows.accuracy)
+    error = functional.mse_loss(
+        functional.linear(hidden.float(), weights[-1], biases[-1]).view(-1), rows.accuracy
+    )
     if not with_slopes:
         return error, None
     back = weights[-1].bfloat16() * masks[-1]
     for weight, mask in zip(reversed(quick[1:]), reversed(masks[:-1]), strict=True):
         back = functional.linear(back, weight.T) * mask
-    found = functional.linear(back, (weights[0] @ choices.centring).T.bfloat16()).float() * (inputs @ choices.together)
+    found = functional.linear(back, (weights[0] @ choices.centring).T.bfloat16()).float() * (
+        inputs @ choices.together
+    )
     return error, (found - rows.slopes.float()).square().sum(1).mean() / 3
 
 
-def train(data: Labelled, choices: Choices, widths: list[int], steps: int, batch: int, rate: float) -> Parameters:
+def train(
+    data: Labelled, choices: Choices, widths: list[int], steps: int, batch: int, rate: float
+) -> Parameters:
     """Muon on the hidden matrices, Adam on the rest; a short warm-up, then a cosine to zero."""
     generator = torch.Generator().manual_seed(1)
-    parameters = fresh(widths, data.inputs[torch.randperm(len(data.inputs), generator=generator)[:5000]].float())
+    parameters = fresh(
+        widths, data.inputs[torch.randperm(len(data.inputs), generator=generator)[:5000]].float()
+    )
     weights, biases = parameters
     optimizers = [
         torch.optim.Muon(weights[:-1], lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         torch.optim.Adam([*biases, weights[-1]], lr=rate, betas=(0.9, 0.99)),
     ]
     started, errors = time.monotonic(), []
-    batches = (rows for _ in range(steps) for rows in torch.randperm(len(data.inputs), generator=generator).split(batch)[:-1])
+    batches = (
+        rows
+        for _ in range(steps)
+        for rows in torch.randperm(len(data.inputs), generator=generator).split(batch)[:-1]
+    )
     for step, rows in zip(range(steps), batches, strict=False):
         done = step / steps
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
             optimizer.zero_grad()
-        error, slopes = losses(parameters, Labelled(*(part[rows] for part in data)), choices, done < SLOPES_UNTIL)
+        error, slopes = losses(
+            parameters, Labelled(*(part[rows] for part in data)), choices, done < SLOPES_UNTIL
+        )
         (error if slopes is None else error + SLOPES_WEIGHT * slopes).backward()
         for optimizer in optimizers:
             optimizer.step()
         errors.append(float(error.detach()))
         if (step + 1) % max(1, steps // 40) == 0:
             recent = math.sqrt(np.mean(errors[-max(1, steps // 40) :]))
-            print(f"step {step + 1}: error {recent:.4f} of the spread, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step + 1}: error {recent:.4f} of the spread, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return [weight.detach() for weight in weights], [bias.detach() for bias in biases]
 
 
 def rounded(parameters: Parameters, data: Labelled, center: float, scale: float) -> dict[str, torch.Tensor]:
-    """The state to write: hidden layers in float16, then the last layer by least squares on what those give."""
+    """The state to write: hidden layers in float16, then the last layer by least squares on what those
+    give.
+    """
     weights, biases = parameters
     state: dict[str, torch.Tensor] = {}
     n = data.inputs.shape[0]
@@ -205,7 +249,9 @@ def rounded(parameters: Parameters, data: Labelled, center: float, scale: float)
     target = data.accuracy[:: max(1, n // 200_000)].double()
     for i, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
         state[f"{2 * i}.weight"], state[f"{2 * i}.bias"] = weight.half(), bias.half()
-        hidden = functional.linear(hidden, state[f"{2 * i}.weight"].float(), state[f"{2 * i}.bias"].float()).relu()
+        hidden = functional.linear(
+            hidden, state[f"{2 * i}.weight"].float(), state[f"{2 * i}.bias"].float()
+        ).relu()
     columns = torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1).double()
     gram = columns.T @ columns
     gram.diagonal().add_(1e-6 * gram.diagonal().mean())
@@ -216,11 +262,13 @@ def rounded(parameters: Parameters, data: Labelled, center: float, scale: float)
     return state
 
 
-# --- the card ---------------------------------------------------------------------------------------------------------------
+# --- the card -----------------------------------------------------------------------------------------------
 
 
 def agreement(student: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Errors in points of top-1, and Kendall's tau, beside the range of the teacher's values: of equals there is no order to keep."""
+    """Errors in points of top-1, and Kendall's tau, beside the range of the teacher's values: of equals there
+    is no order to keep.
+    """
     error = 100 * (student.astype(np.float64) - teacher)
     return {
         "architectures": len(teacher),
@@ -232,10 +280,14 @@ def agreement(student: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32]
 
 
 def regret(space: Space, teacher: Predictor, student: str, searches: dict[str, Any]) -> dict[str, Any]:
-    """The published predictor's accuracy of the answers of searches on the original minus of those on the stand-in, in points."""
+    """The published predictor's accuracy of the answers of searches on the original minus of those on the
+    stand-in, in points.
+    """
     true = {}
     for predictor in ("published", student):
-        frame = topdown_ray.search(space=space.name, predictor=predictor, **searches).sort_values(["seed", "target"])
+        frame = topdown_ray.search(space=space.name, predictor=predictor, **searches).sort_values(
+            ["seed", "target"]
+        )
         genes = torch.from_numpy(np.stack(frame["genes"].to_list()).astype(np.int8))
         true[predictor] = teacher(genes).double().numpy()
     lost = 100 * (true["published"] - true[student])
@@ -263,7 +315,9 @@ def card(space: Space, teacher: Predictor, path: Path, searches: dict[str, Any])
     }
 
 
-def description(space: Space, teacher: Predictor, path: Path, widths: list[int], training: dict[str, Any]) -> dict[str, Any]:
+def description(
+    space: Space, teacher: Predictor, path: Path, widths: list[int], training: dict[str, Any]
+) -> dict[str, Any]:
     """What the file is and how it came about."""
     return {
         "file": path.name,
@@ -276,7 +330,8 @@ def description(space: Space, teacher: Predictor, path: Path, widths: list[int],
         "distilled_from": {"file": PUBLISHED[space.name], "sha256": teacher.sha256},
         "trained_from": "fresh random weights, on the published predictor's outputs and their slopes",
         "training": training,
-        "command": f"python scripts/distill_predictor.py {space.name} --hidden {widths[1]} --steps {training['steps']} "
+        "command": f"python scripts/distill_predictor.py {space.name} --hidden {widths[1]} "
+        f"--steps {training['steps']} "
         f"--batch {training['batch']} --rate {training['rate']:g} --uniform {training['uniform']} "
         f"--neighbours {training['neighbours']}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -291,21 +346,36 @@ def write_card(path: Path, facts: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("space", choices=list(PUBLISHED))
-    parser.add_argument("--out", type=Path, default=package_data(), help="the folder to write to; default: the package's data")
-    parser.add_argument("--measure", action="store_true", help="train nothing: measure the file of --out again")
-    parser.add_argument("--hidden", type=int, help="units of each of the three hidden layers; default: 240, ResNet50D 128")
+    parser.add_argument(
+        "--out", type=Path, default=package_data(), help="the folder to write to; default: the package's data"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="train nothing: measure the file of --out again"
+    )
+    parser.add_argument(
+        "--hidden", type=int, help="units of each of the three hidden layers; default: 240, ResNet50D 128"
+    )
     parser.add_argument("--steps", type=int, help="default: 12000, ResNet50D 3000")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--uniform", type=int, default=400_000, help="uniformly drawn architectures to train on")
     parser.add_argument(
-        "--neighbours", type=int, help="neighbours of visited ones to train on; default: half as many as uniform"
+        "--uniform", type=int, default=400_000, help="uniformly drawn architectures to train on"
+    )
+    parser.add_argument(
+        "--neighbours",
+        type=int,
+        help="neighbours of visited ones to train on; default: half as many as uniform",
     )
     arguments = parser.parse_args()
     resnet = arguments.space == "resnet50d"
-    hidden, steps = arguments.hidden or (128 if resnet else 240), arguments.steps or (3000 if resnet else 12000)
+    hidden, steps = (
+        arguments.hidden or (128 if resnet else 240),
+        arguments.steps or (3000 if resnet else 12000),
+    )
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -325,7 +395,9 @@ def main() -> None:
         n_near = arguments.uniform // 2 if arguments.neighbours is None else arguments.neighbours
         near = neighbours(space, visited.repeat(math.ceil(n_near / len(visited)), 1)[:n_near], 2)
         genes = torch.cat([space.random(arguments.uniform, 0), visited, near])
-        print(f"{len(genes)} architectures to train on, {len(visited)} of them visited by searches", flush=True)
+        print(
+            f"{len(genes)} architectures to train on, {len(visited)} of them visited by searches", flush=True
+        )
         data, center, scale = label(space, teacher, genes, choices)
     data = Labelled(*(part.clone() for part in data))  # out of inference mode
     widths = [teacher.encoding.n_features, hidden, hidden, hidden, 1]

@@ -34,7 +34,10 @@ from topdown_ray.report import comparisons, plots, tables
 results = topdown_ray.load(os.environ.get("TOPDOWN_RAY_RESULTS", "results/paper"))
 results.manifest["spec"]["name"], results.manifest["status"], results.searches["search_id"].nunique()""",
     ),
-    ("markdown", "`results.searches` has a row for each search and target, `results.trace` the anytime curves."),
+    (
+        "markdown",
+        "`results.searches` has a row for each search and target, `results.trace` the anytime curves.",
+    ),
     (
         "code",
         """results.searches[["space", "strategy", "k", "seed", "target", "accuracy", "cost", "evaluations", "wall_s"]].head()""",
@@ -69,7 +72,10 @@ The inter-quartile mean over the seeds, with a 95 % stratified-bootstrap interva
 plots.accuracy(summary.accuracy, ax)
 summary.accuracy[["strategy", "targets", "target", "n", "mean", "sd", "iqm", "low", "high"]].head(12)""",
     ),
-    ("markdown", "The curves lie close together; paired by seed and target, their differences are easier to see."),
+    (
+        "markdown",
+        "The curves lie close together; paired by seed and target, their differences are easier to see.",
+    ),
     (
         "code",
         """data = tables.prepare([results])

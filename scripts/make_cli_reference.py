@@ -13,7 +13,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "cli.md")
     out = parser.parse_args().out
-    command = [sys.executable, "-m", "typer", "topdown_ray.cli.main", "utils", "docs", "--name", "topdown-ray"]
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "topdown_ray.cli.main",
+        "utils",
+        "docs",
+        "--name",
+        "topdown-ray",
+    ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [line.rstrip() for line in text.strip().splitlines()]
     out.write_text("<!-- made by scripts/make_cli_reference.py -->\n\n" + "\n".join(lines) + "\n")

@@ -1,4 +1,5 @@
-"""Write constraints.txt: the versions in the environment that runs this, of every package that the project needs, its extras included.
+"""Write constraints.txt: the versions in the environment that runs this, of every package that the project
+needs, its extras included.
 
 Packages of CUDA are left out: they are torch's own requirements, pinned by it, and other platforms have none.
 """
@@ -35,7 +36,8 @@ def needed(name: str, extras: frozenset[str] = frozenset()) -> dict[str, str]:
         waiting += [
             (canonicalize_name(requirement.name), frozenset(requirement.extras))
             for requirement in map(Requirement, package.requires or [])
-            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in {"", *extras})
+            if requirement.marker is None
+            or any(requirement.marker.evaluate({"extra": extra}) for extra in {"", *extras})
         ]
     return found
 
@@ -45,7 +47,9 @@ def main() -> None:
     packages = needed("topdown-ray", frozenset({"bench", "export", "test"}))
     del packages["topdown-ray"]
     lines = [f"{name}=={version.partition('+')[0]}\n" for name, version in sorted(packages.items())]
-    path.write_text(HEADER + "".join(line for line in lines if not OF_THE_PLATFORM.match(line.partition("==")[0])))
+    path.write_text(
+        HEADER + "".join(line for line in lines if not OF_THE_PLATFORM.match(line.partition("==")[0]))
+    )
 
 
 if __name__ == "__main__":

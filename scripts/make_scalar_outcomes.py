@@ -2,9 +2,8 @@
 
     python scripts/make_scalar_outcomes.py --seeds 64 --processes 2 --out tests/data/scalar_top_down.csv
 
-MobileNetV3, Note10, targets 60 ... 15 ms, full budget, with ``ofa``'s own predictor and table. A run takes about a minute on one
-core; finished seeds are kept and not run again.
-"""
+MobileNetV3, Note10, targets 60 ... 15 ms, full budget, with ``ofa``'s own predictor and table. A run takes
+about a minute on one core; finished seeds are kept and not run again."""
 
 import argparse
 import csv
@@ -28,7 +27,9 @@ def run(seed: int) -> list[tuple[int, float, float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=64)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("tests/data/scalar_top_down.csv"))

@@ -1,11 +1,12 @@
-"""Measure what this project's documented deviations from OFA's finder and from the notebook change in accuracy.
+"""Measure what this project's documented deviations from OFA's finder and from the notebook change in
+accuracy.
 
     python scripts/measure_deviations.py --seeds 100 --out deviations.csv
 
-MobileNetV3, Note10, with ``ofa``'s own predictor and table. Every rule is switched back to the original's in the scalar search
-(``algorithms.baselines.scalar``), one at a time, and each variant runs with the same seeds. Prints the mean difference in predicted
-top-1 (ours minus the original's rule, in points) with Student's 95 % interval. A seed takes about ten seconds on one core.
-"""
+MobileNetV3, Note10, with ``ofa``'s own predictor and table. Every rule is switched back to the original's in
+the scalar search (``algorithms.baselines.scalar``), one at a time, and each variant runs with the same seeds.
+Prints the mean difference in predicted top-1 (ours minus the original's rule, in points) with Student's 95 %
+interval. A seed takes about ten seconds on one core."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ Scored = tuple[float, Spec]
 
 
 class Variant(TopDownFinder):
-    """The scalar search for one target, with the rules of ``ofa.tutorial.EvolutionFinder`` where they are asked for."""
+    """The scalar search for one target, with the rules of ``ofa.tutorial.EvolutionFinder`` where they are
+    asked for.
+    """
 
     later_ties = False  # of equally accurate parents the later ones come first
     all_draws = False  # all first draws are the first population, not only as many as there are mutations
@@ -101,13 +104,17 @@ def outcomes(seed: int, generations: int) -> dict[str, float]:
         mine.generations = generations // 5
         start = mine.score([lower(mine, best[1], TIGHTER)])[0]
         row[name] = start[0]
-        row[f"{name}, then searched"] = mine.evolve([start] * mine.population, start, TIGHTER, mine.generations)[0]
+        row[f"{name}, then searched"] = mine.evolve(
+            [start] * mine.population, start, TIGHTER, mine.generations
+        )[0]
     return row
 
 
 def main() -> None:
     """Run the seeds, print the differences."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--generations", type=int, default=100)
     parser.add_argument("--out", help="a CSV file for the outcome of every seed")
@@ -119,12 +126,18 @@ def main() -> None:
         if given.out:
             pd.DataFrame(rows).to_csv(given.out, index=False)
     frame = 100 * pd.DataFrame(rows)
-    pairs = [("ours", name) for name in ("later ties first", "all first draws", "without the last generation")]
+    pairs = [
+        ("ours", name) for name in ("later ties first", "all first draws", "without the last generation")
+    ]
     pairs += [(f"pruned{later}", f"pruned with idle picks{later}") for later in ("", ", then searched")]
     for ours, original in pairs:
         difference = frame[ours] - frame[original]
-        reach = scipy.stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
-        print(f"{ours} minus {original}: {difference.mean():+.3f} ± {reach:.3f} points (n = {len(difference)})")
+        reach = (
+            scipy.stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
+        )
+        print(
+            f"{ours} minus {original}: {difference.mean():+.3f} ± {reach:.3f} points (n = {len(difference)})"
+        )
 
 
 if __name__ == "__main__":

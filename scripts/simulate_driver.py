@@ -1,13 +1,12 @@
 """How many actors one driver can feed: the real driver, real plan and real Parquet files, simulated actors.
 
-    python scripts/simulate_driver.py [--actors 1000] [--searches 1000000] [--seconds 0.4] [--batch N] [--spread 0.2] [--lost 0.001]
-    python scripts/simulate_driver.py --through-ray 2000
+    python scripts/simulate_driver.py [--actors 1000] [--searches 1000000] [--seconds 0.4] [--batch N]
+    [--spread 0.2] [--lost 0.001] python scripts/simulate_driver.py --through-ray 2000
 
-The first form: actors that take the given core seconds a search (lognormal spread between shards) and die now and then, on a clock
-that jumps over the times in which the driver has nothing to do, so that a driver that is too slow leaves its actors idle as it
-would in truth. The second form: as many shards through real Ray actors that answer at once, for what Ray adds to each shard.
-Prints JSON.
-"""
+The first form: actors that take the given core seconds a search (lognormal spread between shards) and die now
+and then, on a clock that jumps over the times in which the driver has nothing to do, so that a driver that is
+too slow leaves its actors idle as it would in truth. The second form: as many shards through real Ray actors
+that answer at once, for what Ray adds to each shard. Prints JSON."""
 
 import argparse
 import heapq
@@ -64,20 +63,38 @@ def rows_of(template: pa.Table, shard: Shard) -> pa.Table:
     ):
         index = table.schema.get_field_index(column)
         repeated = np.repeat(np.array(values), template.num_rows)
-        table = table.set_column(index, table.schema.field(index), pa.array(repeated, type=table.schema.field(index).type))
+        table = table.set_column(
+            index, table.schema.field(index), pa.array(repeated, type=table.schema.field(index).type)
+        )
     return table
 
 
 class SimulatedActors:
-    """An executor on a clock of its own: the driver's real time, and jumps to the next event where it waits."""
+    """An executor on a clock of its own: the driver's real time, and jumps to the next event where it
+    waits.
+    """
 
-    def __init__(self, actors: int, seconds: float, spread: float, lost: float, hung: float, tables: tuple[pa.Table, pa.Table]):
+    def __init__(
+        self,
+        actors: int,
+        seconds: float,
+        spread: float,
+        lost: float,
+        hung: float,
+        tables: tuple[pa.Table, pa.Table],
+    ):
         self.info: dict[str, Any] = {}
         self.devices: Mapping[str, int] = {"cpu": actors}
         self.standing: Set[int] = frozenset(range(actors))
         self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0
         self.sizes: list[int] = []
-        self._seconds, self._spread, self._lost, self._hung, self._tables = seconds, spread, lost, hung, tables
+        self._seconds, self._spread, self._lost, self._hung, self._tables = (
+            seconds,
+            spread,
+            lost,
+            hung,
+            tables,
+        )
         self._random = np.random.default_rng(0)
         self._skipped = -time.perf_counter()
         self._idle = {worker: Slot(worker, "cpu") for worker in range(actors)}
@@ -139,7 +156,9 @@ def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
     plan = plan_of(arguments.searches, arguments.batch)
     tables = one_search(plan)
     planned_s = time.perf_counter() - started
-    actors = SimulatedActors(arguments.actors, arguments.seconds, arguments.spread, arguments.lost, arguments.hung, tables)
+    actors = SimulatedActors(
+        arguments.actors, arguments.seconds, arguments.spread, arguments.lost, arguments.hung, tables
+    )
     memory: list[tuple[int, int]] = []
 
     def watch(progress: driver.Progress) -> None:
@@ -221,7 +240,9 @@ def through_ray(shards: int, batch: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--actors", type=int, default=1000)
     parser.add_argument("--searches", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=0.4, help="core seconds a search")

@@ -3,12 +3,12 @@
     python scripts/digits_as_images.py data/digits
     python scripts/train_tiny_supernet.py data/digits data/tiny.safetensors
 
-The network is OFA's own class for the space, narrow, with as many outputs as the data has classes. As in OFA, the largest network is
-trained first; then subnets are drawn with free kernels, then also depths (and the stem), then also expand ratios (and widths),
-each step at one random resolution, taught by the labels and by the largest network as it was after the first phase; the channels are
-sorted by importance before expand ratios become free. What is left out: the many epochs, the smaller steps within
-each phase, several subnets a step, and all tuning.
-"""
+The network is OFA's own class for the space, narrow, with as many outputs as the data has classes. As in OFA,
+the largest network is trained first; then subnets are drawn with free kernels, then also depths (and the
+stem), then also expand ratios (and widths), each step at one random resolution, taught by the labels and by
+the largest network as it was after the first phase; the channels are sorted by importance before expand
+ratios become free. What is left out: the many epochs, the smaller steps within each phase, several subnets a
+step, and all tuning."""
 
 import argparse
 import copy
@@ -39,7 +39,10 @@ PHASES = (
 
 def draw(space: Space, free: set[str], generator: np.random.Generator) -> dict:
     """A random architecture with all genes at their largest choice but the free ones."""
-    genes = [generator.integers(len(gene.choices)) if gene.kind in free else len(gene.choices) - 1 for gene in space.genes]
+    genes = [
+        generator.integers(len(gene.choices)) if gene.kind in free else len(gene.choices) - 1
+        for gene in space.genes
+    ]
     return {key: value for key, value in space.to_config(genes).items() if key != "image_size"}
 
 
@@ -100,7 +103,10 @@ def train(
             step += 1
             if log and (step % 50 == 0 or i == n - 1):
                 shown = ", ".join(sorted(free)) or "none"
-                print(f"step {step}, free: {shown}; loss {loss.item():.3f}, {time.monotonic() - started:.0f} s", flush=True)
+                print(
+                    f"step {step}, free: {shown}; loss {loss.item():.3f}, {time.monotonic() - started:.0f} s",
+                    flush=True,
+                )
     network.set_max_net()
     description = Description(
         space=space.name,
@@ -116,15 +122,28 @@ def train(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="a folder with train/CLASS/*")
     parser.add_argument("out", type=Path, help="the weights (.safetensors)")
     parser.add_argument("--space", choices=list(SPACES), default="resnet50d")
     parser.add_argument("--width", type=float, default=0.1, help="relative to the published network")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--image-size", type=int, action="append", help="repeat for more; default: all of the space's")
+    parser.add_argument(
+        "--image-size", type=int, action="append", help="repeat for more; default: all of the space's"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    train(given.data, given.out, SPACES[given.space], given.width, given.steps, given.batch, given.image_size, seed=given.seed)
+    train(
+        given.data,
+        given.out,
+        SPACES[given.space],
+        given.width,
+        given.steps,
+        given.batch,
+        given.image_size,
+        seed=given.seed,
+    )
     print(given.out)

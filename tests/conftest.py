@@ -1,4 +1,6 @@
-"""Where the tests find the published artefacts: $TOPDOWN_RAY_ASSETS, else ../shared/assets beside the checkout."""
+"""Where the tests find the published artefacts: $TOPDOWN_RAY_ASSETS, else ../shared/assets beside the
+checkout.
+"""
 
 import os
 import signal

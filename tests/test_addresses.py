@@ -44,9 +44,14 @@ def test_where_something_else_answers(
 
 
 def test_auto_without_a_cluster(arguments: list[object], tmp_path: Path) -> None:
-    """In a process namespace of its own, where no process of another test's cluster is seen, and without a cluster on record."""
+    """In a process namespace of its own, where no process of another test's cluster is seen, and without a
+    cluster on record.
+    """
     alone = ["unshare", "--pid", "--fork", "--mount-proc"]
-    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("a process namespace needs unshare and the right to use it")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     result = subprocess.run(

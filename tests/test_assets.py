@@ -1,4 +1,6 @@
-"""Fetching, from real servers on loopback that cut, stall, lie and refuse; the list, the check and the folders."""
+"""Fetching, from real servers on loopback that cut, stall, lie and refuse; the list, the check and the
+folders.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Script:
     acts: list[str] = field(default_factory=lambda: ["serve"])
     files: dict[str, bytes] = field(default_factory=lambda: {"/file": BODY})
     ranges: list[str | None] = field(default_factory=list)  # the Range header of every request
-    etags: list[str] = field(default_factory=list)  # one an answer, the last for all later ones; none: none is sent
+    etags: list[str] = field(
+        default_factory=list
+    )  # one an answer, the last for all later ones; none: none is sent
     paths: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -143,7 +147,9 @@ def test_a_later_process_resumes_too(server: tuple[str, Script], tmp_path: Path)
     assert script.ranges == ["bytes=1000-"]
 
 
-def test_a_server_that_refuses_ranges_is_read_from_the_start(server: tuple[str, Script], tmp_path: Path) -> None:
+def test_a_server_that_refuses_ranges_is_read_from_the_start(
+    server: tuple[str, Script], tmp_path: Path
+) -> None:
     address, script = server
     script.acts = ["cut", "no ranges"]
     assert get(address, tmp_path) == SHA256
@@ -151,7 +157,9 @@ def test_a_server_that_refuses_ranges_is_read_from_the_start(server: tuple[str, 
     assert (tmp_path / "file").read_bytes() == BODY
 
 
-def test_a_server_that_cuts_and_refuses_ranges_is_given_up(server: tuple[str, Script], tmp_path: Path) -> None:
+def test_a_server_that_cuts_and_refuses_ranges_is_given_up(
+    server: tuple[str, Script], tmp_path: Path
+) -> None:
     address, script = server
     script.acts = ["cut without ranges"]
     with pytest.raises(UserError, match=r"/file: the connection to 127.0.0.1:\d+ broke after \d+ bytes"):
@@ -202,7 +210,9 @@ def test_half_of_another_file_is_thrown_away_once(server: tuple[str, Script], tm
 
 
 @pytest.mark.parametrize(("act", "part"), [("serve", BODY + b"more"), ("wrong range", BODY[:99])])
-def test_a_part_that_does_not_fit_is_begun_anew(act: str, part: bytes, server: tuple[str, Script], tmp_path: Path) -> None:
+def test_a_part_that_does_not_fit_is_begun_anew(
+    act: str, part: bytes, server: tuple[str, Script], tmp_path: Path
+) -> None:
     address, script = server
     script.acts = [act, "serve"]
     (tmp_path / ".file.part").write_bytes(part)
@@ -210,7 +220,9 @@ def test_a_part_that_does_not_fit_is_begun_anew(act: str, part: bytes, server: t
     assert script.ranges[1] is None
 
 
-def test_passing_troubles_are_waited_out_and_others_are_not(server: tuple[str, Script], tmp_path: Path) -> None:
+def test_passing_troubles_are_waited_out_and_others_are_not(
+    server: tuple[str, Script], tmp_path: Path
+) -> None:
     address, script = server
     script.acts = ["503", "429", "serve"]
     assert get(address, tmp_path) == SHA256
@@ -235,7 +247,9 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert left(tmp_path) == set()
 
 
-def test_without_a_known_hash_a_broken_file_is_never_taken(server: tuple[str, Script], tmp_path: Path) -> None:
+def test_without_a_known_hash_a_broken_file_is_never_taken(
+    server: tuple[str, Script], tmp_path: Path
+) -> None:
     address, script = server
     (tmp_path / ".file.part").write_bytes(b"of another file")
     assert get(address, tmp_path, None) == SHA256
@@ -278,11 +292,13 @@ def test_the_proxy_of_the_environment_is_used(
     assert script.paths == ["http://upstream.invalid/file"]
 
 
-# --- the commands -----------------------------------------------------------------------------------------------------------
+# --- the commands -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def bare(server: tuple[str, Script], published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Script]:
+def bare(
+    server: tuple[str, Script], published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Script]:
     """(cache folder, script): nothing on the machine, and a mirror of the published files."""
     address, script = server
     pinned = [asset for asset in assets.ASSETS.values() if not asset.path.startswith("ofa_nets/")]
@@ -296,7 +312,9 @@ def bare(server: tuple[str, Script], published: Path, tmp_path: Path, monkeypatc
     return cache, script
 
 
-def test_fetch_list_verify_where(bare: tuple[Path, Script], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetch_list_verify_where(
+    bare: tuple[Path, Script], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cache, script = bare
     script.acts = ["cut", "serve"]
     fetched = main_in_process(["assets", "fetch"], capsys)
@@ -309,7 +327,11 @@ def test_fetch_list_verify_where(bare: tuple[Path, Script], tmp_path: Path, caps
 
     listed = json.loads(main_in_process(["assets", "list", "--json"], capsys).stdout)
     note10 = next(entry for entry in listed if entry["name"] == "note10")
-    assert (note10["unit"], note10["where"], note10["path"]) == ("ms", "the user's cache", str(cache / "note10"))
+    assert (note10["unit"], note10["where"], note10["path"]) == (
+        "ms",
+        "the user's cache",
+        str(cache / "note10"),
+    )
     assert note10["low"] == pytest.approx(9.890, abs=1e-3)
 
     (cache / "note10" / "160_lookup_table.yaml").write_text("{}")
@@ -317,7 +339,9 @@ def test_fetch_list_verify_where(bare: tuple[Path, Script], tmp_path: Path, caps
     assert wrong.returncode == 1
     assert wrong.stdout.count("WRONG: expected SHA-256") == 1
     assert "160_lookup_table.yaml: expected SHA-256" in main_in_process(["assets", "list"], capsys).stdout
-    assert main_in_process(["assets", "fetch"], capsys).stdout.count(": fetched") == 1  # a broken file of the cache is replaced
+    assert (
+        main_in_process(["assets", "fetch"], capsys).stdout.count(": fetched") == 1
+    )  # a broken file of the cache is replaced
     assert main_in_process(["assets", "verify"], capsys).returncode == 0
 
     places = main_in_process(["assets", "where"], capsys).stdout
@@ -325,7 +349,10 @@ def test_fetch_list_verify_where(bare: tuple[Path, Script], tmp_path: Path, caps
 
 
 def test_a_folder_for_a_cluster_without_network(
-    bare: tuple[Path, Script], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bare: tuple[Path, Script],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "shared"
     assert main_in_process(["assets", "fetch", "acc_predictor.pth", "--to", folder], capsys).returncode == 0
@@ -337,30 +364,45 @@ def test_a_folder_for_a_cluster_without_network(
     assert f"1. {folder} ($TOPDOWN_RAY_ASSETS)\n" in places
     assert "nowhere (TOPDOWN_RAY_OFFLINE)" in places
     result = main_in_process(["assets", "fetch", "note10"], capsys)
-    assert_one_line(result, "note10/160_lookup_table.yaml: not on this machine, and TOPDOWN_RAY_OFFLINE forbids")
+    assert_one_line(
+        result, "note10/160_lookup_table.yaml: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"
+    )
 
 
 def test_mistakes_are_one_line(
-    bare: tuple[Path, Script], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bare: tuple[Path, Script],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     result = main_in_process(["assets", "fetch", "pixel9"], capsys)
     assert_one_line(result, "NAME: expected some of acc_predictor.pth, note10", "found 'pixel9'")
     (tmp_path / "taken").write_text("a file")
-    assert_one_line(main_in_process(["assets", "fetch", "note10", "--to", tmp_path / "taken"], capsys), "taken")
+    assert_one_line(
+        main_in_process(["assets", "fetch", "note10", "--to", tmp_path / "taken"], capsys), "taken"
+    )
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path / "own"))
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "acc_predictor.pth").write_text("mine")
     assert_one_line(
-        main_in_process(["assets", "fetch", "acc_predictor.pth"], capsys), "own/acc_predictor.pth: expected SHA-256"
+        main_in_process(["assets", "fetch", "acc_predictor.pth"], capsys),
+        "own/acc_predictor.pth: expected SHA-256",
     )
     monkeypatch.setenv("TOPDOWN_RAY_MIRROR", "ftp://x")
-    assert_one_line(main_in_process(["assets", "where"], capsys), "TOPDOWN_RAY_MIRROR: expected an http or https address")
+    assert_one_line(
+        main_in_process(["assets", "where"], capsys), "TOPDOWN_RAY_MIRROR: expected an http or https address"
+    )
 
 
 def test_without_network_the_command_says_so(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         mirror = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    environment = {"TOPDOWN_RAY_ASSETS": "", "TOPDOWN_RAY_OFFLINE": "", "TOPDOWN_RAY_MIRROR": mirror, "no_proxy": "127.0.0.1"}
+    environment = {
+        "TOPDOWN_RAY_ASSETS": "",
+        "TOPDOWN_RAY_OFFLINE": "",
+        "TOPDOWN_RAY_MIRROR": mirror,
+        "no_proxy": "127.0.0.1",
+    }
     result = topdown_ray("assets", "fetch", "note10", XDG_CACHE_HOME=str(tmp_path), **environment)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -403,7 +445,9 @@ def test_the_list_names_all_there_is(published: Path) -> None:
             assert entry.unit
 
 
-def test_a_bare_machine_without_network_uses_what_is_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bare_machine_without_network_uses_what_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TOPDOWN_RAY_ASSETS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -423,6 +467,8 @@ def test_a_sweep_fetches_what_it_needs(bare: tuple[Path, Script]) -> None:
     assert script.paths == ["/ofa/acc_predictor.pth"]
     shutil.rmtree(cache)
     script.acts = ["wrong bytes"]
-    with pytest.raises(UserError, match=r"acc_predictor.pth: not on this machine and not fetched: .*expected SHA-256"):
+    with pytest.raises(
+        UserError, match=r"acc_predictor.pth: not on this machine and not fetched: .*expected SHA-256"
+    ):
         load_predictor("published", MOBILENET_V3)
     assert not (cache / "acc_predictor.pth").exists()

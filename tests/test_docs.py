@@ -1,4 +1,6 @@
-"""The documentation cannot drift: its commands exist, its tour runs, its links lead somewhere, its reference is up to date."""
+"""The documentation cannot drift: its commands exist, its tour runs, its links lead somewhere, its reference
+is up to date.
+"""
 
 import doctest
 import os
@@ -25,7 +27,9 @@ def commands(page: Path) -> list[str]:
     text = page.read_text()
     lines = [line for block in FENCES.findall(text) for line in block.splitlines()]
     inline = re.findall(r"`(topdown-ray [^`\n]+)`", FENCES.sub("", text))
-    return [line.split(" #")[0].strip() for line in [*lines, *inline] if line.strip().startswith("topdown-ray ")]
+    return [
+        line.split(" #")[0].strip() for line in [*lines, *inline] if line.strip().startswith("topdown-ray ")
+    ]
 
 
 ALL = [(page.name, command) for page in PAGES if page.name != "cli.md" for command in commands(page)]
@@ -37,7 +41,9 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize(("page", "command"), ALL)
 def test_every_command_is_understood(page: str, command: str) -> None:
-    """Parsed by the program itself, placeholders (DIR, FILE, N) included: all names and options exist and have values."""
+    """Parsed by the program itself, placeholders (DIR, FILE, N) included: all names and options exist and
+    have values.
+    """
     plain = re.sub(r"\[([^\]]*)\]", r"\1", command).replace("...", "")
     _, *words = shlex.split(plain.replace("\\|", "|"))
     words = ["1" if re.fullmatch(r"[A-Z]", word) else word for word in words]
@@ -69,8 +75,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """README's tour, line by line as it stands, from a copy of the sweep files, without published files or a network."""
+def test_the_tour_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README's tour, line by line as it stands, from a copy of the sweep files, without published files or a
+    network.
+    """
     (tour,) = [block for block in FENCES.findall(README.read_text()) if "sweeps/tour.yaml" in block]
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "sweeps").symlink_to(ROOT / "scripts" / "sweeps")
@@ -85,7 +95,9 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         "TOPDOWN_RAY_OFFLINE": "1",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    done = subprocess.run(["bash", "-euc", tour], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-euc", tour], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "12 of 12 searches" in done.stdout
     assert (tmp_path / "results" / "tour" / "report" / "report.html").is_file()
@@ -98,7 +110,9 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def python_of(what: str) -> str:
     """README's Python block that mentions this."""
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if what in block]
+    (block,) = [
+        block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if what in block
+    ]
     return str(block)
 
 
@@ -134,4 +148,8 @@ def test_the_public_names_are_documented() -> None:
         if not name.startswith("__"):
             assert (getattr(topdown_ray, name).__doc__ or "").strip(), name
     text = "".join(page.read_text() for page in PAGES)
-    assert [name for name in topdown_ray.__all__ if not name.startswith("__") and f"topdown_ray.{name}" not in text] == []
+    assert [
+        name
+        for name in topdown_ray.__all__
+        if not name.startswith("__") and f"topdown_ray.{name}" not in text
+    ] == []

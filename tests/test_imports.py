@@ -69,7 +69,9 @@ def test_the_arrows_between_rooms_are_these() -> None:
             if room(other) and room(other) != room(name):
                 found[room(name)].add(room(other))
     found.pop("__main__", None)
-    assert not found.pop("", set()) - ({"cli"} if "__main__" in MODULES else set()), "the ground floor imports no room"
+    assert not found.pop("", set()) - ({"cli"} if "__main__" in MODULES else set()), (
+        "the ground floor imports no room"
+    )
     assert dict(found) == {name: arrows for name, arrows in ARROWS.items() if arrows}
 
 
@@ -95,9 +97,15 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize(("package", "doors"), [("ray", RAY), ("ofa", OFA), ("pymoo", {"algorithms.baselines.nsga2"})])
+@pytest.mark.parametrize(
+    ("package", "doors"), [("ray", RAY), ("ofa", OFA), ("pymoo", {"algorithms.baselines.nsga2"})]
+)
 def test_foreign_packages_have_their_doors(package: str, doors: set[str]) -> None:
-    users = {name for name, path in MODULES.items() if package in {found.partition(".")[0] for found in imported(path)}}
+    users = {
+        name
+        for name, path in MODULES.items()
+        if package in {found.partition(".")[0] for found in imported(path)}
+    }
     assert users == doors
 
 

@@ -1,4 +1,6 @@
-"""The files for Ray's cluster launcher, through the validation of the installed Ray, and what that validation lets pass."""
+"""The files for Ray's cluster launcher, through the validation of the installed Ray, and what that validation
+lets pass.
+"""
 
 import tomllib
 from importlib.metadata import distributions, version
@@ -76,10 +78,14 @@ def constraints() -> dict[str, str]:
 
 @pytest.mark.parametrize("file", FILES)
 def test_versions_are_pinned_to_what_the_project_accepts(file: str) -> None:
-    (install,) = [command for command in config_of(file)["setup_commands"] if command.endswith(" ~/topdown_ray")]
+    (install,) = [
+        command for command in config_of(file)["setup_commands"] if command.endswith(" ~/topdown_ray")
+    ]
     assert "--constraint ~/topdown_ray/constraints.txt" in install
     assert config_of(file)["file_mounts"]["~/topdown_ray"] == "."
-    assert version("topdown-ray") == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (
+        version("topdown-ray") == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    )
 
 
 def test_every_direct_dependency_is_pinned_above_its_floor() -> None:
@@ -91,19 +97,25 @@ def test_every_direct_dependency_is_pinned_above_its_floor() -> None:
     for requirement in map(Requirement, project["dependencies"]):
         (floor,) = requirement.specifier
         assert floor.operator == ">="
-        assert pins[canonicalize_name(requirement.name)].startswith(floor.version), f"{requirement}: not what was tested"
+        assert pins[canonicalize_name(requirement.name)].startswith(floor.version), (
+            f"{requirement}: not what was tested"
+        )
 
 
 def test_known_holes_are_below_the_floors() -> None:
     """CVE-2025-32434 and CVE-2026-24747 (torch), CVE-2023-47248 (pyarrow)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    floors = {requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])}
+    floors = {
+        requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])
+    }
     assert not floors["torch"].contains("2.9.1")
     assert not floors["pyarrow"].contains("14.0.0")
 
 
 def test_the_tests_run_with_the_pinned_versions() -> None:
-    """What install.sh has installed is what the constraints say, CUDA's local versions aside; if not: scripts/make_constraints.py"""
+    """What install.sh has installed is what the constraints say, CUDA's local versions aside; if not:
+    scripts/make_constraints.py
+    """
     pins = constraints()
     here = {canonicalize_name(found.name): found.version.partition("+")[0] for found in distributions()}
     common = pins.keys() & here.keys()  # a newer Python needs a few packages less

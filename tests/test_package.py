@@ -16,7 +16,9 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
     source, target, home = tmp_path / "source", tmp_path / "target", tmp_path / "home"
     source.mkdir()
     home.mkdir()
-    shutil.copytree(ROOT / "topdown_ray", source / "topdown_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "topdown_ray", source / "topdown_ray", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -24,7 +26,10 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
     subprocess.run([*pip, "wheel", *options, "--wheel-dir", tmp_path, source], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     files = zipfile.ZipFile(wheel).namelist()
-    assert {file.split("/")[0] for file in files} == {"topdown_ray", next(f for f in files if "METADATA" in f).split("/")[0]}
+    assert {file.split("/")[0] for file in files} == {
+        "topdown_ray",
+        next(f for f in files if "METADATA" in f).split("/")[0],
+    }
     assert {path.name for path in (ROOT / "topdown_ray" / "data").iterdir()} <= {
         part for file in files for part in file.split("/")
     }
@@ -38,7 +43,9 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
         "XDG_CACHE_HOME": str(home / "cache"),
     }
     where = [sys.executable, "-c", "import topdown_ray; print(topdown_ray.__file__)"]
-    found = subprocess.run(where, cwd=home, env=environment, check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        where, cwd=home, env=environment, check=True, capture_output=True, text=True
+    ).stdout
     assert Path(found.strip()).is_relative_to(target)
     demo = [sys.executable, "-m", "topdown_ray", "demo", "--address", "none"]
     done = subprocess.run(demo, cwd=home, env=environment, check=False, capture_output=True, text=True)

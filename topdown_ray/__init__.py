@@ -1,7 +1,8 @@
 """topdown_ray: large, repeated Once-for-All architecture searches with many latency targets, on Ray.
 
 >>> import topdown_ray
->>> frame = topdown_ray.search("mobilenet_v3", "epyc_1thread", targets=[40, 30], predictor="embedded", seeds=2, generations=5)
+>>> options = {"predictor": "embedded", "seeds": 2, "generations": 5}
+>>> frame = topdown_ray.search("mobilenet_v3", "epyc_1thread", targets=[40, 30], **options)
 >>> frame[["seed", "target", "feasible"]].values.tolist()
 [[0, 40.0, True], [0, 30.0, True], [1, 40.0, True], [1, 30.0, True]]
 >>> try:
@@ -39,7 +40,9 @@ __all__ = ["Results", "UserError", "load", "search", "summary"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: torch and ofa take seconds, and a command's --help needs neither."""
+    """Import what is asked for only then: torch and ofa take seconds, and a command's --help needs
+    neither.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'topdown_ray' has no attribute {name!r}")
     return getattr(importlib.import_module(f"topdown_ray.{_HOMES[name]}"), name)

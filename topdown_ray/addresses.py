@@ -1,8 +1,8 @@
-"""Addresses of places: which texts are URIs, which URIs will do, and how an address is shown without the secrets that it may hold.
+"""Addresses of places: which texts are URIs, which URIs will do, and how an address is shown without the
+secrets that it may hold.
 
-A URI may hold credentials before the ``@`` and in its query. Every message, log, record and page shows an address by
-:func:`shown` only.
-"""
+A URI may hold credentials before the ``@`` and in its query. Every message, log, record and page shows an
+address by :func:`shown` only."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ def is_uri(where: str | Path) -> bool:
 def shown(where: str | Path) -> str:
     """An address as messages name it, without credentials, secret parameters and control characters.
 
-    A local path stays as it is. An ambiguous URI loses all up to its last ``@``: a secret may hold any character.
-    """
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(where))
+    A local path stays as it is. An ambiguous URI loses all up to its last ``@``: a secret may hold any
+    character."""
+    text = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(where)
+    )
     scheme = _SCHEME.match(text) or _SLASHES_FORGOTTEN.match(text)
     if scheme is None:
         return text
@@ -59,7 +61,9 @@ def shown(where: str | Path) -> str:
     elif not _HOST.fullmatch(authority) and ":" in authority:  # a key and a secret without the @ behind them
         rest = f"...{rest[len(authority) :]}"
     base, _, query = rest.partition("#")[0].partition("?")
-    plain = [pair for pair in query.split("&") if pair.partition("=")[0] in _PLAIN and "@" not in unquote(pair)]
+    plain = [
+        pair for pair in query.split("&") if pair.partition("=")[0] in _PLAIN and "@" not in unquote(pair)
+    ]
     return scheme[0] + base + ("?" + "&".join(plain) if plain else "")
 
 
@@ -71,15 +75,23 @@ def without_secrets(text: str, where: str | Path) -> str:
         return text
     parts = urlsplit(given)
     login = parts.netloc.rpartition("@")[0]
-    secrets = [login, *login.split(":"), *(value for name, value in parse_qsl(parts.query) if name not in _PLAIN)]
+    secrets = [
+        login,
+        *login.split(":"),
+        *(value for name, value in parse_qsl(parts.query) if name not in _PLAIN),
+    ]
     text = text.replace(given, shown(given))
-    for secret in sorted({form for each in secrets for form in (each, unquote(each)) if len(form) > 2}, key=len, reverse=True):
+    for secret in sorted(
+        {form for each in secrets for form in (each, unquote(each)) if len(form) > 2}, key=len, reverse=True
+    ):
         text = text.replace(secret, "...")
     return text
 
 
 def hidden(text: str) -> str:
-    """A message with every address in it that holds credentials cut down: the last safeguard before it is printed."""
+    """A message with every address in it that holds credentials cut down: the last safeguard before it is
+    printed.
+    """
     return re.sub(r"(?i)\b([a-z][a-z0-9+.-]*://|(?:s3|gs|abfss?):/?)(?=[^\s/?#]*[:@])\S*@", r"\1", text)
 
 
@@ -96,15 +108,21 @@ def checked(where: str | Path) -> SplitResult:
     if "#" in rest:
         raise UserError(f"{name}: expected a URI without #, found one; {_ENCODE}")
     if "@" in rest and (rest.count("@") > 1 if at else ":" in authority):
-        raise UserError(f"{name}: expected one @, between the secret and the bucket, found another form; {_ENCODE}")
+        raise UserError(
+            f"{name}: expected one @, between the secret and the bucket, found another form; {_ENCODE}"
+        )
     found = _HOST.fullmatch(host)
     if not found or int((found[2] or ":0")[1:]) > 65535:
         raise UserError(f"{name}: expected a bucket or host name after the scheme, found another form")
     if "@" in unquote(rest.partition("?")[2]):
-        raise UserError(f"{name}: expected credentials before the bucket or in the environment, found an @ in the query")
+        raise UserError(
+            f"{name}: expected credentials before the bucket or in the environment, found an @ in the query"
+        )
     if "%00" in rest or "\0" in rest:
         raise UserError(f"{name}: expected a URI without NUL, found one")
-    if scheme[1] == "file" and (at or host not in ("", "localhost") or not rest[len(authority) :].startswith("/")):
+    if scheme[1] == "file" and (
+        at or host not in ("", "localhost") or not rest[len(authority) :].startswith("/")
+    ):
         raise UserError(f"{name}: expected file:/// and an absolute path on this machine, found another form")
     if scheme[1] == "file" and "?" in rest:
         raise UserError(f"{name}: expected a file URI without a query, found one")
@@ -116,7 +134,9 @@ def check_local(where: str | Path) -> None:
     found = _SLASHES_FORGOTTEN.match(str(where))
     if found:
         advice = "file:/// and an absolute path" if found[1].lower() == "file" else f"{found[1]}://"
-        raise UserError(f"{shown(where)}: expected {advice}, or ./ before a local folder of this name, found {found[0]}")
+        raise UserError(
+            f"{shown(where)}: expected {advice}, or ./ before a local folder of this name, found {found[0]}"
+        )
 
 
 def _authority(rest: str) -> str:

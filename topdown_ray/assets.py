@@ -1,9 +1,9 @@
 """Published artefacts: what there is, where it lies on this machine, fetching and verifying it.
 
-Looked for in ``$TOPDOWN_RAY_ASSETS``, then in the user's cache folder, then fetched from upstream (the Once-for-All authors'
-file repository, or the mirror ``$TOPDOWN_RAY_MIRROR``) into the cache: pinned SHA-256, temporary file, ``os.replace``, time-outs.
-``TOPDOWN_RAY_OFFLINE=1`` forbids the last step. Nothing falls back to something else silently.
-"""
+Looked for in ``$TOPDOWN_RAY_ASSETS``, then in the user's cache folder, then fetched from upstream (the
+Once-for-All authors' file repository, or the mirror ``$TOPDOWN_RAY_MIRROR``) into the cache: pinned SHA-256,
+temporary file, ``os.replace``, time-outs. ``TOPDOWN_RAY_OFFLINE=1`` forbids the last step. Nothing falls back
+to something else silently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that holds it"
 
 @dataclass(frozen=True)
 class Asset:
-    """A published file: its path below an assets folder (and upstream), its pinned hash (None: not known), and what it is."""
+    """A published file: its path below an assets folder (and upstream), its pinned hash (None: not known),
+    and what it is.
+    """
 
     path: str
     sha256: str | None
@@ -87,7 +89,8 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             "ofa_nets/ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
-            "3406a4c852f4573a58e9a01f35406baa4ad3787044ffadc6ea45571ad2b9123a",  # the authors' own, of their Git LFS pointer
+            # the authors' own, of their Git LFS pointer
+            "3406a4c852f4573a58e9a01f35406baa4ad3787044ffadc6ea45571ad2b9123a",
             "supernet weights of ResNet50D (193 MB)",
             "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
             "https://media.githubusercontent.com/media/han-cai/files/master/ofa/"
@@ -97,7 +100,7 @@ ASSETS: dict[str, Asset] = {
 }
 
 
-# --- on this machine --------------------------------------------------------------------------------------------------------
+# --- on this machine ----------------------------------------------------------------------------------------
 
 
 class Folder(NamedTuple):
@@ -137,17 +140,23 @@ def offline() -> bool:
 
 
 def local(path: str) -> Path | None:
-    """Where a file of this path lies on this machine: the assets folder, else the cache, else None. Hashes are not checked."""
+    """Where a file of this path lies on this machine: the assets folder, else the cache, else None. Hashes
+    are not checked.
+    """
     return next((folder.path / path for folder in folders() if (folder.path / path).is_file()), None)
 
 
 def find(path: str) -> Path:
-    """The verified file of a published asset, fetched if need be. Raises UserError: wrong hash, offline, not to be had."""
+    """The verified file of a published asset, fetched if need be. Raises UserError: wrong hash, offline, not
+    to be had.
+    """
     asset = ASSETS[path]
     found = local(path) or fetch(asset, cache_folder(), BRISK)
     digest = sha256_of(found)
     if digest != asset.sha256:
-        raise UserError(f"{found}: expected SHA-256 {asset.sha256}, found {digest}; delete the file to fetch it again")
+        raise UserError(
+            f"{found}: expected SHA-256 {asset.sha256}, found {digest}; delete the file to fetch it again"
+        )
     return found
 
 
@@ -160,7 +169,9 @@ class Check(NamedTuple):
 
 
 def verify() -> Iterator[Check]:
-    """Hash every published file that lies in one of the folders. Raises UserError where one cannot be read."""
+    """Hash every published file that lies in one of the folders. Raises UserError where one cannot be
+    read.
+    """
     for asset in ASSETS.values():
         for folder in folders():
             path = folder.path / asset.path
@@ -175,26 +186,34 @@ def verify() -> Iterator[Check]:
             elif digest != expected:
                 yield Check(path, False, f"expected SHA-256 {expected}, found {digest}")
             else:
-                yield Check(path, True, "SHA-256 as pinned" if asset.sha256 else "SHA-256 as when it was fetched")
+                yield Check(
+                    path, True, "SHA-256 as pinned" if asset.sha256 else "SHA-256 as when it was fetched"
+                )
 
 
-# --- fetching ---------------------------------------------------------------------------------------------------------------
+# --- fetching -----------------------------------------------------------------------------------------------
 
 
 def named(names: list[str]) -> list[Asset]:
-    """The files of these names; of no name: all but supernet weights. Raises UserError for a name that there is not."""
+    """The files of these names; of no name: all but supernet weights. Raises UserError for a name that there
+    is not.
+    """
     known = sorted({asset.name for asset in ASSETS.values()})
     for name in names:
         if name not in known:
             raise UserError(f"NAME: expected some of {', '.join(known)}, found {name!r}")
-    return [asset for asset in ASSETS.values() if asset.name in names or (not names and not asset.path.startswith("ofa_nets/"))]
+    return [
+        asset
+        for asset in ASSETS.values()
+        if asset.name in names or (not names and not asset.path.startswith("ofa_nets/"))
+    ]
 
 
 def present(asset: Asset, folder: Path | None = None) -> Path | None:
     """The file as it should be, in this folder or (None) in those that are searched; None: to be fetched.
 
-    A broken file of the cache or of ``folder`` will be replaced. Raises UserError for one in ``$TOPDOWN_RAY_ASSETS``, which would
-    hide the fetched one."""
+    A broken file of the cache or of ``folder`` will be replaced. Raises UserError for one in
+    ``$TOPDOWN_RAY_ASSETS``, which would hide the fetched one."""
     found = local(asset.path) if folder is None else folder / asset.path
     if found is None or not found.is_file():
         return None
@@ -202,16 +221,21 @@ def present(asset: Asset, folder: Path | None = None) -> Path | None:
     if expected in (None, digest):
         return found
     if folder is None and found != cache_folder() / asset.path:
-        raise UserError(f"{found}: expected SHA-256 {expected}, found {digest}; delete the file to fetch it again")
+        raise UserError(
+            f"{found}: expected SHA-256 {expected}, found {digest}; delete the file to fetch it again"
+        )
     return None
 
 
 def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: Progress | None = None) -> Path:
     """Fetch one file into a folder, and return it. Raises UserError: offline, wrong hash, not to be had.
 
-    A file of which no sum is published gets the one it came with recorded beside it, which ``verify`` holds it to."""
+    A file of which no sum is published gets the one it came with recorded beside it, which ``verify`` holds
+    it to."""
     if offline():
-        raise UserError(f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it; {_ADVICE}")
+        raise UserError(
+            f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it; {_ADVICE}"
+        )
     destination = folder / asset.path
     try:
         mirrored = upstream() != UPSTREAM
@@ -224,7 +248,9 @@ def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: Progre
         raise UserError(f"{asset.path}: not on this machine and not fetched: {error}; {_ADVICE}") from error
     except OSError as error:
         where = error.filename or destination
-        raise UserError(f"{asset.path}: expected to write it to {where}, found {error.strerror or error}") from error
+        raise UserError(
+            f"{asset.path}: expected to write it to {where}, found {error.strerror or error}"
+        ) from error
     return destination
 
 

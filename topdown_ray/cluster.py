@@ -16,7 +16,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray announces this default with a warning otherwise
+os.environ.setdefault(
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+)  # Ray announces this default with a warning otherwise
 
 import ray
 
@@ -30,8 +32,14 @@ START_TIMEOUT_S = 180  # of a process
 
 
 def connect(address: str) -> None:
-    """Connect to Ray: ``local`` starts one on this machine, ``auto`` or HOST:PORT joins a cluster. Raises UserError."""
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    """Connect to Ray: ``local`` starts one on this machine, ``auto`` or HOST:PORT joins a cluster. Raises
+    UserError.
+    """
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
     if check_address(address) == "local":
         options.update(address="local", include_dashboard=False)
     else:
@@ -42,7 +50,9 @@ def connect(address: str) -> None:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = one_line(error, 200)
-        raise UserError(f"--address {address}: expected a Ray cluster that answers, found none ({reason})") from error
+        raise UserError(
+            f"--address {address}: expected a Ray cluster that answers, found none ({reason})"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -72,13 +82,16 @@ def _answers(address: str) -> None:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S):
             pass
-        # something listens; whether it is Ray, Ray's own check says in bounded time (ray.init would try for minutes)
+        # something listens; whether it is Ray, Ray's own check says in bounded time (ray.init would try for
+        # minutes)
         check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
         subprocess.run(check, check=True, capture_output=True, timeout=CONNECT_TIMEOUT_S)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA refuses
         raise UserError(f"{none} ({one_line(error)})") from error
     except subprocess.SubprocessError as error:
-        raise UserError(f"{none} (what listens there is not Ray, or wants another RAY_AUTH_MODE or token)") from error
+        raise UserError(
+            f"{none} (what listens there is not Ray, or wants another RAY_AUTH_MODE or token)"
+        ) from error
 
 
 def run_tasks(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:

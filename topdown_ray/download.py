@@ -1,9 +1,9 @@
-"""One file over HTTP: retries with back-off, resumed where it broke off, checked against its SHA-256, renamed when whole.
+"""One file over HTTP: retries with back-off, resumed where it broke off, checked against its SHA-256, renamed
+when whole.
 
-The bytes so far lie in a hidden ``.part`` file beside the destination; a later attempt, or a later process, asks for the rest of a
-file whose hash is known (HTTP Range). A server that refuses ranges is read from the start. Proxies are taken from the
-environment (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``).
-"""
+The bytes so far lie in a hidden ``.part`` file beside the destination; a later attempt, or a later process,
+asks for the rest of a file whose hash is known (HTTP Range). A server that refuses ranges is read from the
+start. Proxies are taken from the environment (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may pass
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to try: attempts in a row without a new byte, the seconds of back-off, and of silence on a connection."""
+    """How long to try: attempts in a row without a new byte, the seconds of back-off, and of silence on a
+    connection.
+    """
 
     attempts: int = 5
     first_wait_s: float = 0.5
@@ -53,12 +55,17 @@ def sha256_of(path: Path) -> str:
 
 
 def download(
-    url: str, destination: Path, sha256: str | None, patience: Patience = PATIENT, show: Progress | None = None
+    url: str,
+    destination: Path,
+    sha256: str | None,
+    patience: Patience = PATIENT,
+    show: Progress | None = None,
 ) -> str:
-    """Fetch a file to ``destination``, whole or not at all, and return its SHA-256; ``sha256`` None: whatever arrives is taken.
+    """Fetch a file to ``destination``, whole or not at all, and return its SHA-256; ``sha256`` None: whatever
+    arrives is taken.
 
-    Processes that want the same file wait for one of them. Raises UserError that says what the server did; OSError of the disk.
-    """
+    Processes that want the same file wait for one of them. Raises UserError that says what the server did;
+    OSError of the disk."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
         if sha256 is not None and destination.is_file() and sha256_of(destination) == sha256:
@@ -76,7 +83,10 @@ class _Transfer:
         self.url, self.part, self.sha256, self.patience, self.show = url, part, sha256, patience, show
         if sha256 is None:  # without a hash nothing would tell that two halves belong to different files
             part.unlink(missing_ok=True)
-        self.most, self.fruitless = self._size(), 0  # the most bytes there ever were; attempts in a row that added none
+        self.most, self.fruitless = (
+            self._size(),
+            0,
+        )  # the most bytes there ever were; attempts in a row that added none
         self.resumed, self.started_over = False, False
         self.version: str | None = None  # the server's mark of the file's version (ETag), if it gives one
 
@@ -85,8 +95,12 @@ class _Transfer:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
             # the longer, the more attempts in a row brought no new byte
-            wait=lambda _: min(self.patience.first_wait_s * 2.0 ** max(0, self.fruitless - 1), self.patience.longest_wait_s),
-            stop=lambda state: self.fruitless >= self.patience.attempts or state.attempt_number >= MOST_ATTEMPTS,
+            wait=lambda _: min(
+                self.patience.first_wait_s * 2.0 ** max(0, self.fruitless - 1), self.patience.longest_wait_s
+            ),
+            stop=lambda state: (
+                self.fruitless >= self.patience.attempts or state.attempt_number >= MOST_ATTEMPTS
+            ),
             reraise=True,
         )
         with requests.Session() as session:
@@ -108,7 +122,9 @@ class _Transfer:
         if self.sha256 in (None, digest):
             return digest
         self.part.unlink()
-        if self.resumed and not self.started_over:  # perhaps its first half was another file's: once more from the start
+        if (
+            self.resumed and not self.started_over
+        ):  # perhaps its first half was another file's: once more from the start
             self.started_over, self.most = True, 0
             raise _PassingError(f"expected SHA-256 {self.sha256}, found {digest}")
         raise UserError(f"{shown(self.url)}: expected SHA-256 {self.sha256}, found {digest}")
@@ -132,11 +148,14 @@ class _Transfer:
             if status in _TRY_AGAIN:
                 raise _PassingError(f"the server answered {status} {response.reason}")
             if status not in (200, 206):
-                raise UserError(f"{shown(self.url)}: expected the file, the server answered {status} {response.reason}")
+                raise UserError(
+                    f"{shown(self.url)}: expected the file, the server answered {status} {response.reason}"
+                )
             if status == 206 and _first_byte(response) != start:
                 self.part.unlink(missing_ok=True)
                 raise _PassingError(
-                    f"asked for the bytes from {start}, the server sent {response.headers.get('Content-Range')}"
+                    f"asked for the bytes from {start}, the server sent "
+                    f"{response.headers.get('Content-Range')}"
                 )
             start = start if status == 206 else 0
             mark = response.headers.get("ETag", "W/")
@@ -145,7 +164,8 @@ class _Transfer:
             total = start + int(length) if length is not None else None
             if total is None and self.sha256 is None:
                 raise UserError(
-                    f"{shown(self.url)}: expected a Content-Length, without which a broken file would pass for a whole one"
+                    f"{shown(self.url)}: expected a Content-Length, without which a broken file would pass "
+                    "for a whole one"
                 )
             self.resumed = start > 0
             with self.part.open("ab" if start else "wb") as file:

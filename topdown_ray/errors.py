@@ -1,4 +1,6 @@
-"""The exceptions that end a command with one line: what was expected, what was found; and how a value is shown in such a line."""
+"""The exceptions that end a command with one line: what was expected, what was found; and how a value is
+shown in such a line.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ _MOST_SHOWN = 120  # characters of a value in a message
 
 
 class UserError(Exception):
-    """A mistake in a command, file or artefact; the command line prints it as one line and exits with status 2."""
+    """A mistake in a command, file or artefact; the command line prints it as one line and exits with status
+    2.
+    """
 
 
 class StartError(Exception):
@@ -16,11 +20,15 @@ class StartError(Exception):
 
 
 class StoreError(Exception):
-    """Results cannot be written (a full disk, say): the sweep ends at once; what is finished stays, exit status 1."""
+    """Results cannot be written (a full disk, say): the sweep ends at once; what is finished stays, exit
+    status 1.
+    """
 
 
 def brief(value: object, most: int = _MOST_SHOWN) -> str:
-    """A value as a message shows it: one line of at most ``most`` characters, however large or deep the value is."""
+    """A value as a message shows it: one line of at most ``most`` characters, however large or deep the value
+    is.
+    """
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, most, most
     try:
@@ -31,6 +39,8 @@ def brief(value: object, most: int = _MOST_SHOWN) -> str:
 
 
 def one_line(text: object, most: int = 300) -> str:
-    """Text from elsewhere (another library's error, say) on one line, without control characters, cut after ``most`` characters."""
+    """Text from elsewhere (another library's error, say) on one line, without control characters, cut after
+    ``most`` characters.
+    """
     line = " ".join("".join(character if character.isprintable() else " " for character in str(text)).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -29,7 +29,10 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
 }
-_SCHEMES = "<style>.topdown-ray{color:#1f2328}@media (prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
+_SCHEMES = (
+    "<style>.topdown-ray{color:#1f2328}@media "
+    "(prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
+)
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,27 @@ def file_name(*parts: str) -> str:
 
 
 def draw(folder: Path, name: str, caption: str, paint: Callable[[Axes], Axes]) -> Picture:
-    """Draw one panel, write it as SVG and PDF, and return it for the page. The same input gives the same bytes."""
+    """Draw one panel, write it as SVG and PDF, and return it for the page. The same input gives the same
+    bytes.
+    """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=PANEL, layout="constrained")
         paint(figure.add_subplot())
-        figure.draw_without_rendering()  # a first layout settles the ticks, whose labels the second one has to make room for
+        # a first layout settles the ticks, whose labels the second one has to make room for
+        figure.draw_without_rendering()
         svg_path = folder / f"{name}.svg"
         figure.savefig(svg_path, transparent=True, metadata={"Date": None, "Creator": None})
         figure.set_layout_engine("none")  # as it is now
-        figure.savefig(folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None})
+        figure.savefig(
+            folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None}
+        )
     svg = svg_path.read_text()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # several figures share a page
-    svg = svg.replace("<svg ", f'<svg class="topdown-ray" role="img" aria-label="{caption_text(caption)}" ', 1)
+    svg = svg.replace(
+        "<svg ", f'<svg class="topdown-ray" role="img" aria-label="{caption_text(caption)}" ', 1
+    )
     svg_path.write_text(svg.replace(">", f">{_SCHEMES}", 1))
     return Picture(name, caption, Markup(svg))
 

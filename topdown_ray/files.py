@@ -1,8 +1,8 @@
 """Local files: written whole or not at all. Documents from outside: bounded, parsed, held against a model.
 
-Whatever a document holds, reading it ends with a value or with one UserError that names the file and the field: a document is a
-regular file of bounded size, YAML aliases may not multiply, keys may not repeat, and a pydantic model says what the values are.
-"""
+Whatever a document holds, reading it ends with a value or with one UserError that names the file and the
+field: a document is a regular file of bounded size, YAML aliases may not multiply, keys may not repeat, and a
+pydantic model says what the values are."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def data(name: str = "") -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; what was written there takes its place at the end, or is gone. Raises OSError."""
+    """A temporary path beside ``path``; what was written there takes its place at the end, or is gone. Raises
+    OSError.
+    """
     temporary = _beside(path)
     try:
         yield temporary
@@ -54,18 +56,24 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """As :func:`replacing`, for a file that the user asked for: raises UserError where it cannot be written."""
+    """As :func:`replacing`, for a file that the user asked for: raises UserError where it cannot be
+    written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise UserError(f"{brief_path(path)}: expected a place to write to, found {_reason(error)}") from error
+        raise UserError(
+            f"{brief_path(path)}: expected a place to write to, found {_reason(error)}"
+        ) from error
 
 
 @contextlib.contextmanager
 def written_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder``; its files move into ``folder`` at the end, or are gone. Raises UserError."""
+    """A temporary folder beside ``folder``; its files move into ``folder`` at the end, or are gone. Raises
+    UserError.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as temporary:
@@ -75,14 +83,17 @@ def written_folder(folder: Path) -> Iterator[Path]:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(place)
     except OSError as error:
-        raise UserError(f"{brief_path(folder)}: expected a folder to write to, found {_reason(error)}") from error
+        raise UserError(
+            f"{brief_path(folder)}: expected a folder to write to, found {_reason(error)}"
+        ) from error
 
 
 def check_output(path: Path, option: str, folder: bool = False) -> None:
-    """Raise UserError unless a file, or else a folder, can be written here: long work asks before it begins. Leaves nothing behind.
+    """Raise UserError unless a file, or else a folder, can be written here: long work asks before it begins.
+    Leaves nothing behind.
 
-    Folders that are missing on the way count as possible: :func:`written` makes them. option: begins the message.
-    """
+    Folders that are missing on the way count as possible: :func:`written` makes them. option: begins the
+    message."""
     expected = f"{option}: expected a {'folder' if folder else 'file'} that can be written"
     try:
         here = path if folder else path.absolute().parent
@@ -99,23 +110,30 @@ def check_output(path: Path, option: str, folder: bool = False) -> None:
 
 
 def check_regular(path: Path, what: str, most: int | None = None) -> None:
-    """Raise UserError unless this is a regular file (no folder, pipe or device, which may never end) of at most ``most`` bytes.
+    """Raise UserError unless this is a regular file (no folder, pipe or device, which may never end) of at
+    most ``most`` bytes.
 
     what: the file in words.
     """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UserError(f"{brief_path(path)}: expected {what}, found no readable file ({_reason(error)})") from error
+        raise UserError(
+            f"{brief_path(path)}: expected {what}, found no readable file ({_reason(error)})"
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
         raise UserError(f"{brief_path(path)}: expected {what}, found {found}")
     if most is not None and status.st_size > most:
-        raise UserError(f"{brief_path(path)}: expected {what} of at most {most:,} bytes, found {status.st_size:,}")
+        raise UserError(
+            f"{brief_path(path)}: expected {what} of at most {most:,} bytes, found {status.st_size:,}"
+        )
 
 
 def check_file(path: Path, what: str) -> None:
-    """Raise UserError unless this is a regular file; one that does not exist is called so. what: the file in words."""
+    """Raise UserError unless this is a regular file; one that does not exist is called so. what: the file in
+    words.
+    """
     try:
         missing = not path.exists()
     except (OSError, ValueError):  # a name that is too long or holds a NUL: said below
@@ -137,7 +155,9 @@ def read_bytes(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> bytes:
         with path.open("rb") as file:
             return file.read(most + 1)[:most]
     except OSError as error:
-        raise UserError(f"{brief_path(path)}: expected {what}, found no readable file ({_reason(error)})") from error
+        raise UserError(
+            f"{brief_path(path)}: expected {what}, found no readable file ({_reason(error)})"
+        ) from error
 
 
 def read_text(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> str:
@@ -157,12 +177,16 @@ def parse_json(text: bytes | str, where: str) -> Any:
     """The value of a JSON text. where: begins the message of the UserError that it raises."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
         raise UserError(f"{where}: expected JSON, found {one_line(error)}") from error
 
 
 def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
-    """A YAML file that holds a mapping. what, holds: the file and its mapping in words, for the UserError that it raises.
+    """A YAML file that holds a mapping. what, holds: the file and its mapping in words, for the UserError
+    that it raises.
 
     Keys that repeat are refused, and so are aliases that would multiply beyond all bounds.
     """
@@ -196,7 +220,9 @@ def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
 
 def _check_nodes(root: yaml.Node | None) -> None:
     """Raise UserError for keys that repeat and for aliases that contain themselves or multiply."""
-    sizes: dict[int, int] = {}  # of a node with all that is below it, aliases written out; 0 while it is being counted
+    sizes: dict[
+        int, int
+    ] = {}  # of a node with all that is below it, aliases written out; 0 while it is being counted
 
     def size(node: yaml.Node) -> int:
         if id(node) not in sizes:
@@ -223,12 +249,17 @@ def _check_keys(node: yaml.MappingNode) -> None:
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
             if (key.tag, key.value) in seen:
-                raise UserError(f"expected distinct keys, found {brief(key.value)} again in line {key.start_mark.line + 1}")
+                raise UserError(
+                    f"expected distinct keys, found {brief(key.value)} again in line "
+                    f"{key.start_mark.line + 1}"
+                )
             seen.add((key.tag, key.value))
 
 
 def validated(model: type[Model], data: Any, where: str) -> Model:
-    """A document's value as a model. where: begins the message of the UserError that it raises, which names the first wrong field."""
+    """A document's value as a model. where: begins the message of the UserError that it raises, which names
+    the first wrong field.
+    """
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
@@ -257,7 +288,11 @@ def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) 
     """The model of a nested field, as far as its annotations tell."""
     for part in location:
         field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, pydantic.BaseModel):
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, pydantic.BaseModel)
+        ):
             break
         model = field.annotation
     return model

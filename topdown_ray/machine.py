@@ -27,9 +27,13 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """What decides how fast a layer runs: processor (with family and model, since names can be generic), cores, GPUs."""
+    """What decides how fast a layer runs: processor (with family and model, since names can be generic),
+    cores, GPUs.
+    """
     about = _cpuinfo()
-    numbers = [f"{name} {about[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in about]
+    numbers = [
+        f"{name} {about[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in about
+    ]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     name = f"{processor()} ({', '.join(numbers)})" if numbers else processor()
     return {"processor": name, "cores": os.cpu_count(), "gpus": gpus}
@@ -39,4 +43,9 @@ def versions() -> dict[str, str]:
     """The versions that a layer's time depends on."""
     packages = {name: importlib.metadata.version(name) for name in ("topdown-ray", "torch", "ofa")}
     cuda = {"cuda": str(torch.version.cuda)} if torch.version.cuda and torch.cuda.is_available() else {}
-    return {"python": platform.python_version(), **packages, **cuda, "platform": f"{platform.system()} {platform.machine()}"}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        **cuda,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,11 +1,13 @@
-"""Statistics of repeated searches: intervals, paired tests, fronts. Arrays in, arrays out; no tables, no pictures.
+"""Statistics of repeated searches: intervals, paired tests, fronts. Arrays in, arrays out; no tables, no
+pictures.
 
-Sources: inter-quartile mean, stratified bootstrap and probability of improvement after Agarwal et al. 2021, *Deep Reinforcement
-Learning at the Edge of the Statistical Precipice*; the widened percentile levels for small samples after Hesterberg 2015, *What
-Teachers Should Know About the Bootstrap*; Holm 1979; Wilson 1927; IGD+ after Ishibuchi et al. 2015.
+Sources: inter-quartile mean, stratified bootstrap and probability of improvement after Agarwal et al. 2021,
+*Deep Reinforcement Learning at the Edge of the Statistical Precipice*; the widened percentile levels for
+small samples after Hesterberg 2015, *What Teachers Should Know About the Bootstrap*; Holm 1979; Wilson 1927;
+IGD+ after Ishibuchi et al. 2015.
 
-A *cell* is the sample of one stratum (a strategy at a target, say): a value a search. Resampling happens within a cell.
-"""
+A *cell* is the sample of one stratum (a strategy at a target, say): a value a search. Resampling happens
+within a cell."""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ CONFIDENCE = 0.95
 QUARTER = 0.25  # what the inter-quartile mean leaves out on each side
 RESAMPLES = 10_000
 LEAST = 5  # values for an interval: even the range of four of them misses the true median once in eight times
-STUDENT = 8  # a mean of fewer values has Student's interval: the widened bootstrap of five covers 92.4 % instead of 95 %
+# a mean of fewer values has Student's interval: the widened bootstrap of five covers 92.4 % instead of 95 %
+STUDENT = 8
 EXACT_FLIPS = 13  # up to this many pairs, all 2^n sign patterns are enumerated
 
 _BLOCK = 1_000_000  # numbers in a block of resamples: 8 MB
@@ -33,14 +36,17 @@ _COLUMNS = 512
 
 
 def trimmed_mean(values: Array, trim: float = QUARTER) -> float:
-    """The mean without the smallest and largest ``int(trim n)`` values; NaN of nothing. As scipy.stats.trim_mean."""
+    """The mean without the smallest and largest ``int(trim n)`` values; NaN of nothing. As
+    scipy.stats.trim_mean.
+    """
     n = len(values)
     cut = int(trim * n)
     return float(np.sort(values)[cut : n - cut].mean()) if n else math.nan
 
 
 def tails(n: int, confidence: float = CONFIDENCE) -> float:
-    """The level of the lower percentile for a sample of n: widened so that it covers as Student's t does (Hesterberg 2015).
+    """The level of the lower percentile for a sample of n: widened so that it covers as Student's t does
+    (Hesterberg 2015).
 
     The plain percentile interval of ten values covers the mean in 90 of 100 cases instead of 95.
     """
@@ -56,18 +62,21 @@ def resamples_for(n: int) -> int:
 def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resamples: int = RESAMPLES) -> Array:
     """Bootstrap means: columns (n, K) -> (resamples, K), each column resampled on its own.
 
-    Resampling a sorted column is drawing how often each of its ranks occurs, so a trimmed mean is a weighted sum of the sorted
-    values, and all columns share one matrix of weights. The numbers depend on n and ``stream`` alone: what else is in a report
-    does not change an interval.
-    """
+    Resampling a sorted column is drawing how often each of its ranks occurs, so a trimmed mean is a weighted
+    sum of the sorted values, and all columns share one matrix of weights. The numbers depend on n and
+    ``stream`` alone: what else is in a report does not change an interval."""
     n = len(columns)
     cut = int(trim * n)
-    ordered = np.sort(columns, axis=0) if cut else columns  # unsorted, several columns of one cell stay together
+    ordered = (
+        np.sort(columns, axis=0) if cut else columns
+    )  # unsorted, several columns of one cell stay together
     blocks = []
     for counts in _counts(n, min(resamples, resamples_for(n)), stream):
         kept = counts
         if cut:
-            last = np.clip(np.cumsum(counts, axis=1), cut, n - cut)  # how many of the kept ranks lie at or below each value
+            last = np.clip(
+                np.cumsum(counts, axis=1), cut, n - cut
+            )  # how many of the kept ranks lie at or below each value
             kept = np.diff(last, axis=1, prepend=cut)
         blocks.append(kept @ ordered / (n - 2 * cut))
     return np.concatenate(blocks)
@@ -84,15 +93,20 @@ def _counts(n: int, resamples: int, stream: int) -> Iterator[Array]:
 
 
 def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMPLES) -> Array:
-    """Intervals of the (trimmed) means of cells: (number of cells, 2); NaN for a cell of fewer than ``LEAST``.
+    """Intervals of the (trimmed) means of cells: (number of cells, 2); NaN for a cell of fewer than
+    ``LEAST``.
 
-    By bootstrap; of a mean (``trim`` 0) of fewer than ``STUDENT`` values, Student's. :func:`method` names which.
-    """
+    By bootstrap; of a mean (``trim`` 0) of fewer than ``STUDENT`` values, Student's. :func:`method` names
+    which."""
     result = np.full((len(cells), 2), np.nan)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, cell in enumerate(cells):
         if method(len(cell), trim) == "Student's t":
-            reach = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(cell) - 1) * cell.std(ddof=1) / math.sqrt(len(cell))
+            reach = (
+                scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(cell) - 1)
+                * cell.std(ddof=1)
+                / math.sqrt(len(cell))
+            )
             result[i] = cell.mean() - reach, cell.mean() + reach
         elif len(cell) >= LEAST:
             by_size[len(cell)].append(i)
@@ -112,15 +126,18 @@ def method(n: int, trim: float = 0.0) -> str:
 def percentiles(resampled: Array, n: int) -> Array:
     """The interval of resampled statistics (resamples, ...) of a sample of n: (2, ...)."""
     low = tails(n)
-    columns = np.ascontiguousarray(np.moveaxis(resampled, 0, -1))  # one column in a row of memory: twice as fast
+    columns = np.ascontiguousarray(
+        np.moveaxis(resampled, 0, -1)
+    )  # one column in a row of memory: twice as fast
     return np.asarray(np.quantile(columns, [low, 1 - low], axis=-1))
 
 
 def sign_flip_p(differences: Sequence[Array]) -> Array:
-    """Two-sided p of the paired permutation test (random signs) on the mean, one for each cell of differences; NaN of nothing.
+    """Two-sided p of the paired permutation test (random signs) on the mean, one for each cell of
+    differences; NaN of nothing.
 
-    Exact up to ``EXACT_FLIPS`` pairs, from 10,000 random patterns above. Under no difference, p <= a in at most a of the cases.
-    """
+    Exact up to ``EXACT_FLIPS`` pairs, from 10,000 random patterns above. Under no difference, p <= a in at
+    most a of the cases."""
     result = np.full(len(differences), np.nan)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, cell in enumerate(differences):
@@ -161,7 +178,9 @@ def holm(p: Array) -> Array:
 
 
 def wilson(successes: Array, n: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-    """Wilson's interval of a proportion; unlike a bootstrap it does not shrink to a point when all pairs agree."""
+    """Wilson's interval of a proportion; unlike a bootstrap it does not shrink to a point when all pairs
+    agree.
+    """
     z = float(scipy_stats.norm.ppf((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = successes / n
@@ -171,12 +190,16 @@ def wilson(successes: Array, n: Array, confidence: float = CONFIDENCE) -> tuple[
 
 
 def improvement(differences: Array) -> float:
-    """The share of pairs in which the first is better, a tie counting half (Agarwal et al. 2021, for pairs)."""
+    """The share of pairs in which the first is better, a tie counting half (Agarwal et al. 2021, for
+    pairs).
+    """
     return float((differences > 0).mean() + 0.5 * (differences == 0).mean()) if len(differences) else math.nan
 
 
 def line_fit(x: Array, y: Array) -> dict[str, tuple[float, float, float]]:
-    """The least-squares line: slope and intercept, each with Student's interval. Needs two different x; else NaN."""
+    """The least-squares line: slope and intercept, each with Student's interval. Needs two different x; else
+    NaN.
+    """
     if len(np.unique(x)) < 2:
         return dict.fromkeys(("slope", "intercept"), (math.nan, math.nan, math.nan))
     fit = scipy_stats.linregress(x, y)
@@ -190,11 +213,14 @@ def line_fit(x: Array, y: Array) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def hypervolume(search: NDArray[Any], cost: Array, accuracy: Array, cost_limit: float, accuracy_floor: float) -> Array:
-    """The area between each search's front and the reference point (cost_limit, accuracy_floor), cost down, accuracy up.
+def hypervolume(
+    search: NDArray[Any], cost: Array, accuracy: Array, cost_limit: float, accuracy_floor: float
+) -> Array:
+    """The area between each search's front and the reference point (cost_limit, accuracy_floor), cost down,
+    accuracy up.
 
-    search: codes 0 .. S-1, one a row. Returns (S,), in the cost's unit times top-1 as a fraction; 0 where no row counts.
-    """
+    search: codes 0 .. S-1, one a row. Returns (S,), in the cost's unit times top-1 as a fraction; 0 where no
+    row counts."""
     total = np.zeros(int(search.max()) + 1 if len(search) else 0)
     order = np.lexsort((cost, search))
     codes, costs = search[order], np.minimum(cost[order], cost_limit)
@@ -219,21 +245,24 @@ def _running_best(codes: NDArray[Any], values: Array) -> Array:
 
 
 def igd_plus(front: Array, reference: Array) -> float:
-    """How far a front (m, 2) of (cost, accuracy) stays behind a reference front (r, 2): IGD+, 0 where it is nowhere behind.
+    """How far a front (m, 2) of (cost, accuracy) stays behind a reference front (r, 2): IGD+, 0 where it is
+    nowhere behind.
 
     Both axes are divided by the reference front's range, so the distance has no unit.
     """
     span = np.ptp(reference, axis=0)
     scale = np.where(span > 0, span, 1.0)
-    behind = (front[None, :, :] - reference[:, None, :]) / scale * np.array([1.0, -1.0])  # (r, m, 2), positive is worse
+    behind = (
+        (front[None, :, :] - reference[:, None, :]) / scale * np.array([1.0, -1.0])
+    )  # (r, m, 2), positive is worse
     return float(np.sqrt((np.maximum(behind, 0.0) ** 2).sum(axis=2)).min(axis=1).mean())
 
 
 def step_values(curve: NDArray[Any], x: Array, y: Array, grid: Array) -> Array:
     """Step curves on a common grid: (number of curves, len(grid)); NaN before a curve's first point.
 
-    curve: codes 0 .. C-1, one a point; x: rising within each curve; the last point's value holds for ever after.
-    """
+    curve: codes 0 .. C-1, one a point; x: rising within each curve; the last point's value holds for ever
+    after."""
     order = np.lexsort((x, curve))
     codes, xs, ys = curve[order], x[order], y[order]
     n_curves = int(codes[-1]) + 1 if len(codes) else 0
@@ -266,4 +295,6 @@ def agreement(predicted: Array, measured: Array) -> Agreement:
         kendall = float(scipy_stats.kendalltau(predicted, measured).statistic)
         spearman = float(scipy_stats.spearmanr(predicted, measured).statistic)
     difference = predicted - measured
-    return Agreement(len(measured), kendall, spearman, float(np.abs(difference).mean()), float(difference.mean()))
+    return Agreement(
+        len(measured), kendall, spearman, float(np.abs(difference).mean()), float(difference.mean())
+    )

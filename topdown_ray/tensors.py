@@ -1,7 +1,8 @@
-"""Files of tensors: safetensors with their header, torch checkpoints. What cannot be read is one line that names the file.
+"""Files of tensors: safetensors with their header, torch checkpoints. What cannot be read is one line that
+names the file.
 
-Every tensor that is returned is dense, real, on the CPU and without a gradient, under a name that is a string.
-"""
+Every tensor that is returned is dense, real, on the CPU and without a gradient, under a name that is a
+string."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def read_header(path: Path) -> dict[str, str]:
         with safetensors.safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except Exception as error:  # safetensors raises its own untyped errors
-        raise UserError(f"{brief_path(path)}: expected a safetensors file, found {one_line(error)}") from error
+        raise UserError(
+            f"{brief_path(path)}: expected a safetensors file, found {one_line(error)}"
+        ) from error
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -34,12 +37,16 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = safetensors.torch.load_file(path)
     except Exception as error:  # as above
-        raise UserError(f"{brief_path(path)}: expected a safetensors file, found {one_line(error)}") from error
+        raise UserError(
+            f"{brief_path(path)}: expected a safetensors file, found {one_line(error)}"
+        ) from error
     return _plain(state, brief_path(path))
 
 
 def read_torch(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """The state dict of a torch checkpoint, alone or under ``state_dict``. what: in words, for the UserError that it raises."""
+    """The state dict of a torch checkpoint, alone or under ``state_dict``. what: in words, for the UserError
+    that it raises.
+    """
     check_file(path, what)
     try:
         with warnings.catch_warnings():
@@ -55,7 +62,9 @@ def read_torch(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def _plain(state: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
-    """The tensors without their gradients. Raises UserError for keys that are no names and values that are no plain tensors."""
+    """The tensors without their gradients. Raises UserError for keys that are no names and values that are no
+    plain tensors.
+    """
     for name, value in state.items():
         if not isinstance(name, str):
             raise UserError(f"{where}: expected the names of tensors as keys, found {brief(name)}")

@@ -1,4 +1,6 @@
-"""A terminal as every room may use it: lines on stderr, text without control characters, an orderly end when told to stop."""
+"""A terminal as every room may use it: lines on stderr, text without control characters, an orderly end when
+told to stop.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _interrupted = [-math.inf]  # when, last
 
 
 def terminal(**options: Any) -> Console:
-    """A console that prints no control character of a name, which could move the cursor or rewrite what stands there.
+    """A console that prints no control character of a name, which could move the cursor or rewrite what
+    stands there.
 
     options: of rich's Console. Text is never taken for markup.
     """
@@ -36,7 +39,8 @@ def terminal(**options: Any) -> Console:
 def visible(text: str) -> str:
     """Text in which every control character but the end of a line has become a mark."""
     return "".join(
-        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
     )
 
 
@@ -55,7 +59,8 @@ def interrupt(*_: object) -> None:
 
 
 def end_on_signals() -> None:
-    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order; one that is ignored (nohup) stays so.
+    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order; one that is ignored
+    (nohup) stays so.
 
     Ray replaces the handlers when it starts, so this is called after that, too.
     """

@@ -46,9 +46,13 @@ def test_a_search_among_others_equals_the_search_alone(name: str, strategy: str)
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_compiled_code_and_tensor_operations_agree(name: str, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_and_tensor_operations_agree(
+    name: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bit by bit, however many attempts the tensor operations draw at once."""
-    monkeypatch.setattr(evolution, "MAX_INITIAL_REDRAWS", 64)  # at the tightest target some draws fail, and some children
+    monkeypatch.setattr(
+        evolution, "MAX_INITIAL_REDRAWS", 64
+    )  # at the tightest target some draws fail, and some children
     monkeypatch.setattr(evolution, "MAX_REDRAWS", 8)
 
     def answers() -> list[tuple[list[int], list[float], list[int]]]:
@@ -65,8 +69,12 @@ def test_compiled_code_and_tensor_operations_agree(name: str, strategy: str, mon
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_tightest_possible_target_is_met_within_bounds(name: str, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only one architecture fits: every redraw fails, pruning goes all the way down to the resolution, nothing hangs."""
+def test_the_tightest_possible_target_is_met_within_bounds(
+    name: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one architecture fits: every redraw fails, pruning goes all the way down to the resolution,
+    nothing hangs.
+    """
     monkeypatch.setattr(evolution, "MAX_INITIAL_REDRAWS", 64)
     monkeypatch.setattr(evolution, "MAX_REDRAWS", 32)
     for outcome in STRATEGIES[strategy].serve(searches(name, [0, 1], [0.5, 0.0], Budget(3, 2))):
@@ -79,7 +87,9 @@ def test_the_tightest_possible_target_is_met_within_bounds(name: str, strategy: 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_every_child_is_feasible(name: str, data: st.DataObject) -> None:
-    batch = searches(name, [data.draw(st.integers(0, 2**40))], [data.draw(st.floats(0.05, 1.5))], Budget(1, 1))
+    batch = searches(
+        name, [data.draw(st.integers(0, 2**40))], [data.draw(st.floats(0.05, 1.5))], Budget(1, 1)
+    )
     limit, problem = batch.targets[0], batch.problem
     state = evolution.initial(problem, SMALL, limit, batch.draws, 0)
     for number in (1, 2, 3):
@@ -111,7 +121,9 @@ def test_the_predictor_is_called_once_a_generation_for_all_children() -> None:
 
 
 def test_mutation_redraws_each_group_with_its_probability() -> None:
-    """A gene of n choices changes with probability p (1 - 1/n). False alarm: 30 comparisons at 5 sigma, 2e-5 in all."""
+    """A gene of n choices changes with probability p (1 - 1/n). False alarm: 30 comparisons at 5 sigma, 2e-5
+    in all.
+    """
     space, n = SPACES["resnet50d"], 40_000
     mothers = torch.zeros(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([3], "x").stream(rng.MUTATION, 0, 1), n), 0)
@@ -124,7 +136,9 @@ def test_mutation_redraws_each_group_with_its_probability() -> None:
 
 
 def test_kernel_and_expand_ratio_of_a_block_are_redrawn_together() -> None:
-    """Given that a kernel changed, the expand ratio was redrawn: all three choices equally likely. False alarm: 1e-6 a cell."""
+    """Given that a kernel changed, the expand ratio was redrawn: all three choices equally likely. False
+    alarm: 1e-6 a cell.
+    """
     space, n = SPACES["mobilenet_v3"], 60_000
     mothers = torch.zeros(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([4], "x").stream(rng.MUTATION, 0, 1), n), 0)
@@ -159,7 +173,9 @@ def test_pruning_lowers_until_it_fits_and_no_further(name: str) -> None:
     assert torch.equal(lowered[fitted], genes[fitted])
     assert (lowered[~fitted] != genes[~fitted]).any(dim=1).all()
     resolution = problem.space.resolution
-    above = lowered[:, resolution] != genes[:, resolution]  # the resolution comes last: all else is at its minimum
+    above = (
+        lowered[:, resolution] != genes[:, resolution]
+    )  # the resolution comes last: all else is at its minimum
     kinds = [kind for kinds in problem.space.prune_kinds for kind in kinds]
     assert (lowered[above][:, problem.space.indices(*kinds)] == 0).all()
 

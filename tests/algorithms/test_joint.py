@@ -1,4 +1,6 @@
-"""The strategy joint: exact archives, true counts, gradients as autograd has them, moves with the chances they should have."""
+"""The strategy joint: exact archives, true counts, gradients as autograd has them, moves with the chances
+they should have.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from topdown_ray.sweeps.spec import Group, SearchParams, search_id
 from topdown_ray.sweeps.verify import verify
 
 SIX = Moves(archive=6)
-GRADIENTS: dict[str, Any] = {name: gradient_of(problem.accuracy, problem.cost) for name, problem in PROBLEMS.items()}
+GRADIENTS: dict[str, Any] = {
+    name: gradient_of(problem.accuracy, problem.cost) for name, problem in PROBLEMS.items()
+}
 
 
 def neighbours(gradient: Gradient, genes: torch.Tensor) -> torch.Tensor:
@@ -34,7 +38,7 @@ def neighbours(gradient: Gradient, genes: torch.Tensor) -> torch.Tensor:
     return changed
 
 
-# --- gradients --------------------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -49,7 +53,8 @@ def test_gains_are_those_of_autograd_on_the_dense_perceptron(name: str) -> None:
     (hidden @ torch.from_numpy(predictor.layers[-1].weight).T).sum().backward()
     changed = neighbours(gradient, genes)
     moved = (
-        features(space, predictor.encoding, changed.view(-1, space.G)).view(*changed.shape[:2], -1) - inputs.detach()[:, None]
+        features(space, predictor.encoding, changed.view(-1, space.G)).view(*changed.shape[:2], -1)
+        - inputs.detach()[:, None]
     )
     assert inputs.grad is not None
     expected = (moved * inputs.grad[:, None]).sum(2)
@@ -62,7 +67,9 @@ def test_costs_of_changes_are_exact(name: str) -> None:
     problem, gradient = PROBLEMS[name], GRADIENTS[name]
     genes = problem.space.random(40, 2)
     changed = neighbours(gradient, genes)
-    expected = problem.cost(changed.view(-1, problem.space.G)).view(changed.shape[:2]) - problem.cost(genes)[:, None]
+    expected = (
+        problem.cost(changed.view(-1, problem.space.G)).view(changed.shape[:2]) - problem.cost(genes)[:, None]
+    )
     assert torch.allclose(gradient.costs(genes).double(), expected, rtol=1e-6, atol=1e-6)
     form = problem.space.canonical(changed.view(-1, problem.space.G)).view(changed.shape)
     other = (form != problem.space.canonical(genes)[:, None]).any(2)
@@ -84,7 +91,7 @@ def test_there_is_no_gradient_where_the_predictor_is_not_ours() -> None:
     assert gradient_of(lambda genes: problem.accuracy(genes) / 2, problem.cost) is None
 
 
-# --- the search -------------------------------------------------------------------------------------------------------------
+# --- the search ---------------------------------------------------------------------------------------------
 
 
 class Recorder:
@@ -101,7 +108,9 @@ class Recorder:
         return getattr(self.inner, name)
 
 
-def recorded(name: str, seeds: list[int], generations: int, moves: Moves = SIX) -> tuple[Joint, Recorder, Recorder]:
+def recorded(
+    name: str, seeds: list[int], generations: int, moves: Moves = SIX
+) -> tuple[Joint, Recorder, Recorder]:
     batch = searches(name, seeds, [1.0, 0.7, 0.4, 0.1], Budget(1, 1))
     accuracy, gradient = Recorder(PROBLEMS[name].accuracy), Recorder(GRADIENTS[name])
     problem = evolution.Problem(batch.problem.space, accuracy, batch.problem.cost, batch.problem.cheapest)
@@ -113,7 +122,9 @@ def recorded(name: str, seeds: list[int], generations: int, moves: Moves = SIX) 
 
 @pytest.mark.parametrize("seen", [8, memory.SEEN])
 @pytest.mark.parametrize("name", SPACES)
-def test_archives_hold_the_best_distinct_of_all_that_was_scored(name: str, seen: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives_hold_the_best_distinct_of_all_that_was_scored(
+    name: str, seen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the table of what was drawn forgets nearly everything at once."""
     monkeypatch.setattr(memory, "SEEN", seen)
     run, accuracy, gradient = recorded(name, [3], 25)
@@ -148,7 +159,9 @@ def test_without_sharing_a_target_knows_its_own_children_only() -> None:
 
 
 def test_targets_that_nothing_initial_fits_start_from_the_cheapest() -> None:
-    """Fewer children than targets, and tight ones: every answer was scored and is feasible, alone as in company."""
+    """Fewer children than targets, and tight ones: every answer was scored and is feasible, alone as in
+    company.
+    """
     problem, sizes = PROBLEMS["mobilenet_v3"], Sizes(3, 2, 2, 0.1)
     lowest = float(problem.cost(problem.cheapest[None]))
     targets = [lowest * factor for factor in (3.0, 2.0, 1.5, 1.02, 1.01, 1.0)]
@@ -167,7 +180,13 @@ def test_targets_that_nothing_initial_fits_start_from_the_cheapest() -> None:
 
 def test_off_switches_give_other_searches_that_still_answer() -> None:
     answers = []
-    for moves in (Moves(), Moves(gradient_share=0.0), Moves(distinct_parents=False), Moves(share_archive=False), Moves(1.0)):
+    for moves in (
+        Moves(),
+        Moves(gradient_share=0.0),
+        Moves(distinct_parents=False),
+        Moves(share_archive=False),
+        Moves(1.0),
+    ):
         run, _, gradient = recorded("resnet50d", [0, 1], 12, moves)
         assert (run.archive.cost[:, :, 0] <= run.limits).all()
         assert bool(gradient.rows) == (moves.gradient_share > 0)
@@ -177,10 +196,15 @@ def test_off_switches_give_other_searches_that_still_answer() -> None:
 
 
 def test_a_row_counts_what_was_spent_for_its_target() -> None:
-    outcomes = list(STRATEGIES["joint"].serve(searches("mobilenet_v3", [1, 2, 3], [1.0, 0.6, 0.3], Budget(10, 5))))
+    outcomes = list(
+        STRATEGIES["joint"].serve(searches("mobilenet_v3", [1, 2, 3], [1.0, 0.6, 0.3], Budget(10, 5)))
+    )
     assert [outcome.target_index for outcome in outcomes] == [0, 1, 2]
     assert sum(outcome.evaluations for outcome in outcomes) == SMALL.population * 21
-    assert max(outcome.evaluations for outcome in outcomes) - min(outcome.evaluations for outcome in outcomes) <= 2
+    assert (
+        max(outcome.evaluations for outcome in outcomes) - min(outcome.evaluations for outcome in outcomes)
+        <= 2
+    )
     for outcome in outcomes:
         assert outcome.gradients is not None
         assert (outcome.unique_evaluations <= outcome.evaluations).all()
@@ -202,7 +226,9 @@ def test_a_search_among_others_counts_as_alone(name: str) -> None:
 
 
 def test_moves_have_the_chances_of_their_gains() -> None:
-    """One mother, one change, 40,000 draws: shares against exp(gain / temperature). False alarm: 140 at 5 sigma, 1e-4 in all."""
+    """One mother, one change, 40,000 draws: shares against exp(gain / temperature). False alarm: 140 at 5
+    sigma, 1e-4 in all.
+    """
     name, n, temperature = "mobilenet_v3", 40_000, 2e-3
     run, _, _ = recorded(name, [3], 5, Moves(temperature=temperature, changes=1))
     gradient, archive = GRADIENTS[name], run.archive
@@ -211,14 +237,23 @@ def test_moves_have_the_chances_of_their_gains() -> None:
     words = rng.words(rng.keys(rng.slots(rng.Draws([7], "x").stream(rng.JOINT, 0, 1), n), 0), 2)
     place = torch.full((n,), run.Q)
     children = run._moved(
-        mother.expand(n, -1), place, torch.zeros(n, dtype=torch.int64), torch.ones(n, dtype=torch.int64), words
+        mother.expand(n, -1),
+        place,
+        torch.zeros(n, dtype=torch.int64),
+        torch.ones(n, dtype=torch.int64),
+        words,
     )
     changes, gains = gradient.changes, gradient(mother)[0].double()
-    allowed = gradient.changes.effective(mother)[0] & (gradient.costs(mother)[0] <= limit - archive.cost[0, 1, 0])
+    allowed = gradient.changes.effective(mother)[0] & (
+        gradient.costs(mother)[0] <= limit - archive.cost[0, 1, 0]
+    )
     chances = torch.where(allowed, ((gains - gains[allowed].max()) / temperature).exp(), 0)
     chances /= chances.sum()
     shares = torch.stack(
-        [(children[:, g] == choice).double().mean() for g, choice in zip(changes.gene, changes.choice, strict=True)]
+        [
+            (children[:, g] == choice).double().mean()
+            for g, choice in zip(changes.gene, changes.choice, strict=True)
+        ]
     )
     differs = changes.choice != mother[0].index_select(0, changes.gene)
     assert (shares[differs & ~allowed] == 0).all()
@@ -229,26 +264,47 @@ def test_moves_have_the_chances_of_their_gains() -> None:
     assert ((children != mother).sum(1) == 1).all()
 
 
-# --- identity and distinct parents ------------------------------------------------------------------------------------------
+# --- identity and distinct parents --------------------------------------------------------------------------
 
 
 def test_identities_of_the_other_strategies_are_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the version of the algorithm: these were computed with the first one, before joint's parameters came."""
+    """But for the version of the algorithm: these were computed with the first one, before joint's parameters
+    came.
+    """
     artefacts = {"cost": "c", "predictor": "p"}
 
     def identity(strategy: str, **params: Any) -> str:
-        return search_id(Group("mobilenet_v3", strategy, (35.0, 30.0)), 3, SearchParams(**params), "default", artefacts)
+        return search_id(
+            Group("mobilenet_v3", strategy, (35.0, 30.0)), 3, SearchParams(**params), "default", artefacts
+        )
 
-    expected = {"independent": "cc108603048c7bfc3bb6", "top_down": "5dec5c4298a585720cf7", "random": "56d3c3cbe389cad9800d"}
-    second = {"independent": "dc400b9e0cb368365ef2", "top_down": "a191d013103004e4c648", "random": "ac4496dab359aa1163cc"}
+    expected = {
+        "independent": "cc108603048c7bfc3bb6",
+        "top_down": "5dec5c4298a585720cf7",
+        "random": "56d3c3cbe389cad9800d",
+    }
+    second = {
+        "independent": "dc400b9e0cb368365ef2",
+        "top_down": "a191d013103004e4c648",
+        "random": "ac4496dab359aa1163cc",
+    }
     assert {name: identity(name) for name in expected} == second
     monkeypatch.setattr(spec, "ALGORITHM_VERSION", 1)
     assert {name: identity(name) for name in expected} == expected
     assert identity("top_down", generations=7) == "4f940bb68f6990c10d57"
-    joint_only: dict[str, Any] = {"gradient_share": 0.1, "temperature": 0.1, "changes": 7, "neighbour_rate": 0.9}
+    joint_only: dict[str, Any] = {
+        "gradient_share": 0.1,
+        "temperature": 0.1,
+        "changes": 7,
+        "neighbour_rate": 0.9,
+    }
     joint_only |= {"archive": 9, "share_archive": False}
     assert identity("top_down", **joint_only) == expected["top_down"]
-    names = {identity("joint"), identity("joint", distinct_parents=False), identity("top_down", distinct_parents=True)}
+    names = {
+        identity("joint"),
+        identity("joint", distinct_parents=False),
+        identity("top_down", distinct_parents=True),
+    }
     names |= {identity("joint", **{key: value}) for key, value in joint_only.items()}
     assert len(names) == 3 + len(joint_only)
     assert identity("joint") == identity("joint", distinct_parents=True)
@@ -265,7 +321,9 @@ def test_distinct_parents_are_the_best_distinct_of_all(name: str) -> None:
     recorder = Recorder(PROBLEMS[name].accuracy)
     problem = evolution.Problem(batch.problem.space, recorder, batch.problem.cost, batch.problem.cheapest)
     state = evolution.initial(problem, sizes, batch.targets[0], batch.draws, 0)
-    first = recorder.rows.pop()[: sizes.mutations]  # the others are scored but no part of the first population
+    first = recorder.rows.pop()[
+        : sizes.mutations
+    ]  # the others are scored but no part of the first population
     for number in range(1, 13):
         state = evolution.generation(problem, sizes, state, batch.targets[0], batch.draws, 0, number)
     distinct = torch.unique(problem.space.canonical(torch.cat([first, *recorder.rows])), dim=0)
@@ -273,7 +331,7 @@ def test_distinct_parents_are_the_best_distinct_of_all(name: str) -> None:
     assert len(torch.unique(problem.space.canonical(state.parents[0]), dim=0)) == 5
 
 
-# --- through a sweep --------------------------------------------------------------------------------------------------------
+# --- through a sweep ----------------------------------------------------------------------------------------
 
 
 def test_a_sweeps_rows_prove_themselves_whatever_the_batch(published: Path, tmp_path: Path) -> None:

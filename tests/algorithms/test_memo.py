@@ -37,7 +37,9 @@ def test_many_different_architectures_have_different_keys(name: str) -> None:
 
 
 def stream(space: Space, S: int, n: int, generations: int) -> list[torch.Tensor]:
-    """Generations of children of which many repeat: within a generation, across generations, and between searches."""
+    """Generations of children of which many repeat: within a generation, across generations, and between
+    searches.
+    """
     pool = space.random(60, 2)
     generator = torch.Generator().manual_seed(3)
     return [pool[torch.randint(0, 20 + 2 * g, (S * n,), generator=generator)] for g in range(generations)]
@@ -45,7 +47,9 @@ def stream(space: Space, S: int, n: int, generations: int) -> list[torch.Tensor]
 
 @pytest.mark.parametrize("slots", [1, 4, 1 << 14])
 @pytest.mark.parametrize("name", SPACES)
-def test_scores_are_the_predictors_whatever_is_forgotten(name: str, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_the_predictors_whatever_is_forgotten(
+    name: str, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compiled and as tensor operations; both forget, and count, the same."""
     monkeypatch.setattr("topdown_ray.algorithms.memory.SLOTS", slots)
     space, predictor = SPACES[name], load_predictor("embedded", SPACES[name])

@@ -21,7 +21,9 @@ from topdown_ray.sweeps import bench
 
 
 def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
-    """32 searches over two targets cost about 0.5 of the dense predictor on as many architectures; 1.5 is an alarm."""
+    """32 searches over two targets cost about 0.5 of the dense predictor on as many architectures; 1.5 is an
+    alarm.
+    """
     predictor, cost = load_predictor("published", MOBILENET_V3), note10()
     problem = Problem(MOBILENET_V3, predictor, cost, torch.from_numpy(cost.cheapest()[1]))
     inputs = features(MOBILENET_V3, predictor.encoding, MOBILENET_V3.random(3200, 0))
@@ -74,7 +76,9 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
         lap = contestant(0)
         assert 0.7 < lap.accuracy < 0.9
         assert lap.evaluations == counted or counted is None
-    with pytest.raises(UserError, match=r"--only: expected the beginning of one of floor; ofa; notebook; .*, found 'theirs'"):
+    with pytest.raises(
+        UserError, match=r"--only: expected the beginning of one of floor; ofa; notebook; .*, found 'theirs'"
+    ):
         bench.run(scale, ["theirs"])
     frame = bench.run(scale, ["ours, batch"]).set_index("contestant")  # in processes of their own
     assert list(frame.index) == ["floor", "ours, batch 2"]

@@ -1,11 +1,15 @@
-"""Counter-based random numbers: pure, and random enough. Chances of a false alarm are those of a 6 sigma event (2e-9) each."""
+"""Counter-based random numbers: pure, and random enough. Chances of a false alarm are those of a 6 sigma
+event (2e-9) each.
+"""
 
 import torch
 
 from topdown_ray.algorithms import rng
 
 
-def draws(n: int, words: int, seed: int = 0, purpose: int = rng.MUTATION, generation: int = 1) -> torch.Tensor:
+def draws(
+    n: int, words: int, seed: int = 0, purpose: int = rng.MUTATION, generation: int = 1
+) -> torch.Tensor:
     stream = rng.Draws([seed], "space").stream(purpose, 0, generation)
     return rng.uniform(rng.keys(rng.slots(stream, n), 0), words)
 
@@ -28,7 +32,12 @@ def test_known_values_on_every_platform() -> None:
     assert words.tolist() == GOLDEN
 
 
-GOLDEN = [[1778293372, -1086650179], [-142477755, -1937244661], [255514120, -2063487865], [823247444, 292372132]]
+GOLDEN = [
+    [1778293372, -1086650179],
+    [-142477755, -1937244661],
+    [255514120, -2063487865],
+    [823247444, 292372132],
+]
 
 
 def test_numbers_are_uniform() -> None:

@@ -1,4 +1,6 @@
-"""The lock-step search is as good as the direct scalar one: same means, within three standard errors of their difference."""
+"""The lock-step search is as good as the direct scalar one: same means, within three standard errors of their
+difference.
+"""
 
 import csv
 from pathlib import Path
@@ -24,7 +26,9 @@ def standard_errors_apart(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.slow
 def test_full_budget_equals_64_scalar_runs(published: Path) -> None:
-    """Outcomes of the scalar search as data (scripts/make_scalar_outcomes.py). Seeds are fixed: it cannot fail by chance."""
+    """Outcomes of the scalar search as data (scripts/make_scalar_outcomes.py). Seeds are fixed: it cannot
+    fail by chance.
+    """
     with OUTCOMES.open() as file:
         rows = list(csv.DictReader(file))
     frame = driver.search(targets=TARGETS, seeds=64)
@@ -32,23 +36,33 @@ def test_full_budget_equals_64_scalar_runs(published: Path) -> None:
         ours = frame.loc[frame["target"] == target, "accuracy"].to_numpy()
         theirs = np.array([float(row["accuracy"]) for row in rows if float(row["target"]) == target])
         assert len(ours) == len(theirs) == 64
-        assert standard_errors_apart(ours, theirs) < 3, f"{target} ms: {ours.mean():.5f} and {theirs.mean():.5f}"
+        assert standard_errors_apart(ours, theirs) < 3, (
+            f"{target} ms: {ours.mean():.5f} and {theirs.mean():.5f}"
+        )
 
 
 def test_small_budget_equals_live_scalar_runs(published: Path) -> None:
-    """Other seeds, run here. Seeds are fixed; of other seeds, about 1 in 120 would differ by chance (3 targets at 3 sigma)."""
+    """Other seeds, run here. Seeds are fixed; of other seeds, about 1 in 120 would differ by chance (3
+    targets at 3 sigma).
+    """
     predictor, table = ofa_reference.tutorial_models()
     targets, budget = [40, 25, 16], {"population": 20, "generations": 15, "warm_generations": 8}
-    theirs = [scalar.TopDownFinder(predictor, table, seed, **budget).run(targets) for seed in range(1000, 1024)]
+    theirs = [
+        scalar.TopDownFinder(predictor, table, seed, **budget).run(targets) for seed in range(1000, 1024)
+    ]
     frame = driver.search(targets=targets, seeds=range(2000, 2256), **budget)
     for i, target in enumerate(targets):
         ours = frame.loc[frame["target"] == target, "accuracy"].to_numpy()
         accuracies = np.array([answers[i].accuracy for answers in theirs])
-        assert standard_errors_apart(ours, accuracies) < 3, f"{target} ms: {ours.mean():.5f} and {accuracies.mean():.5f}"
+        assert standard_errors_apart(ours, accuracies) < 3, (
+            f"{target} ms: {ours.mean():.5f} and {accuracies.mean():.5f}"
+        )
 
 
 def test_pruning_walks_as_far_as_the_scalar_one(published: Path) -> None:
-    """The number of genes lowered, from the same architectures. Seeds are fixed; chance of another seed to differ: 0.3 %."""
+    """The number of genes lowered, from the same architectures. Seeds are fixed; chance of another seed to
+    differ: 0.3 %.
+    """
     from topdown_ray.algorithms import rng
     from topdown_ray.algorithms.pruning import prune
     from topdown_ray.spaces.cost import note10
@@ -62,7 +76,13 @@ def test_pruning_walks_as_far_as_the_scalar_one(published: Path) -> None:
     theirs = []
     for seed, row in enumerate(genes):
         config = space.to_config(row)
-        spec = {"wid": None, "ks": config["ks"], "e": config["e"], "d": config["d"], "r": [config["image_size"]]}
+        spec = {
+            "wid": None,
+            "ks": config["ks"],
+            "e": config["e"],
+            "d": config["d"],
+            "r": [config["image_size"]],
+        }
         pruned = scalar.TopDownFinder(predictor, table, seed).prune(spec, 18.0)
         after = {"ks": pruned["ks"], "e": pruned["e"], "d": pruned["d"], "image_size": pruned["r"][0]}
         theirs.append(float((row.numpy() - space.from_config(after)).sum()))

@@ -1,4 +1,6 @@
-"""Targets near the cheapest architecture, small populations, long searches: no exception, and the same rows alone as in a batch."""
+"""Targets near the cheapest architecture, small populations, long searches: no exception, and the same rows
+alone as in a batch.
+"""
 
 import math
 from typing import Any
@@ -19,7 +21,9 @@ from topdown_ray.spaces.space import SPACES
 from topdown_ray.sweeps.reference_front import polish
 from topdown_ray.sweeps.spec import SearchParams
 
-CASES = [(space, cost) for space in SPACES for cost in ("macs", "epyc_1thread")] + [("mobilenet_v3", "note10")]
+CASES = [(space, cost) for space in SPACES for cost in ("macs", "epyc_1thread")] + [
+    ("mobilenet_v3", "note10")
+]
 CPU = torch.device("cpu")
 
 
@@ -64,7 +68,9 @@ def draw_and_check(data: st.DataObject, strategy: str, most_generations: int) ->
     space, cost = data.draw(st.sampled_from(CASES))
     lowest = cheapest(space, cost)
     above = st.one_of(st.just(0.0), st.floats(-4, 0.5).map(lambda exponent: lowest * 10**exponent))
-    targets = data.draw(st.lists(above.map(lambda extra: lowest + extra), min_size=1, max_size=12, unique=True).map(sorted))
+    targets = data.draw(
+        st.lists(above.map(lambda extra: lowest + extra), min_size=1, max_size=12, unique=True).map(sorted)
+    )
     params = {
         "population": data.draw(st.integers(4, 20)),
         "generations": data.draw(st.integers(0, most_generations)),
@@ -109,13 +115,15 @@ def test_every_strategy_serves_any_target_from_the_cheapest_up(data: st.DataObje
 def test_a_joint_search_that_exhausts_its_architectures_goes_on(
     space: str, cost: str, target: float, population: int, generations: int
 ) -> None:
-    """Fewer architectures fit than the search draws children: generations pass in which nothing is left to score."""
+    """Fewer architectures fit than the search draws children: generations pass in which nothing is left to
+    score.
+    """
     params = {"population": population, "generations": generations}
     (outcome,) = check(space, cost, [target], [0, 1], "joint", params)
     assert int(outcome.unique_evaluations[0]) < outcome.evaluations
 
 
-# --- no rows, and no numbers ------------------------------------------------------------------------------------------------
+# --- no rows, and no numbers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -130,7 +138,9 @@ def test_no_rows_have_no_scores(space: str) -> None:
 
 
 class Spoilt:
-    """A predictor that answers ``value`` for every architecture of the lowest resolution, and otherwise as the one it wraps."""
+    """A predictor that answers ``value`` for every architecture of the lowest resolution, and otherwise as
+    the one it wraps.
+    """
 
     name = "spoilt"
 
@@ -147,10 +157,16 @@ def test_an_accuracy_that_is_no_fraction_ends_the_search(strategy: str, value: f
     case = problem("proxyless", "macs")
     spoilt = Problem(case.space, Spoilt(case, value), case.cost, case.cheapest)
     params = SearchParams(population=20, generations=3, warm_generations=1)
-    searches = Searches(spoilt, params.sizes(), params.budget(), [300.0, 200.0], rng.Draws([0, 1], "proxyless"), params.moves())
-    message = (
-        rf"^predictor: expected a top-1 from 0 to 1 for every architecture, found {value:g} by spoilt for the genes \[.*\]$"
+    searches = Searches(
+        spoilt,
+        params.sizes(),
+        params.budget(),
+        [300.0, 200.0],
+        rng.Draws([0, 1], "proxyless"),
+        params.moves(),
     )
+    message = "^predictor: expected a top-1 from 0 to 1 for every architecture, "
+    message += rf"found {value:g} by spoilt for the genes \[.*\]$"
     with torch.inference_mode(), pytest.raises(UserError, match=message):
         list(STRATEGIES[strategy].serve(searches))
 

@@ -29,7 +29,9 @@ def small(seed: int, most: int) -> CostModel:
     """Terms of 1 to 3 genes that overlap, some of them negative, over 432 rows; gene 3 costs nothing."""
     generator, sizes = np.random.default_rng(seed), (3, 2, 3, 4, 2, 3)
     scopes = [(0,), (1, 0), (2, 4, 1), (5, 2), (4,)]
-    return model([Term(s, generator.integers(-most, most, [sizes[g] for g in s]).astype(float)) for s in scopes], sizes)
+    return model(
+        [Term(s, generator.integers(-most, most, [sizes[g] for g in s]).astype(float)) for s in scopes], sizes
+    )
 
 
 def every_row(cost: CostModel) -> torch.Tensor:
@@ -52,7 +54,7 @@ def assert_uniform(cost: CostModel, limit: float, draws_a_row: int) -> None:
     assert stats.chisquare(seen[feasible]).pvalue > ALARM
 
 
-# --- what can be enumerated -------------------------------------------------------------------------------------------------
+# --- what can be enumerated ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -69,21 +71,35 @@ def test_counts_are_those_of_enumeration(seed: int) -> None:
 
 @pytest.mark.parametrize("levels", [2, 5, 1024])
 @pytest.mark.parametrize("quantile", [0.0, 0.02, 0.3, 1.0])
-def test_draws_are_uniform_however_coarse_the_levels(levels: int, quantile: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_are_uniform_however_coarse_the_levels(
+    levels: int, quantile: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(uniform, "LEVELS", levels)
     cost = small(5, 2**40)
     assert_uniform(cost, float(cost(every_row(cost)).quantile(quantile)), 50)
 
 
-@pytest.mark.parametrize(("space", "cost"), [("mobilenet_v3", "macs"), ("resnet50d", "macs"), ("resnet50d", "epyc_1thread")])
+@pytest.mark.parametrize(
+    ("space", "cost"), [("mobilenet_v3", "macs"), ("resnet50d", "macs"), ("resnet50d", "epyc_1thread")]
+)
 def test_draws_are_uniform_in_a_box_of_a_real_cost(space: str, cost: str) -> None:
-    """Two choices of eleven genes: those that matter most, a stage with its depth, and inactive ones; the others at their lowest."""
+    """Two choices of eleven genes: those that matter most, a stage with its depth, and inactive ones; the
+    others at their lowest.
+    """
     whole = problem(space, cost).cost
     assert isinstance(whole, CostModel)
     genes = SPACES[space].genes
-    gated = next(g for g, gene in enumerate(genes) if gene.minimum_depth == len(genes[gene.depth_gene].choices) - 1)
+    gated = next(
+        g for g, gene in enumerate(genes) if gene.minimum_depth == len(genes[gene.depth_gene].choices) - 1
+    )
     stage = [g for g, gene in enumerate(genes) if gene.stage == genes[gated].stage]
-    free = {SPACES[space].resolution, genes[gated].depth_gene, gated, *stage[:6], *SPACES[space].indices("width")[:3]}
+    free = {
+        SPACES[space].resolution,
+        genes[gated].depth_gene,
+        gated,
+        *stage[:6],
+        *SPACES[space].indices("width")[:3],
+    }
     kept = [[0, len(gene.choices) - 1] if g in free else [0] for g, gene in enumerate(genes)]
     terms = [Term(term.genes, term.values[np.ix_(*(kept[g] for g in term.genes))]) for term in whole.terms]
     box = model(terms, tuple(map(len, kept)), whole.tick)
@@ -97,7 +113,7 @@ def test_draws_are_uniform_in_a_box_of_a_real_cost(space: str, cost: str) -> Non
         assert_uniform(box, limit, 20)
 
 
-# --- the real spaces --------------------------------------------------------------------------------------------------------
+# --- the real spaces ----------------------------------------------------------------------------------------
 
 TIGHT = [
     ("mobilenet_v3", "macs", 102.0),
@@ -112,7 +128,9 @@ TIGHT = [
 @pytest.mark.usefixtures("published")
 @pytest.mark.parametrize(("space", "cost", "limit"), TIGHT)
 def test_draws_near_the_cheapest_cost_are_feasible_and_spread(space: str, cost: str, limit: float) -> None:
-    """Rejection finds nothing here, pruning crowds at the limit and leaves the inactive genes of a random draw."""
+    """Rejection finds nothing here, pruning crowds at the limit and leaves the inactive genes of a random
+    draw.
+    """
     case = problem(space, cost)
     assert isinstance(case.cost, CostModel)
     counts = Counts(case.cost, limit)
@@ -122,7 +140,9 @@ def test_draws_near_the_cheapest_cost_are_feasible_and_spread(space: str, cost: 
     assert 0 < counts.share < 1e-5
     inactive = ~SPACES[space].active(genes)
     for size in sorted(set(case.cost.sizes)):  # inactive genes are uniform
-        choices = genes[:, [s == size for s in case.cost.sizes]][inactive[:, [s == size for s in case.cost.sizes]]]
+        choices = genes[:, [s == size for s in case.cost.sizes]][
+            inactive[:, [s == size for s in case.cost.sizes]]
+        ]
         if len(choices):
             assert stats.chisquare(np.bincount(choices.numpy(), minlength=size)).pvalue > ALARM
 
@@ -148,7 +168,7 @@ def test_counts_and_rejection_draw_alike(space: str, cost: str, limit: float) ->
     assert stats.ks_2samp(case.cost(rejected).numpy(), case.cost(drawn).numpy()).pvalue > ALARM
 
 
-# --- in a search ------------------------------------------------------------------------------------------------------------
+# --- in a search --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("published")
@@ -162,15 +182,23 @@ def test_a_search_draws_the_same_rows_alone_in_a_batch_and_in_tensor_operations(
     assert (case.cost(together.view(-1, case.space.G)) <= limit).all()
     assert len(torch.unique(together.view(-1, case.space.G), dim=0)) == 90
     for s, seed in enumerate([5, 9, 2]):
-        assert torch.equal(evolution.random_feasible(case, 30, limit, rng.Draws([seed], space), 1, 4)[0], together[s])
-    assert torch.equal(evolution.random_feasible(case, 7, limit, rng.Draws([9], space), 1, 4)[0], together[1, :7])
+        assert torch.equal(
+            evolution.random_feasible(case, 30, limit, rng.Draws([seed], space), 1, 4)[0], together[s]
+        )
+    assert torch.equal(
+        evolution.random_feasible(case, 7, limit, rng.Draws([9], space), 1, 4)[0], together[1, :7]
+    )
     monkeypatch.setattr(evolution, "_compiled_cost", lambda problem, device: None)
-    assert torch.equal(evolution.random_feasible(case, 30, limit, rng.Draws([5, 9, 2], space), 1, 4), together)
+    assert torch.equal(
+        evolution.random_feasible(case, 30, limit, rng.Draws([5, 9, 2], space), 1, 4), together
+    )
 
 
 @pytest.mark.usefixtures("published")
 def test_rows_that_redrawing_finds_stay_as_they_are() -> None:
-    """One row in ten thousand is feasible: some are found soon, some late, and only the others are drawn from the counts."""
+    """One row in ten thousand is feasible: some are found soon, some late, and only the others are drawn from
+    the counts.
+    """
     case, draws, limit = problem("mobilenet_v3", "macs"), rng.Draws([1, 2], "z"), 130.0
     rejected, failed = evolution._redrawn(case, 20, limit, draws, 0, 0, evolution.MAX_INITIAL_REDRAWS)
     _, soon = evolution._redrawn(case, 20, limit, draws, 0, 0, evolution._FIRST_REDRAWS)

@@ -1,4 +1,6 @@
-"""Wrong arguments and wrong documents: one bounded line, the right exit status, no traceback, nothing left behind."""
+"""Wrong arguments and wrong documents: one bounded line, the right exit status, no traceback, nothing left
+behind.
+"""
 
 import contextlib
 import functools
@@ -36,7 +38,7 @@ MACS = ("--cost", "macs", "--predictor", "embedded")
 FUZZ = settings(deadline=None, derandomize=True, max_examples=80, suppress_health_check=list(HealthCheck))
 
 
-# --- arguments --------------------------------------------------------------------------------------------------------------
+# --- arguments ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -58,21 +60,30 @@ FUZZ = settings(deadline=None, derandomize=True, max_examples=80, suppress_healt
         (["search", "--cost", LONG], "File name too long"),
         (["front", "--targets", "²"], "--targets: expected numbers"),
         (["front", "--targets", "300", *MACS, "--population", "0"], "--population"),
-        (["front", "--targets", "300", *MACS, "--start", "garbage"], "garbage: expected a sweep's result folder"),
+        (
+            ["front", "--targets", "300", *MACS, "--start", "garbage"],
+            "garbage: expected a sweep's result folder",
+        ),
         (["measure", "--space", "proxyless", "--out", "a.parquet", "--threads", "99999999"], "--threads"),
         (["measure", "--space", "proxyless", "--out", "a.parquet", "--batch", "1000000"], "--batch"),
         (["assets", "fetch", LONG], "NAME: expected some of"),
     ],
 )
 def test_arguments(
-    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    part: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("garbage").write_bytes(b"\x00\xff")
     sweep_file(tmp_path)
     before = sorted(Path().iterdir())
     started = time.monotonic()
-    result = main_in_process(["sweep.yaml" if argument == "SWEEP" else argument for argument in arguments], capsys)
+    result = main_in_process(
+        ["sweep.yaml" if argument == "SWEEP" else argument for argument in arguments], capsys
+    )
     assert_one_line(result, part)
     assert len(result.stderr) < 1500
     assert time.monotonic() - started < 60
@@ -81,15 +92,33 @@ def test_arguments(
 
 @pytest.mark.parametrize(
     "address",
-    ["", "²:1", "1:²", "h:0", "h:65536", "h:99999999999", "ray://h:1", ":1", "h:", "h", "ä:1", "a b:1", "user@h:1", "h\n:1"],
+    [
+        "",
+        "²:1",
+        "1:²",
+        "h:0",
+        "h:65536",
+        "h:99999999999",
+        "ray://h:1",
+        ":1",
+        "h:",
+        "h",
+        "ä:1",
+        "a b:1",
+        "user@h:1",
+        "h\n:1",
+    ],
 )
 def test_what_is_no_address(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert_one_line(
-        main_in_process(["demo", "--address", address], capsys), "--address: expected none, local, auto or HOST:PORT"
+        main_in_process(["demo", "--address", address], capsys),
+        "--address: expected none, local, auto or HOST:PORT",
     )
 
 
-@pytest.mark.parametrize("address", ["none", "local", "auto", "h:1", "a.b-c:65535", "127.0.0.1:6379", "[::1]:6379"])
+@pytest.mark.parametrize(
+    "address", ["none", "local", "auto", "h:1", "a.b-c:65535", "127.0.0.1:6379", "[::1]:6379"]
+)
 def test_what_is_an_address(address: str) -> None:
     assert check_address(address) == address
 
@@ -117,7 +146,9 @@ def test_a_host_that_idna_refuses(host: str, capsys: pytest.CaptureFixture[str])
 def test_outputs_are_checked_before_the_work(
     arguments: list[str], option: str, folder: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder for a file, a file for a folder, a name too long, a file on the way: before the inputs are even looked for."""
+    """A folder for a file, a file for a folder, a name too long, a file on the way: before the inputs are
+    even looked for.
+    """
     (tmp_path / "file.parquet").write_text("precious")
     (tmp_path / "folder.parquet").mkdir()
     wrong = ["file.parquet" if folder else "folder.parquet", "file.parquet/below.parquet", f"{LONG}.parquet"]
@@ -138,7 +169,9 @@ def test_an_output_on_which_nothing_can_be_written(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_measurement_does_not_replace_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_measurement_does_not_replace_another_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "dataset.parquet"
     out.write_bytes(b"PAR1 another table")
     result = main_in_process(["measure", "--space", "proxyless", "--out", out], capsys)
@@ -146,7 +179,9 @@ def test_a_measurement_does_not_replace_another_file(tmp_path: Path, capsys: pyt
     assert out.read_bytes() == b"PAR1 another table"
 
 
-@pytest.mark.parametrize("text", ["[1]", "7", '{"identity": 3}', '{"identity": {}}\n{"ms": "x"}', "{" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["[1]", "7", '{"identity": 3}', '{"identity": {}}\n{"ms": "x"}', "{" * 10_000]
+)
 def test_a_partial_file_that_is_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "t.partial"
     path.write_text(text)
@@ -159,14 +194,18 @@ def test_minutes_that_cannot_be_kept_are_refused() -> None:
     watch.hold_layers(distinct_layers(PROXYLESS)[:20])
     effort = rounds.Effort(minutes=1e-7, strict=True)
     states: list[rounds.State] = []
-    with pytest.raises(UserError, match=r"--minutes: expected at least .*, which 11 rounds take, found 1e-07"):
+    with pytest.raises(
+        UserError, match=r"--minutes: expected at least .*, which 11 rounds take, found 1e-07"
+    ):
         rounds.rounds(watch, 20, effort, rounds.Journal(None, {}), states.append)
     assert all(state.rounds == 0 for state in states)  # the first rounds, which do not count, have told
-    samples, _ = rounds.rounds(watch, 20, rounds.Effort(minutes=1e-7), rounds.Journal(None, {}), states.append)
+    samples, _ = rounds.rounds(
+        watch, 20, rounds.Effort(minutes=1e-7), rounds.Journal(None, {}), states.append
+    )
     assert len(samples) == 11
 
 
-# --- what is printed --------------------------------------------------------------------------------------------------------
+# --- what is printed ----------------------------------------------------------------------------------------
 
 
 def test_cells_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,14 +234,21 @@ def test_progress_disappears_before_an_error(capsys: pytest.CaptureFixture[str])
 def test_stdout_on_a_full_disk() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "topdown_ray", "assets", "where"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=60)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=60
+        )
     assert done.returncode == 2
-    assert done.stderr == "error: output: expected leave and room to read and write, found No space left on device\n"
+    assert (
+        done.stderr
+        == "error: output: expected leave and room to read and write, found No space left on device\n"
+    )
 
 
 def test_a_reader_of_stdout_that_has_gone() -> None:
     command = f'"{sys.executable}" -m topdown_ray assets list --json | true; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=100)
+    done = subprocess.run(
+        ["bash", "-c", command], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=100
+    )
     assert done.stderr == ""
     assert done.returncode == 1
 
@@ -226,7 +272,8 @@ def run(*arguments):
 search = ["search", "--cost", "macs", "--predictor", "embedded", "--target", "300", "--strategy", "broken"]
 run(*search)
 run("--debug", *search)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk, errors come while files are written
+# as a full disk, errors come while files are written
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 run("report", sys.argv_run)
 """
 
@@ -234,11 +281,19 @@ run("report", sys.argv_run)
 def test_internal_errors_and_full_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A strategy that raises, then a report for which there is no room."""
     run = tmp_path / "run"
-    assert main_in_process(["sweep", sweep_file(tmp_path), "--out", run, "--address", "none"], capsys).returncode == 0
+    assert (
+        main_in_process(["sweep", sweep_file(tmp_path), "--out", run, "--address", "none"], capsys).returncode
+        == 0
+    )
     code = FAULTS.replace("sys.argv_run", repr(str(run)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False, timeout=200
+    )
     short, debug, full = done.stderr.split("----\n")[:3]
-    line = "error: internal error: ZeroDivisionError: [red]first line second line; please report it with the command"
+    line = (
+        "error: internal error: ZeroDivisionError: [red]first line second line; please report it with the "
+        "command"
+    )
     assert short == f"{line}; topdown-ray --debug COMMAND prints the traceback\n"
     assert debug.startswith("Traceback (most recent call last):\n")
     assert debug.endswith(f"\n{line}\n")
@@ -247,25 +302,35 @@ def test_internal_errors_and_full_disks(tmp_path: Path, capsys: pytest.CaptureFi
     assert full.count("\n") == 1
 
 
-def test_an_internal_error_has_its_own_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_internal_error_has_its_own_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from topdown_ray.algorithms import strategies
 
     def broken(*arguments: object) -> Any:
         raise ZeroDivisionError("boom")
         yield
 
-    monkeypatch.setitem(strategies.STRATEGIES, "broken", strategies.Strategy(broken, lambda before, after: after))
+    monkeypatch.setitem(
+        strategies.STRATEGIES, "broken", strategies.Strategy(broken, lambda before, after: after)
+    )
     result = main_in_process(["search", *MACS, "--target", "300", "--strategy", "broken"], capsys)
     assert result.returncode == 70
     assert result.stderr.count("\n") == 1
 
 
-# --- documents --------------------------------------------------------------------------------------------------------------
+# --- documents ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "value",
-    ["x" * 10**6, [["y" * 1000] * 1000] * 1000, {i: {i: "z" * 100} for i in range(1000)}, 10**5000, [10**5000]],
+    [
+        "x" * 10**6,
+        [["y" * 1000] * 1000] * 1000,
+        {i: {i: "z" * 100} for i in range(1000)},
+        10**5000,
+        [10**5000],
+    ],
     ids=["text", "lists", "mappings", "number", "numbers"],
 )
 def test_a_value_is_shown_in_brief(value: object) -> None:
@@ -312,7 +377,11 @@ def test_files_that_never_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(LARGEST_DOCUMENT + 1)
-    for name, part in (("fifo", "found a pipe or device"), ("zero", "found a pipe or device"), ("huge", "of at most")):
+    for name, part in (
+        ("fifo", "found a pipe or device"),
+        ("zero", "found a pipe or device"),
+        ("huge", "of at most"),
+    ):
         arguments = ["sweep", tmp_path / f"{name}.yaml", "--out", tmp_path / "out", "--address", "none"]
         assert_one_line(main_in_process(arguments, capsys), f"{name}.yaml: expected a sweep file", part)
 
@@ -334,7 +403,9 @@ SCALARS = st.one_of(
     st.sampled_from(["macs", "joint", "auto", 2**80]),
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
 )
 
 
@@ -365,7 +436,10 @@ def test_any_text_is_a_sweep_or_a_line(text: str) -> None:
 
 @FUZZ
 @given(
-    st.sampled_from([*SWEEP, "batch", "protocol", "search.population", "search.parent_ratio", "search.archive", "new"]), VALUES
+    st.sampled_from(
+        [*SWEEP, "batch", "protocol", "search.population", "search.parent_ratio", "search.archive", "new"]
+    ),
+    VALUES,
 )
 def test_any_value_of_a_field_is_a_sweep_or_a_line(field: str, value: Any) -> None:
     outer, _, inner = field.partition(".")
@@ -380,7 +454,23 @@ def test_any_value_of_a_field_is_a_sweep_or_a_line(field: str, value: Any) -> No
 
 WORDS = st.one_of(
     st.sampled_from(
-        ["", "-1", "0", "7", "nan", "1e999", "²", "[red]", LONG, "macs", "resnet50d", "/dev/null", "/proc", "{", "--json"]
+        [
+            "",
+            "-1",
+            "0",
+            "7",
+            "nan",
+            "1e999",
+            "²",
+            "[red]",
+            LONG,
+            "macs",
+            "resnet50d",
+            "/dev/null",
+            "/proc",
+            "{",
+            "--json",
+        ]
     ),
     st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=12),
 )
@@ -399,8 +489,18 @@ OPTIONS = {  # commands that need no Ray and no long work, and what else they ar
         "--predictor",
     ],
     ("export", "--out", "export", "--format", "config"): ["--space", "--seed", "--target", "--weights"],
-    ("evaluate", "--data", "data", "--address", "none"): ["--which", "--bad", "--batch", "--gpus", "--calibration-seed"],
-    ("train-predictor", "--space", "proxyless", "--out", "p.safetensors"): ["--epochs", "--hidden", "--held-out"],
+    ("evaluate", "--data", "data", "--address", "none"): [
+        "--which",
+        "--bad",
+        "--batch",
+        "--gpus",
+        "--calibration-seed",
+    ],
+    ("train-predictor", "--space", "proxyless", "--out", "p.safetensors"): [
+        "--epochs",
+        "--hidden",
+        "--held-out",
+    ],
     ("front", *MACS, "--children", "1", "--targets"): ["--space", "--seeds", "--start"],
     ("assets", "where"): [],
 }
@@ -411,7 +511,9 @@ OPTIONS = {  # commands that need no Ray and no long work, and what else they ar
 def test_any_arguments_end_with_a_known_status(data: st.DataObject) -> None:
     command = data.draw(st.sampled_from(sorted(OPTIONS)))
     arguments = [*command, *data.draw(st.lists(WORDS, max_size=2))]
-    for option in data.draw(st.lists(st.sampled_from(OPTIONS[command]), max_size=2)) if OPTIONS[command] else []:
+    for option in (
+        data.draw(st.lists(st.sampled_from(OPTIONS[command]), max_size=2)) if OPTIONS[command] else []
+    ):
         arguments += [option, data.draw(WORDS)]
     sweep_file(folder())
     out, errors = io.StringIO(), io.StringIO()
@@ -419,7 +521,11 @@ def test_any_arguments_end_with_a_known_status(data: st.DataObject) -> None:
     os.chdir(folder())
     sys.argv = ["topdown-ray", *arguments]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as stopped:
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+            pytest.raises(SystemExit) as stopped,
+        ):
             main.main()
     finally:
         os.chdir(before)

@@ -19,7 +19,10 @@ from support.commands import assert_one_line, main_in_process, sweep_file
         ({"strategies": ["top_down", "top_down"]}, ["strategies: expected distinct names"]),
         ({"cost": "pixel9"}, ["cost: expected note10, macs", "'pixel9'"]),
         ({"cost": None}, ["cost: expected a value, found none"]),
-        ({"cost": "note10", "spaces": ["resnet50d"]}, ["note10 is a table of mobilenet_v3 only", "'resnet50d'"]),
+        (
+            {"cost": "note10", "spaces": ["resnet50d"]},
+            ["note10 is a table of mobilenet_v3 only", "'resnet50d'"],
+        ),
         ({"colour": "red"}, ["colour: expected one of the keys name, spaces", "unknown key"]),
         ({"search": {"populaton": 5}}, ["search.populaton: expected one of the keys population"]),
         ({"search": {"population": 3}}, ["search.population: expected greater than or equal to 4, found 3"]),
@@ -31,7 +34,10 @@ from support.commands import assert_one_line, main_in_process, sweep_file
         ({"targets": [["fast"]]}, ["targets[0]: expected positive numbers, found 'fast'"]),
         ({"targets": [[float("nan")]]}, ["targets[0]: expected positive numbers, found nan"]),
         ({"targets": [[300, 100]]}, ["targets: mobilenet_v3: expected at least 100.321", "found 100"]),
-        ({"targets": {"resnet50d": [[3000]]}}, ["targets: expected one entry for each of mobilenet_v3, found resnet50d"]),
+        (
+            {"targets": {"resnet50d": [[3000]]}},
+            ["targets: expected one entry for each of mobilenet_v3, found resnet50d"],
+        ),
         ({"seeds": []}, ["seeds: expected a count, a non-empty list"]),
         ({"seeds": 0}, ["seeds: expected from one to", "found 0"]),
         ({"seeds": [4, 4]}, ["seeds: expected distinct seeds, found 4"]),
@@ -56,9 +62,15 @@ def test_mistakes_in_a_sweep_file(
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("a: [1,", "expected YAML"), ("- 1", "expected a mapping"), ("x: !!python/object/apply:os.getpid []", "expected YAML")],
+    [
+        ("a: [1,", "expected YAML"),
+        ("- 1", "expected a mapping"),
+        ("x: !!python/object/apply:os.getpid []", "expected YAML"),
+    ],
 )
-def test_a_sweep_file_that_is_none(text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_file_that_is_none(
+    text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     result = main_in_process(["sweep", tmp_path / "bad.yaml", "--out", tmp_path / "out"], capsys)
     assert_one_line(result, "bad.yaml", part)
@@ -70,10 +82,16 @@ def test_folders_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[
     file = sweep_file(tmp_path)
     (tmp_path / "taken").write_text("a file")
     common = ["sweep", file, "--address", "none", "--out"]
-    assert_one_line(main_in_process([*common, tmp_path / "taken"], capsys), "taken: expected a folder, found a file")
+    assert_one_line(
+        main_in_process([*common, tmp_path / "taken"], capsys), "taken: expected a folder, found a file"
+    )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
-    assert_one_line(main_in_process([*common, tmp_path / "other"], capsys), "other: expected an empty folder", "other files")
+    assert_one_line(
+        main_in_process([*common, tmp_path / "other"], capsys),
+        "other: expected an empty folder",
+        "other files",
+    )
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
     assert main_in_process([*common, tmp_path / "out"], capsys).returncode == 0
     again = main_in_process([*common, tmp_path / "out", "--no-resume"], capsys)
@@ -82,9 +100,13 @@ def test_folders_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert_one_line(main_in_process(changed, capsys), "out: expected an empty folder or sweep", "found sweep")
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc, a folder that not even root can write to")
+@pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="needs /proc, a folder that not even root can write to"
+)
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = main_in_process(["sweep", sweep_file(tmp_path), "--address", "none", "--out", "/proc/out"], capsys)
+    result = main_in_process(
+        ["sweep", sweep_file(tmp_path), "--address", "none", "--out", "/proc/out"], capsys
+    )
     assert_one_line(result, "/proc/out: expected a folder to write to, found")
 
 
@@ -94,10 +116,16 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["swep"], "swep"),
         (["sweep", file], "--out"),
         (["sweep", file, "--out", "x", "--actors", "0"], "--actors"),
-        (["sweep", file, "--out", tmp_path / "x", "--address", "none", "--actors", "3"], "--actors: expected 1"),
+        (
+            ["sweep", file, "--out", tmp_path / "x", "--address", "none", "--actors", "3"],
+            "--actors: expected 1",
+        ),
         (["sweep", file, "--out", tmp_path / "x", "--address", "none", "--gpus", "1"], "--gpus: expected 0"),
         (["search", "--cost", "macs", "--predictor", "embedded", "--target", "many"], "--target"),
-        (["search", "--cost", "macs", "--predictor", "embedded", "--target", "5"], "targets: mobilenet_v3: expected at least"),
+        (
+            ["search", "--cost", "macs", "--predictor", "embedded", "--target", "5"],
+            "targets: mobilenet_v3: expected at least",
+        ),
         (["verify", tmp_path / "nowhere"], "expected a sweep's result folder, found no readable run.json"),
         (["describe", "{"], "architecture: expected JSON"),
         (["describe", '{"ks": 3}'], "architecture: expected the keys"),
@@ -138,7 +166,17 @@ def test_sweep_dry_run_verify_and_describe(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_search_prints_its_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["search", "--space", "resnet50d", "--cost", "macs", "--predictor", "embedded", "--target", "2000"]
+    arguments = [
+        "search",
+        "--space",
+        "resnet50d",
+        "--cost",
+        "macs",
+        "--predictor",
+        "embedded",
+        "--target",
+        "2000",
+    ]
     arguments += ["--population", "20", "--generations", "5"]
     (row,) = json.loads(main_in_process([*arguments, "--json"], capsys).stdout)
     assert row["cost"] <= 2000
@@ -147,8 +185,11 @@ def test_search_prints_its_answers(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; sys.argv = ['x', '--help']\nfrom topdown_ray.cli.main import main\ntry: main()\nexcept SystemExit: pass\n"
+        "import sys; sys.argv = ['x', '--help']\nfrom topdown_ray.cli.main import main\ntry: main()\nexcept "
+        "SystemExit: pass\n"
     )
     code += "print(sorted({'torch', 'ray', 'ofa'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert result.stdout.strip().endswith("[]")

@@ -1,4 +1,6 @@
-"""Secrets of addresses: every command against a real S3-compatible server, and everything that it prints or writes."""
+"""Secrets of addresses: every command against a real S3-compatible server, and everything that it prints or
+writes.
+"""
 
 import contextlib
 import itertools
@@ -93,12 +95,16 @@ def test_no_command_tells_a_secret(server: str, tmp_path: Path, capsys: pytest.C
     place = Place(out)
     written = b"".join(place.read(name) for name in place.files(""))
     written += b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    written += b"".join(place.read(f"{table}/{name}") for table in ("searches", "trace") for name in place.files(table))
+    written += b"".join(
+        place.read(f"{table}/{name}") for table in ("searches", "trace") for name in place.files(table)
+    )
     assert not leaks(written.decode(errors="replace"))
     assert load(out).searches["search_id"].nunique() == 3  # and the address works
 
 
-def test_a_failed_shard_and_a_damaged_part_tell_no_secret(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_shard_and_a_damaged_part_tell_no_secret(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan, out = plan_of(), with_secret(server, "failing")
     executor = Faulty(plan.run_id, driver.in_process(plan).worker)
     executor.times = 99
@@ -120,7 +126,9 @@ def test_a_failed_shard_and_a_damaged_part_tell_no_secret(server: str, capsys: p
     folder.end(False, {"wall_s": 0.0}, {})
 
 
-def test_an_interrupted_sweep_tells_no_secret(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_sweep_tells_no_secret(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = with_secret(server, "interrupted")
     file = sweep_file(tmp_path, seeds=5000, batch=1, search={"population": 50, "generations": 100})
 
@@ -147,7 +155,15 @@ def test_an_interrupted_sweep_tells_no_secret(server: str, tmp_path: Path, capsy
 REFUSED = [
     f"{scheme}{KEY}:{secret}@results/x"
     for scheme in ("s3://", "gs://", "abfs://", "ftp://", "hdfs://", "s3:/", "s3:", "file://")
-    for secret in (SECRET, "wJalr/XUtn", "wJalr#XUtn", "wJalr XUtn", "wJalr@XUtn", "wJalr?XUtn", "wJalr\nXUtn")
+    for secret in (
+        SECRET,
+        "wJalr/XUtn",
+        "wJalr#XUtn",
+        "wJalr XUtn",
+        "wJalr@XUtn",
+        "wJalr?XUtn",
+        "wJalr\nXUtn",
+    )
 ]
 REFUSED += [f"s3://{KEY}:wJalr/results/x", f"s3://{KEY}:wJalr@/x", "s3://results/x#wJalr"]
 REFUSED += [f"s3://results/x?secret_key=wJalr&access_key={KEY}", "s3://results/x?session_token=wJalr"]
@@ -171,7 +187,9 @@ def test_addresses_that_will_not_do_are_refused_without_their_secret(
     assert not [path for path in tmp_path.rglob("*") if leaks(path.name)]
 
 
-def test_a_mirror_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mirror_tells_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for mirror in (
@@ -183,7 +201,12 @@ def test_a_mirror_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("TOPDOWN_RAY_MIRROR", mirror)
         for offline in ("0", "1"):
             monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", offline)
-            for arguments in (["assets", "list"], ["assets", "where"], ["assets", "fetch", "acc_predictor.pth"], ["search"]):
+            for arguments in (
+                ["assets", "list"],
+                ["assets", "where"],
+                ["assets", "fetch", "acc_predictor.pth"],
+                ["search"],
+            ):
                 done = main_in_process([*arguments], capsys)
                 assert not leaks(done.stdout + done.stderr), (mirror, arguments, done.stderr)
     assert shown(assets.UPSTREAM) == assets.UPSTREAM
@@ -193,13 +216,19 @@ _TEXT = st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF), max_size=30
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
-@given(key=_TEXT, secret=st.text("abcXYZ0189/+#?@: %=&", min_size=6, max_size=30), scheme=st.sampled_from(["s3", "gs", "x-y"]))
+@given(
+    key=_TEXT,
+    secret=st.text("abcXYZ0189/+#?@: %=&", min_size=6, max_size=30),
+    scheme=st.sampled_from(["s3", "gs", "x-y"]),
+)
 def test_whatever_the_secret_it_is_not_shown(key: str, secret: str, scheme: str) -> None:
     key = re.sub(r"[/?#]", "", key)
     where = f"{scheme}://{key}:{secret}@bucket/x"
     assert shown(where) == f"{scheme}://bucket/x"
     assert is_uri(shown(where))
-    with contextlib.suppress(ValueError):  # urlsplit's, of brackets: such a URI is refused before any library gets it
+    with contextlib.suppress(
+        ValueError
+    ):  # urlsplit's, of brackets: such a URI is refused before any library gets it
         message = without_secrets(f"Cannot parse URI: '{where}'", where)
         assert message == f"Cannot parse URI: '{scheme}://bucket/x'"
     problem = ""

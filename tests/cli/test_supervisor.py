@@ -1,4 +1,5 @@
-"""A sweep through a real Ray whose processes die or are told to stop: one line, a status, an `end` event, a truthful run.json.
+"""A sweep through a real Ray whose processes die or are told to stop: one line, a status, an `end` event, a
+truthful run.json.
 
 The faults come one after another in one folder, so the last run also shows that nothing was lost.
 """
@@ -31,11 +32,13 @@ SWEEP = {
     "cost": "macs",
     "predictor": "embedded",
     "targets": [[400, 300]],
-    "seeds": 300,  # the driver collects results for seconds after the GCS has died, and must not come to the end
+    # many: the driver collects results for seconds after the GCS has died, and must not come to the end
+    "seeds": 300,
     "batch": 2,
     "search": {"population": 100, "generations": 60, "warm_generations": 20},
 }
-# Ray's driver waits a minute for a GCS that comes back, and the GCS fifteen seconds for a raylet; here a moment
+# Ray's driver waits a minute for a GCS that comes back, and the GCS fifteen seconds for a raylet; here a
+# moment
 ENVIRONMENT = {
     **os.environ,
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1",
@@ -61,7 +64,15 @@ class Driver:
     def __init__(self, folder: Path, *options: str):
         self.folder, self.log = folder, folder / "log.jsonl"
         (folder / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
-        command = [sys.executable, "-m", "topdown_ray", "sweep", str(folder / "sweep.yaml"), "--out", str(folder / "out")]
+        command = [
+            sys.executable,
+            "-m",
+            "topdown_ray",
+            "sweep",
+            str(folder / "sweep.yaml"),
+            "--out",
+            str(folder / "out"),
+        ]
         command += ["--actors", "1", "--log-json", str(self.log), *options]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = psutil.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
@@ -191,7 +202,13 @@ sys.exit(3)
 def test_a_stopped_raylet_does_not_hold_the_command(tmp_path: Path) -> None:
     assert cluster.SHUTDOWN_TIMEOUT_S <= 30
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False, env=ENVIRONMENT
+        [sys.executable, "-c", STOPPED],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env=ENVIRONMENT,
     )
     assert done.returncode == 3
     assert done.stderr == "Ray did not shut down within 2 s; the command ends without it.\n"

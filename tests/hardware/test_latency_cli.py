@@ -1,4 +1,6 @@
-"""Measured tables at the command line and in sweeps: shipped ones by name, one-line mistakes, the demo without published artefacts."""
+"""Measured tables at the command line and in sweeps: shipped ones by name, one-line mistakes, the demo
+without published artefacts.
+"""
 
 import json
 import shutil
@@ -39,7 +41,9 @@ def test_every_space_has_a_shipped_table() -> None:
 
 def test_a_sweep_on_shipped_tables_proves_itself(tmp_path: Path) -> None:
     """All three spaces; ``verify`` adds the table up over OFA's own description of each subnet."""
-    targets = {space: [[demo._targets(table)[0], demo._targets(table)[-1]]] for space, table in _shipped().items()}
+    targets = {
+        space: [[demo._targets(table)[0], demo._targets(table)[-1]]] for space, table in _shipped().items()
+    }
     results = run({**SMALL, "spaces": list(SPACES), "cost": demo.TABLE, "targets": targets}, tmp_path / "out")
     rows = results.searches
     assert rows["feasible"].all()
@@ -82,32 +86,61 @@ def test_a_table_that_the_rows_do_not_follow_fails(tmp_path: Path) -> None:
     ("arguments", "parts"),
     [
         (["measure", "--out", "x.parquet"], ["--space: expected a value", "found none"]),
-        (["measure", "--space", "vgg", "--out", "x.parquet"], ["--space: expected one of mobilenet_v3", "'vgg'"]),
-        (["measure", "--space", "resnet50d", "--out", "x.yaml"], ["--out: expected a file .parquet, found x.yaml"]),
-        (["measure", "--space", "resnet50d", "--out", "no/such/x.parquet"], ["--out: expected a file in an existing folder"]),
-        (["measure", "--space", "resnet50d", "--out", "x.parquet", "--device", "cuda:99"], ["--device", "'cuda:99'"]),
-        (["measure", "--space", "resnet50d", "--out", "x.parquet", "--dtype", "int3"], ["--dtype: expected one of", "'int3'"]),
-        (["measure", "--check", "none.parquet"], ["none.parquet: expected a latency table, found no readable file"]),
+        (
+            ["measure", "--space", "vgg", "--out", "x.parquet"],
+            ["--space: expected one of mobilenet_v3", "'vgg'"],
+        ),
+        (
+            ["measure", "--space", "resnet50d", "--out", "x.yaml"],
+            ["--out: expected a file .parquet, found x.yaml"],
+        ),
+        (
+            ["measure", "--space", "resnet50d", "--out", "no/such/x.parquet"],
+            ["--out: expected a file in an existing folder"],
+        ),
+        (
+            ["measure", "--space", "resnet50d", "--out", "x.parquet", "--device", "cuda:99"],
+            ["--device", "'cuda:99'"],
+        ),
+        (
+            ["measure", "--space", "resnet50d", "--out", "x.parquet", "--dtype", "int3"],
+            ["--dtype: expected one of", "'int3'"],
+        ),
+        (
+            ["measure", "--check", "none.parquet"],
+            ["none.parquet: expected a latency table, found no readable file"],
+        ),
         (["measure", "--check", "none.parquet", "--space", "resnet50d"], ["--check: expected no --space"]),
         (["table", "pixel9"], ["pixel9: expected a file .parquet or one of", "found neither"]),
         (["table", demo.TABLE, "--space", "vgg"], ["--space: expected one of", "'vgg'"]),
-        (["table", demo.TABLE, "--space", "resnet50d", "--export-yaml", "y"], ["expected a space of which OFA publishes"]),
+        (
+            ["table", demo.TABLE, "--space", "resnet50d", "--export-yaml", "y"],
+            ["expected a space of which OFA publishes"],
+        ),
     ],
 )
 def test_mistakes_are_one_line(
-    arguments: list[str], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert_one_line(main_in_process(list(arguments), capsys), *parts)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_names_what_is_wrong_with_its_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_names_what_is_wrong_with_its_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = sweep_file(tmp_path, cost=f"{demo.TABLE}s")
     result = main_in_process(["sweep", file, "--out", tmp_path / "out", "--address", "none"], capsys)
     assert_one_line(result, "cost: expected note10, macs", demo.TABLE, f"found '{demo.TABLE}s'")
     file = sweep_file(tmp_path, cost=demo.TABLE, targets=[[0.001]])
-    assert_one_line(main_in_process(["sweep", file, "--out", tmp_path / "out", "--address", "none"], capsys), "ms")
+    assert_one_line(
+        main_in_process(["sweep", file, "--out", tmp_path / "out", "--address", "none"], capsys), "ms"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -121,7 +154,9 @@ def test_a_shipped_table_is_shown_and_exported(tmp_path: Path, capsys: pytest.Ca
     assert len(list((tmp_path / "yaml").iterdir())) == 5
 
 
-def test_the_demo_has_milliseconds_without_published_artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_has_milliseconds_without_published_artefacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))
     monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -140,11 +175,16 @@ def test_the_demo_takes_the_published_ones_where_they_are(published: Path) -> No
     assert used.startswith("Using the published predictors")
 
 
-def test_a_partial_file_of_other_conditions_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_partial_file_of_other_conditions_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "t.parquet"
     shutil.copy(_shipped()["proxyless"].path, out)
     Path(f"{out}.partial").write_text(json.dumps({"identity": {"space": "resnet50d"}}) + "\n")
     arguments: list[Any] = ["measure", "--space", "proxyless", "--out", out, "--minutes", 0.01]
     result = main_in_process(arguments, capsys)
     assert result.returncode == 2
-    assert "t.parquet.partial: expected a measurement begun with space proxyless, found resnet50d" in result.stderr
+    assert (
+        "t.parquet.partial: expected a measurement begun with space proxyless, found resnet50d"
+        in result.stderr
+    )

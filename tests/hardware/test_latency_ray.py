@@ -46,7 +46,9 @@ def test_every_kind_of_node_gets_a_file(cluster: str, tmp_path: Path) -> None:
         assert again.sha256() == table.sha256()
         assert len(again.layers) == len(distinct_layers(MOBILENET_V3))
         assert "host" not in again.facts
-    with pytest.raises(UserError, match="--device: expected a cluster with cuda, found no node that offers it"):
+    with pytest.raises(
+        UserError, match="--device: expected a cluster with cuda, found no node that offers it"
+    ):
         measure.measure_cluster(cluster, "mobilenet_v3", Conditions("cuda"), tmp_path / "t.parquet", ONCE)
 
 

@@ -1,4 +1,6 @@
-"""Architectures from outside: JSON that is none, of any kind, is one line wherever an architecture is read."""
+"""Architectures from outside: JSON that is none, of any kind, is one line wherever an architecture is
+read.
+"""
 
 import json
 from pathlib import Path
@@ -78,7 +80,10 @@ def test_text_that_holds_no_architecture_is_one_line(text: Any) -> None:
 
 def test_numbers_of_another_type_become_those_of_the_space() -> None:
     config = MOBILENET_V3.to_config(MOBILENET_V3.random(1, 0)[0])
-    floats = {key: [float(x) for x in value] if isinstance(value, list) else float(value) for key, value in config.items()}
+    floats = {
+        key: [float(x) for x in value] if isinstance(value, list) else float(value)
+        for key, value in config.items()
+    }
     _, found = read_arch(json.dumps(floats), {})
     assert json.dumps(found) == json.dumps(config)
     with pytest.raises(UserError, match=r"ks\[0\]: expected one of \[3, 5, 7\], found True"):
@@ -92,7 +97,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("arch", ["{}", DEEP, "null", '{"ks": 3, "e": [3], "d": {}, "image_size": "x"}', None])
+@pytest.mark.parametrize(
+    "arch", ["{}", DEEP, "null", '{"ks": 3, "e": [3], "d": {}, "image_size": "x"}', None]
+)
 def test_rows_without_an_architecture(
     arch: str | None, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +122,9 @@ def test_rows_without_an_architecture(
 
 
 @pytest.mark.parametrize("column", ["space", "seed", "accuracy", "feasible", "predictor_name", "params_m"])
-def test_rows_that_lack_a_value(column: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_lack_a_value(
+    column: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def change(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
         searches[column] = searches[column].astype(object)
         searches.loc[1, column] = None

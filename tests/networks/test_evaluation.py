@@ -1,4 +1,6 @@
-"""Measured accuracies: against OFA's and torchvision's own code, whatever the order, with broken data, and without growing."""
+"""Measured accuracies: against OFA's and torchvision's own code, whatever the order, with broken data, and
+without growing.
+"""
 
 import gc
 import json
@@ -51,11 +53,13 @@ def small_archs(space: Space, n: int, seed: int = 0) -> list[str]:
     return archs_of(space, evaluate.uniform(space, sizes, n, seed))
 
 
-# --- images -----------------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------
 
 
 def test_validation_images_are_those_of_ofas_transform(setup: Setup, data: Path) -> None:
-    provider = ImagenetDataProvider.__new__(ImagenetDataProvider)  # its constructor wants a folder of ImageNet's size
+    provider = ImagenetDataProvider.__new__(
+        ImagenetDataProvider
+    )  # its constructor wants a folder of ImageNet's size
     for resolution in (160, 192, 224):
         theirs = provider.build_valid_transform(resolution)
         images = torch.cat([normalise(batch.images) for batch in Loader(setup.images).validation(resolution)])
@@ -71,7 +75,9 @@ def test_the_calibration_images_are_the_ones_that_ofa_draws(setup: Setup, data: 
     generator = torch.Generator()
     generator.manual_seed(ImagenetDataProvider.SUB_SEED)
     files = sorted(str(path.relative_to(data)) for path in (data / "train").rglob("*.png"))
-    assert [sample.path for sample in some.calibration] == [files[i] for i in torch.randperm(30, generator=generator)[:7]]
+    assert [sample.path for sample in some.calibration] == [
+        files[i] for i in torch.randperm(30, generator=generator)[:7]
+    ]
 
 
 def test_training_crops_are_torchvisions_and_fixed(setup: Setup, data: Path) -> None:
@@ -113,7 +119,9 @@ def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
 
     folder = copy()
     shutil.rmtree(folder / "val")
-    with pytest.raises(UserError, match=r"val: expected a folder with one folder of images a class, found none"):
+    with pytest.raises(
+        UserError, match=r"val: expected a folder with one folder of images a class, found none"
+    ):
         find_images(folder, description, Settings())
     (folder / "val").mkdir()
     with pytest.raises(UserError, match=r"val: expected one folder of images a class, found none"):
@@ -133,14 +141,20 @@ def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
     assert len(skipped.validation) == 18
 
     shutil.rmtree(folder / "val" / "7")
-    with pytest.raises(UserError, match=r"expected the same class folders in train and val, found 7 in train only"):
+    with pytest.raises(
+        UserError, match=r"expected the same class folders in train and val, found 7 in train only"
+    ):
         find_images(folder, description, Settings(bad="skip"))
     shutil.rmtree(folder / "train" / "7")
     for one in (description, named):
-        with pytest.raises(UserError, match=r"expected 10 class folders, as the network has outputs, found 9"):
+        with pytest.raises(
+            UserError, match=r"expected 10 class folders, as the network has outputs, found 9"
+        ):
             find_images(folder, one, Settings())
     with pytest.raises(UserError, match=r"expected 10 class folders"):
-        find_images(folder, description, Settings(bad="skip"))  # which of the outputs is missing, nobody knows
+        find_images(
+            folder, description, Settings(bad="skip")
+        )  # which of the outputs is missing, nobody knows
     skipped = find_images(folder, named, Settings(bad="skip"))
     assert skipped.missing_classes == 1
     assert {sample.label for sample in skipped.validation} == {0, 1, 2, 3, 4, 5, 6, 8, 9}
@@ -169,20 +183,27 @@ def test_an_image_that_does_not_decode(weights: Path, data: Path, tmp_path: Path
     training.write_bytes(b"not an image")
     arch = small_archs(SPACE, 1)
     strict, lenient = make_setup(weights, folder), make_setup(weights, folder, bad="skip")
-    with pytest.raises(UserError, match=rf"{training.name}: expected an image .*, found .*; --bad skip goes on without it"):
+    with pytest.raises(
+        UserError, match=rf"{training.name}: expected an image .*, found .*; --bad skip goes on without it"
+    ):
         Evaluator(strict)(tasks(strict, arch)[0][0])
     row = Evaluator(lenient)(tasks(lenient, arch)[0][0])
     assert (row["n_images"], row["n_bad"]) == (19, 1)
     assert (row["calibration_images"], row["calibration_bad"]) == (29, 1)
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------------
+# --- weights ------------------------------------------------------------------------------------------------
 
 
-def test_weights_say_what_they_are(weights: Path, tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_say_what_they_are(
+    weights: Path, tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match=r"expected a supernet of mobilenet_v3, found one of resnet50d"):
         find_weights(str(weights), MOBILENET_V3)
-    with pytest.raises(UserError, match=r"none.safetensors: expected published, or a supernet's weights .* found no such file"):
+    with pytest.raises(
+        UserError,
+        match=r"none.safetensors: expected published, or a supernet's weights .* found no such file",
+    ):
         find_weights(str(tmp_path / "none.safetensors"), None)
     with pytest.raises(UserError, match=r"expected a header topdown_ray_supernet"):
         find_weights("topdown_ray/data/embedded_mobilenet_v3.safetensors", None)
@@ -195,7 +216,9 @@ def test_weights_say_what_they_are(weights: Path, tmp_path: Path, published: Pat
         find_weights(str(tmp_path / "broken.safetensors"), None)
     narrower = untrained(tmp_path / "other.safetensors", PROXYLESS)
     checkpoint = find_weights(str(narrower), None)
-    wider = checkpoint.model_copy(update={"description": checkpoint.description.model_copy(update={"width": 0.5})})
+    wider = checkpoint.model_copy(
+        update={"description": checkpoint.description.model_copy(update={"width": 0.5})}
+    )
     with pytest.raises(UserError, match=r"expected weights of ofa_proxyless"):
         Supernet(PROXYLESS, wider)
 
@@ -224,7 +247,9 @@ def test_a_published_file_is_loaded_as_ofa_does(tmp_path: Path, monkeypatch: pyt
     torch.manual_seed(5)
     theirs = OFAProxylessNASNets(dropout_rate=0, width_mult=1.3, **lists).eval()
     (tmp_path / "ofa_nets").mkdir()
-    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "ofa_nets" / "ofa_proxyless_d234_e346_k357_w1.3")
+    torch.save(
+        {"state_dict": theirs.state_dict()}, tmp_path / "ofa_nets" / "ofa_proxyless_d234_e346_k357_w1.3"
+    )
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))
     checkpoint = find_weights("published", PROXYLESS)
     assert checkpoint.name == "published:ofa_proxyless_d234_e346_k357_w1.3"
@@ -233,15 +258,20 @@ def test_a_published_file_is_loaded_as_ofa_does(tmp_path: Path, monkeypatch: pyt
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(
-            Supernet(PROXYLESS, checkpoint).materialise(config)(images), theirs.get_active_subnet().eval()(images)
+            Supernet(PROXYLESS, checkpoint).materialise(config)(images),
+            theirs.get_active_subnet().eval()(images),
         )
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------------
+# --- measuring ----------------------------------------------------------------------------------------------
 
 _NETWORKS = {
-    "mobilenet_v3": lambda lists: OFAMobileNetV3(n_classes=10, dropout_rate=0, width_mult=1.2 * WIDTH, **lists),
-    "proxyless": lambda lists: OFAProxylessNASNets(n_classes=10, dropout_rate=0, width_mult=1.3 * WIDTH, **lists),
+    "mobilenet_v3": lambda lists: OFAMobileNetV3(
+        n_classes=10, dropout_rate=0, width_mult=1.2 * WIDTH, **lists
+    ),
+    "proxyless": lambda lists: OFAProxylessNASNets(
+        n_classes=10, dropout_rate=0, width_mult=1.3 * WIDTH, **lists
+    ),
     "resnet50d": lambda _: OFAResNets(
         n_classes=10,
         depth_list=[0, 1, 2],
@@ -253,13 +283,17 @@ _NETWORKS = {
 
 @pytest.mark.parametrize("space", [MOBILENET_V3, PROXYLESS, RESNET50D], ids=lambda space: space.name)
 def test_accuracy_is_what_ofas_own_code_measures(space: Space, data: Path, tmp_path: Path) -> None:
-    """The network, the subnet and the recalibration are OFA's; images by torchvision; right answers counted one by one."""
+    """The network, the subnet and the recalibration are OFA's; images by torchvision; right answers counted
+    one by one.
+    """
     path = untrained(tmp_path / "w.safetensors", space, resize_scale=0.5, flip=False)
     setup = make_setup(path, data)
     (task,), _ = tasks(setup, small_archs(space, 1, seed=3))
     row = Evaluator(setup)(task)
 
-    network = _NETWORKS[space.name]({"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]})
+    network = _NETWORKS[space.name](
+        {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+    )
     network.load_state_dict(dict(setup.checkpoint.state()))
     config = json.loads(task.arch)
     network.set_active_subnet(**{key: value for key, value in config.items() if key != "image_size"})
@@ -267,7 +301,12 @@ def test_accuracy_is_what_ofas_own_code_measures(space: Space, data: Path, tmp_p
     size = config["image_size"]
     calibration = torch.cat([normalise(batch.images) for batch in Loader(setup.images).calibration(size)])
     set_running_statistics(subnet, [(calibration, None)])
-    steps = [transforms.Resize(math.ceil(size / 0.875)), transforms.CenterCrop(size), transforms.ToTensor(), _NORMALISE]
+    steps = [
+        transforms.Resize(math.ceil(size / 0.875)),
+        transforms.CenterCrop(size),
+        transforms.ToTensor(),
+        _NORMALISE,
+    ]
     right = right5 = n = 0
     logits = []
     for label in range(10):
@@ -339,7 +378,9 @@ def test_a_dataset_goes_on_and_refuses_other_weights(setup: Setup, data: Path, t
     fewer, _ = evaluate.sample_dataset(setup, genes[:1], out, HERE)
     assert len(fewer) == 5  # what the file held stays
     other = make_setup(untrained(tmp_path / "b.safetensors", SPACE, origin="other"), data)
-    with pytest.raises(UserError, match="expected a new file, or measurements of the same weights and images"):
+    with pytest.raises(
+        UserError, match="expected a new file, or measurements of the same weights and images"
+    ):
         evaluate.sample_dataset(other, genes, out, HERE)
 
 
@@ -357,7 +398,9 @@ def test_architectures_along_the_cost_range() -> None:
         spread, usual = cost(genes).sort().values, cost(plain)
         assert spread[-1] - spread[0] > 1.5 * (usual.max() - usual.min())
         gaps = spread.diff()
-        assert gaps.max() < 4 * (spread[-1] - spread[0]) / 49  # no hole; uniform draws leave none either, but see the ends
+        assert (
+            gaps.max() < 4 * (spread[-1] - spread[0]) / 49
+        )  # no hole; uniform draws leave none either, but see the ends
         assert torch.equal(genes, evaluate.along_cost(space, sizes, 50, 0, cost))
     only = evaluate.uniform(PROXYLESS, [176, 208], 40, 1)
     assert {PROXYLESS.to_config(row)["image_size"] for row in only} == {176, 208}
@@ -387,10 +430,12 @@ def count_modules() -> int:
     return sum(issubclass(type(each), torch.nn.Module) for each in gc.get_objects())
 
 
-# --- the commands -----------------------------------------------------------------------------------------------------------
+# --- the commands -------------------------------------------------------------------------------------------
 
 
-def test_evaluate_one_architecture(weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_one_architecture(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (arch,) = small_archs(SPACE, 1)
     common = ["--data", data, "--weights", weights, "--address", "none"]
     result = main_in_process(["evaluate", arch, *common, "--json"], capsys)
@@ -419,21 +464,35 @@ def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.Capt
         (["evaluate", arch, *common, "--target", "3"], ["--target: expected a result folder to choose from"]),
         (["evaluate", arch, *common, "--space", "proxyless"], ["architecture: expected the keys"]),
         (["evaluate", arch, *common, "--actors", "2"], ["--actors: expected 1 with --address none"]),
-        (["evaluate", arch, *common, "--gpus", "1.5"], ["--gpus: expected a fraction of a GPU, or a whole number"]),
+        (
+            ["evaluate", arch, *common, "--gpus", "1.5"],
+            ["--gpus: expected a fraction of a GPU, or a whole number"],
+        ),
         (["evaluate", arch, *common, "--calibration", "0"], ["expected at least 1"]),
         (["evaluate", tmp_path / "none", *common], ["expected a result folder, a JSON file or JSON text"]),
         (["evaluate", arch, "--data", tmp_path, "--weights", weights], ["train: expected a folder"]),
         (["evaluate", arch, "--data", data, "--weights", tall], ["expected 1000 class folders", "found 10"]),
-        (["evaluate", arch, "--data", data, "--weights", fewer], ["image_size: expected one of [144]", "found 128"]),
-        (["sample-dataset", "--out", tmp_path, *common], ["--out: expected a file that can be written, found a folder"]),
+        (
+            ["evaluate", arch, "--data", data, "--weights", fewer],
+            ["image_size: expected one of [144]", "found 128"],
+        ),
+        (
+            ["sample-dataset", "--out", tmp_path, *common],
+            ["--out: expected a file that can be written, found a folder"],
+        ),
         (
             ["sample-dataset", "--out", tmp_path / "x.parquet", *common, "--spread", "odd"],
             ["--spread: expected uniform or cost"],
         ),
-        (["sample-dataset", "--out", tmp_path / "x.parquet", "--data", data, "--weights", "random"], ["say --space"]),
+        (
+            ["sample-dataset", "--out", tmp_path / "x.parquet", "--data", data, "--weights", "random"],
+            ["say --space"],
+        ),
     ]:
         assert_one_line(main_in_process(arguments, capsys), *parts)
-    left = main_in_process(["evaluate", arch, "--data", data, "--weights", fewer, "--address", "none", "--bad", "skip"], capsys)
+    left = main_in_process(
+        ["evaluate", arch, "--data", data, "--weights", fewer, "--address", "none", "--bad", "skip"], capsys
+    )
     assert left.returncode == 0
     assert not (tmp_path / "x.parquet").exists()
     if not torch.cuda.is_available():

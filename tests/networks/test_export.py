@@ -42,14 +42,18 @@ def test_onnx_and_torch(space: Space, tmp_path: Path) -> None:
     made = export.export(checkpoint, config, "torch", tmp_path / "torch", {}, setup)
     assert made.calibrated
     found = loaded(tmp_path / "torch")
-    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in expected.state_dict().items())
+    assert all(
+        torch.equal(found.state_dict()[name], tensor) for name, tensor in expected.state_dict().items()
+    )
     with torch.no_grad():
         assert torch.equal(found(images), logits)
     assert json.loads((tmp_path / "torch" / "run.config").read_text()) == {"image_size": config["image_size"]}
 
     made = export.export(checkpoint, config, "onnx", tmp_path / "onnx", {"accuracy": "good"}, setup)
     assert made.files == ["README.md", "arch.json", "model.onnx", "net.config", "run.config"]
-    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     for batch in (1, 5):
         (found,) = session.run(None, {"images": images[:batch].numpy()})
         atol = export.TOLERANCE * max(1.0, float(logits.abs().max()))  # as the export itself is judged
@@ -86,28 +90,41 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([*common, "--out", tmp_path / "x"], "--target: expected one of 400, 300, found none"),
         ([*common, "--out", tmp_path / "x", "--target", "20"], "--target: expected one of"),
         ([*common, "--out", tmp_path / "x", "--target", "300", "--seed", "9"], "--seed: expected one of"),
-        ([*common, "--out", tmp_path / "x", "--target", "300", "--seed", "worst"], "--seed: expected best or a whole number"),
+        (
+            [*common, "--out", tmp_path / "x", "--target", "300", "--seed", "worst"],
+            "--seed: expected best or a whole number",
+        ),
         (
             [*common, "--out", tmp_path / "x", "--target", "300", "--format", "tflite"],
             "--format: expected onnx, torch or config",
         ),
-        ([*common, "--out", tmp_path / "run", "--target", "300"], "expected a new or empty folder, found files in it"),
-        (["export", tmp_path / "run", "--out", tmp_path / "x", "--target", "300"], "--weights: expected the published weights"),
+        (
+            [*common, "--out", tmp_path / "run", "--target", "300"],
+            "expected a new or empty folder, found files in it",
+        ),
+        (
+            ["export", tmp_path / "run", "--out", tmp_path / "x", "--target", "300"],
+            "--weights: expected the published weights",
+        ),
     ]:
         assert_one_line(main_in_process(arguments, capsys), part)
     assert not (tmp_path / "x").exists()
     best = rows[rows["target"] == 300].nlargest(1, "accuracy").iloc[0]
-    done = main_in_process([*common[:2], "--out", tmp_path / "c", "--target", "300", "--format", "config", "--json"], capsys)
+    done = main_in_process(
+        [*common[:2], "--out", tmp_path / "c", "--target", "300", "--format", "config", "--json"], capsys
+    )
     assert json.loads(done.stdout)["files"] == ["README.md", "arch.json", "net.config", "run.config"]
     assert json.loads((tmp_path / "c" / "arch.json").read_text()) == json.loads(best["arch"])
     built = json.loads((tmp_path / "c" / "net.config").read_text())
-    assert sum(p.numel() for p in get_net_by_name(built["name"]).build_from_config(built).parameters()) / 1e6 == pytest.approx(
-        best["params_m"]
-    )
+    assert sum(
+        p.numel() for p in get_net_by_name(built["name"]).build_from_config(built).parameters()
+    ) / 1e6 == pytest.approx(best["params_m"])
     page = (tmp_path / "c" / "README.md").read_text()
     assert f"{100 * best['accuracy']:.2f} % (embedded:" in page
     assert f"search {best['search_id']} of sweep {best['run_id']}" in page
-    done = main_in_process([*common, "--out", tmp_path / "t", "--target", "300", "--seed", "1", "--format", "torch"], capsys)
+    done = main_in_process(
+        [*common, "--out", tmp_path / "t", "--target", "300", "--seed", "1", "--format", "torch"], capsys
+    )
     assert "Batch normalisation is not recalibrated" in done.stdout
     assert "**Batch normalisation is not recalibrated**" in (tmp_path / "t" / "README.md").read_text()
     assert loaded(tmp_path / "t")(torch.zeros(1, 3, 160, 160)).shape == (1, 10)

@@ -1,8 +1,9 @@
-"""The whole loop on a small, real case: train a supernet, measure subnets over Ray, learn a predictor, search, measure, export.
+"""The whole loop on a small, real case: train a supernet, measure subnets over Ray, learn a predictor,
+search, measure, export.
 
-scikit-learn's digits as images; a narrow ResNet50D supernet of OFA's own class, trained for under a minute at two of the space's
-resolutions. Nothing is known beforehand about what its subnets can do: they differ because they learned unequally well.
-"""
+scikit-learn's digits as images; a narrow ResNet50D supernet of OFA's own class, trained for under a minute at
+two of the space's resolutions. Nothing is known beforehand about what its subnets can do: they differ because
+they learned unequally well."""
 
 import json
 from pathlib import Path
@@ -66,12 +67,26 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     measured = ["--data", data, "--weights", weights, *COMMON]
 
     # a data set, over two actors
-    facts = command(capsys, "sample-dataset", "--out", dataset, "--n", SUBNETS, "--spread", "cost", *measured, "--actors", 2)
+    facts = command(
+        capsys,
+        "sample-dataset",
+        "--out",
+        dataset,
+        "--n",
+        SUBNETS,
+        "--spread",
+        "cost",
+        *measured,
+        "--actors",
+        2,
+    )
     assert facts["measured"] == SUBNETS
     rows = read_table(dataset).to_pandas()
     assert len(rows) == SUBNETS
     assert set(rows["image_size"]) == set(SIZES)
-    assert rows["top1"].std() > 0.08  # 0.17 when written; equally good subnets would differ by sqrt(0.25 / 184) = 0.037 at most
+    assert (
+        rows["top1"].std() > 0.08
+    )  # 0.17 when written; equally good subnets would differ by sqrt(0.25 / 184) = 0.037 at most
     assert rows["top1"].max() > 0.5  # of ten classes
     # the same rows in this process, in another order
     checkpoint = find_weights(str(weights), None)
@@ -141,7 +156,9 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     page = (run / "report" / "report.html").read_text()
     assert "Predicted against measured" in page
     table = (run / "report" / "tables" / "agreement.csv").read_text().splitlines()
-    expected = training.agreement(np.array([r["predicted"] for r in found]), np.array([r["top1"] for r in found]))
+    expected = training.agreement(
+        np.array([r["predicted"] for r in found]), np.array([r["top1"] for r in found])
+    )
     kendall = float(table[1].split(",")[table[0].split(",").index("kendall")])
     assert kendall == pytest.approx(expected.kendall, nan_ok=True)
 
@@ -150,7 +167,9 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "export", run, "--out", folder / "onnx", *chosen)
     winner = json.loads((folder / "onnx" / "arch.json").read_text())
     (row,) = [row for row in found if json.loads(row["arch"]) == winner]
-    session = onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     right = n = 0
     for batch in Loader(setup.images).validation(winner["image_size"]):
         (logits,) = session.run(None, {"images": normalise(batch.images).numpy()})

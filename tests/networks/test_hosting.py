@@ -1,4 +1,6 @@
-"""Hosted objects on a real Ray: every item once, processes that die, errors that travel, what the cluster has no room for."""
+"""Hosted objects on a real Ray: every item once, processes that die, errors that travel, what the cluster has
+no room for.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,6 @@
-"""Images from outside: what is dangerous, too large or broken counts as an image that does not decode; folders without loops."""
+"""Images from outside: what is dangerous, too large or broken counts as an image that does not decode;
+folders without loops.
+"""
 
 import io
 import os
@@ -44,7 +46,9 @@ def decoded(data: Path) -> tuple[int, int]:
 
 def assert_strict_names(data: Path, path: Path, message: str) -> None:
     """Unless images are skipped, the file is named, by the scan or by the loader."""
-    with pytest.raises(UserError, match=rf"{path.name}: expected an image.*{message}.*; --bad skip goes on without it"):
+    with pytest.raises(
+        UserError, match=rf"{path.name}: expected an image.*{message}.*; --bad skip goes on without it"
+    ):
         list(Loader(found(data, "error")).validation(128))
 
 
@@ -55,13 +59,17 @@ def png(width: int, height: int) -> bytes:
     pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
-def test_an_eps_named_png_runs_no_program(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_eps_named_png_runs_no_program(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A program named gs, in the place of Ghostscript, leaves a file behind whenever it is run."""
     marker, program = tmp_path / "it ran", tmp_path / "bin" / "gs"
     program.parent.mkdir()
@@ -93,7 +101,9 @@ def test_decompression_bombs(width: int, height: int, message: str, data: Path) 
     path.write_bytes(png(width, height))
     assert path.stat().st_size < 100_000
     with warnings.catch_warnings():
-        warnings.simplefilter("default", Image.DecompressionBombWarning)  # as where no test turns it into an error
+        warnings.simplefilter(
+            "default", Image.DecompressionBombWarning
+        )  # as where no test turns it into an error
         assert decoded(data) == (20, 1)
         assert_strict_names(data, path, message)
 
@@ -102,17 +112,26 @@ def test_pixels_are_bounded_whatever_pillow_allows(data: Path, monkeypatch: pyte
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     path = data / "val" / "3" / "0.png"
     path.write_bytes(png(12_000, 8_000))
-    with pytest.raises(UserError, match=r"0.png: expected an image of at most 89,478,485 pixels.* found 12000 x 8000"):
+    with pytest.raises(
+        UserError, match=r"0.png: expected an image of at most 89,478,485 pixels.* found 12000 x 8000"
+    ):
         read_image(path)
 
 
 def test_files_that_are_none_or_too_large(data: Path) -> None:
-    """A pipe, an endless device, a link that leads nowhere, a terabyte of nothing: found without being read."""
+    """A pipe, an endless device, a link that leads nowhere, a terabyte of nothing: found without being
+    read.
+    """
     folder = data / "val" / "3"
     os.mkfifo(folder / "pipe.png")
     assert stat.S_ISFIFO((folder / "pipe.png").stat().st_mode)
-    for name, message in (("pipe.png", "found a pipe or device"), ("zero.png", "found a pipe or device"),
-                          ("gone.png", "found no readable file"), ("huge.png", "found 1,099,511,627,776")):  # fmt: skip
+    special = {
+        "pipe.png": "found a pipe or device",
+        "zero.png": "found a pipe or device",
+        "gone.png": "found no readable file",
+        "huge.png": "found 1,099,511,627,776",
+    }
+    for name, message in special.items():
         for old in folder.glob("[pzgh]*.png"):
             old.unlink()
         if name == "pipe.png":
@@ -132,7 +151,8 @@ def test_links_to_folders_are_not_followed(data: Path) -> None:
     (data / "val" / "4" / "loop").symlink_to(".")
     (data / "train" / "4" / "up").symlink_to("..")
     with pytest.raises(
-        UserError, match=r"4/(up|loop): expected images, found a link to a folder; --bad skip goes on without it"
+        UserError,
+        match=r"4/(up|loop): expected images, found a link to a folder; --bad skip goes on without it",
     ):
         found(data, "error")
     assert found(data).validation == whole.validation
@@ -171,7 +191,9 @@ def test_the_formats_of_image_folders_are_read(form: str, tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about what it found in the file
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_any_damage_is_an_image_or_one_line(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_damage_is_an_image_or_one_line(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     content = bytearray(FILES[data.draw(st.sampled_from(FORMATS))])
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content)))]

@@ -27,7 +27,9 @@ QUICK = Training(hidden=64, epochs=150, patience=30)
 
 
 def labelled(path: Path, space: Space, n: int, image_sizes: list[int] | None = None, name: str = "w") -> Path:
-    """A data set whose accuracies are those that the embedded predictor gives: known to be learnable, and much alike in all spaces."""
+    """A data set whose accuracies are those that the embedded predictor gives: known to be learnable, and
+    much alike in all spaces.
+    """
     sizes = image_sizes or [int(size) for size in space.genes[space.resolution].choices]
     genes = evaluate.uniform(space, sizes, n, seed=0)
     with torch.inference_mode():
@@ -41,7 +43,9 @@ def labelled(path: Path, space: Space, n: int, image_sizes: list[int] | None = N
         "data_sha256": "d",
         "n_images": 1,
     }
-    rows = [{**common, "evaluation_id": f"{i}", "arch": arch, "top1": top1[i]} for i, arch in enumerate(archs)]
+    rows = [
+        {**common, "evaluation_id": f"{i}", "arch": arch, "top1": top1[i]} for i, arch in enumerate(archs)
+    ]
     write_table(pa.Table.from_pylist(rows, schema=EVALUATIONS), path)
     return path
 
@@ -106,7 +110,9 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed, threads in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
         torch.set_num_threads(threads)
         torch.rand(3)
-        training.train(dataset, PROXYLESS, tmp_path / f"{name}.safetensors", Training(hidden=32, epochs=20, seed=seed))
+        training.train(
+            dataset, PROXYLESS, tmp_path / f"{name}.safetensors", Training(hidden=32, epochs=20, seed=seed)
+        )
         made.append((tmp_path / f"{name}.safetensors").read_bytes())
     torch.set_num_threads(1)
     assert made[0] == made[1] != made[2]
@@ -137,13 +143,23 @@ def test_our_features_are_those_that_ofa_trains_on() -> None:
     encoder = ResNetArchEncoder(image_size_list=[128, 144, 160, 176, 192, 224, 240, 256])
     for name, theirs in (
         ("resnet50d", lambda config: torch.tensor(encoder.arch2feature(config)).float()),
-        ("mobilenet_v3", lambda c: TutorialPredictor.spec2feats(list(c["ks"]), list(c["e"]), c["d"], c["image_size"])),
+        (
+            "mobilenet_v3",
+            lambda c: TutorialPredictor.spec2feats(list(c["ks"]), list(c["e"]), c["d"], c["image_size"]),
+        ),
     ):
         space = SPACES[name]
         genes = space.canonical(space.random(10, 0))
         ours = features(space, encoding(space, space), genes)
-        assert all(torch.equal(row, theirs(space.to_config(arch))) for row, arch in zip(ours, genes, strict=True))
-    assert sum(isinstance(layer, torch.nn.Linear) for layer in AccuracyPredictor(encoder, device="cpu").modules()) == 4
+        assert all(
+            torch.equal(row, theirs(space.to_config(arch))) for row, arch in zip(ours, genes, strict=True)
+        )
+    assert (
+        sum(
+            isinstance(layer, torch.nn.Linear) for layer in AccuracyPredictor(encoder, device="cpu").modules()
+        )
+        == 4
+    )
 
 
 def test_agreement_of_constants_is_not_a_number() -> None:
@@ -163,22 +179,51 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "p.safetensors"
     for file, options, parts in [
         (dataset, ["--space", "vgg", "--out", out], ["--space: expected one of", "'vgg'"]),
-        (dataset, ["--space", "resnet50d", "--out", out], ["expected rows of resnet50d, found rows of proxyless"]),
-        (dataset, ["--space", "proxyless", "--out", tmp_path / "p.pth"], ["expected a file .safetensors, found .pth"]),
-        (dataset, ["--space", "proxyless", "--out", out, "--held-out", "1"], ["expected shares from 0 to 0.9"]),
+        (
+            dataset,
+            ["--space", "resnet50d", "--out", out],
+            ["expected rows of resnet50d, found rows of proxyless"],
+        ),
+        (
+            dataset,
+            ["--space", "proxyless", "--out", tmp_path / "p.pth"],
+            ["expected a file .safetensors, found .pth"],
+        ),
+        (
+            dataset,
+            ["--space", "proxyless", "--out", out, "--held-out", "1"],
+            ["expected shares from 0 to 0.9"],
+        ),
         (few, ["--space", "proxyless", "--out", out], ["expected at least 20 rows, found 10"]),
         (
             tmp_path / "mixed.parquet",
             ["--space", "proxyless", "--out", out],
             ["weights_sha256: expected rows of one kind, found 2"],
         ),
-        (tmp_path / "text.parquet", ["--space", "proxyless", "--out", out], ["expected a table of measured accuracies"]),
+        (
+            tmp_path / "text.parquet",
+            ["--space", "proxyless", "--out", out],
+            ["expected a table of measured accuracies"],
+        ),
         (tmp_path / "none.parquet", ["--space", "proxyless", "--out", out], ["found no such file"]),
     ]:
         assert_one_line(main_in_process(["train-predictor", file, *options], capsys), *parts)
     assert not out.exists()
     done = main_in_process(
-        ["train-predictor", dataset, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8, "--json"], capsys
+        [
+            "train-predictor",
+            dataset,
+            "--space",
+            "proxyless",
+            "--out",
+            out,
+            "--epochs",
+            5,
+            "--hidden",
+            8,
+            "--json",
+        ],
+        capsys,
     )
     assert json.loads(done.stdout)["held_out"]["n"] == 6
     more = labelled(tmp_path / "more.parquet", PROXYLESS, 50)

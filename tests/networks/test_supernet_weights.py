@@ -1,4 +1,6 @@
-"""Weights of a supernet: every tensor of it, finite and of its shape, under OFA's present or earlier names; else one line."""
+"""Weights of a supernet: every tensor of it, finite and of its shape, under OFA's present or earlier names;
+else one line.
+"""
 
 import json
 import os
@@ -76,7 +78,9 @@ def test_every_tensor_must_be_there(space: Space, tmp_path: Path) -> None:
 
 @EVERY_SPACE
 def test_names_of_earlier_versions_of_ofa_are_loaded(space: Space, tmp_path: Path) -> None:
-    """``mobile_inverted_conv``, and single for double names of dynamic layers, as OFA's own loader reads them; no counters."""
+    """``mobile_inverted_conv``, and single for double names of dynamic layers, as OFA's own loader reads
+    them; no counters.
+    """
     state = complete(space)
     earlier = {
         name.replace(".conv.depth_conv", ".mobile_inverted_conv.depth_conv")
@@ -99,7 +103,9 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
     state = complete(RESNET50D)
     name = next(name for name in state if name.endswith("bn.bn.weight"))
     line = complaint(
-        tmp_path / "w.safetensors", RESNET50D, {**state, name.replace("bn.bn.", "bn."): torch.zeros_like(state[name])}
+        tmp_path / "w.safetensors",
+        RESNET50D,
+        {**state, name.replace("bn.bn.", "bn."): torch.zeros_like(state[name])},
     )
     assert "found 1 tensors twice, under two of OFA's names" in line
 
@@ -111,7 +117,10 @@ CHANGES: list[tuple[Callable[[torch.Tensor], torch.Tensor], str]] = [
     ),
     (lambda value: torch.cat([value[:-1], value[-1:] * torch.inf]), "expected finite floating-point numbers"),
     (lambda value: value.double() * 1e300, "expected finite floating-point numbers"),
-    (lambda value: value.to(torch.int8), "expected finite floating-point numbers, found NaN, infinity or torch.int8"),
+    (
+        lambda value: value.to(torch.int8),
+        "expected finite floating-point numbers, found NaN, infinity or torch.int8",
+    ),
     (lambda value: value[:-1], "size mismatch for "),
     (lambda value: value[None], "size mismatch for "),
     (lambda value: value[:0], "size mismatch for "),
@@ -141,7 +150,9 @@ def test_a_tensor_of_another_network_is_named(tmp_path: Path) -> None:
 def test_commands_refuse_incomplete_weights(
     command: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file with one of the tensors, in either form. The weights are checked before the images, of which there are none."""
+    """A file with one of the tensors, in either form. The weights are checked before the images, of which
+    there are none.
+    """
     path = tmp_path / f"w.{form}"
     one = dict(list(complete(RESNET50D).items())[:1])
     if form == "safetensors":
@@ -156,14 +167,23 @@ def test_commands_refuse_incomplete_weights(
     arguments = {
         "export": ["export", arch, *common, "--format", "torch", "--out", tmp_path / "out"],
         "evaluate": ["evaluate", arch, *common, "--data", digits, "--address", "none"],
-        "sample-dataset": ["sample-dataset", *common, "--data", digits, "--out", tmp_path / "out", "--address", "none"],
+        "sample-dataset": [
+            "sample-dataset",
+            *common,
+            "--data",
+            digits,
+            "--out",
+            tmp_path / "out",
+            "--address",
+            "none",
+        ],
     }[command]
     told = main_in_process(arguments, capsys)
     assert_one_line(told, f"{path}: expected weights of ofa_resnet50, found 1 of its ", "tensors, without ")
     assert {file.name for file in tmp_path.iterdir()} == {path.name}
 
 
-# --- headers --------------------------------------------------------------------------------------------------------------------
+# --- headers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,7 +199,10 @@ def test_commands_refuse_incomplete_weights(
             "image_sizes: expected sizes of resnet50d, found [1, 1",
         ),
         ('{"space": "' + "x" * 10_000 + '", "image_sizes": [128]}', "space: expected one of"),
-        ('{"space": "resnet50d", "image_sizes": [128], "colour": "red"}', "colour: expected one of the keys space, width"),
+        (
+            '{"space": "resnet50d", "image_sizes": [128], "colour": "red"}',
+            "colour: expected one of the keys space, width",
+        ),
         ('{"space": "resnet50d"}', "image_sizes: expected a value, found none"),
     ],
 )
@@ -210,9 +233,14 @@ KEYS = st.sampled_from([*Description.model_fields, "other"])
 
 
 @FUZZ
-@given(header=st.dictionaries(KEYS, JSON | st.sampled_from(["resnet50d", "vit", 0.5, True, [128], ["a"], 10])) | JSON)
+@given(
+    header=st.dictionaries(KEYS, JSON | st.sampled_from(["resnet50d", "vit", 0.5, True, [128], ["a"], 10]))
+    | JSON
+)
 def test_any_header(header: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
-    safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata={"topdown_ray_supernet": json.dumps(header)})
+    safetensors.torch.save_file(
+        {"x": torch.zeros(1)}, path, metadata={"topdown_ray_supernet": json.dumps(header)}
+    )
     found = outcome(find_weights, str(path), None)
     assert found is None or found.description.space in SPACES

@@ -1,4 +1,6 @@
-"""Training sets: each architecture once, few held-out ones are told, all files or none, and whatever a table holds."""
+"""Training sets: each architecture once, few held-out ones are told, all files or none, and whatever a table
+holds.
+"""
 
 import json
 import os
@@ -58,11 +60,13 @@ def values(n: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).uniform(0.2, 0.8, n)
 
 
-# --- architectures that were measured more than once ----------------------------------------------------------------------------
+# --- architectures that were measured more than once --------------------------------------------------------
 
 
 def test_measurements_of_one_architecture_are_averaged_by_their_images(tmp_path: Path) -> None:
-    """Two rows of 300 and 100 images: three quarters and one. The learned weights are those of the averages."""
+    """Two rows of 300 and 100 images: three quarters and one. The learned weights are those of the
+    averages.
+    """
     archs, first, second = ARCHS[:60], values(60), values(60, 1)
     images = [300] * 60 + [100] * 60
     twice = table(tmp_path / "twice.parquet", rows_of(archs * 2, [*first, *second], n_images=images))
@@ -71,7 +75,9 @@ def test_measurements_of_one_architecture_are_averaged_by_their_images(tmp_path:
     np.testing.assert_allclose(found.top1, mean, rtol=1e-12)
     assert archs_of(SPACE, found.genes) == archs
     assert (len(found.rows), found.in_words) == (120, "120 rows of 60 architectures")
-    unknown = table(tmp_path / "unknown.parquet", rows_of(archs * 2, [*first, *second], n_images=[None, *images[1:]]))
+    unknown = table(
+        tmp_path / "unknown.parquet", rows_of(archs * 2, [*first, *second], n_images=[None, *images[1:]])
+    )
     np.testing.assert_allclose(read_dataset(unknown, SPACE).top1, (first + second) / 2, rtol=1e-12)
 
     once = table(tmp_path / "once.parquet", rows_of(archs, found.top1))
@@ -86,11 +92,15 @@ def test_measurements_of_one_architecture_are_averaged_by_their_images(tmp_path:
 
 
 def test_no_row_of_a_held_out_architecture_is_trained_on(tmp_path: Path) -> None:
-    """Other accuracies in all rows of held-out architectures, written with other choices in switched-off blocks, change no weight."""
+    """Other accuracies in all rows of held-out architectures, written with other choices in switched-off
+    blocks, change no weight.
+    """
     archs = ARCHS[:50]
     hidden = [SPACE.from_config(json.loads(arch)) for arch in archs]
     inactive = ~SPACE.active(torch.from_numpy(np.stack(hidden))).numpy()
-    again = [json.dumps(SPACE.to_config(np.where(off, 1, row))) for row, off in zip(hidden, inactive, strict=True)]
+    again = [
+        json.dumps(SPACE.to_config(np.where(off, 1, row))) for row, off in zip(hidden, inactive, strict=True)
+    ]
     assert sum(one != other for one, other in zip(archs, again, strict=True)) > 25
     held = np.random.default_rng(QUICK.seed).permutation(50)[:10]
     top1 = np.concatenate([values(50), values(50, 1)])
@@ -105,11 +115,13 @@ def test_no_row_of_a_held_out_architecture_is_trained_on(tmp_path: Path) -> None
 
 def test_many_rows_of_few_architectures_are_few(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", rows_of(ARCHS[:10] * 20, values(200)))
-    with pytest.raises(UserError, match=r"expected at least 20 rows of distinct architectures, found 10 in 200 rows"):
+    with pytest.raises(
+        UserError, match=r"expected at least 20 rows of distinct architectures, found 10 in 200 rows"
+    ):
         training.train(path, SPACE, tmp_path / "p.safetensors", QUICK)
 
 
-# --- few judges -----------------------------------------------------------------------------------------------------------------
+# --- few judges ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,11 +147,13 @@ def test_few_held_out_architectures_are_told(
     assert (figures["rows"], figures["architectures"]) == (n, n)
 
 
-# --- what is written ------------------------------------------------------------------------------------------------------------
+# --- what is written ----------------------------------------------------------------------------------------
 
 
 def test_a_learned_predictor_states_its_activation_and_gives_accuracies_everywhere(tmp_path: Path) -> None:
-    """Its training set ends at 0 and 1, beyond which the perceptron goes; the file's values stay within, on all that is drawn."""
+    """Its training set ends at 0 and 1, beyond which the perceptron goes; the file's values stay within, on
+    all that is drawn.
+    """
     genes = evaluate.uniform(SPACE, [128, 256], 100, seed=2)
     top1 = (genes.float().mean(1).numpy() > np.median(genes.float().mean(1).numpy())).astype(float)
     path = table(tmp_path / "t.parquet", rows_of(archs_of(SPACE, genes), top1))
@@ -158,11 +172,27 @@ def test_a_learned_predictor_states_its_activation_and_gives_accuracies_everywhe
 @pytest.mark.parametrize("blocked", [".svg", ".md", ".safetensors"])
 def test_all_three_files_or_none(blocked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder stands where one of them belongs: refused before the training, and nothing is left."""
-    path, out = table(tmp_path / "t.parquet", rows_of(ARCHS[:30], values(30))), tmp_path / "new" / "p.safetensors"
+    path, out = (
+        table(tmp_path / "t.parquet", rows_of(ARCHS[:30], values(30))),
+        tmp_path / "new" / "p.safetensors",
+    )
     out.with_suffix(blocked).mkdir(parents=True)
-    command = ["train-predictor", path, "--space", SPACE.name, "--out", out, "--epochs", 10**9, "--patience", 10**9]
+    command = [
+        "train-predictor",
+        path,
+        "--space",
+        SPACE.name,
+        "--out",
+        out,
+        "--epochs",
+        10**9,
+        "--patience",
+        10**9,
+    ]
     assert_one_line(
-        main_in_process(command, capsys), f"found {'a folder' if blocked == out.suffix else 'the folder'}", f"p{blocked}"
+        main_in_process(command, capsys),
+        f"found {'a folder' if blocked == out.suffix else 'the folder'}",
+        f"p{blocked}",
     )
     assert [file.name for file in out.parent.iterdir()] == [f"p{blocked}"]
 
@@ -172,7 +202,10 @@ def test_a_full_disk_leaves_the_earlier_files(tmp_path: Path) -> None:
     import resource
     import signal
 
-    path, out = table(tmp_path / "t.parquet", rows_of(ARCHS[:30], values(30))), tmp_path / "new" / "p.safetensors"
+    path, out = (
+        table(tmp_path / "t.parquet", rows_of(ARCHS[:30], values(30))),
+        tmp_path / "new" / "p.safetensors",
+    )
     training.train(path, SPACE, out, QUICK)
     before = {file.name: file.read_bytes() for file in out.parent.iterdir()}
     assert set(before) == {"p.safetensors", "p.md", "p.svg"}
@@ -188,7 +221,7 @@ def test_a_full_disk_leaves_the_earlier_files(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-# --- whatever a table holds -----------------------------------------------------------------------------------------------------
+# --- whatever a table holds ---------------------------------------------------------------------------------
 
 
 def complaint(path: Path) -> str:
@@ -215,7 +248,8 @@ def complaint(path: Path) -> str:
         ({"arch": "3"}, "arch of row 1: expected an architecture, found 3"),
         (
             {"arch": '{"d": 1}'},
-            "arch of row 1: architecture: expected the keys ['d', 'e', 'image_size', 'w'] of resnet50d, found ['d']",
+            "arch of row 1: architecture: expected the keys ['d', 'e', 'image_size', 'w'] of resnet50d, "
+            "found ['d']",
         ),
         (
             {"arch": ARCHS[0].replace('"d": [', '"d": [' + "7, " * 10_000)},
@@ -228,12 +262,17 @@ def complaint(path: Path) -> str:
     ],
 )
 def test_rows_that_are_no_measurements(columns: dict[str, Any], found: str, tmp_path: Path) -> None:
-    assert found in complaint(table(tmp_path / "t.parquet", [{**row, **part} for row, part in spread(columns)]))
+    assert found in complaint(
+        table(tmp_path / "t.parquet", [{**row, **part} for row, part in spread(columns)])
+    )
 
 
 def spread(columns: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     rows = rows_of(ARCHS[:30], values(30))
-    return [(row, {k: v[i] if isinstance(v, list) else v for k, v in columns.items()}) for i, row in enumerate(rows)]
+    return [
+        (row, {k: v[i] if isinstance(v, list) else v for k, v in columns.items()})
+        for i, row in enumerate(rows)
+    ]
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
@@ -269,7 +308,14 @@ def test_any_bytes_as_a_table(changes: list[tuple[float, int]], keep: float, fol
     outcome(read_dataset, folder / "x.parquet", SPACE)
 
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**31), 2**31)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=4)
+)
 
 
 @settings(FUZZ, max_examples=40)
@@ -282,5 +328,7 @@ def test_any_values_in_a_table(name: str, value: Any, arch: Any, many: bool, fol
     pq.write_table(good.set_column(place, name, pa.array(column)), folder / "y.parquet")
     outcome(read_dataset, folder / "y.parquet", SPACE)
     place = good.schema.get_field_index("arch")
-    pq.write_table(good.set_column(place, "arch", pa.array([json.dumps(arch)] * len(good))), folder / "y.parquet")
+    pq.write_table(
+        good.set_column(place, "arch", pa.array([json.dumps(arch)] * len(good))), folder / "y.parquet"
+    )
     assert outcome(read_dataset, folder / "y.parquet", SPACE) is None

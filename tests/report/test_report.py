@@ -74,7 +74,9 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, for speed, where a test is not about them."""
-    monkeypatch.setattr(build, "draw", lambda folder, name, caption, paint: Picture(name, caption, Markup("<svg/>")))
+    monkeypatch.setattr(
+        build, "draw", lambda folder, name, caption, paint: Picture(name, caption, Markup("<svg/>"))
+    )
 
 
 def text_of(page: Path) -> str:
@@ -90,7 +92,16 @@ def test_the_page_holds_every_section_and_every_figure_and_table_is_a_file(repor
     assert svgs == pdfs
     assert len(svgs) == page.count("<figure>") == 12
     assert csvs == texts
-    assert {"accuracy", "time_by_k", "growth", "single_target", "differences", "reach", "fronts", "gain_over_random"} <= csvs
+    assert {
+        "accuracy",
+        "time_by_k",
+        "growth",
+        "single_target",
+        "differences",
+        "reach",
+        "fronts",
+        "gain_over_random",
+    } <= csvs
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)), "two figures share an id"
     assert "#010203" not in page, "a colour that a dark page would hide"
@@ -98,7 +109,9 @@ def test_the_page_holds_every_section_and_every_figure_and_table_is_a_file(repor
 
 def test_the_page_needs_nothing_else(reported: Path) -> None:
     page = (reported / "report.html").read_text()
-    links = set(re.findall(r"""(?:src|href)\s*=\s*["']([^"'#]+)""", page)) | set(re.findall(r"url\(([^#)][^)]*)\)", page))
+    links = set(re.findall(r"""(?:src|href)\s*=\s*["']([^"'#]+)""", page)) | set(
+        re.findall(r"url\(([^#)][^)]*)\)", page)
+    )
     assert links <= {"data:,"}
     assert "@import" not in page
 
@@ -116,12 +129,16 @@ def test_tables_hold_what_the_rows_say(reported: Path, swept: tuple[Path, Path])
         (tables.AMORTISED, 5, 1),
     }
     same = pd.read_csv(reported / "tables" / "differences.csv")
-    first = same[(same["strategy"] == "top_down") & (same["against"] == "independent") & (same["target"] == 400)]
+    first = same[
+        (same["strategy"] == "top_down") & (same["against"] == "independent") & (same["target"] == 400)
+    ]
     assert (first["ties"] == first["n"]).all(), "both begin with the same full search for the loosest target"
     assert (first["p"] == 1).all()
 
 
-def test_the_same_folders_give_the_same_files(reported: Path, swept: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_same_folders_give_the_same_files(
+    reported: Path, swept: tuple[Path, Path], tmp_path: Path
+) -> None:
     write_report(list(swept), tmp_path)
     for path in reported.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / path.relative_to(reported)).read_bytes(), path.name
@@ -196,7 +213,9 @@ def test_one_strategy_and_one_target(tmp_path: Path) -> None:
 
 
 def test_a_strategy_of_your_own_has_its_own_colour(tmp_path: Path) -> None:
-    folder = synthetic.write(tmp_path / "own", *synthetic.frames({"mine": 0.0, "yours": 0.0, "independent": 0.0}))
+    folder = synthetic.write(
+        tmp_path / "own", *synthetic.frames({"mine": 0.0, "yours": 0.0, "independent": 0.0})
+    )
     write_report([folder], tmp_path / "out")
     assert plots.look("mine", ["mine", "yours"]) != plots.look("yours", ["mine", "yours"])
 
@@ -344,9 +363,11 @@ return {
     const texts = [...svg.querySelectorAll('text')];
     const outside = texts.filter(text => {
       const inner = text.getBoundingClientRect();
-      return inner.left < box.left - 2 || inner.right > box.right + 2 || inner.top < box.top - 2 || inner.bottom > box.bottom + 2;
+      return inner.left < box.left - 2 || inner.right > box.right + 2
+        || inner.top < box.top - 2 || inner.bottom > box.bottom + 2;
     });
-    return {width: box.width, ink: ink(svg), texts: texts.length, outside: outside.map(text => text.textContent),
+    return {width: box.width, ink: ink(svg), texts: texts.length,
+            outside: outside.map(text => text.textContent),
             size: Math.min(...texts.map(text => text.getBoundingClientRect().height))};
   }),
   tables: [...document.querySelectorAll('.scroll')].map(box => box.clientWidth),
@@ -366,7 +387,9 @@ def test_a_browser_opens_it(reported: Path, width: int, scheme: str) -> None:
         chromium.quit()
     assert seen["sections"] == list(SECTIONS)
     assert console == []
-    requested = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    requested = [
+        m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"
+    ]
     assert requested, "the log of requests is empty"
     assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     assert seen["width"] <= width, "the page scrolls sideways"

@@ -1,7 +1,7 @@
 """Statistics with known answers, and against scipy and statsmodels.
 
-All seeds are fixed, so a test that passes once passes always; the chances of a false alarm are those of another choice of seeds.
-"""
+All seeds are fixed, so a test that passes once passes always; the chances of a false alarm are those of
+another choice of seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_inter_quartile_mean_is_scipys(n: int) -> None:
 @pytest.mark.parametrize("n", [8, 20, 37])
 @pytest.mark.parametrize("trim", [0.0, 0.25])
 def test_bootstrap_interval_is_scipys(n: int, trim: float) -> None:
-    """Two bootstraps of 10,000 resamples: their ends differ by Monte-Carlo noise; 0.06 is over 4 of its standard deviations."""
+    """Two bootstraps of 10,000 resamples: their ends differ by Monte-Carlo noise; 0.06 is over 4 of its
+    standard deviations.
+    """
     (values,) = sample(n)
     (ours,) = stats.intervals([values], trim)
     theirs = scipy.stats.bootstrap(
@@ -66,11 +68,17 @@ def test_sign_flips_are_scipys_permutation_test(n: int) -> None:
 
 
 def test_random_sign_flips_agree_with_scipy() -> None:
-    """Above 13 pairs both draw 10,000 patterns: p near 0.1 has a standard error of 0.003 in each; 0.02 is over 4 of them."""
+    """Above 13 pairs both draw 10,000 patterns: p near 0.1 has a standard error of 0.003 in each; 0.02 is
+    over 4 of them.
+    """
     (values,) = sample(25)
     shifted = values - values.mean() + 0.35
     theirs = scipy.stats.permutation_test(
-        (shifted,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", vectorized=True, rng=np.random.default_rng(2)
+        (shifted,),
+        lambda x, axis: x.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        rng=np.random.default_rng(2),
     )
     assert stats.sign_flip_p([shifted])[0] == pytest.approx(theirs.pvalue, abs=0.02)
 
@@ -104,23 +112,26 @@ def test_line_fit_is_statsmodels() -> None:
 @pytest.mark.parametrize("n", [10, 20, 50])
 @pytest.mark.parametrize("trim", [0.0, 0.25])
 def test_intervals_cover_a_known_difference(n: int, trim: float) -> None:
-    """1,000 repetitions of a true difference of 0.3. At 95 % coverage the count has a standard deviation of 0.7 points; the
-    inter-quartile mean of ten is conservative (97.6 %). Outside 92 to 99 %: a chance below 1 in 10,000."""
+    """1,000 repetitions of a true difference of 0.3. At 95 % coverage the count has a standard deviation of
+    0.7 points; the inter-quartile mean of ten is conservative (97.6 %). Outside 92 to 99 %: a chance below 1
+    in 10,000."""
     bounds = stats.intervals([values + 0.3 for values in sample(n, 1000)], trim)
     assert 0.92 <= ((bounds[:, 0] <= 0.3) & (bounds[:, 1] >= 0.3)).mean() <= 0.99
 
 
 @pytest.mark.parametrize("n", [10, 20])
 def test_false_alarms_are_rare_without_a_difference(n: int) -> None:
-    """1,000 repetitions without a difference: 5 % alarms, standard deviation 0.7 points. Outside 2.5 to 7.5 %: 1 in 3,000."""
+    """1,000 repetitions without a difference: 5 % alarms, standard deviation 0.7 points. Outside 2.5 to 7.5
+    %: 1 in 3,000.
+    """
     p = stats.sign_flip_p(sample(n, 1000, stream=1))
     assert 0.025 <= (p <= 0.05).mean() <= 0.075
     assert (stats.sign_flip_p([values + 3 for values in sample(n, 20)]) < 0.01).all()
 
 
 def test_holm_keeps_the_family_at_five_percent() -> None:
-    """300 families of 10 targets without a difference: alarms in about 5 % of the families (standard deviation 1.3 points), in
-    about 40 % without the correction. Above 10 %: a chance of 1 in 10,000."""
+    """300 families of 10 targets without a difference: alarms in about 5 % of the families (standard
+    deviation 1.3 points), in about 40 % without the correction. Above 10 %: a chance of 1 in 10,000."""
     p = stats.sign_flip_p(sample(12, 3000, stream=2)).reshape(300, 10)
     corrected = np.array([stats.holm(family) for family in p])
     assert (corrected <= 0.05).any(axis=1).mean() <= 0.10
@@ -128,13 +139,18 @@ def test_holm_keeps_the_family_at_five_percent() -> None:
 
 
 def test_the_report_table_covers_a_known_difference() -> None:
-    """The whole way from rows: top_down is 0.3 points better in truth. 50 tables of 6 independent targets, 300 intervals: their
-    coverage has a standard deviation of 1.3 points. Outside 91 to 99 %: a chance of 1 in 500."""
+    """The whole way from rows: top_down is 0.3 points better in truth. 50 tables of 6 independent targets,
+    300 intervals: their coverage has a standard deviation of 1.3 points. Outside 91 to 99 %: a chance of 1 in
+    500."""
     covered, alarms = [], []
     for stream in range(50):
         sets = [(35.0, 30.0, 25.0, 20.0, 15.0, 10.0)]
         data = tables.prepare(
-            [synthetic.results({"independent": 0.0, "top_down": 0.003, "bottom_up": 0.0}, sets=sets, stream=stream)]
+            [
+                synthetic.results(
+                    {"independent": 0.0, "top_down": 0.003, "bottom_up": 0.0}, sets=sets, stream=stream
+                )
+            ]
         )
         frame = comparisons.differences(data)
         frame = frame[frame["target"].notna() & (frame["against"] == "independent")]
@@ -147,13 +163,20 @@ def test_the_report_table_covers_a_known_difference() -> None:
 
 
 def test_growth_recovers_a_known_line() -> None:
-    """Times 1.6 + 0.4 k and 2 k with 5 % noise: 40 sweeps, every interval covers in about 95 %; below 85 %: 1 in 100."""
+    """Times 1.6 + 0.4 k and 2 k with 5 % noise: 40 sweeps, every interval covers in about 95 %; below 85 %: 1
+    in 100.
+    """
     covered = []
     for stream in range(40):
         data = tables.prepare([synthetic.results({"independent": 0, "top_down": 0}, seeds=8, stream=stream)])
         frame = tables.growth(data).set_index(["unit", "strategy"])
         row = frame.loc[("s", "top_down")]
-        covered.append([row["slope_low"] <= 0.4 <= row["slope_high"], row["intercept_low"] <= 1.6 <= row["intercept_high"]])
+        covered.append(
+            [
+                row["slope_low"] <= 0.4 <= row["slope_high"],
+                row["intercept_low"] <= 1.6 <= row["intercept_high"],
+            ]
+        )
         assert (row["sublinear"], row["interval"]) == ("yes", "bootstrap")
         assert frame.loc[("evaluations", "independent"), "exponent"] == pytest.approx(1)
         assert frame.loc[("evaluations", "independent"), "sublinear"] == "no"
@@ -162,7 +185,9 @@ def test_growth_recovers_a_known_line() -> None:
 
 
 def test_growth_without_repetitions_uses_students_t() -> None:
-    fit = tables.fit_growth({(k, ""): np.array([1.6 + 0.4 * k + 0.01 * (-1) ** k]) for k in (1, 2, 3, 4, 5, 10)})
+    fit = tables.fit_growth(
+        {(k, ""): np.array([1.6 + 0.4 * k + 0.01 * (-1) ** k]) for k in (1, 2, 3, 4, 5, 10)}
+    )
     assert fit["interval"] == "Student's t"
     assert fit["slope_low"] < 0.4 < fit["slope_high"]
     assert fit["further"] == pytest.approx(0.2, abs=0.01)
@@ -217,7 +242,9 @@ def test_two_settings_are_told_apart_by_what_differs() -> None:
         "mobilenet_v3 on note10, generations 50",
     }
     with pytest.raises(UserError, match="search_wall_s"):
-        tables.prepare([type(one)(one.manifest, one.searches.drop(columns="search_wall_s"), one.trace)], ["old"])
+        tables.prepare(
+            [type(one)(one.manifest, one.searches.drop(columns="search_wall_s"), one.trace)], ["old"]
+        )
 
 
 def test_infeasible_rows_count_but_have_no_accuracy() -> None:
@@ -251,7 +278,10 @@ def test_distance_to_a_reference_front_by_loops() -> None:
     generator = np.random.default_rng(5)
     front, reference = generator.uniform(size=(6, 2)), generator.uniform(size=(9, 2))
     span = np.ptp(reference, axis=0)
-    loops = [min(math.hypot(max((c - rc) / span[0], 0), max((ra - a) / span[1], 0)) for c, a in front) for rc, ra in reference]
+    loops = [
+        min(math.hypot(max((c - rc) / span[0], 0), max((ra - a) / span[1], 0)) for c, a in front)
+        for rc, ra in reference
+    ]
     assert stats.igd_plus(front, reference) == pytest.approx(np.mean(loops))
     assert stats.igd_plus(reference, reference) == 0
 
@@ -289,7 +319,12 @@ def test_curves_end_where_the_searches_do() -> None:
     last = frame.groupby(["strategy", "target"])["evaluations"].max()
     assert last["top_down", 15.0] == 1000
     assert last["independent", 15.0] == 5000
-    ends = frame.sort_values("evaluations").groupby(["strategy", "target"]).tail(1).set_index(["strategy", "target"])
+    ends = (
+        frame.sort_values("evaluations")
+        .groupby(["strategy", "target"])
+        .tail(1)
+        .set_index(["strategy", "target"])
+    )
     accuracy = tables.accuracy(data)
     accuracy = accuracy[accuracy["k"] == 10].set_index(["strategy", "target"])
     pd.testing.assert_series_equal(ends["iqm"].sort_index(), accuracy["iqm"].sort_index())
@@ -304,7 +339,9 @@ def test_curves_end_where_the_searches_do() -> None:
         ("", "CSV file"),
     ],
 )
-def test_a_reference_front_must_be_one(tmp_path_factory: pytest.TempPathFactory, text: str, message: str) -> None:
+def test_a_reference_front_must_be_one(
+    tmp_path_factory: pytest.TempPathFactory, text: str, message: str
+) -> None:
     path = tmp_path_factory.mktemp("reference") / "front.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):

@@ -18,7 +18,9 @@ from topdown_ray.store.folder import Results
 
 
 def batched(strategy: str, targets: tuple[float, ...], seeds: int, batch: int) -> pd.DataFrame:
-    """A strategy's rows; the last batch has the seeds that are left, and an absurd time where it is a lone one."""
+    """A strategy's rows; the last batch has the seeds that are left, and an absurd time where it is a lone
+    one.
+    """
     rows, _ = synthetic.frames({strategy: 0.0}, sets=[targets], seeds=seeds, batch=batch)
     sizes = rows.groupby("shard_id")["search_id"].transform("nunique")
     rows["batch_size"] = sizes
@@ -87,15 +89,21 @@ def test_predictor_rows_and_cpu_seconds_stand_beside_evaluations(tmp_path: Path)
     assert set(growth["unit"]) == {"s", "CPU s", "evaluations", "predictor rows"}
 
 
-@pytest.mark.parametrize("columns", [{}, {"gradient_rows": None, "cpu_s": None, "search_cpu_s": None}, {"gradients": None}])
+@pytest.mark.parametrize(
+    "columns", [{}, {"gradient_rows": None, "cpu_s": None, "search_cpu_s": None}, {"gradients": None}]
+)
 def test_what_an_older_folder_does_not_tell_is_no_number(columns: dict[str, object], tmp_path: Path) -> None:
     rows = counted().assign(**columns)
     time = tables.time(prepared(rows)).iloc[0]
     assert math.isnan(time["predictor_rows"])
     assert math.isnan(time["cpu_s"])
     some = pd.concat([counted(gradient_rows=3.0).iloc[:6], counted(gradient_rows=math.nan).iloc[6:]])
-    assert math.isnan(tables.time(prepared(some)).iloc[0]["predictor_rows"]), "of half the searches is no mean of all"
-    without = batched("top_down", (35.0,), 5, 1).assign(unique_evaluations=300, gradients=0, gradient_rows=None)
+    assert math.isnan(tables.time(prepared(some)).iloc[0]["predictor_rows"]), (
+        "of half the searches is no mean of all"
+    )
+    without = batched("top_down", (35.0,), 5, 1).assign(
+        unique_evaluations=300, gradients=0, gradient_rows=None
+    )
     assert tables.time(prepared(without)).iloc[0]["predictor_rows"] == 300
 
 
@@ -113,8 +121,8 @@ def test_the_page_shows_a_dash_and_names_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_mean_of_five_is_covered_as_promised() -> None:
-    """4,000 samples of five and of seven: at 95 % the count has a standard deviation of 0.34 points, so that outside 93.6 to 96.4 %
-    lies 1 in 10,000; the bootstrap of five covers 92.4 %."""
+    """4,000 samples of five and of seven: at 95 % the count has a standard deviation of 0.34 points, so that
+    outside 93.6 to 96.4 % lies 1 in 10,000; the bootstrap of five covers 92.4 %."""
     for n in (5, 7):
         bounds = stats.intervals(list(np.random.default_rng(n).normal(size=(4000, n))))
         assert 0.936 < ((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean() < 0.964

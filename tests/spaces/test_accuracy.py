@@ -19,8 +19,12 @@ from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES,
 def test_mobilenet_features_are_ofas_own(published: Path) -> None:
     genes = MOBILENET_V3.random(1000, 0)
     specs = [tutorial_spec(MOBILENET_V3.to_config(row)) for row in genes]
-    expected = torch.stack([AccuracyPredictor.spec2feats(spec["ks"], spec["e"], spec["d"], spec["r"][0]) for spec in specs])
-    assert torch.equal(features(MOBILENET_V3, load_predictor("published", MOBILENET_V3).encoding, genes), expected)
+    expected = torch.stack(
+        [AccuracyPredictor.spec2feats(spec["ks"], spec["e"], spec["d"], spec["r"][0]) for spec in specs]
+    )
+    assert torch.equal(
+        features(MOBILENET_V3, load_predictor("published", MOBILENET_V3).encoding, genes), expected
+    )
 
 
 def test_resnet_features_are_ofas_own(published: Path) -> None:
@@ -58,7 +62,9 @@ def test_proxyless_is_read_by_mobilenets_predictor_without_its_last_block(publis
 
 @pytest.mark.parametrize("kind", ["published", "embedded"])
 @pytest.mark.parametrize("space", SPACES.values(), ids=lambda space: space.name)
-def test_bits_do_not_depend_on_the_batch_nor_on_inactive_genes(space: Space, kind: str, published: Path) -> None:
+def test_bits_do_not_depend_on_the_batch_nor_on_inactive_genes(
+    space: Space, kind: str, published: Path
+) -> None:
     predictor, genes = load_predictor(kind, space), space.random(700, 3)
     whole = predictor(genes)
     for size in (1, 7, 50, 333):
@@ -87,7 +93,10 @@ def test_a_checkpoint_of_another_space_is_named(published: Path) -> None:
     [
         ({"0.weight": torch.zeros(4, 128), "2.weight": torch.zeros(1, 5)}, "2: expected 4 inputs, found 5"),
         ({"0.weight": torch.zeros(4, 128), "2.weight": torch.zeros(2, 4)}, "end in one output"),
-        ({"0.weight": torch.full((4, 128), float("nan")), "2.weight": torch.zeros(1, 4)}, "expected finite numbers"),
+        (
+            {"0.weight": torch.full((4, 128), float("nan")), "2.weight": torch.zeros(1, 4)},
+            "expected finite numbers",
+        ),
         ({"0.weight": torch.zeros(4), "2.weight": torch.zeros(1, 4)}, "expected a matrix"),
     ],
 )
@@ -108,7 +117,9 @@ def test_checkpoints_load_tensors_only(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_changed_published_file_is_refused(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_published_file_is_refused(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = bytearray((published / "acc_predictor.pth").read_bytes())
     data[-1] ^= 1
     (tmp_path / "acc_predictor.pth").write_bytes(data)
@@ -122,5 +133,7 @@ def test_offline_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))
     monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=r"acc_predictor.pth: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"):
+    with pytest.raises(
+        UserError, match=r"acc_predictor.pth: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"
+    ):
         load_predictor("published", MOBILENET_V3)

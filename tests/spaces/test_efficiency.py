@@ -82,7 +82,11 @@ def test_a_bad_latency_is_named(tables: Path, value: object) -> None:
     table[key]["mean"] = value
     path.write_text(yaml.safe_dump(table))
     with pytest.raises(
-        UserError, match=f"176_lookup_table.yaml: {key}: mean: expected (greater than 0|a finite number|a valid number), found"
+        UserError,
+        match=(
+            f"176_lookup_table.yaml: {key}: mean: expected (greater than 0|a finite number|a valid number), "
+            "found"
+        ),
     ):
         published_tables(MOBILENET_V3, tables)
 
@@ -105,7 +109,9 @@ def test_what_is_not_a_table_is_named(tables: Path, text: str) -> None:
 
 
 def test_yaml_is_loaded_safely(tables: Path, tmp_path: Path) -> None:
-    (tables / "160_lookup_table.yaml").write_text(f"x: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'owned'}]")
+    (tables / "160_lookup_table.yaml").write_text(
+        f"x: !!python/object/apply:pathlib.Path.touch [{tmp_path / 'owned'}]"
+    )
     with pytest.raises(UserError, match="expected YAML"):
         published_tables(MOBILENET_V3, tables)
     assert not (tmp_path / "owned").exists()

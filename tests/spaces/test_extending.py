@@ -9,7 +9,9 @@ from conftest import ROOT
 from topdown_ray.algorithms.strategies import STRATEGIES
 
 BLOCKS = re.findall(
-    r"^## (.+?)\n.*?```python\n(.+?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL | re.MULTILINE
+    r"^## (.+?)\n.*?```python\n(.+?)```",
+    (ROOT / "docs" / "extending.md").read_text(),
+    re.DOTALL | re.MULTILINE,
 )
 
 

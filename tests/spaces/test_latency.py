@@ -1,4 +1,6 @@
-"""Measured latency tables: layers against OFA's own subnets, costs against OFA's own descriptions, files, rounds, whole subnets."""
+"""Measured latency tables: layers against OFA's own subnets, costs against OFA's own descriptions, files,
+rounds, whole subnets.
+"""
 
 import dataclasses
 import functools
@@ -41,12 +43,17 @@ active_network = functools.cache(ofa_reference.active_network)
 def keys_of(space: Space, row: Any) -> list[Layer]:
     """The layers of an architecture, from OFA's own description of its subnet."""
     config = space.to_config(row)
-    return [Layer(*key) for key in ofa_reference.layer_keys(active_network(space.name)(config), config["image_size"])]
+    return [
+        Layer(*key)
+        for key in ofa_reference.layer_keys(active_network(space.name)(config), config["image_size"])
+    ]
 
 
 @EVERY_SPACE
 def test_single_layers_are_those_of_ofas_subnets(space: Space) -> None:
-    """Built alone, given the subnet's weights and run one behind the other, they compute what the subnet computes."""
+    """Built alone, given the subnet's weights and run one behind the other, they compute what the subnet
+    computes.
+    """
     supernet = Supernet(space)
     for row in space.canonical(space.random(3, 5)):
         subnet = supernet.materialise(space.to_config(row))
@@ -72,7 +79,9 @@ def test_single_layers_are_those_of_ofas_subnets(space: Space) -> None:
 
 @EVERY_SPACE
 def test_the_layers_of_a_space_are_those_that_its_subnets_have(space: Space) -> None:
-    """None is missing and hardly one idle: the rarest has a chance of 1/27 a subnet, so 150 miss 0.4 % of such; 2 % are allowed."""
+    """None is missing and hardly one idle: the rarest has a chance of 1/27 a subnet, so 150 miss 0.4 % of
+    such; 2 % are allowed.
+    """
     seen: set[Layer] = set()
     active = active_network(space.name)
     for row in space.random(150, 7):
@@ -115,7 +124,9 @@ def test_the_hash_follows_what_decides_a_cost(tmp_path: Path) -> None:
 
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
-    table = made_up(RESNET50D, conditions=Conditions("cuda:1", 1, 8, "float16", "graph", True), facts={"device": "x"})
+    table = made_up(
+        RESNET50D, conditions=Conditions("cuda:1", 1, 8, "float16", "graph", True), facts={"device": "x"}
+    )
     table.write(tmp_path / "t.parquet")
     again = latency_table.read(tmp_path / "t.parquet")
     for item in dataclasses.fields(table):
@@ -130,14 +141,18 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
         latency_table.read(path)
     for content in (b"", b"not parquet"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"t.parquet: expected a latency table of `topdown-ray measure`, found another"):
+        with pytest.raises(
+            UserError, match=r"t.parquet: expected a latency table of `topdown-ray measure`, found another"
+        ):
             latency_table.read(path)
     pd.DataFrame({"a": [1]}).to_parquet(path)
     with pytest.raises(UserError, match="found another file"):
         latency_table.read(path)
     table = made_up(MOBILENET_V3)
     for bad in (-1.0, float("nan"), float("inf")):
-        dataclasses.replace(table, median_ms=np.where(np.arange(len(table.layers)) == 5, bad, 1.0)).write(path)
+        dataclasses.replace(table, median_ms=np.where(np.arange(len(table.layers)) == 5, bad, 1.0)).write(
+            path
+        )
         with pytest.raises(UserError, match=r"median_ms of Layer\(.*expected a number of ms > 0, found"):
             latency_table.read(path)
     table.write(path)
@@ -155,7 +170,9 @@ def test_costs_by_name(tmp_path: Path) -> None:
         load_cost(path, RESNET50D)
     with pytest.raises(UserError, match=r"\+corrected: expected a table that was checked"):
         load_cost(f"{path}+corrected", PROXYLESS)
-    with pytest.raises(UserError, match=r"expected a measured table .* in front of \+corrected, found 'note10\+corrected'"):
+    with pytest.raises(
+        UserError, match=r"expected a measured table .* in front of \+corrected, found 'note10\+corrected'"
+    ):
         load_cost("note10+corrected", MOBILENET_V3)
     assert latency_table.full_name("note10") == "note10"
     assert latency_table.full_name(f"{path}+corrected") == f"{Path(path).resolve()}+corrected"
@@ -171,7 +188,9 @@ def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> Non
     cost = load_cost(str(tmp_path / "t.parquet"), space)(genes)
     read_back = load_cost(str(tmp_path / "yaml"), space)
     np.testing.assert_allclose(read_back(genes).numpy(), cost.numpy(), rtol=1e-7)
-    by_ofa = ofa_reference.latency_of(str(tmp_path / "yaml"), space.name, read_back.sha256)  # OFA's own table classes
+    by_ofa = ofa_reference.latency_of(
+        str(tmp_path / "yaml"), space.name, read_back.sha256
+    )  # OFA's own table classes
     np.testing.assert_allclose([by_ofa(space.to_config(row)) for row in genes], cost.numpy(), rtol=1e-7)
     if space is MOBILENET_V3:
         estimator = LatencyEstimator.__new__(LatencyEstimator)
@@ -179,7 +198,9 @@ def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> Non
         config = {**space.to_config(genes[0]), "image_size": 160}
         whole = measured(Source("t", tmp_path / "t.parquet", False), space)
         row = torch.from_numpy(space.from_config(config))[None]
-        assert estimator.predict_network_latency_given_spec(tutorial_spec(config)) == pytest.approx(float(whole(row)))
+        assert estimator.predict_network_latency_given_spec(tutorial_spec(config)) == pytest.approx(
+            float(whole(row))
+        )
 
 
 def test_there_is_no_published_form_for_resnets(tmp_path: Path) -> None:
@@ -188,13 +209,17 @@ def test_there_is_no_published_form_for_resnets(tmp_path: Path) -> None:
     assert not (tmp_path / "yaml").exists()
 
 
-# --- rounds -----------------------------------------------------------------------------------------------------------------
+# --- rounds -------------------------------------------------------------------------------------------------
 
 
 class Simulated:
-    """A machine whose layers take known times, with noise and drift: what is tested is what is made of them."""
+    """A machine whose layers take known times, with noise and drift: what is tested is what is made of
+    them.
+    """
 
-    def __init__(self, truth: np.ndarray[Any, Any], noise: float = 0.0, drift: float = 0.0, stop_after: int = 10**9):
+    def __init__(
+        self, truth: np.ndarray[Any, Any], noise: float = 0.0, drift: float = 0.0, stop_after: int = 10**9
+    ):
         self.truth, self.noise, self.drift, self.stop_after = truth, noise, drift, stop_after
         self.generator, self.laps_done = np.random.default_rng(0), 0
         self.orders: list[Sequence[int]] = []
@@ -224,11 +249,15 @@ class Simulated:
 
 
 def simulated_rounds(watch: Simulated, effort: Effort, path: Path | None = None) -> tuple[Any, float]:
-    return rounds.rounds(watch, len(watch.truth), effort, rounds.Journal(path, {"space": "x"}), lambda state: None)
+    return rounds.rounds(
+        watch, len(watch.truth), effort, rounds.Journal(path, {"space": "x"}), lambda state: None
+    )
 
 
 def test_intervals_of_medians_cover_them() -> None:
-    """4,000 medians of skewed samples: coverage 95 % or more by construction; below 0.94 with probability under 1e-3."""
+    """4,000 medians of skewed samples: coverage 95 % or more by construction; below 0.94 with probability
+    under 1e-3.
+    """
     for n in (7, 20, 61):
         samples = np.random.default_rng(n).exponential(size=(n, 4000))
         low, high = rounds.median_interval(samples)
@@ -303,21 +332,25 @@ def test_the_rounds_of_another_measurement_are_refused(tmp_path: Path) -> None:
     journal = rounds.Journal(tmp_path / "p", {"space": "x", "threads": 1})
     journal.load(2)
     journal.add([1.0, 2.0], 0.1)
-    with pytest.raises(UserError, match=r"expected a measurement begun with threads 2, found 1; delete it to start afresh"):
+    with pytest.raises(
+        UserError, match=r"expected a measurement begun with threads 2, found 1; delete it to start afresh"
+    ):
         rounds.Journal(tmp_path / "p", {"space": "x", "threads": 2}).load(2)
     (tmp_path / "p").write_text("something else\n")
     with pytest.raises(UserError, match="expected a measurement begun, found another file"):
         journal.load(2)
 
 
-# --- real runs --------------------------------------------------------------------------------------------------------------
+# --- real runs ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of this machine, one round."""
     path = tmp_path_factory.mktemp("real") / "here.parquet"
-    rounds.measure(stopwatch.Stopwatch("mobilenet_v3", Conditions()), "mobilenet_v3", Conditions(), path, ONCE)
+    rounds.measure(
+        stopwatch.Stopwatch("mobilenet_v3", Conditions()), "mobilenet_v3", Conditions(), path, ONCE
+    )
     return path
 
 
@@ -332,10 +365,13 @@ def test_a_real_table_says_what_it_is(real: Path) -> None:
     # a convolution of 30 times the work takes longer, on any machine
     blocks = {layer: ms for layer, ms in table.values.items() if layer.kind == "mbconv"}
     work = {
-        layer: layer.size_out**2 * layer.width_mid * (layer.width_in + layer.width_out + layer.kernel**2) for layer in blocks
+        layer: layer.size_out**2 * layer.width_mid * (layer.width_in + layer.width_out + layer.kernel**2)
+        for layer in blocks
     }
     order = sorted(blocks, key=lambda layer: work[layer])
-    assert np.mean([blocks[layer] for layer in order[-50:]]) > np.mean([blocks[layer] for layer in order[:50]])
+    assert np.mean([blocks[layer] for layer in order[-50:]]) > np.mean(
+        [blocks[layer] for layer in order[:50]]
+    )
 
 
 def test_whole_subnets_are_compared_and_the_correction_is_kept(real: Path, tmp_path: Path) -> None:
@@ -360,7 +396,9 @@ def test_whole_subnets_are_compared_and_the_correction_is_kept(real: Path, tmp_p
     assert picture.read_text().count("sum of the table (ms)") == 1
 
 
-def test_a_table_is_checked_from_the_command_line(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_is_checked_from_the_command_line(
+    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "t.parquet"
     shutil.copy(real, path)
     told = main_in_process(["measure", "--check", path, "--subnets", 4, "--minutes", 0.01], capsys)
@@ -406,7 +444,10 @@ def test_figures_of_a_comparison() -> None:
 def test_other_conditions_run(conditions: Conditions) -> None:
     try:
         watch = stopwatch.Stopwatch("mobilenet_v3", conditions)
-        layers = [next(layer for layer in distinct_layers(MOBILENET_V3) if layer.kind == kind) for kind in ("conv", "linear")]
+        layers = [
+            next(layer for layer in distinct_layers(MOBILENET_V3) if layer.kind == kind)
+            for kind in ("conv", "linear")
+        ]
         watch.hold_layers([*layers, max(distinct_layers(MOBILENET_V3))])
         assert all(lap > 0 for lap in watch.laps([2, 0, 1, 0]))
         assert (watch.contention() is None) == (conditions.threads > 1)

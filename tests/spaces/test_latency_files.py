@@ -1,4 +1,6 @@
-"""Latency tables from outside: numbers that are no latencies, metadata of wrong types, and whatever the bytes."""
+"""Latency tables from outside: numbers that are no latencies, metadata of wrong types, and whatever the
+bytes.
+"""
 
 import dataclasses
 import json
@@ -32,7 +34,9 @@ def rewritten(path: Path, **changes: Any) -> Path:
     table = pq.read_table(SHIPPED)
     about = json.loads(table.schema.metadata[KEY])
     for name, value in changes.items():
-        about[name] = {**about[name], **value} if isinstance(value, dict) and isinstance(about[name], dict) else value
+        about[name] = (
+            {**about[name], **value} if isinstance(value, dict) and isinstance(about[name], dict) else value
+        )
     pq.write_table(table.replace_schema_metadata({KEY: json.dumps(about)}), path)
     return path
 
@@ -47,7 +51,7 @@ def complaint(cost: str, path: Path) -> str:
     return line
 
 
-# --- the correction -------------------------------------------------------------------------------------------------------------
+# --- the correction -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,10 @@ def complaint(cost: str, path: Path) -> str:
         ({"offset_ms": math.nan}, "+corrected: check.offset_ms: expected a finite number of ms, found nan"),
         ({"offset_ms": -math.inf}, "+corrected: check.offset_ms: expected a finite number of ms, found -inf"),
         ({"offset_ms": -1000.0}, "+corrected: expected a cost above 0 ms for every architecture, found -98"),
-        ({"offset_ms": 1e7}, "+corrected: expected layers whose sum is at most 8,388,608 ms, found up to 1e+07 ms"),
+        (
+            {"offset_ms": 1e7},
+            "+corrected: expected layers whose sum is at most 8,388,608 ms, found up to 1e+07 ms",
+        ),
         ({"slope": 1e308}, "+corrected: expected layers whose sum is at most 8,388,608 ms, found up to "),
     ],
 )
@@ -71,15 +78,18 @@ def test_corrections_that_give_no_cost(check: dict[str, Any], found: str, tmp_pa
     assert load_cost(str(path), MOBILENET_V3).sha256 == load_cost("epyc_1thread", MOBILENET_V3).sha256
 
 
-def test_a_refused_table_is_one_line_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_table_is_one_line_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = rewritten(tmp_path / "t.parquet", check={"slope": -1.0})
     arguments = ["search", "--cost", f"{path}+corrected", "--predictor", "embedded", "--target", 30]
     assert_one_line(
-        main_in_process(arguments, capsys), f"error: {path}+corrected: check.slope: expected a number > 0, found -1.0"
+        main_in_process(arguments, capsys),
+        f"error: {path}+corrected: check.slope: expected a number > 0, found -1.0",
     )
 
 
-# --- numbers --------------------------------------------------------------------------------------------------------------------
+# --- numbers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,12 @@ def test_entries_that_are_no_latencies(column: str, value: Any, found: str, tmp_
     place = table.schema.get_field_index(column)
     values = table[column].to_pylist()
     values[next(i for i, layer in enumerate(table.to_pylist()) if layer["kind"] == "conv")] = value
-    pq.write_table(table.set_column(place, table.schema.field(column), pa.array(values, table.schema.field(column).type)), path)
+    pq.write_table(
+        table.set_column(
+            place, table.schema.field(column), pa.array(values, table.schema.field(column).type)
+        ),
+        path,
+    )
     assert found in complaint(str(path), path)
 
 
@@ -109,9 +124,9 @@ def test_sums_stay_exact_up_to_the_largest_that_is_accepted(tmp_path: Path) -> N
     """A table just below 2^53 ticks: costs are exact sums, whatever their order."""
     table = latency_table.read(SHIPPED)
     scale = 0.99 * 2**23 / sum(load_cost("epyc_1thread", MOBILENET_V3).range())
-    dataclasses.replace(table, **{name: scale * getattr(table, name) for name in ("median_ms", "low_ms", "high_ms")}).write(
-        tmp_path / "t.parquet"
-    )
+    dataclasses.replace(
+        table, **{name: scale * getattr(table, name) for name in ("median_ms", "low_ms", "high_ms")}
+    ).write(tmp_path / "t.parquet")
     cost = load_cost(str(tmp_path / "t.parquet"), MOBILENET_V3)
     genes = MOBILENET_V3.random(50, 0)
     for row, found in zip(genes.tolist(), cost(genes).tolist(), strict=True):
@@ -119,24 +134,36 @@ def test_sums_stay_exact_up_to_the_largest_that_is_accepted(tmp_path: Path) -> N
         assert found == ticks * MS_TICK
 
 
-# --- metadata -------------------------------------------------------------------------------------------------------------------
+# --- metadata -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"schema": True}, "expected schema 1 and a space of mobilenet_v3, resnet50d, proxyless, found True and"),
+        (
+            {"schema": True},
+            "expected schema 1 and a space of mobilenet_v3, resnet50d, proxyless, found True and",
+        ),
         ({"schema": "x" * 10_000}, "expected schema 1 and a space of"),
         ({"space": ["mobilenet_v3"]}, "found 1 and ['mobilenet_v3']"),
         ({"unit": "s"}, "metadata: unit: expected 'ms', found 's'"),
         ({"conditions": 3}, "metadata: conditions: "),
-        ({"conditions": {"threads": "one"}}, "metadata: conditions.threads: expected a valid integer, found 'one'"),
+        (
+            {"conditions": {"threads": "one"}},
+            "metadata: conditions.threads: expected a valid integer, found 'one'",
+        ),
         ({"conditions": {"colour": "red"}}, "metadata: conditions.colour: "),
         ({"facts": None}, "metadata: facts: "),
         ({"facts": {"device": 3}}, "metadata: facts.device: expected a valid string, found 3"),
         ({"facts": {"versions": "none"}}, "metadata: facts.versions: "),
-        ({"facts": {"noise": {"rounds": 3}}}, "metadata: facts.noise.half_width_median: expected a value, found none"),
-        ({"facts": {"seconds": None}}, "metadata: facts: seconds: expected a number beside noise, found none"),
+        (
+            {"facts": {"noise": {"rounds": 3}}},
+            "metadata: facts.noise.half_width_median: expected a value, found none",
+        ),
+        (
+            {"facts": {"seconds": None}},
+            "metadata: facts: seconds: expected a number beside noise, found none",
+        ),
         ({"check": []}, "metadata: check: "),
         ({"check": {"slope": "1"}}, "metadata: check.slope: expected a valid number, found '1'"),
         ({"check": {"bias": None}}, "metadata: check: expected bias beside "),
@@ -148,7 +175,9 @@ def test_descriptions_of_wrong_types(changes: dict[str, Any], found: str, tmp_pa
     assert found in complaint(str(path), path)
 
 
-@pytest.mark.parametrize("text", [b"{", b"[]", b"[" * 100_000, b"\xff", b"3", b'{"schema": 1, "space": "mobilenet_v3"}'])
+@pytest.mark.parametrize(
+    "text", [b"{", b"[]", b"[" * 100_000, b"\xff", b"3", b'{"schema": 1, "space": "mobilenet_v3"}']
+)
 def test_descriptions_that_are_none(text: bytes, tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pq.read_table(SHIPPED).replace_schema_metadata({KEY: text}), path)
@@ -168,7 +197,9 @@ def test_what_is_read_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_places_that_hold_no_table(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.parquet")
     (tmp_path / "folder.parquet").mkdir()
-    pq.write_table(pa.table({"x": np.zeros(2**20)}).replace_schema_metadata({KEY: b"{}"}), tmp_path / "long.parquet")
+    pq.write_table(
+        pa.table({"x": np.zeros(2**20)}).replace_schema_metadata({KEY: b"{}"}), tmp_path / "long.parquet"
+    )
     for name, found in (
         ("pipe", "found a pipe or device"),
         ("folder", "found a folder"),
@@ -178,13 +209,15 @@ def test_places_that_hold_no_table(tmp_path: Path) -> None:
         assert found in complaint(str(path), path)
 
 
-# --- OFA's form -----------------------------------------------------------------------------------------------------------------
+# --- OFA's form ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def note10(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(
-        shutil.copytree(published / "note10", tmp_path_factory.mktemp("tables") / "phone", copy_function=shutil.copyfile)
+        shutil.copytree(
+            published / "note10", tmp_path_factory.mktemp("tables") / "phone", copy_function=shutil.copyfile
+        )
     )
 
 
@@ -206,10 +239,12 @@ def test_sums_of_ofas_form(note10: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(path.read_text())
     content[next(key for key in content if key.startswith("Conv-"))]["mean"] = 1e8
     path.write_text(yaml.safe_dump(content))
-    assert "expected layers whose sum is at most 8,388,608 ms, found up to 1e+08 ms" in complaint(str(folder), folder)
+    assert "expected layers whose sum is at most 8,388,608 ms, found up to 1e+08 ms" in complaint(
+        str(folder), folder
+    )
 
 
-# --- whatever the bytes ---------------------------------------------------------------------------------------------------------
+# --- whatever the bytes -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +271,9 @@ def test_any_bytes_as_a_table(changes: list[tuple[float, int]], keep: float, scr
 
 
 SECTIONS = st.sampled_from(["schema", "space", "unit", "conditions", "facts", "check"])
-FIELDS = st.sampled_from(["device", "threads", "batch", "noise", "versions", "slope", "offset_ms", "bias", "seconds", "other"])
+FIELDS = st.sampled_from(
+    ["device", "threads", "batch", "noise", "versions", "slope", "offset_ms", "bias", "seconds", "other"]
+)
 
 
 @settings(FUZZ, max_examples=40)
@@ -249,14 +286,19 @@ def test_any_description(section: str, value: Any, scratch: Path) -> None:
 
 @settings(FUZZ, max_examples=25)
 @given(value=JSON, mean=st.booleans(), changes=CHANGES, keep=KEEP)
-def test_any_yaml_of_ofas_form(value: Any, mean: bool, changes: list[tuple[float, int]], keep: float, note10: Path) -> None:
-    """One entry, or its mean, is any value; or the text of a table has other bytes. One of five tables, which are read in order."""
+def test_any_yaml_of_ofas_form(
+    value: Any, mean: bool, changes: list[tuple[float, int]], keep: float, note10: Path
+) -> None:
+    """One entry, or its mean, is any value; or the text of a table has other bytes. One of five tables, which
+    are read in order.
+    """
     path = note10 / "160_lookup_table.yaml"
     good = path.read_bytes()
     key = good.partition(b":")[0].decode()
     try:
         text = good.decode().replace(
-            good.decode()[: good.index(b"Conv-")], f"{key}: {json.dumps({'mean': value} if mean else value)}\n"
+            good.decode()[: good.index(b"Conv-")],
+            f"{key}: {json.dumps({'mean': value} if mean else value)}\n",
         )
         for content in (text.encode(), changed(good, changes, keep, 0, 500)):
             path.write_bytes(content)

@@ -1,4 +1,6 @@
-"""Predictor files: read where they are known to be perceptrons with ReLU that give accuracies; else one line names file and fault."""
+"""Predictor files: read where they are known to be perceptrons with ReLU that give accuracies; else one line
+names file and fault.
+"""
 
 import itertools
 import json
@@ -59,7 +61,7 @@ def save(path: Path, state: Any, **metadata: str) -> Path:
     return path
 
 
-# --- the activation -------------------------------------------------------------------------------------------------------------
+# --- the activation -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", [nn.Sigmoid, nn.ReLU])
@@ -71,7 +73,9 @@ def test_an_activation_that_nobody_states_is_not_guessed(activation: Any, tmp_pa
         assert "['0.bias', '0.weight', '2.bias', '2.weight'] without a word on it" in line
     line = complaint(save(tmp_path / "p.safetensors", state, activation="sigmoid"))
     assert "metadata 'activation': expected relu, found 'sigmoid'" in line
-    save(tmp_path / "p.safetensors", state, space="mobilenet_v3")  # the space alone says nothing of the activation
+    save(
+        tmp_path / "p.safetensors", state, space="mobilenet_v3"
+    )  # the space alone says nothing of the activation
     assert "without a word on it" in complaint(tmp_path / "p.safetensors")
 
 
@@ -87,10 +91,15 @@ def test_a_stated_relu_is_read_as_torch_reads_it(tmp_path: Path) -> None:
 
 
 def test_ofas_layouts_are_known_by_their_names_and_shapes(tmp_path: Path) -> None:
-    """Both classes have no other activation than ReLU; the second may have other numbers of layers and units."""
+    """Both classes have no other activation than ReLU; the second may have other numbers of layers and
+    units.
+    """
     tutorial = perceptron(128, 400, 400, 400, 1).state_dict()
     for name in ("a.pth", "a.safetensors"):
-        assert load_predictor(str(save(tmp_path / name, tutorial)), MOBILENET_V3).predictor_space == "mobilenet_v3"
+        assert (
+            load_predictor(str(save(tmp_path / name, tutorial)), MOBILENET_V3).predictor_space
+            == "mobilenet_v3"
+        )
     torch.manual_seed(0)
     for hidden, layers in ((400, 3), (50, 2)):
         network = AccuracyPredictor(RESNET_ENCODER, hidden_size=hidden, n_layers=layers, device="cpu")
@@ -106,7 +115,8 @@ def test_ofas_layouts_are_known_by_their_names_and_shapes(tmp_path: Path) -> Non
         torch.testing.assert_close(predictor(genes), expected, rtol=0, atol=1e-6)
     narrow = perceptron(128, 200, 400, 400, 1).state_dict()
     assert "without a word on it" in complaint(save(tmp_path / "narrow.pth", narrow))
-    # ofa.nas orders MobileNetV3's features otherwise than ofa.tutorial, and tensors do not tell its order of image sizes
+    # ofa.nas orders MobileNetV3's features otherwise than ofa.tutorial, and tensors do not tell its order of
+    # image sizes
     first = {"layers.0.0.weight": torch.zeros(400, 128)}
     assert "without a word on it" in complaint(save(tmp_path / "nas.pth", {**state_of_nas(), **first}))
 
@@ -127,17 +137,29 @@ def test_tensors_of_other_layers_are_refused(tmp_path: Path) -> None:
     """A batch normalisation between the layers, an embedding, whole numbers."""
     state = perceptron(128, 16, 1).state_dict()
     for extra, found in (
-        ({"1.running_mean": torch.zeros(16)}, "expected the weights and biases of linear layers, found '1.running_mean'"),
+        (
+            {"1.running_mean": torch.zeros(16)},
+            "expected the weights and biases of linear layers, found '1.running_mean'",
+        ),
         ({"9.bias": torch.zeros(1)}, "expected the weights and biases of linear layers, found '9.bias'"),
-        ({"1.weight": torch.zeros(16), "1.bias": torch.zeros(16)}, "1: expected a matrix and a bias, found (16,) and (16,)"),
-        ({"0.weight": torch.zeros(16, 128, dtype=torch.int8)}, "'0.weight': expected floating-point numbers, found torch.int8"),
+        (
+            {"1.weight": torch.zeros(16), "1.bias": torch.zeros(16)},
+            "1: expected a matrix and a bias, found (16,) and (16,)",
+        ),
+        (
+            {"0.weight": torch.zeros(16, 128, dtype=torch.int8)},
+            "'0.weight': expected floating-point numbers, found torch.int8",
+        ),
         ({"0.weight": torch.zeros(0, 128)}, "0: expected a matrix and a bias, found (0, 128)"),
-        ({"0.weight": torch.zeros(()), "0.bias": torch.zeros(())}, "0: expected a matrix and a bias, found () and ()"),
+        (
+            {"0.weight": torch.zeros(()), "0.bias": torch.zeros(())},
+            "0: expected a matrix and a bias, found () and ()",
+        ),
     ):
         assert found in complaint(save(tmp_path / "p.safetensors", {**state, **extra}, activation="relu"))
 
 
-# --- values that are no accuracies ----------------------------------------------------------------------------------------------
+# --- values that are no accuracies --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -149,7 +171,10 @@ def test_tensors_of_other_layers_are_refused(tmp_path: Path) -> None:
         (torch.zeros(2), "base_acc: expected one finite number, found [0.0, 0.0]"),
         (torch.zeros(0), "base_acc: expected one finite number, found []"),
         (torch.zeros(10**6), "base_acc: expected one finite number, found [0.0, 0.0, 0.0]"),
-        (torch.tensor([50.0]), "expected a predictor of top-1 accuracies as fractions from 0 to 1, found 49.9"),
+        (
+            torch.tensor([50.0]),
+            "expected a predictor of top-1 accuracies as fractions from 0 to 1, found 49.9",
+        ),
     ],
 )
 def test_base_acc(base: torch.Tensor, found: str, published: Path, tmp_path: Path) -> None:
@@ -158,7 +183,9 @@ def test_base_acc(base: torch.Tensor, found: str, published: Path, tmp_path: Pat
 
 
 def test_values_outside_of_0_to_1_are_refused(published: Path, tmp_path: Path) -> None:
-    """A predictor in percent, one that is slightly too high, one below zero; the published values themselves pass."""
+    """A predictor in percent, one that is slightly too high, one below zero; the published values themselves
+    pass.
+    """
     state = torch.load(published / "acc_predictor.pth", map_location="cpu", weights_only=True)
     for change, found in (
         (lambda bias: bias + 49.2, "found 49."),
@@ -177,7 +204,9 @@ def test_values_outside_of_0_to_1_are_refused(published: Path, tmp_path: Path) -
 
 
 def test_no_sum_can_leave_float32(tmp_path: Path) -> None:
-    """Finite weights whose products are not, although a random architecture need not meet them: NaN would win a search."""
+    """Finite weights whose products are not, although a random architecture need not meet them: NaN would win
+    a search.
+    """
     for scale, rows in ((1e30, 1), (3e38, 3)):
         network = perceptron(128, 16, 16, 1)
         with torch.no_grad():
@@ -187,7 +216,7 @@ def test_no_sum_can_leave_float32(tmp_path: Path) -> None:
         assert "expected layers whose sums float32 can hold, found sums up to " in line
 
 
-# --- files that are no checkpoints ----------------------------------------------------------------------------------------------
+# --- files that are no checkpoints --------------------------------------------------------------------------
 
 
 with warnings.catch_warnings():
@@ -213,7 +242,10 @@ with warnings.catch_warnings():
         ({"a": torch.zeros(2, 2, device="meta")}, "found a tensor without values (meta)"),
         ({"a": QUANTISED}, "found a quantised tensor"),
         ({"a": torch.zeros(1).expand(10**13)}, "found values that share their memory"),
-        ({"0.weight": torch.full((4, 128), torch.nan), "2.weight": torch.zeros(1, 4)}, "0: expected finite numbers, found NaN"),
+        (
+            {"0.weight": torch.full((4, 128), torch.nan), "2.weight": torch.zeros(1, 4)},
+            "0: expected finite numbers, found NaN",
+        ),
     ],
 )
 def test_states_that_are_no_weights(state: Any, found: str, tmp_path: Path) -> None:
@@ -275,13 +307,17 @@ def test_headers_of_safetensors(tmp_path: Path) -> None:
         assert "expected a safetensors file, found" in complaint(path)
 
 
-def test_a_refused_predictor_is_one_line_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_predictor_is_one_line_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = save(tmp_path / "p.pth", perceptron(128, 64, 1, activation=nn.Sigmoid).state_dict())
     told = main_in_process(["search", "--cost", "macs", "--target", 300, "--predictor", path], capsys)
-    assert_one_line(told, f"error: {path}: expected a predictor whose layers are known to have ReLU between them")
+    assert_one_line(
+        told, f"error: {path}: expected a predictor whose layers are known to have ReLU between them"
+    )
 
 
-# --- whatever the bytes ---------------------------------------------------------------------------------------------------------
+# --- whatever the bytes -------------------------------------------------------------------------------------
 
 
 def reads_or_complains(path: Path) -> None:
@@ -305,7 +341,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @FUZZ
 @given(changes=CHANGES, keep=KEEP, name=st.sampled_from(["zip.pth", "legacy.pth"]))
-def test_any_bytes_as_a_torch_checkpoint(changes: list[tuple[float, int]], keep: float, name: str, folder: Path) -> None:
+def test_any_bytes_as_a_torch_checkpoint(
+    changes: list[tuple[float, int]], keep: float, name: str, folder: Path
+) -> None:
     (folder / "x.pth").write_bytes(changed((folder / name).read_bytes(), changes, keep, 0, 1000))
     reads_or_complains(folder / "x.pth")
 
@@ -313,7 +351,9 @@ def test_any_bytes_as_a_torch_checkpoint(changes: list[tuple[float, int]], keep:
 @FUZZ
 @given(changes=CHANGES, keep=KEEP)
 def test_any_bytes_as_safetensors(changes: list[tuple[float, int]], keep: float, folder: Path) -> None:
-    (folder / "x.safetensors").write_bytes(changed((folder / "good.safetensors").read_bytes(), changes, keep, 0, 450))
+    (folder / "x.safetensors").write_bytes(
+        changed((folder / "good.safetensors").read_bytes(), changes, keep, 0, 450)
+    )
     reads_or_complains(folder / "x.safetensors")
 
 
@@ -328,7 +368,10 @@ KEYS = st.sampled_from(
 )
 VALUES = st.recursive(
     TENSORS | st.none() | st.integers() | st.text(max_size=5) | st.floats(),
-    lambda inner: st.dictionaries(KEYS | st.integers() | st.text(max_size=5), inner, max_size=4) | st.lists(inner, max_size=3),
+    lambda inner: (
+        st.dictionaries(KEYS | st.integers() | st.text(max_size=5), inner, max_size=4)
+        | st.lists(inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -341,7 +384,11 @@ def test_any_state(state: Any, folder: Path) -> None:
 
 
 @FUZZ
-@given(header=st.dictionaries(st.sampled_from(["__metadata__", "0.weight", "0.bias", "2.weight"]), JSON, max_size=4))
+@given(
+    header=st.dictionaries(
+        st.sampled_from(["__metadata__", "0.weight", "0.bias", "2.weight"]), JSON, max_size=4
+    )
+)
 def test_any_header_of_safetensors(header: dict[str, Any], folder: Path) -> None:
     text = json.dumps(header).encode()
     path = folder / "z.safetensors"
@@ -357,4 +404,7 @@ def test_the_shipped_files_are_as_they_were() -> None:
     for name in ("mobilenet_v3", "resnet50d"):
         path = data(f"embedded_{name}.safetensors")
         assert set(read_header(path)) == {"space", "distilled_from"}
-        assert json.loads(path.with_suffix(".json").read_text())["sha256"] == load_predictor("embedded", SPACES[name]).sha256
+        assert (
+            json.loads(path.with_suffix(".json").read_text())["sha256"]
+            == load_predictor("embedded", SPACES[name]).sha256
+        )

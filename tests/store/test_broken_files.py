@@ -1,4 +1,6 @@
-"""What a user may hand over by mistake, or a disk may have broken: one line that names the file, what was expected, what was found."""
+"""What a user may hand over by mistake, or a disk may have broken: one line that names the file, what was
+expected, what was found.
+"""
 
 import json
 import shutil
@@ -40,13 +42,15 @@ def complaint(function: Callable[..., Any], *arguments: Any) -> str:
     return str(raised.value)
 
 
-# --- files of tensors -------------------------------------------------------------------------------------------------------
+# --- files of tensors ---------------------------------------------------------------------------------------
 
 
 def test_predictors(tmp_path: Path) -> None:
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(EMBEDDED.read_bytes()[:-100])
-    assert complaint(load_predictor, str(cut), RESNET50D).startswith(f"{cut}: expected a safetensors file, found")
+    assert complaint(load_predictor, str(cut), RESNET50D).startswith(
+        f"{cut}: expected a safetensors file, found"
+    )
 
     foreign = tmp_path / "foreign.safetensors"
     state = safetensors.torch.load_file(EMBEDDED)
@@ -70,14 +74,22 @@ def test_predictors(tmp_path: Path) -> None:
     ("header", "found"),
     [
         ({"space": "vit", "image_sizes": [128]}, "space: expected one of"),
-        ({"space": "resnet50d", "image_sizes": [100]}, "image_sizes: expected sizes of resnet50d, found [100]"),
+        (
+            {"space": "resnet50d", "image_sizes": [100]},
+            "image_sizes: expected sizes of resnet50d, found [100]",
+        ),
         ({"space": "resnet50d", "image_sizes": "all"}, "image_sizes: "),
-        ({"space": "resnet50d", "image_sizes": [128], "n_classes": 3, "classes": ["a"]}, "classes: expected 3 names, found 1"),
+        (
+            {"space": "resnet50d", "image_sizes": [128], "n_classes": 3, "classes": ["a"]},
+            "classes: expected 3 names, found 1",
+        ),
     ],
 )
 def test_headers_of_weights(header: dict[str, Any], found: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata={"topdown_ray_supernet": json.dumps(header)})
+    safetensors.torch.save_file(
+        {"x": torch.zeros(1)}, path, metadata={"topdown_ray_supernet": json.dumps(header)}
+    )
     line = complaint(find_weights, str(path), None)
     assert line.startswith((str(path), f"--weights {path}"))
     assert found in line
@@ -86,13 +98,17 @@ def test_headers_of_weights(header: dict[str, Any], found: str, tmp_path: Path) 
 def test_weights_that_do_not_say_their_space(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"x": torch.zeros(1)}, path)
-    assert "expected a file that says its space, or --space beside it" in complaint(find_weights, str(path), None)
+    assert "expected a file that says its space, or --space beside it" in complaint(
+        find_weights, str(path), None
+    )
     assert find_weights(str(path), RESNET50D).description.space == "resnet50d"
     path.with_suffix(".safetensors").write_bytes(b"no header")
-    assert "expected a safetensors file" in complaint(find_weights, str(path.with_suffix(".safetensors")), None)
+    assert "expected a safetensors file" in complaint(
+        find_weights, str(path.with_suffix(".safetensors")), None
+    )
 
 
-# --- result folders ---------------------------------------------------------------------------------------------------------
+# --- result folders -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -106,7 +122,10 @@ def run(tmp_path: Path) -> Path:
         ("{", "expected JSON"),
         ("[]", "expected a mapping, found list"),
         ('{"run_id": "x", "schema": 1}', "spec: expected a value, found none"),
-        ('{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}', "schema: expected a version from 1 to 4, found 99"),
+        (
+            '{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}',
+            "schema: expected a version from 1 to 4, found 99",
+        ),
     ],
 )
 def test_manifests(text: str, found: str, run: Path) -> None:
@@ -124,7 +143,9 @@ def test_parts_that_cannot_be_listed(run: Path) -> None:
     assert "expected at least one finished search, found none" in complaint(prepare, [load(run)])
 
 
-@pytest.mark.parametrize(("text", "found"), [("{", "expected JSON"), ("{}", "search_ids: expected a value, found none")])
+@pytest.mark.parametrize(
+    ("text", "found"), [("{", "expected JSON"), ("{}", "search_ids: expected a value, found none")]
+)
 def test_failure_records(text: str, found: str, tmp_path: Path) -> None:
     (tmp_path / "failures").mkdir()
     (tmp_path / "failures" / ".hidden.json").write_text("{")
@@ -136,7 +157,7 @@ def test_failure_records(text: str, found: str, tmp_path: Path) -> None:
     assert found in line
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------------------
 
 
 def test_latency_tables(tmp_path: Path) -> None:
@@ -149,13 +170,18 @@ def test_latency_tables(tmp_path: Path) -> None:
 
     path = broken(table.replace_schema_metadata({}))
     assert (
-        complaint(latency_table.read, path) == f"{path}: expected a latency table of `topdown-ray measure`, found another file"
+        complaint(latency_table.read, path)
+        == f"{path}: expected a latency table of `topdown-ray measure`, found another file"
     )
     about = json.loads(table.schema.metadata[b"topdown_ray_latency"])
     newer = {b"topdown_ray_latency": json.dumps({**about, "schema": 9})}
-    assert "expected schema 1 and a space of" in complaint(latency_table.read, broken(table.replace_schema_metadata(newer)))
+    assert "expected schema 1 and a space of" in complaint(
+        latency_table.read, broken(table.replace_schema_metadata(newer))
+    )
     assert "expected the columns" in complaint(latency_table.read, broken(table.drop_columns(["count"])))
-    assert "expected every layer of resnet50d once, found none of" in complaint(latency_table.read, broken(table.slice(1)))
+    assert "expected every layer of resnet50d once, found none of" in complaint(
+        latency_table.read, broken(table.slice(1))
+    )
     twice = pa.concat_tables([table, table.slice(0, 1)])
     assert "found one twice" in complaint(latency_table.read, broken(twice))
     assert complaint(load_cost, str(tmp_path / "missing.parquet"), RESNET50D).startswith(
@@ -194,7 +220,9 @@ def test_measured_accuracies(tmp_path: Path) -> None:
     assert "found none called top1" in complaint(read_table, path)
     pq.write_table(pa.table({**measured().to_pydict(), "top1": ["good"] * 25}), path)
     assert "expected the columns of measured accuracies, found" in complaint(read_table, path)
-    pq.write_table(measured().drop_columns(["host", "top5"]), path)  # of another's making: what only informs may lack
+    pq.write_table(
+        measured().drop_columns(["host", "top5"]), path
+    )  # of another's making: what only informs may lack
     assert read_table(path)["host"].null_count == 25
     write_table(measured(top1=80.0), path)
     assert "top1: expected fractions from 0 to 1, found 80 to 80" in complaint(read_dataset, path, RESNET50D)
@@ -203,7 +231,9 @@ def test_measured_accuracies(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "out.parquet"
-    assert complaint(write_table, measured(), out) == f"{out}: expected a place to write to, found File exists"
+    assert (
+        complaint(write_table, measured(), out) == f"{out}: expected a place to write to, found File exists"
+    )
     assert "expected a folder to write to, found" in complaint(Parts(tmp_path / "file").open)
     with pytest.raises(StoreError, match="out: expected room and leave to write, found: "):
         Place(tmp_path / "file").write("out", b"")
@@ -219,15 +249,25 @@ def test_a_killed_writers_leftovers_go_with_the_next_start(tmp_path: Path) -> No
     pd.testing.assert_frame_equal(parts.read(), measured().to_pandas())
 
 
-# --- specifications ---------------------------------------------------------------------------------------------------------
+# --- specifications -----------------------------------------------------------------------------------------
 
-SPEC = {"name": "x", "spaces": ["resnet50d"], "strategies": ["top_down"], "cost": "macs", "targets": [[2000]], "seeds": 1}
+SPEC = {
+    "name": "x",
+    "spaces": ["resnet50d"],
+    "strategies": ["top_down"],
+    "cost": "macs",
+    "targets": [[2000]],
+    "seeds": 1,
+}
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"search": {"parent_ratio": 0.001}}, "parent_ratio: expected at least one parent, found 0.001 x 100"),
+        (
+            {"search": {"parent_ratio": 0.001}},
+            "parent_ratio: expected at least one parent, found 0.001 x 100",
+        ),
         ({"seeds": {"start": -1, "count": 2}}, "seeds: expected start >= 0"),
         ({"targets": [[2000, 1000], [1000, 2000]]}, "targets: expected distinct target sets"),
         ({"cost": 3}, "cost: expected a name or a path, found 3"),

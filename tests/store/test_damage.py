@@ -1,4 +1,6 @@
-"""What counts as damage when a sweep is continued, and what never costs a file: memory, foreign claims, other versions."""
+"""What counts as damage when a sweep is continued, and what never costs a file: memory, foreign claims, other
+versions.
+"""
 
 import json
 import re
@@ -46,7 +48,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("**/*.parquet"))}
 
 
-# Verifies the parts of a folder again and again, under limits of address space that leave more and more room: a line each
+# Verifies the parts of a folder again and again, under limits of address space that leave more and more room:
+# a line each
 LIMITED = """
 import os, resource, signal, sys
 from topdown_ray.errors import UserError
@@ -54,7 +57,8 @@ from topdown_ray.store.parts import Parts
 from topdown_ray.store.place import Place
 
 def used():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize:")) << 10
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmSize:")) << 10
 
 for room in (1 << 16, 6 << 20, 20 << 20, 42 << 20, 50 << 20, 58 << 20, 4 << 30):
     child = os.fork()
@@ -77,12 +81,16 @@ for room in (1 << 16, 6 << 20, 20 << 20, 42 << 20, 50 << 20, 58 << 20, 4 << 30):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status")
 @pytest.mark.parametrize("summed", [True, False], ids=["checksum", "older"])
 def test_memory_that_runs_out_is_no_damage(summed: bool, tmp_path: Path) -> None:
-    """Real limits of address space, from far too little to enough: an error or the searches, and no file is touched."""
+    """Real limits of address space, from far too little to enough: an error or the searches, and no file is
+    touched.
+    """
     place, rows = Place(tmp_path / "out"), 1_000_000
     place.prepare(TABLES)
     searches, _ = made_up(0)
     ids = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), ["search-0"]).cast(pa.string())
-    Parts(place).write("large", searches, pa.table({"search_id": ids, "generation": pa.array(range(rows), pa.int64())}))
+    Parts(place).write(
+        "large", searches, pa.table({"search_id": ids, "generation": pa.array(range(rows), pa.int64())})
+    )
     if not summed:
         for path in (tmp_path / "out").glob("*/*.parquet"):
             path.rename(path.with_name("large.parquet"))
@@ -105,12 +113,16 @@ def test_memory_that_runs_out_is_no_damage(summed: bool, tmp_path: Path) -> None
 
 
 def test_a_part_that_is_as_it_was_written_is_never_damaged(out: Path) -> None:
-    """Its name holds the right checksums, and still it is no Parquet: an error that names it, and nothing moves."""
+    """Its name holds the right checksums, and still it is no Parquet: an error that names it, and nothing
+    moves.
+    """
     sums = f"{zlib.crc32(b'no Parquet'):08x}" * 2
     for table in TABLES:
         (out / table / f"strange.{sums}.parquet").write_bytes(b"no Parquet")
     before = contents(out)
-    with pytest.raises(UserError, match=rf"searches/strange.{sums}.parquet: expected the rows of a part, found "):
+    with pytest.raises(
+        UserError, match=rf"searches/strange.{sums}.parquet: expected the rows of a part, found "
+    ):
         opened(plan_of(), out)
     assert contents(out) == before
 
@@ -126,10 +138,15 @@ def test_damaged_parts_are_moved_aside(
     (out / "damaged" / table / part.name).write_bytes(b"of an earlier time")
     done = main_in_process(["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"], capsys)
     assert done.returncode == 0
-    assert f"damaged, to be computed afresh: {part}: expected a part as it was written, found checksum" in done.stderr
+    assert (
+        f"damaged, to be computed afresh: {part}: expected a part as it was written, found checksum"
+        in done.stderr
+    )
     assert f"; moved to {out}/damaged" in done.stderr
     for name in TABLES:
-        assert (out / "damaged" / name / f"{part.name}{'.1' if name == table else ''}").read_bytes() == broken[name]
+        assert (
+            out / "damaged" / name / f"{part.name}{'.1' if name == table else ''}"
+        ).read_bytes() == broken[name]
     assert (out / "damaged" / table / part.name).read_bytes() == b"of an earlier time"
     assert_same(load(finished), load(out))
 
@@ -144,7 +161,9 @@ def test_a_trace_alone_is_kept_safe(finished: Path, out: Path) -> None:
 
 
 def claiming(out: Path, names: list[str], rows: int) -> str:
-    """A part that says that it holds these parts; it holds so many rows of the first of them. Returns its name."""
+    """A part that says that it holds these parts; it holds so many rows of the first of them. Returns its
+    name.
+    """
     tables = [pq.read_table(out / table / names[0]).slice(0, rows) for table in TABLES]
     tables[0] = tables[0].replace_schema_metadata({MERGED: json.dumps(names)})
     before = set(contents(out))
@@ -182,7 +201,11 @@ def test_two_parts_that_claim_each_other_do_not_both_go(out: Path, tmp_path: Pat
 
 def test_claims_that_are_no_names(out: Path) -> None:
     name = sorted(path.name for path in (out / "searches").glob("*.parquet"))[0]
-    for text, found in (("[", "expected JSON"), ("[1]", "expected a list of names, found"), ("[" * 5000, "expected JSON")):
+    for text, found in (
+        ("[", "expected JSON"),
+        ("[1]", "expected a list of names, found"),
+        ("[" * 5000, "expected JSON"),
+    ):
         table = pq.read_table(out / "searches" / name).replace_schema_metadata({MERGED: text})
         pq.write_table(table, out / "searches" / "x.parquet")
         shutil.copy(out / "trace" / name, out / "trace" / "x.parquet")
@@ -225,7 +248,9 @@ class Deleting(InProcess):
         self.left -= 1
         if self.left == 0:
             searches, deadline = self.victim.parent / "searches", time.monotonic() + 60
-            while self.victim.is_dir() and len(list(searches.glob("[!.]*"))) < 4 and time.monotonic() < deadline:
+            while (
+                self.victim.is_dir() and len(list(searches.glob("[!.]*"))) < 4 and time.monotonic() < deadline
+            ):
                 time.sleep(0.01)  # until nothing is being written there
             if self.victim.is_dir():
                 shutil.rmtree(self.victim)
@@ -241,7 +266,9 @@ def test_complete_is_what_lies_in_the_folder(victim: str, finished: Path, tmp_pa
     lost: Path = out / victim
     if victim == "one part":
         (shard,) = list(plan.shards())[:1]
-        searches, trace = (pq.read_table(next((finished / table).glob(f"{shard.shard_id}.*"))) for table in TABLES)
+        searches, trace = (
+            pq.read_table(next((finished / table).glob(f"{shard.shard_id}.*"))) for table in TABLES
+        )
         first.write(shard.shard_id, searches, trace)
         first.end(False, {"wall_s": 0.0}, {})
         first = opened(plan, out)
@@ -252,7 +279,9 @@ def test_complete_is_what_lies_in_the_folder(victim: str, finished: Path, tmp_pa
         driver.run(plan, first, driver.in_process(plan))
         assert load(out).manifest["status"] == "complete"  # all rows are there
         return
-    with pytest.raises(StoreError, match=rf"{out}: expected the rows of 24 searches, found that those of [0-9]+ are gone"):
+    with pytest.raises(
+        StoreError, match=rf"{out}: expected the rows of 24 searches, found that those of [0-9]+ are gone"
+    ):
         driver.run(plan, first, executor, observe=lambda event, facts: events.append((event, facts)))
     assert events[-1][0] == "end"
     assert events[-1][1]["status"] == "error"
@@ -261,13 +290,19 @@ def test_complete_is_what_lies_in_the_folder(victim: str, finished: Path, tmp_pa
 
 
 @pytest.mark.parametrize("lost", ["run.json", "run.json and failures"])
-def test_a_lost_manifest_is_written_anew(lost: str, finished: Path, out: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_lost_manifest_is_written_anew(
+    lost: str, finished: Path, out: Path, tmp_path: Path, capsys: Any
+) -> None:
     (out / "run.json").unlink()
     if lost != "run.json":
         (out / "report").mkdir()
         (out / "report" / "report.html").write_text("a page")
     for command in ("status", "report", "verify"):
-        assert_one_line(main_in_process([command, out], capsys), "no readable run.json", f"command again, with --out {out}")
+        assert_one_line(
+            main_in_process([command, out], capsys),
+            "no readable run.json",
+            f"command again, with --out {out}",
+        )
     arguments = ["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"]
     assert_one_line(main_in_process([*arguments, "--no-resume"], capsys), "found this sweep begun")
     done = main_in_process(arguments, capsys)
@@ -287,12 +322,16 @@ def test_parts_of_another_sweep_are_not_taken_over(out: Path) -> None:
     assert not (out / "run.json").exists()
 
 
-def test_a_sweep_without_ray_still_ends_complete_after_merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_without_ray_still_ends_complete_after_merging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is merged is no longer looked for under its old names."""
     monkeypatch.setattr(parts, "MERGE_AT", 4)
     counted: list[str] = []
     monkeypatch.setattr(
-        Parts, "_verify", lambda self, name, verify=Parts._verify: (counted.append(name), verify(self, name))[1]
+        Parts,
+        "_verify",
+        lambda self, name, verify=Parts._verify: (counted.append(name), verify(self, name))[1],
     )
     results = ran(tmp_path / "out", batch=1)
     assert results.manifest["status"] == "complete"

@@ -1,4 +1,6 @@
-"""A full disk while an export is written: one line, and nothing half-written is left; cells of a report that begin as formulas."""
+"""A full disk while an export is written: one line, and nothing half-written is left; cells of a report that
+begin as formulas.
+"""
 
 import csv
 import errno
@@ -46,16 +48,22 @@ def test_an_export_is_whole_or_not_there(form: str, tmp_path: Path, request: pyt
     (tmp_path / "there").mkdir()
     request.getfixturevalue("small_files")
     for out in (tmp_path / "new", tmp_path / "there"):
-        with pytest.raises(UserError, match=f"--out {out}: expected a folder to write to, found {os.strerror(errno.EFBIG)}"):
+        with pytest.raises(
+            UserError, match=f"--out {out}: expected a folder to write to, found {os.strerror(errno.EFBIG)}"
+        ):
             export.export(checkpoint, an_arch(RESNET50D), form, out, {})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["there", "w.safetensors"]
 
 
-def test_exported_tables_are_whole_or_not_there(tmp_path: Path, small_files: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_tables_are_whole_or_not_there(
+    tmp_path: Path, small_files: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments: list[object] = ["table", shipped(), "--export-yaml", tmp_path]
     (tmp_path / "192_lookup_table.yaml").write_text("as it was")
     assert_one_line(
-        main_in_process(arguments, capsys), "_lookup_table.yaml: expected a place to write to", os.strerror(errno.EFBIG)
+        main_in_process(arguments, capsys),
+        "_lookup_table.yaml: expected a place to write to",
+        os.strerror(errno.EFBIG),
     )
     assert [path.name for path in tmp_path.iterdir()] == ["192_lookup_table.yaml"]
     assert (tmp_path / "192_lookup_table.yaml").read_text() == "as it was"
@@ -68,7 +76,9 @@ def test_exported_tables_into_a_file_and_a_folder_that_cannot_be_made(
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
         result = main_in_process(["table", shipped(), "--export-yaml", folder], capsys)
         assert_one_line(result, "--export-yaml: expected a folder that can be written")
-    whole = main_in_process(["table", shipped(), "--export-yaml", tmp_path / "new" / "tables", "--json"], capsys)
+    whole = main_in_process(
+        ["table", shipped(), "--export-yaml", tmp_path / "new" / "tables", "--json"], capsys
+    )
     assert sorted(json.loads(whole.stdout)) == sorted(map(str, (tmp_path / "new" / "tables").iterdir()))
 
 
@@ -86,7 +96,9 @@ def test_no_cell_of_a_report_is_a_formula(tmp_path: Path) -> None:
 @settings(max_examples=100, deadline=None)
 @given(cells=st.lists(st.text(max_size=8), min_size=1, max_size=4))
 def test_text_cells_come_back_behind_at_most_an_apostrophe(cells: list[str]) -> None:
-    read = [row[0] for row in csv.reader(io.StringIO(csv_of(pd.DataFrame({"a": cells, "b": 1})), newline=""))][1:]
+    read = [
+        row[0] for row in csv.reader(io.StringIO(csv_of(pd.DataFrame({"a": cells, "b": 1})), newline=""))
+    ][1:]
     assert len(read) == len(cells)
     for found, cell in zip(read, cells, strict=True):
         assert found.removeprefix("'") == cell.replace("\r", "\n").removeprefix("'")

@@ -1,4 +1,6 @@
-"""Places and files of results that will not do: refused in one line, in bounded time, before anything is written."""
+"""Places and files of results that will not do: refused in one line, in bounded time, before anything is
+written.
+"""
 
 import json
 import os
@@ -30,7 +32,7 @@ def run(tmp_path: Path) -> Path:
     return synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, seeds=2))
 
 
-# --- addresses --------------------------------------------------------------------------------------------------------------
+# --- addresses ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,9 @@ def run(tmp_path: Path) -> Path:
         ("abfs://container@127.0.0.1/x", "expected a place that answers, with credentials for it, found"),
     ],
 )
-def test_addresses(where: str, found: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses(
+    where: str, found: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = sweep_file(tmp_path)
     for arguments in (["status", where], ["sweep", file, "--out", where, "--address", "none"]):
@@ -64,15 +68,24 @@ def test_addresses(where: str, found: str, tmp_path: Path, capsys: Any, monkeypa
 
 def test_names_that_are_too_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = sweep_file(tmp_path), tmp_path / ("x" * 300)
-    for arguments in (["status", out], ["report", out], ["verify", out], ["sweep", out, "--out", tmp_path / "a"]):
+    for arguments in (
+        ["status", out],
+        ["report", out],
+        ["verify", out],
+        ["sweep", out, "--out", tmp_path / "a"],
+    ):
         assert_one_line(main_in_process([*arguments], capsys), "File name too long")
-    assert_one_line(main_in_process(["sweep", file, "--out", out, "--address", "none"], capsys), "File name too long")
+    assert_one_line(
+        main_in_process(["sweep", file, "--out", out, "--address", "none"], capsys), "File name too long"
+    )
 
 
 def test_a_place_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Google's client tries for 15 minutes where it finds no credentials; here the limit is two seconds."""
     monkeypatch.setattr(place, "PROBE_S", 2)
-    with pytest.raises(UserError, match="gs://bucket/x: expected a place that answers, with credentials for it, found"):
+    with pytest.raises(
+        UserError, match="gs://bucket/x: expected a place that answers, with credentials for it, found"
+    ):
         Place("gs://bucket/x")
 
 
@@ -87,7 +100,7 @@ def test_any_text_is_an_address_or_one_line(text: str, scheme: str) -> None:
     assert problem.isprintable()
 
 
-# --- what lies in the folder ------------------------------------------------------------------------------------------------
+# --- what lies in the folder --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe"])
@@ -103,7 +116,9 @@ def test_a_lock_that_is_none(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
     else:
         lock.symlink_to(precious if kind == "link" else tmp_path / "nowhere")
     result = main_in_process(["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"], capsys)
-    assert_one_line(result, f"{out}/.lock: expected a lock as a sweep makes it, a regular file, found something else")
+    assert_one_line(
+        result, f"{out}/.lock: expected a lock as a sweep makes it, a regular file, found something else"
+    )
     assert [path.name for path in out.iterdir()] == [".lock"]
     assert precious.read_text() == "somebody's file"
     assert not (tmp_path / "nowhere").exists()
@@ -123,7 +138,9 @@ def test_a_folder_that_could_not_be_begun_goes_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["run.json", "searches/x.parquet", "trace/x.parquet", "failures/x.json"])
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "dangling"])
-def test_pipes_devices_and_links_to_nothing(name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipes_devices_and_links_to_nothing(
+    name: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     ran(out, strategies=["prune"], seeds=2)
     (out / "failures").mkdir(exist_ok=True)
@@ -132,7 +149,10 @@ def test_pipes_devices_and_links_to_nothing(name: str, kind: str, tmp_path: Path
         os.mkfifo(out / name)
     else:
         (out / name).symlink_to(kind if kind == "/dev/zero" else tmp_path / "nowhere")
-    found = f"{out}/{name}: expected a regular file, found {'a link to nothing' if kind == 'dangling' else 'a pipe or device'}"
+    found = (
+        f"{out}/{name}: expected a regular file, found "
+        f"{'a link to nothing' if kind == 'dangling' else 'a pipe or device'}"
+    )
     file = sweep_file(tmp_path, strategies=["prune"], seeds=2)
     commands: list[list[object]] = [["sweep", file, "--out", out, "--address", "none"]]
     commands += [["verify", out]] if not name.startswith("failures") else []
@@ -144,7 +164,11 @@ def test_pipes_devices_and_links_to_nothing(name: str, kind: str, tmp_path: Path
 
 def test_status_shows_no_control_characters(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((run / "run.json").read_text())
-    manifest["spec"] |= {"name": "evil\x1b[2J\r\x9b31m", "cost": {"mobilenet_v3": "macs"}, "predictor": {"mobilenet_v3": "x"}}
+    manifest["spec"] |= {
+        "name": "evil\x1b[2J\r\x9b31m",
+        "cost": {"mobilenet_v3": "macs"},
+        "predictor": {"mobilenet_v3": "x"},
+    }
     (run / "run.json").write_text(json.dumps(manifest))
     (run / "failures").mkdir()
     record = {"search_ids": ["x"], "error": "boom\x1b]0;title\x07", "command": "topdown-ray\x1b[1A sweep"}
@@ -156,7 +180,7 @@ def test_status_shows_no_control_characters(run: Path, capsys: pytest.CaptureFix
     assert done.stdout.replace("\n", "").isprintable()
 
 
-# --- readers: a value, or one line ------------------------------------------------------------------------------------------
+# --- readers: a value, or one line --------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -202,7 +226,9 @@ def test_any_manifest(data: st.DataObject, value: Any, tmp_path_factory: pytest.
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(text=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()) | st.just(b"[" * 100_000))
+@given(
+    text=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()) | st.just(b"[" * 100_000)
+)
 def test_any_bytes_as_manifest_or_record(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("bytes")
     (folder / "failures").mkdir()
@@ -226,10 +252,21 @@ def test_any_record(field: str, value: Any, tmp_path_factory: pytest.TempPathFac
 COLUMNS = st.one_of(
     st.builds(lambda n: pa.array([[1.5]] * n, pa.list_(pa.float64())), st.just(2)),
     st.sampled_from(
-        [pa.array([1, 2]), pa.array(["a", None]), pa.array([b"a", b"\xff"]), pa.array([None, None]), pa.array([{"a": 1}] * 2)]
+        [
+            pa.array([1, 2]),
+            pa.array(["a", None]),
+            pa.array([b"a", b"\xff"]),
+            pa.array([None, None]),
+            pa.array([{"a": 1}] * 2),
+        ]
     ),
     st.sampled_from(
-        [pa.array([1.5, float("nan")]), pa.array([True, False]), pa.array([2**63, 1], pa.uint64()), pa.array(["x", "y"])]
+        [
+            pa.array([1.5, float("nan")]),
+            pa.array([True, False]),
+            pa.array([2**63, 1], pa.uint64()),
+            pa.array(["x", "y"]),
+        ]
     ),
 )
 
@@ -240,7 +277,11 @@ def test_any_type_of_any_column_of_a_part(
     table: str, data: st.DataObject, column: pa.Array, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     schema = {"searches": SEARCHES, "trace": TRACE}[table]
-    frames = dict(zip(parts.TABLES, synthetic.frames({"top_down": 0.0}, seeds=2, sets=((35.0,),), points=1), strict=True))
+    frames = dict(
+        zip(
+            parts.TABLES, synthetic.frames({"top_down": 0.0}, seeds=2, sets=((35.0,),), points=1), strict=True
+        )
+    )
     folder = synthetic.write(tmp_path_factory.mktemp("part") / "run", *frames.values())
     path = folder / table / "all.parquet"
     rows = pq.read_table(path)

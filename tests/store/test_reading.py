@@ -1,4 +1,6 @@
-"""Result folders as frames: the same rows as read naively, in little memory; parts that hold other rows are refused in one line."""
+"""Result folders as frames: the same rows as read naively, in little memory; parts that hold other rows are
+refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from topdown_ray.store.folder import SEARCHES, TRACE, load_columns
 def naive(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables as pandas alone would read them."""
     searches, trace = (
-        pa.concat_tables([pq.read_table(path, schema=schema) for path in sorted((folder / table).iterdir())]).to_pandas()
+        pa.concat_tables(
+            [pq.read_table(path, schema=schema) for path in sorted((folder / table).iterdir())]
+        ).to_pandas()
         for table, schema in (("searches", SEARCHES), ("trace", TRACE))
     )
     searches = searches.drop_duplicates(["search_id", "target_index"])
@@ -38,7 +42,9 @@ def naive(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three parts in no order: searches twice, by another shard; missing values; curves of searches that are not there."""
+    """Three parts in no order: searches twice, by another shard; missing values; curves of searches that are
+    not there.
+    """
     searches, trace = synthetic.frames({"top_down": 0.0, "independent": 0.0, "mine": 0.001}, seeds=6, batch=4)
     searches["genes"] = [[i % 3, 1, 2] for i in range(len(searches))]
     searches["arch"] = [f'{{"a": {i}}}' for i in range(len(searches))]
@@ -81,10 +87,14 @@ OF_TABLE = {"searches": SEARCHES.names, "trace": TRACE.names}
 
 @pytest.mark.parametrize("table", OF_TABLE)
 def test_values_of_a_wrong_type_are_one_line_or_read(table: str, tmp_path: Path) -> None:
-    """Every column with every kind of wrong value: loading and reporting end with rows, or with one UserError of one line."""
+    """Every column with every kind of wrong value: loading and reporting end with rows, or with one UserError
+    of one line.
+    """
     from topdown_ray.report import tables
 
-    path = synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, sets=[(35.0, 30.0)], seeds=2))
+    path = synthetic.write(
+        tmp_path / "run", *synthetic.frames({"top_down": 0.0}, sets=[(35.0, 30.0)], seeds=2)
+    )
     file = path / table / "all.parquet"
     right = pq.read_table(file)
     refused = []
@@ -114,8 +124,12 @@ def test_the_commands_say_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     rows = pq.read_table(file)
     at = rows.schema.get_field_index("seed")
     pq.write_table(rows.set_column(at, "seed", pa.array(["first", "second"])), file)
-    assert_one_line(main_in_process(["report", path], capsys), "searches/all.parquet", "expected the rows of a part")
+    assert_one_line(
+        main_in_process(["report", path], capsys), "searches/all.parquet", "expected the rows of a part"
+    )
     pq.write_table(rows.drop_columns(["strategy"]), file)
     assert_one_line(
-        main_in_process(["report", path], capsys), "searches/all.parquet", "strategy: expected a value in every row"
+        main_in_process(["report", path], capsys),
+        "searches/all.parquet",
+        "strategy: expected a value in every row",
     )

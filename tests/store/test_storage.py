@@ -1,4 +1,6 @@
-"""Results on a real S3-compatible server, which runs as its own process on loopback; and on local folders by URI."""
+"""Results on a real S3-compatible server, which runs as its own process on loopback; and on local folders by
+URI.
+"""
 
 import json
 import signal
@@ -46,7 +48,9 @@ def test_a_damaged_object_is_named_and_computed_afresh(server: str, undisturbed:
     place = Place(out)
     name = sorted(place.files("trace"))[1]
     place.write(f"trace/{name}", place.read(f"trace/{name}")[:500])
-    with pytest.raises(UserError, match=rf"s3://results/damaged/trace/{name}\?.*: expected a part as it was written"):
+    with pytest.raises(
+        UserError, match=rf"s3://results/damaged/trace/{name}\?.*: expected a part as it was written"
+    ):
         load(out)
     assert_same(undisturbed, ran(out))
 
@@ -70,7 +74,9 @@ def test_two_drivers_on_one_prefix_are_harmless(server: str, undisturbed: topdow
 def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, file = uri(server, "commands"), sweep_file(tmp_path, strategies=["top_down"], seeds=5)
     lines = tmp_path / "lines.jsonl"
-    done = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json", "--log-json", lines], capsys)
+    done = main_in_process(
+        ["sweep", file, "--out", out, "--address", "none", "--json", "--log-json", lines], capsys
+    )
     assert json.loads(done.stdout)["done"] == 5
     events = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [event["event"] for event in events] == ["connected", "start", "shard", "shard", "end"]
@@ -78,15 +84,26 @@ def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureF
     status = json.loads(main_in_process(["status", out, "--json"], capsys).stdout)
     assert (status["state"], status["done"], status["total"]) == ("complete", 5, 5)
     assert json.loads(main_in_process(["verify", out, "--json"], capsys).stdout)["passed"] is True
-    assert json.loads(main_in_process(["describe", out, "--seed", 3, "--target", 300, "--json"], capsys).stdout)["seed"] == 3
+    assert (
+        json.loads(main_in_process(["describe", out, "--seed", 3, "--target", 300, "--json"], capsys).stdout)[
+            "seed"
+        ]
+        == 3
+    )
     assert_one_line(main_in_process(["report", out], capsys), "--out: expected a local folder for the report")
     assert main_in_process(["report", out, "--out", tmp_path / "report"], capsys).returncode == 0
     assert (tmp_path / "report" / "report.html").exists()
-    again = main_in_process(["sweep", out, "--out", out, "--address", "none", "--json"], capsys)  # the sweep that lies there
+    again = main_in_process(
+        ["sweep", out, "--out", out, "--address", "none", "--json"], capsys
+    )  # the sweep that lies there
     assert json.loads(again.stdout)["done"] == 5
     Place(out).delete("run.json")
-    assert_one_line(main_in_process(["status", out], capsys), "found no readable run.json", "its parts are there")
-    again = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json"], capsys)  # written anew
+    assert_one_line(
+        main_in_process(["status", out], capsys), "found no readable run.json", "its parts are there"
+    )
+    again = main_in_process(
+        ["sweep", file, "--out", out, "--address", "none", "--json"], capsys
+    )  # written anew
     assert json.loads(again.stdout)["done"] == 5
     assert load(out).manifest["status"] == "complete"
 
@@ -95,16 +112,24 @@ def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureF
     ("where", "part"),
     [
         ("ftp://host/x", "expected a folder, or a URI that pyarrow can open"),
-        ("s3://results/x?colour=red", "Unexpected query parameter in S3 URI: 'colour'"),  # whose value may be a secret
+        (
+            "s3://results/x?colour=red",
+            "Unexpected query parameter in S3 URI: 'colour'",
+        ),  # whose value may be a secret
         ("s3://", "expected a bucket or folder after the scheme"),
         (
             "s3://nowhere/x?endpoint_override={server}&scheme=http&region=us-east-1",
             "expected an existing bucket, found no nowhere",
         ),
-        ("s3://results/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1", "expected a place that answers, found"),
+        (
+            "s3://results/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1",
+            "expected a place that answers, found",
+        ),
     ],
 )
-def test_uris_that_will_not_do(where: str, part: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_uris_that_will_not_do(
+    where: str, part: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = where.replace("{server}", server)
     result = main_in_process(["sweep", sweep_file(tmp_path), "--out", where, "--address", "none"], capsys)
     assert_one_line(result, part, where.removesuffix("?colour=red"))
@@ -126,11 +151,15 @@ def test_secrets_in_a_uri_are_never_shown(server: str) -> None:
     assert place.read("run.json") == b"{}"
 
 
-def test_an_object_store_that_refuses_is_one_clear_error(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_that_refuses_is_one_clear_error(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = []
     monkeypatch.setattr(Place._put.retry, "wait", lambda state: tried.append(state.attempt_number) or 0)  # type: ignore[attr-defined]
     place = Place(uri(server, "x").replace("results", "nowhere"))
-    with pytest.raises(StoreError, match=r"nowhere/x/run.json\?.*: expected room and leave to write, found: .*NO_SUCH_BUCKET"):
+    with pytest.raises(
+        StoreError, match=r"nowhere/x/run.json\?.*: expected room and leave to write, found: .*NO_SUCH_BUCKET"
+    ):
         place.write("run.json", b"{}")
     assert tried == [1, 2, 3, 4]
 
@@ -144,7 +173,9 @@ def test_file_uris_are_local_folders(undisturbed: topdown_ray.Results, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(published: Path, server: str, tmp_path: Path) -> None:
+def test_a_driver_on_ray_and_s3_killed_twice_loses_nothing(
+    published: Path, server: str, tmp_path: Path
+) -> None:
     changes = {"strategies": ["top_down"], "seeds": 24, "search": {"population": 50, "generations": 60}}
     file, out = sweep_file(tmp_path, **changes, batch=1), uri(server, "ray")
     command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", out, "--actors", "2"]
@@ -182,7 +213,9 @@ def test_a_filesystem_that_is_neither_a_disk_nor_an_object_store() -> None:
     assert not place.exists("run.json")
 
 
-def test_where_there_is_no_lock_silence_is_told_from_work(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_lock_silence_is_told_from_work(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = uri(server, "silent")
     ran(out)
     place = Place(out)
@@ -192,7 +225,9 @@ def test_where_there_is_no_lock_silence_is_told_from_work(server: str, monkeypat
     assert Reader(out).read().state == "silent"
 
 
-def test_evaluate_refuses_a_uri_without_its_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_refuses_a_uri_without_its_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = main_in_process(["evaluate", "s3://key:secret@bucket/run", "--data", tmp_path], capsys)
     assert_one_line(result, "s3://bucket/run: expected a local result folder")
     assert "secret" not in result.stderr

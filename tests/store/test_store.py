@@ -79,7 +79,9 @@ def test_a_record_goes_once_its_searches_have_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("only", ["nonsense", "0123456789abcdef0123"])
 def test_only_names_what_there_is(only: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"--only: expected a search of this sweep or a shard .* found '{only}'"):
+    with pytest.raises(
+        UserError, match=rf"--only: expected a search of this sweep or a shard .* found '{only}'"
+    ):
         plan_of().only([only], {})
 
 
@@ -97,7 +99,9 @@ def test_a_damaged_part_is_named_and_computed_afresh(
     ran(out)
     part = sorted((out / table).glob("*.parquet"))[2]
     part.write_bytes(damage(part.read_bytes()))
-    with pytest.raises(UserError, match=rf"{table}/{part.name}: expected a part as it was written, found .* computes"):
+    with pytest.raises(
+        UserError, match=rf"{table}/{part.name}: expected a part as it was written, found .* computes"
+    ):
         load(out)
     plan = plan_of()
     folder = opened(plan, out)
@@ -123,7 +127,9 @@ def test_parts_of_older_folders_have_no_checksum(undisturbed: topdown_ray.Result
     assert_same(undisturbed, load(out))
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc/self/mem, a file whose reading fails (EIO)")
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="needs /proc/self/mem, a file whose reading fails (EIO)"
+)
 def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(tmp_path: Path) -> None:
     """A disk that fails for a moment must not cost what was computed."""
     out = tmp_path / "out"
@@ -143,7 +149,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 400 KB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"mounting a small filesystem is not permitted here: {mounted.stderr.decode().strip()}")
     yield folder
@@ -246,7 +254,9 @@ def test_parts_are_merged_as_they_grow(
     assert len(folder.finished()) == 24
     assert folder.damaged == []
     folder.end(True, {"wall_s": 0.0}, {})
-    assert {path.name for path in (out / "searches").iterdir()} == names  # what the merged parts hold has gone again
+    assert {
+        path.name for path in (out / "searches").iterdir()
+    } == names  # what the merged parts hold has gone again
     assert not (out / "damaged").exists()
     assert_same(undisturbed, load(out))
 
@@ -258,15 +268,21 @@ def test_many_threads_write_while_parts_are_merged(tmp_path: Path, monkeypatch: 
     written = parts.Parts(place)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: written.write(f"shard-{number}", *made_up(number)), range(200)))
-    found = [parts.read_part(place, "searches", name)["search_id"].to_pylist() for name in parts.part_names(place, "searches")]
+    found = [
+        parts.read_part(place, "searches", name)["search_id"].to_pylist()
+        for name in parts.part_names(place, "searches")
+    ]
     assert len(found) < 16
-    assert sorted(x for part in found for x in part) == sorted(2 * [f"search-{number}" for number in range(200)])
+    assert sorted(x for part in found for x in part) == sorted(
+        2 * [f"search-{number}" for number in range(200)]
+    )
     resumed = parts.Parts(place).resume()
     assert resumed.search_ids == {f"search-{number}" for number in range(200)}
     assert not resumed.damaged
 
 
-# A process that has imported everything and makes a driver of itself for every line that it reads: arguments of the command line
+# A process that has imported everything and makes a driver of itself for every line that it reads: arguments
+# of the command line
 FORKS = """
 import json, os, sys, torch
 from topdown_ray.cli import main, present
@@ -274,7 +290,8 @@ from topdown_ray.sweeps import demo, status, driver
 from topdown_ray.store import parts, folder
 torch.set_num_threads(1)
 parts.MERGE_AT = 3
-driver.search("mobilenet_v3", "macs", [300], "top_down", predictor="embedded", population=8, generations=2)  # all is loaded
+small = {"predictor": "embedded", "population": 8, "generations": 2}
+driver.search("mobilenet_v3", "macs", [300], "top_down", **small)  # all is loaded
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
@@ -319,7 +336,9 @@ def test_a_driver_killed_at_20_random_moments_loses_nothing(tmp_path: Path) -> N
         for _ in range(20):
             pid = start()
             time.sleep(random_moment.uniform(0, 0.3) * whole)
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself: the sweep was complete before
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # it has ended by itself: the sweep was complete before
                 os.kill(pid, signal.SIGKILL)
             killed += int(drivers.stdout.readline()) == -signal.SIGKILL
             if (out / "run.json").exists():

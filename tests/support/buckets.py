@@ -31,7 +31,9 @@ def server() -> Iterator[str]:
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-        files = pafs.S3FileSystem(endpoint_override=address, scheme="http", region="us-east-1", allow_bucket_creation=True)
+        files = pafs.S3FileSystem(
+            endpoint_override=address, scheme="http", region="us-east-1", allow_bucket_creation=True
+        )
         files.create_dir("results")
         yield address
     finally:

@@ -25,13 +25,21 @@ SWEEP = {
 def topdown_ray(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "topdown_ray", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=200, check=False
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=200,
+        check=False,
     )
 
 
 def sweep_file(folder: Path, **changes: Any) -> Path:
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in {**SWEEP, **changes}.items() if value is not None}))
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in {**SWEEP, **changes}.items() if value is not None})
+    )
     return path
 
 
@@ -44,7 +52,9 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> No
         assert part in lines[0]
 
 
-def main_in_process(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> subprocess.CompletedProcess[str]:
+def main_in_process(
+    arguments: list[object], capsys: pytest.CaptureFixture[str]
+) -> subprocess.CompletedProcess[str]:
     """The same as a process of its own, without its three seconds of start."""
     from topdown_ray.cli import main
 

@@ -41,7 +41,18 @@ def ran(out: Path | str, **changes: object) -> topdown_ray.Results:
 
 
 def command_of(file: Path, out: Path | str, *more: str) -> list[str]:
-    return [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", "none", *more]
+    return [
+        sys.executable,
+        "-m",
+        "topdown_ray",
+        "sweep",
+        str(file),
+        "--out",
+        str(out),
+        "--address",
+        "none",
+        *more,
+    ]
 
 
 def sweep_file(folder: Path, **changes: object) -> Path:

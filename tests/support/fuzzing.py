@@ -1,4 +1,6 @@
-"""What the tests share that hand arbitrary bytes and values to a reader: the outcome is a value or one bounded line."""
+"""What the tests share that hand arbitrary bytes and values to a reader: the outcome is a value or one
+bounded line.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from topdown_ray.errors import UserError
 
 #: Fixed examples, no time limit on one: the machine may be busy.
-FUZZ = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(
+    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 #: Changes of a file's bytes, as :func:`changed` applies them.
 CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4)
@@ -25,8 +29,12 @@ JSON = st.recursive(
 )
 
 
-def changed(content: bytes, changes: list[tuple[float, int]], keep: float, start: int = 0, end: int | None = None) -> bytes:
-    """The same bytes, cut short, with some overwritten: two thirds of them between ``start`` and ``end``, the others anywhere."""
+def changed(
+    content: bytes, changes: list[tuple[float, int]], keep: float, start: int = 0, end: int | None = None
+) -> bytes:
+    """The same bytes, cut short, with some overwritten: two thirds of them between ``start`` and ``end``, the
+    others anywhere.
+    """
     out = bytearray(content)
     end = len(out) if end is None else end
     for i, (place, value) in enumerate(changes):
@@ -35,7 +43,9 @@ def changed(content: bytes, changes: list[tuple[float, int]], keep: float, start
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call returns, or None where it raises a UserError of one bounded line; anything else is a failure."""
+    """What a call returns, or None where it raises a UserError of one bounded line; anything else is a
+    failure.
+    """
     try:
         return function(*arguments)
     except UserError as error:

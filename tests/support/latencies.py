@@ -15,5 +15,7 @@ def made_up(space: Space, seed: int = 0, **changes: Any) -> LatencyTable:
     layers = distinct_layers(space)
     median = np.random.default_rng(seed).uniform(0.01, 2, len(layers))
     count = np.full(len(layers), 20)
-    table = LatencyTable(space.name, Conditions(), layers, median, 0.9 * median, 1.2 * median, count, 0 * count)
+    table = LatencyTable(
+        space.name, Conditions(), layers, median, 0.9 * median, 1.2 * median, count, 0 * count
+    )
     return dataclasses.replace(table, **changes)

@@ -36,7 +36,13 @@ def ofa_macs(space: Space, genes: torch.Tensor) -> npt.NDArray[np.float64]:
 
 def tutorial_spec(config: dict[str, Any]) -> dict[str, Any]:
     """The form that ofa.tutorial takes."""
-    return {"wid": None, "ks": list(config["ks"]), "e": list(config["e"]), "d": list(config["d"]), "r": [config["image_size"]]}
+    return {
+        "wid": None,
+        "ks": list(config["ks"]),
+        "e": list(config["e"]),
+        "d": list(config["d"]),
+        "r": [config["image_size"]],
+    }
 
 
 def resnet_predictor(path: Any) -> AccuracyPredictor:

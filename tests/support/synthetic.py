@@ -16,8 +16,18 @@ import pyarrow.parquet as pq
 
 from topdown_ray.store.folder import SCHEMA_VERSION, SEARCHES, TRACE, Results
 
-SETS = ((35.0,), (35.0, 30.0), (35.0, 30.0, 25.0), (60.0, 55.0, 50.0, 45.0, 40.0, 35.0, 30.0, 25.0, 20.0, 15.0))
-SECONDS = {"independent": (0.0, 2.0), "bottom_up": (1.6, 0.4), "top_down": (1.6, 0.4), "random": (0.0, 2.0)}  # intercept, slope
+SETS = (
+    (35.0,),
+    (35.0, 30.0),
+    (35.0, 30.0, 25.0),
+    (60.0, 55.0, 50.0, 45.0, 40.0, 35.0, 30.0, 25.0, 20.0, 15.0),
+)
+SECONDS = {
+    "independent": (0.0, 2.0),
+    "bottom_up": (1.6, 0.4),
+    "top_down": (1.6, 0.4),
+    "random": (0.0, 2.0),
+}  # intercept, slope
 
 
 def frames(
@@ -30,7 +40,8 @@ def frames(
     points: int = 4,
     space: str = "mobilenet_v3",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """searches and trace of strategies whose true mean accuracy differs by ``effects`` (fractions); times have 5 % noise.
+    """searches and trace of strategies whose true mean accuracy differs by ``effects`` (fractions); times
+    have 5 % noise.
 
     points: of each anytime curve.
     """
@@ -45,7 +56,12 @@ def frames(
         seed = np.repeat(np.arange(seeds), k)
         wall = (intercept + slope * k) * noise
         name = f"{space}-{strategy}-{'-'.join(f'{x:g}' for x in targets)}"
-        accuracy = 0.75 + 0.02 * np.log(target / 10) + effects[strategy] + sd * generator.standard_normal(len(target))
+        accuracy = (
+            0.75
+            + 0.02 * np.log(target / 10)
+            + effects[strategy]
+            + sd * generator.standard_normal(len(target))
+        )
         facts: dict[str, Any] = {
             "run_id": "synthetic",
             "search_id": [f"{hash_of(name)}{x:08x}" for x in seed],
@@ -135,7 +151,9 @@ def write(path: Path, searches: pd.DataFrame, trace: pd.DataFrame, **changes: An
     """Write rows as a result folder."""
     for name, frame, schema in (("searches", searches, SEARCHES), ("trace", trace, TRACE)):
         (path / name).mkdir(parents=True)
-        known = pa.Table.from_pandas(frame, schema=pa.schema([x for x in schema if x.name in frame]), preserve_index=False)
+        known = pa.Table.from_pandas(
+            frame, schema=pa.schema([x for x in schema if x.name in frame]), preserve_index=False
+        )
         columns = [known[x.name] if x.name in frame else pa.nulls(len(frame), x.type) for x in schema]
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), path / name / "all.parquet")
     (path / "run.json").write_text(json.dumps(manifest(searches, **changes)))

@@ -33,9 +33,18 @@ def few_digits(folder: Path, train: int = 3, val: int = 2) -> Path:
 
 
 def untrained(path: Path, space: Space, **changes: object) -> Path:
-    """A narrow supernet's file with weights that were drawn, not trained; its batch normalisation has seen some noise."""
+    """A narrow supernet's file with weights that were drawn, not trained; its batch normalisation has seen
+    some noise.
+    """
     sizes = tuple(int(size) for size in space.genes[space.resolution].choices)
-    given = {"space": space.name, "width": WIDTH, "n_classes": 10, "image_sizes": sizes, "classes": CLASSES, **changes}
+    given = {
+        "space": space.name,
+        "width": WIDTH,
+        "n_classes": 10,
+        "image_sizes": sizes,
+        "classes": CLASSES,
+        **changes,
+    }
     description = Description(**given)  # type: ignore[arg-type]
     torch.manual_seed(1)
     network = build(space, description.width, description.n_classes).train()

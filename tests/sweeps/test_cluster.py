@@ -1,4 +1,6 @@
-"""Several real nodes: killed without grace, joining late, hanging, with a GPU; started by Ray's own test cluster and by `ray start`."""
+"""Several real nodes: killed without grace, joining late, hanging, with a GPU; started by Ray's own test
+cluster and by `ray start`.
+"""
 
 import json
 import os
@@ -48,7 +50,10 @@ def cluster() -> Iterator[Any]:
     """A head that takes no searches, and two nodes of one CPU."""
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH})
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH},
+    )
     nodes.add_node(num_cpus=1)
     nodes.add_node(num_cpus=1)
     try:
@@ -59,12 +64,15 @@ def cluster() -> Iterator[Any]:
 
 
 class Meanwhile:
-    """A progress callback that acts when so many searches are done: in a thread of its own, in the middle of other shards.
+    """A progress callback that acts when so many searches are done: in a thread of its own, in the middle of
+    other shards.
 
-    here: actions of this thread, for what must not run in another (Ray's nodes set signal handlers as they start).
-    """
+    here: actions of this thread, for what must not run in another (Ray's nodes set signal handlers as they
+    start)."""
 
-    def __init__(self, actions: dict[int, Callable[[], object]], here: dict[int, Callable[[], object]] | None = None):
+    def __init__(
+        self, actions: dict[int, Callable[[], object]], here: dict[int, Callable[[], object]] | None = None
+    ):
         self.actions, self.here = actions, here or {}
         self.threads: list[threading.Thread] = []
         self.errors: list[BaseException] = []
@@ -96,8 +104,12 @@ def actor_processes(of: psutil.Process | None = None) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_nodes_die_and_join_in_mid_sweep(cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
-    """The node of half the actors dies, then the other one right after a third has joined, which then does all the work."""
+def test_nodes_die_and_join_in_mid_sweep(
+    cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path
+) -> None:
+    """The node of half the actors dies, then the other one right after a third has joined, which then does
+    all the work.
+    """
     first, second = cluster.worker_nodes
     kills: dict[int, Callable[[], object]] = {
         6: lambda: cluster.remove_node(first, allow_graceful=False),
@@ -139,7 +151,9 @@ def test_what_hangs_is_done_elsewhere(cluster: Any, undisturbed: topdown_ray.Res
 def test_nodes_with_and_without_a_gpu_both_get_work(
     cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that only says it has a GPU: the actor that asks for it starts there, and says that torch finds none."""
+    """A node that only says it has a GPU: the actor that asks for it starts there, and says that torch finds
+    none.
+    """
     import ray
     import torch
 
@@ -148,7 +162,9 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
     cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
     if not torch.cuda.is_available():
-        with pytest.raises(StartError, match=r"an actor could not start: .*--gpus: expected a GPU that torch can use"):
+        with pytest.raises(
+            StartError, match=r"an actor could not start: .*--gpus: expected a GPU that torch can use"
+        ):
             run_on_ray(LONGER, tmp_path / "none", 1, gpus=1)
     monkeypatch.setitem(ray_executor.DEVICES, "cuda", "cpu")  # the same bits: what is tested is who gets work
     work: dict[str, int] = {}
@@ -178,7 +194,15 @@ def free_port() -> int:
 
 def start_node(tmp_path: Path, *options: str) -> psutil.Popen:
     """`ray start --block`, in a process group of its own."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--block",
+        "--disable-usage-stats",
+        *options,
+    ]
     with (tmp_path / f"node{len(list(tmp_path.glob('node*')))}.log").open("wb") as log:
         return psutil.Popen(command, stdout=log, stderr=log, env=AUTHENTICATION, start_new_session=True)
 
@@ -203,7 +227,9 @@ def wait_until(what: Callable[[], bool], process: subprocess.Popen[str], seconds
 
 
 @pytest.mark.slow
-def test_separately_started_nodes_and_the_command_line(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
+def test_separately_started_nodes_and_the_command_line(
+    undisturbed: topdown_ray.Results, tmp_path: Path
+) -> None:
     """SIGTERM in mid-sweep, the same command again, a node killed without grace, a node that joins late."""
     import ray
 
@@ -219,18 +245,40 @@ def test_separately_started_nodes_and_the_command_line(undisturbed: topdown_ray.
         f"--system-config={json.dumps(HEALTH)}",
     )
     nodes = [head]
-    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", f"127.0.0.1:{port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "topdown_ray",
+        "sweep",
+        str(file),
+        "--out",
+        str(out),
+        "--address",
+        f"127.0.0.1:{port}",
+    ]
 
     def driver(*options: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=AUTHENTICATION
+            [*command, *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=AUTHENTICATION,
         )
 
     def parts() -> int:
         return len(list((out / "searches").glob("[!.]*.parquet")))
 
     try:
-        health = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", f"127.0.0.1:{port}"]
+        health = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "health-check",
+            "--address",
+            f"127.0.0.1:{port}",
+        ]
         deadline = time.monotonic() + 60
         while subprocess.run(health, capture_output=True, check=False, env=AUTHENTICATION).returncode:
             assert time.monotonic() < deadline

@@ -1,4 +1,6 @@
-"""Who gets which shard: sizes, retries elsewhere, copies of what takes too long; the real driver over simulated actors."""
+"""Who gets which shard: sizes, retries elsewhere, copies of what takes too long; the real driver over
+simulated actors.
+"""
 
 import importlib.util
 import math
@@ -37,7 +39,9 @@ def spec_of(**changes: Any) -> SweepSpec:
 def test_every_pending_search_is_taken_once_whatever_the_sizes() -> None:
     spec = spec_of()
     names = {
-        search_id(group, seed, spec.search, "default", ARTEFACTS[group.space]) for group in spec.groups() for seed in spec.seeds
+        search_id(group, seed, spec.search, "default", ARTEFACTS[group.space])
+        for group in spec.groups()
+        for seed in spec.seeds
     }
     assert len(names) == spec.n_searches() == 66
     finished = set(sorted(names)[::3])
@@ -65,13 +69,19 @@ def test_a_shard_lasts_seconds_and_shrinks_at_the_end() -> None:
     speeds.record("cuda", group, 200 * each, 4.0)  # 0.02 s a search
     assert size(1e12) == AIM_S / 0.2
     assert size(1e12, "cuda") > 200  # as much memory as a batch may take, though it does not last as long
-    assert size(1e12, workers={"cpu": 5000}) > 2 * size(1e12)  # many workers: longer shards, for the driver's sake
-    assert size(16 * each) == 8  # half of what is left for one of two workers would be 4 searches: not below two seconds ...
+    assert size(1e12, workers={"cpu": 5000}) > 2 * size(
+        1e12
+    )  # many workers: longer shards, for the driver's sake
+    assert (
+        size(16 * each) == 8
+    )  # half of what is left for one of two workers would be 4 searches: not below two seconds ...
     assert size(4 * each) == 2  # ... and both get something in the end
     assert size(1) == 1
     slow = Speeds()
     slow.record("cpu", group, each, 100.0)
-    assert batch_size(slow, "cpu", group, each, 1e12, WORKERS, 100) == ENOUGH  # long searches: an efficient batch first
+    assert (
+        batch_size(slow, "cpu", group, each, 1e12, WORKERS, 100) == ENOUGH
+    )  # long searches: an efficient batch first
     assert batch_size(slow, "cpu", group, each, 1e12, WORKERS, 2**20) == 1  # large populations: memory first
 
 
@@ -126,7 +136,9 @@ def test_what_is_beyond_hope_is_handed_to_a_replacement() -> None:
 
 
 def test_a_first_shard_that_hangs_is_copied_once_nothing_else_is_pending() -> None:
-    """No peer has finished, so its time is a guess: an idle worker may try, but nothing that runs is taken for lost."""
+    """No peer has finished, so its time is a guess: an idle worker may try, but nothing that runs is taken
+    for lost.
+    """
     limits = Limits(unmeasured_floor_s=60.0)
     dispatch = dispatch_of(limits, spaces=["mobilenet_v3"], strategies=["top_down"], targets=[[300]], seeds=8)
     hanging = given(dispatch, CPU, {0, 1})
@@ -159,7 +171,9 @@ def test_losses_are_bounded_and_a_copy_saves_a_lost_shard() -> None:
 
 @pytest.fixture(scope="module")
 def simulation() -> Any:
-    location = importlib.util.spec_from_file_location("simulate_driver", ROOT / "scripts" / "simulate_driver.py")
+    location = importlib.util.spec_from_file_location(
+        "simulate_driver", ROOT / "scripts" / "simulate_driver.py"
+    )
     assert location is not None
     assert location.loader is not None
     module = importlib.util.module_from_spec(location)
@@ -168,8 +182,12 @@ def simulation() -> Any:
     return module
 
 
-def test_twenty_actors_that_die_and_hang_do_everything_once_and_end_together(simulation: Any, tmp_path: Path) -> None:
-    """The real driver. With 5 % of the shards lost and 5 % hanging, about ten of each; none of either: 1 in 10^7."""
+def test_twenty_actors_that_die_and_hang_do_everything_once_and_end_together(
+    simulation: Any, tmp_path: Path
+) -> None:
+    """The real driver. With 5 % of the shards lost and 5 % hanging, about ten of each; none of either: 1 in
+    10^7.
+    """
     plan = simulation.plan_of(1600, "auto")
     tables = simulation.one_search(plan)
     walls = {}

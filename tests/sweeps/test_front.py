@@ -66,7 +66,13 @@ def test_a_front_is_true_reproducible_and_never_worse_at_a_looser_target(tmp_pat
     path = tmp_path / "front.csv"
     path.write_text(text)
     assert comparisons.read_reference(path)["accuracy"].tolist() == frame["accuracy"].tolist()
-    for word in ("--targets 3000,2000,1200", "--seeds 2", "--children 400", "cost_sha256 ", "predictor_sha256 "):
+    for word in (
+        "--targets 3000,2000,1200",
+        "--seeds 2",
+        "--children 400",
+        "cost_sha256 ",
+        "predictor_sha256 ",
+    ):
         assert word in text
 
 
@@ -89,12 +95,16 @@ def test_shipped_fronts_are_what_predictor_and_table_say(name: str, published: P
 
 def test_three_fronts_are_shipped() -> None:
     assert reference_front.shipped() == ["mobilenet_v3-macs", "mobilenet_v3-note10", "resnet50d-macs"]
-    with pytest.raises(UserError, match=r"--reference: expected a CSV file or one of mobilenet_v3-macs, .* found nowhere"):
+    with pytest.raises(
+        UserError, match=r"--reference: expected a CSV file or one of mobilenet_v3-macs, .* found nowhere"
+    ):
         reference_front.find_front("nowhere")
 
 
 def test_regret_is_what_the_reference_has_more() -> None:
-    """The reference for a target is its best architecture that meets it; other spaces and tables do not count."""
+    """The reference for a target is its best architecture that meets it; other spaces and tables do not
+    count.
+    """
     results = synthetic.results({"independent": 0.0, "top_down": 0.001}, sets=[(35.0, 30.0)], seeds=12)
     reference = pd.DataFrame(
         {
@@ -118,7 +128,17 @@ def test_regret_is_what_the_reference_has_more() -> None:
 
 def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
     out = tmp_path / "front.csv"
-    arguments = ["front", "--space", "resnet50d", "--cost", "macs", "--predictor", "embedded", "--out", str(out)]
+    arguments = [
+        "front",
+        "--space",
+        "resnet50d",
+        "--cost",
+        "macs",
+        "--predictor",
+        "embedded",
+        "--out",
+        str(out),
+    ]
     small = ["--seeds", "1", "--children", "80", "--population", "20"]
     done = CliRunner().invoke(app, [*arguments, *small, "--targets", "2000"])
     assert done.exit_code == 0, done.output
@@ -129,13 +149,23 @@ def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
 
 
 def test_a_front_takes_in_the_answers_of_earlier_sweeps(tmp_path: Path) -> None:
-    data = {**ALL_SPACES, "spaces": ["resnet50d"], "strategies": ["joint"], "targets": [[3000, 1500]], "predictor": "embedded"}
+    data = {
+        **ALL_SPACES,
+        "spaces": ["resnet50d"],
+        "strategies": ["joint"],
+        "targets": [[3000, 1500]],
+        "predictor": "embedded",
+    }
     rows = sweep_results(data, tmp_path / "sweep").searches
     few = reference_front.Effort(seeds=1, children=8, population=4)
-    frame, text = reference_front.make_front("resnet50d", "macs", "embedded", [1500], few, [str(tmp_path / "sweep")])
+    frame, text = reference_front.make_front(
+        "resnet50d", "macs", "embedded", [1500], few, [str(tmp_path / "sweep")]
+    )
     assert frame["accuracy"].item() >= rows.loc[rows["target"] == 1500, "accuracy"].max()
     assert " --start sweep\n" in text
-    with pytest.raises(UserError, match=r"--start: .*: expected answers for these targets, predictor and cost, found none"):
+    with pytest.raises(
+        UserError, match=r"--start: .*: expected answers for these targets, predictor and cost, found none"
+    ):
         reference_front.make_front("resnet50d", "macs", "embedded", [1400], few, [str(tmp_path / "sweep")])
 
 

@@ -1,9 +1,8 @@
 """Searches keep their identities and their rows from one version of the package to the next.
 
-``data/known_rows.json`` holds every space and strategy, with a shipped table, MACs and the published table, as they were when
-``ALGORITHM_VERSION`` became 2. On another kind of processor an accuracy may differ in its last bits; the chance that this
-changes the course of one of these 39 short searches is below 5 %.
-"""
+``data/known_rows.json`` holds every space and strategy, with a shipped table, MACs and the published table,
+as they were when ``ALGORITHM_VERSION`` became 2. On another kind of processor an accuracy may differ in its
+last bits; the chance that this changes the course of one of these 39 short searches is below 5 %."""
 
 import json
 from pathlib import Path
@@ -15,7 +14,17 @@ import topdown_ray
 
 FILE = Path(__file__).parents[1] / "data" / "known_rows.json"
 KNOWN: list[dict[str, Any]] = json.loads(FILE.read_text())
-EXACT = ["search_id", "arch", "genes", "generations", "evaluations", "unique_evaluations", "gradients", "macs_m", "params_m"]
+EXACT = [
+    "search_id",
+    "arch",
+    "genes",
+    "generations",
+    "evaluations",
+    "unique_evaluations",
+    "gradients",
+    "macs_m",
+    "params_m",
+]
 
 
 def found(call: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
-"""Sweeps through a real Ray: the same tables with one actor and with two, actors killed, actors that cannot start."""
+"""Sweeps through a real Ray: the same tables with one actor and with two, actors killed, actors that cannot
+start.
+"""
 
 import json
 import os
@@ -37,7 +39,9 @@ def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> to
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_tables_do_not_depend_on_the_actors(n: int, cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
+def test_tables_do_not_depend_on_the_actors(
+    n: int, cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path
+) -> None:
     summary = run_on_ray(LONGER, tmp_path / "out", n)
     assert summary.progress.losses == 0
     results = load(tmp_path / "out")
@@ -115,7 +119,9 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
                     raise ValueError("boom here only")
             return super().run(shard)
 
-    monkeypatch.setattr(ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Raising))
+    monkeypatch.setattr(
+        ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Raising)
+    )
     tried: dict[str, list[str]] = {}
 
     def observe(event: str, facts: Any) -> None:
@@ -151,7 +157,9 @@ def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
             self.hoard = torch.zeros(2**50)  # more than there is
             super().__init__(*arguments)
 
-    monkeypatch.setattr(ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Starved))
+    monkeypatch.setattr(
+        ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Starved)
+    )
     started = time.monotonic()
     with pytest.raises(StartError, match=r"an actor could not start: .*can't allocate memory"):
         run_on_ray(LONGER, tmp_path / "out", 1)

@@ -41,10 +41,14 @@ def status_of(out: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(main_in_process(["status", out, "--json"], capsys).stdout)
 
 
-def test_a_sweep_while_it_runs_and_after_it_was_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_while_it_runs_and_after_it_was_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, file = tmp_path / "out", sweep_file(tmp_path, batch=1, search={"population": 50, "generations": 200})
     looks: list[Status] = []
-    process = subprocess.Popen(command_of(file, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command_of(file, out), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 100
         while len(list((out / "searches").glob("*.parquet"))) < 3 and time.monotonic() < deadline:
@@ -83,7 +87,9 @@ def test_a_sweep_while_it_runs_and_after_it_was_killed(tmp_path: Path, capsys: p
     assert "The same sweep command again computes what is missing." in text
 
 
-def test_a_sweep_that_ended_early_then_a_complete_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_that_ended_early_then_a_complete_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan, out = plan_of(), tmp_path / "out"
     folder = opened(plan, out)
     assert Reader(out).read().done == 0
@@ -102,7 +108,9 @@ def test_a_sweep_that_ended_early_then_a_complete_one(tmp_path: Path, capsys: py
     assert "complete" in main_in_process(["status", out, "--watch"], capsys).stdout
 
 
-def test_status_tells_of_failures_and_unreadable_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_tells_of_failures_and_unreadable_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan, out = plan_of(), tmp_path / "out"
     executor = Faulty(plan.run_id, driver.in_process(plan).worker)
     executor.times = 99
@@ -111,7 +119,9 @@ def test_status_tells_of_failures_and_unreadable_parts(tmp_path: Path, capsys: p
     part.write_bytes(cut(part.read_bytes()))
     status = Reader(out).read()
     assert (status.state, status.done, status.failed) == ("incomplete", 16, 4)
-    assert [(failure["shard_id"], failure["error"]) for failure in status.failures] == [(shard_id, "ValueError: boom")]
+    assert [(failure["shard_id"], failure["error"]) for failure in status.failures] == [
+        (shard_id, "ValueError: boom")
+    ]
     assert status.unreadable[0].startswith(str(part))
     text = main_in_process(["status", out], capsys).stdout
     assert f"--only {shard_id}" in text
@@ -151,19 +161,36 @@ def test_every_event_is_a_line(tmp_path: Path) -> None:
     first, second = names[: names.index("end") + 1], names[names.index("end") + 1 :]
     assert first[0] == second[0] == "start"
     assert second == ["start", "shard", "end"]
-    assert (first.count("shard"), first.count("retry"), first.count("lost"), first.count("failure")) == (5, 2, 1, 1)
+    assert (first.count("shard"), first.count("retry"), first.count("lost"), first.count("failure")) == (
+        5,
+        2,
+        1,
+        1,
+    )
     failure = next(event for event in events if event["event"] == "failure")
     assert failure["error"] == "ValueError: boom"
     assert failure["command"].endswith(f"--only {failure['shard_id']}")
     ends = [event for event in events if event["event"] == "end"]
-    assert [(end["status"], end["done"], end["failed"]) for end in ends] == [("incomplete", 20, 4), ("complete", 24, 0)]
+    assert [(end["status"], end["done"], end["failed"]) for end in ends] == [
+        ("incomplete", 20, 4),
+        ("complete", 24, 0),
+    ]
     shards = [event for event in events if event["event"] == "shard"]
     assert [event["done"] for event in shards] == [4, 8, 12, 16, 20, 24]
     assert all(event["seconds"] > 0 for event in shards)
 
 
 def test_lines_on_stderr_are_all_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["sweep", sweep_file(tmp_path, seeds=2), "--out", tmp_path / "out", "--address", "none", "--log-json", "-"]
+    arguments = [
+        "sweep",
+        sweep_file(tmp_path, seeds=2),
+        "--out",
+        tmp_path / "out",
+        "--address",
+        "none",
+        "--log-json",
+        "-",
+    ]
     result = main_in_process(arguments, capsys)
     assert [json.loads(line)["event"] for line in result.stderr.splitlines()][-1] == "end"
 
@@ -186,17 +213,33 @@ def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_log_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_written_does_not_end_the_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = plan_of(seeds=2)
     with json_lines("/dev/full") as observe:
         summary = driver.run(plan, opened(plan, tmp_path / "out"), driver.in_process(plan), observe=observe)
     assert summary.progress.done == 4
-    assert capsys.readouterr().err == f"--log-json: /dev/full cannot be written any more ({os.strerror(28)})\n"
+    assert (
+        capsys.readouterr().err == f"--log-json: /dev/full cannot be written any more ({os.strerror(28)})\n"
+    )
 
 
 def test_a_log_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="--log-json: expected a file to write to or -"), json_lines(str(tmp_path)):
+    with (
+        pytest.raises(UserError, match="--log-json: expected a file to write to or -"),
+        json_lines(str(tmp_path)),
+    ):
         pass
-    arguments = ["sweep", sweep_file(tmp_path), "--out", tmp_path / "out", "--address", "none", "--log-json", tmp_path]
+    arguments = [
+        "sweep",
+        sweep_file(tmp_path),
+        "--out",
+        tmp_path / "out",
+        "--address",
+        "none",
+        "--log-json",
+        tmp_path,
+    ]
     assert_one_line(main_in_process(arguments, capsys), "--log-json: expected a file to write to or -")
     assert not ResultFolder(tmp_path / "out").place.exists("run.json")

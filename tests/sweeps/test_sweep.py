@@ -1,4 +1,6 @@
-"""Sweeps without Ray: the same tables whatever the batch, the order, the interruptions; rows that prove themselves."""
+"""Sweeps without Ray: the same tables whatever the batch, the order, the interruptions; rows that prove
+themselves.
+"""
 
 import json
 import os
@@ -36,7 +38,9 @@ def everything(published: Path, tmp_path_factory: pytest.TempPathFactory) -> top
 
 
 @pytest.mark.parametrize("batch", [1, 7, "auto"])
-def test_tables_do_not_depend_on_the_batch(batch: int | str, everything: topdown_ray.Results, tmp_path: Path) -> None:
+def test_tables_do_not_depend_on_the_batch(
+    batch: int | str, everything: topdown_ray.Results, tmp_path: Path
+) -> None:
     assert_same(everything, run(ALL_SPACES, tmp_path / "out", batch=batch))
 
 
@@ -59,12 +63,17 @@ def test_note10_and_notebook_rows_are_what_ofa_computes(published: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("column", "change"), [("accuracy", 1e-4), ("cost", 1.0), ("macs_m", 1.0), ("arch", None), ("target", -1000.0)]
+    ("column", "change"),
+    [("accuracy", 1e-4), ("cost", 1.0), ("macs_m", 1.0), ("arch", None), ("target", -1000.0)],
 )
-def test_verification_finds_a_wrong_number(column: str, change: float | None, everything: topdown_ray.Results) -> None:
+def test_verification_finds_a_wrong_number(
+    column: str, change: float | None, everything: topdown_ray.Results
+) -> None:
     rows = everything.searches.copy()
     if change is None:
-        rows.loc[3, "arch"] = rows.loc[200, "arch"] if rows.loc[200, "space"] == rows.loc[3, "space"] else rows.loc[9, "arch"]
+        rows.loc[3, "arch"] = (
+            rows.loc[200, "arch"] if rows.loc[200, "space"] == rows.loc[3, "space"] else rows.loc[9, "arch"]
+        )
     else:
         rows.loc[3, column] += change
     assert not verify(topdown_ray.Results(everything.manifest, rows, everything.trace)).passed
@@ -87,7 +96,9 @@ def test_tables_follow_their_schema(everything: topdown_ray.Results) -> None:
     assert manifest["weights"] == {"mobilenet_v3": "random", "proxyless": "random", "resnet50d": "random"}
 
 
-def test_a_stopped_sweep_goes_on_with_another_batch_size(everything: topdown_ray.Results, tmp_path: Path) -> None:
+def test_a_stopped_sweep_goes_on_with_another_batch_size(
+    everything: topdown_ray.Results, tmp_path: Path
+) -> None:
     plan = driver.make_plan(make_spec({**ALL_SPACES, "batch": 4}, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
@@ -104,7 +115,9 @@ def test_leftovers_of_a_killed_writer_are_swept_away(everything: topdown_ray.Res
     first = run(ALL_SPACES, out, batch=32)
     victim = sorted((out / "searches").glob("*.parquet"))[0]
     victim.unlink()  # killed between the two files of a shard: its trace is an orphan
-    (out / "trace" / sorted((out / "searches").glob("*.parquet"))[-1].name).unlink()  # and one whose trace was lost
+    (
+        out / "trace" / sorted((out / "searches").glob("*.parquet"))[-1].name
+    ).unlink()  # and one whose trace was lost
     (out / "searches" / ".half.parquet.123.tmp").write_bytes(b"PAR1")
     assert len(load(out).searches) < len(first.searches)
     assert_same(everything, run(ALL_SPACES, out, batch=5))
@@ -137,12 +150,20 @@ def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: P
     assert load(tmp_path / "out").manifest["given_up"] == [executor.bad]
 
 
-def test_a_strategy_that_raises_is_told_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strategy_that_raises_is_told_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def serve(searches: Searches) -> Iterator[Outcome]:
         raise ValueError(f"boom at {searches.targets}")
 
     monkeypatch.setitem(STRATEGIES, "top_down", STRATEGIES["top_down"]._replace(serve=serve))
-    data = {**ALL_SPACES, "spaces": ["resnet50d"], "strategies": ["top_down"], "targets": [[2000]], "predictor": "embedded"}
+    data = {
+        **ALL_SPACES,
+        "spaces": ["resnet50d"],
+        "strategies": ["top_down"],
+        "targets": [[2000]],
+        "predictor": "embedded",
+    }
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
@@ -154,11 +175,23 @@ def test_a_strategy_that_raises_is_told_with_its_traceback(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_any_moment_loses_no_finished_shard(everything: topdown_ray.Results, tmp_path: Path) -> None:
+def test_a_driver_killed_at_any_moment_loses_no_finished_shard(
+    everything: topdown_ray.Results, tmp_path: Path
+) -> None:
     """SIGKILL three times while it runs, start again each time: the undisturbed tables."""
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump({**ALL_SPACES, "batch": 2}))
-    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", "none"]
+    command = [
+        sys.executable,
+        "-m",
+        "topdown_ray",
+        "sweep",
+        str(file),
+        "--out",
+        str(out),
+        "--address",
+        "none",
+    ]
     finished = 0
     for _ in range(3):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -181,10 +214,24 @@ def test_a_driver_killed_at_any_moment_loses_no_finished_shard(everything: topdo
 def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     file.write_text(
-        yaml.safe_dump({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000, 1500]], "seeds": 1000, "batch": 2})
+        yaml.safe_dump(
+            {**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000, 1500]], "seeds": 1000, "batch": 2}
+        )
     )
-    command = [sys.executable, "-m", "topdown_ray", "sweep", str(file), "--out", str(out), "--address", "none"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "topdown_ray",
+        "sweep",
+        str(file),
+        "--out",
+        str(out),
+        "--address",
+        "none",
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while len(list((out / "searches").glob("[!.]*.parquet"))) < 3 and time.monotonic() < deadline:
         assert process.poll() is None
@@ -203,7 +250,13 @@ def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> No
 
 def test_a_search_is_three_lines_and_equals_the_sweeps(everything: topdown_ray.Results) -> None:
     frame = topdown_ray.search(
-        space="mobilenet_v3", cost="macs", targets=[250, 400], seeds=[3, 4], population=12, generations=6, warm_generations=3
+        space="mobilenet_v3",
+        cost="macs",
+        targets=[250, 400],
+        seeds=[3, 4],
+        population=12,
+        generations=6,
+        warm_generations=3,
     )
     rows = everything.searches
     rows = rows[(rows["space"] == "mobilenet_v3") & (rows["strategy"] == "top_down") & (rows["k"] == 2)]
@@ -222,7 +275,9 @@ def test_other_readers_open_the_parts(everything: topdown_ray.Results, tmp_path:
 
 
 def test_done_carries_arrow_tables(published: Path) -> None:
-    plan = driver.make_plan(make_spec({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 1}, "test"))
+    plan = driver.make_plan(
+        make_spec({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 1}, "test")
+    )
     executor = driver.in_process(plan)
     executor.submit(Attempt(next(plan.shards()), executor.idle()[0]))
     (event,) = executor.wait(1)
@@ -233,7 +288,10 @@ def test_done_carries_arrow_tables(published: Path) -> None:
 
 def test_hashing_of_the_process_changes_nothing(tmp_path: Path) -> None:
     """The same search in processes with different hash seeds: order never hangs on hashing."""
-    code = "import topdown_ray as t; print(t.search(cost='macs', predictor='embedded', targets=[300], population=8,"
+    code = (
+        "import topdown_ray as t; print(t.search(cost='macs', predictor='embedded', targets=[300], "
+        "population=8,"
+    )
     code += " generations=3).drop(columns=['started_at'])"
     code += ".drop(columns=['wall_s', 'search_wall_s', 'cpu_s', 'search_cpu_s']).to_json())"
     outputs = {
@@ -275,7 +333,13 @@ def test_own_checkpoints_and_tables_are_verified_too(form: str, published: Path,
 
 def test_an_own_table_has_its_own_name(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published / "note10", tmp_path / "my_phone")
-    data = {**ALL_SPACES, "spaces": ["mobilenet_v3"], "targets": [[30]], "seeds": 2, "cost": str(tmp_path / "my_phone")}
+    data = {
+        **ALL_SPACES,
+        "spaces": ["mobilenet_v3"],
+        "targets": [[30]],
+        "seeds": 2,
+        "cost": str(tmp_path / "my_phone"),
+    }
     results = run(data, tmp_path / "out")
     assert set(results.searches["cost_name"]) == {"table:my_phone"}
     assert verify(results).passed
@@ -287,7 +351,9 @@ def test_an_own_table_has_its_own_name(published: Path, tmp_path: Path) -> None:
 
 def test_missing_rows_are_found(everything: topdown_ray.Results) -> None:
     rows = everything.searches
-    fewer = topdown_ray.Results(everything.manifest, rows[rows["search_id"] != rows["search_id"].iloc[0]], everything.trace)
+    fewer = topdown_ray.Results(
+        everything.manifest, rows[rows["search_id"] != rows["search_id"].iloc[0]], everything.trace
+    )
     assert verify(fewer).missing == 1
     assert not verify(fewer).passed
     with pytest.raises(UserError, match="found no rows"):
@@ -296,7 +362,12 @@ def test_missing_rows_are_found(everything: topdown_ray.Results) -> None:
 
 def test_the_package_works_outside_its_checkout(tmp_path: Path) -> None:
     """README's three lines, from another folder."""
-    code = "import topdown_ray\nframe = topdown_ray.search(cost='macs', predictor='embedded', targets=[300], seeds=1,"
+    code = (
+        "import topdown_ray\nframe = topdown_ray.search(cost='macs', predictor='embedded', targets=[300], "
+        "seeds=1,"
+    )
     code += " population=8, generations=2)\nprint(frame[['seed', 'target', 'accuracy', 'cost', 'arch']])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert '"ks"' in done.stdout

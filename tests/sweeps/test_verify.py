@@ -1,4 +1,6 @@
-"""``verify`` on a real folder: a change of any column that can be derived fails, and the failing column is named."""
+"""``verify`` on a real folder: a change of any column that can be derived fails, and the failing column is
+named.
+"""
 
 import json
 from pathlib import Path
@@ -62,7 +64,16 @@ def changed(value: Any) -> Any:
 
 def test_all_columns_are_derived_or_incidental() -> None:
     """Of the table's columns these alone follow from nothing: what they hold is not checked."""
-    assert set(INCIDENTAL) >= {"shard_id", "wall_s", "search_wall_s", "batch_size", "device", "threads", "host", "started_at"}
+    assert set(INCIDENTAL) >= {
+        "shard_id",
+        "wall_s",
+        "search_wall_s",
+        "batch_size",
+        "device",
+        "threads",
+        "host",
+        "started_at",
+    }
     assert set(DERIVED) | set(INCIDENTAL) == set(SEARCHES.names)
 
 
@@ -88,7 +99,9 @@ def test_a_changed_column_is_named(column: str, finished: Path, tmp_path: Path) 
 
     folder = rewritten(finished, tmp_path / "out", change)
     if column in ("k", "target_index"):  # contradicts the row's own targets, which loading tells
-        with pytest.raises(UserError, match="searches: targets: expected k targets, target_index one of them"):
+        with pytest.raises(
+            UserError, match="searches: targets: expected k targets, target_index one of them"
+        ):
             load(folder)
         return
     found = verify(load(folder))
@@ -107,7 +120,9 @@ def test_a_changed_column_of_the_trace_is_named(column: str, finished: Path, tmp
 
     def change(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
         row = searches[searches["strategy"].eq("joint") & searches["target"].eq(300.0)].iloc[0]
-        curve = trace.index[trace["search_id"].eq(row["search_id"]) & trace["target_index"].eq(row["target_index"])]
+        curve = trace.index[
+            trace["search_id"].eq(row["search_id"]) & trace["target_index"].eq(row["target_index"])
+        ]
         for index in curve if column in ("search_id", "shard_id") else curve[-1:]:
             trace.at[index, column] = changed(trace.at[index, column])
 
@@ -123,7 +138,9 @@ def test_feasible_is_checked_both_ways(finished: Path) -> None:
         rows.loc[3, "feasible"] = verdict
         rows.loc[3, "cost"] = rows.loc[3, "target"] * factor
         found = verify(topdown_ray.Results(results.manifest, rows, results.trace))
-        assert ("feasible" in found.failed_columns) == (not verdict)  # true: the architecture meets its target
+        assert ("feasible" in found.failed_columns) == (
+            not verdict
+        )  # true: the architecture meets its target
         assert "cost" in found.failed_columns
     rows = results.searches.copy()
     rows.loc[3, "feasible"] = False
@@ -154,7 +171,10 @@ def test_a_search_without_one_of_its_targets_and_one_too_many(finished: Path) ->
     fewer = verify(topdown_ray.Results(results.manifest, rows.drop(index=first), results.trace))
     assert fewer.failed_columns == {"search_id", "target_index", "trace.target_index"}
     twice = pd.concat([rows, rows.loc[[first]]])
-    assert verify(topdown_ray.Results(results.manifest, twice, results.trace)).failed_columns == {"search_id", "target_index"}
+    assert verify(topdown_ray.Results(results.manifest, twice, results.trace)).failed_columns == {
+        "search_id",
+        "target_index",
+    }
     gone = rows[rows["search_id"] != rows.loc[first, "search_id"]]
     found = verify(topdown_ray.Results(results.manifest, gone, results.trace))
     assert found.missing == 1
@@ -166,7 +186,9 @@ def test_a_search_without_one_of_its_targets_and_one_too_many(finished: Path) ->
     assert verify(topdown_ray.Results(running, gone, trace)).passed
 
 
-def test_rerun_finds_what_nothing_else_can(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rerun_finds_what_nothing_else_can(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Rows that are consistent in themselves, with fewer predictor rows than were taken."""
 
     def change(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
@@ -191,10 +213,14 @@ def test_rerun_finds_what_nothing_else_can(finished: Path, tmp_path: Path, capsy
     wrong.loc[inner, "best_accuracy"] -= 1e-12  # within bounds: between its neighbours
     changed_trace = topdown_ray.Results(results.manifest, results.searches, wrong)
     assert verify(changed_trace).passed
-    assert verify(changed_trace, rerun=1000).failed_columns == {"best_accuracy"}  # all rows, and no other column
+    assert verify(changed_trace, rerun=1000).failed_columns == {
+        "best_accuracy"
+    }  # all rows, and no other column
 
 
-def test_older_folders_say_what_is_not_checked(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_older_folders_say_what_is_not_checked(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def change(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
         searches[["gradients", "unique_evaluations"]] = None
 
@@ -211,7 +237,9 @@ def test_older_folders_say_what_is_not_checked(finished: Path, tmp_path: Path, c
     assert lines[-1] == "passed"
 
 
-def test_the_output_is_plain_and_narrow(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_is_plain_and_narrow(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def change(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
         searches["params_m"] += 1
         searches.loc[0, "strategy"] = "x" * 1000
@@ -224,7 +252,9 @@ def test_the_output_is_plain_and_narrow(finished: Path, tmp_path: Path, capsys: 
     assert done.stdout.endswith("\nFAILED\n")
     assert all(len(line) <= 80 and line.isprintable() for line in done.stdout.splitlines())
     rows = load(folder).searches
-    assert f"params_m: {len(rows) - 1} of {len(rows) - 1} rows are not recomputed from arch" in " ".join(done.stdout.split())
+    assert f"params_m: {len(rows) - 1} of {len(rows) - 1} rows are not recomputed from arch" in " ".join(
+        done.stdout.split()
+    )
     facts = json.loads(main_in_process(["verify", folder, "--json"], capsys).stdout)
     assert facts["passed"] is False
     strategy = next(each for each in facts["checks"] if each["name"] == "strategy")
@@ -252,7 +282,7 @@ def test_a_manifest_that_is_none_is_one_line(
     assert_one_line(main_in_process(["verify", folder], capsys), "run.json: ", next(iter(change)))
 
 
-# --- the oracles ------------------------------------------------------------------------------------------------------------
+# --- the oracles --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("space", list(SPACES.values()), ids=lambda space: space.name)
@@ -272,7 +302,9 @@ def test_parameters_and_genes_are_those_of_whole_subnets(space: Space) -> None:
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_the_rules_of_evaluations_add_up(strategy: str, population: int, k: int) -> None:
     """Over a search's targets, to what the package says that a search costs."""
-    spec = make_spec({**SWEEP, "search": {"population": population, "generations": 9, "warm_generations": 4}}, "test")
+    spec = make_spec(
+        {**SWEEP, "search": {"population": population, "generations": 9, "warm_generations": 4}}, "test"
+    )
     total = 0
     for index in range(k):
         last = checks.generations_of(strategy, spec.search, k, index)

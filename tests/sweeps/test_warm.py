@@ -1,4 +1,6 @@
-"""The time of a worker's first search is like that of the later ones: what is compiled or built once is so before it."""
+"""The time of a worker's first search is like that of the later ones: what is compiled or built once is so
+before it.
+"""
 
 from pathlib import Path
 
@@ -23,11 +25,11 @@ ATTEMPTS = 3
 def test_the_first_search_of_a_fresh_process_takes_no_longer(
     address: str, spaces: list[str], strategies: list[str], tmp_path: Path
 ) -> None:
-    """The first search of each strategy and space against the median of four later ones, with an empty Numba cache.
+    """The first search of each strategy and space against the median of four later ones, with an empty Numba
+    cache.
 
-    CPU seconds, since compiling takes those, while wall seconds also tell of neighbours on the machine. Caches of the processor
-    are shared all the same, so a cell passes with its best of three processes.
-    """
+    CPU seconds, since compiling takes those, while wall seconds also tell of neighbours on the machine.
+    Caches of the processor are shared all the same, so a cell passes with its best of three processes."""
     file = sweep_file(
         tmp_path,
         spaces=spaces,
@@ -41,7 +43,9 @@ def test_the_first_search_of_a_fresh_process_takes_no_longer(
     for attempt in range(ATTEMPTS):
         out = tmp_path / f"out{attempt}"
         cache = str(tmp_path / f"cache{attempt}")
-        result = topdown_ray("sweep", file, "--out", out, "--address", address, "--actors", 1, NUMBA_CACHE_DIR=cache)
+        result = topdown_ray(
+            "sweep", file, "--out", out, "--address", address, "--actors", 1, NUMBA_CACHE_DIR=cache
+        )
         assert result.returncode == 0, result.stderr
         rows = load(out).searches.drop_duplicates("search_id").sort_values("started_at")
         for key, group in rows.groupby(["space", "strategy"]):

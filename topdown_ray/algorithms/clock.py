@@ -9,7 +9,9 @@ import torch
 
 
 class Seconds(NamedTuple):
-    """How long something took: wall time, and CPU time of the thread that searches (on a GPU, of the thread that feeds it)."""
+    """How long something took: wall time, and CPU time of the thread that searches (on a GPU, of the thread
+    that feeds it).
+    """
 
     wall: float
     cpu: float

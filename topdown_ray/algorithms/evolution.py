@@ -1,9 +1,10 @@
 """Evolutionary search of S searches at once, in lock step.
 
-One generation of all searches is a handful of tensor operations and one predictor call on S x P rows; on a CPU compiled code with
-the same bits takes the place of the tensor operations (:mod:`compiled`). Nothing here loops without a bound. Source: the
-evolutionary search of Once-for-All (Cai et al. 2020, *Once-for-All: Train One Network and Specialize it for Efficient
-Deployment*; ``ofa.tutorial.EvolutionFinder``, ``ofa.nas.search_algorithm.EvolutionFinder``).
+One generation of all searches is a handful of tensor operations and one predictor call on S x P rows; on a
+CPU compiled code with the same bits takes the place of the tensor operations (:mod:`compiled`). Nothing here
+loops without a bound. Source: the evolutionary search of Once-for-All (Cai et al. 2020, *Once-for-All: Train
+One Network and Specialize it for Efficient Deployment*; ``ofa.tutorial.EvolutionFinder``,
+``ofa.nas.search_algorithm.EvolutionFinder``).
 
 Letters: S searches, P children a generation, Q parents, G genes, N rows.
 """
@@ -29,7 +30,8 @@ from topdown_ray.spaces.terms import FlatSum
 CPU = torch.device("cpu")
 MAX_REDRAWS = 1024  # of a child; then it is a copy of its (feasible) first parent
 MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture; then it is drawn from the counts of feasible ones
-# a row that fails so many draws is redrawn no more where so few rows are feasible that hardly one in a thousand would still succeed
+# a row that fails so many draws is redrawn no more where so few rows are feasible that hardly one in a
+# thousand would still succeed
 _FIRST_REDRAWS, _HOPELESS = 512, 1e-3
 # few pending rows draw several attempts at once, more and more of them: fewer operations, the same results
 _ROWS_A_ROUND, _MOST_ROWS_A_ROUND = 512, 1 << 14
@@ -37,7 +39,9 @@ _ROWS_A_ROUND, _MOST_ROWS_A_ROUND = 512, 1 << 14
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: a space, its accuracy predictor and its cost, both plain callables on genes (N, G)."""
+    """What is searched: a space, its accuracy predictor and its cost, both plain callables on genes (N,
+    G).
+    """
 
     space: Space
     accuracy: Callable[[torch.Tensor], torch.Tensor]  # -> float32 (N,)
@@ -57,7 +61,9 @@ class Sizes:
 
 
 class State(NamedTuple):
-    """S searches between two generations: their parents, best first, and the best architecture each ever scored."""
+    """S searches between two generations: their parents, best first, and the best architecture each ever
+    scored.
+    """
 
     parents: torch.Tensor  # int8 (S, Q, G)
     accuracy: torch.Tensor  # float32 (S, Q)
@@ -66,7 +72,9 @@ class State(NamedTuple):
 
 
 def initial(problem: Problem, sizes: Sizes, limit: float, draws: rng.Draws, target: int) -> State:
-    """P feasible architectures drawn uniformly at random and scored; the first ``mutations`` of them are the population."""
+    """P feasible architectures drawn uniformly at random and scored; the first ``mutations`` of them are the
+    population.
+    """
     genes = random_feasible(problem, sizes.population, limit, draws, target, 0)  # (S, P, G)
     accuracy = problem.accuracy(genes.view(-1, genes.shape[2])).view(genes.shape[:2])
     best, best_accuracy = _ranked(genes, accuracy, 1)
@@ -79,13 +87,24 @@ def copies(sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor) -> State:
     """A population that is one scored architecture, copied: genes (S, G), accuracy (S,)."""
     S, G = genes.shape
     Q = sizes.parents
-    return State(genes[:, None].expand(S, Q, G).contiguous(), accuracy[:, None].expand(S, Q).contiguous(), genes, accuracy)
+    return State(
+        genes[:, None].expand(S, Q, G).contiguous(),
+        accuracy[:, None].expand(S, Q).contiguous(),
+        genes,
+        accuracy,
+    )
 
 
-def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws: rng.Draws, target: int, number: int) -> State:
-    """One generation: the parents survive, P children of theirs that meet the limit are scored and compete with them."""
+def generation(
+    problem: Problem, sizes: Sizes, state: State, limit: float, draws: rng.Draws, target: int, number: int
+) -> State:
+    """One generation: the parents survive, P children of theirs that meet the limit are scored and compete
+    with them.
+    """
     cost = _compiled_cost(problem, state.parents.device)
-    children = (_children if cost is None else _compiled_children)(problem, sizes, state.parents, limit, draws, target, number)
+    children = (_children if cost is None else _compiled_children)(
+        problem, sizes, state.parents, limit, draws, target, number
+    )
     accuracy = problem.accuracy(children.view(-1, children.shape[2])).view(children.shape[:2])
     if cost is not None and not sizes.distinct_parents:
         survivors = kernels.survivors(*(x.numpy() for x in (*state[:2], children, accuracy, *state[2:])))
@@ -98,7 +117,13 @@ def generation(problem: Problem, sizes: Sizes, state: State, limit: float, draws
 
 
 def _children(
-    problem: Problem, sizes: Sizes, parents: torch.Tensor, limit: float, draws: rng.Draws, target: int, number: int
+    problem: Problem,
+    sizes: Sizes,
+    parents: torch.Tensor,
+    limit: float,
+    draws: rng.Draws,
+    target: int,
+    number: int,
 ) -> torch.Tensor:
     """P children of every search that meet the limit, mutants first: parents (S, Q, G) -> genes (S, P, G)."""
     S, Q, G = parents.shape
@@ -110,7 +135,9 @@ def _children(
     # rows: the mutants of all searches, then the crossed children of all searches
     mothers = pool.index_select(0, torch.cat([picks[:, :M, 0].reshape(-1), picks[:, M:, 0].reshape(-1)]))
     fathers = pool.index_select(0, picks[:, M:, 1].reshape(-1))
-    propose = Offspring(mutation(problem.space, sizes.mutate_prob, mothers.device), mothers, fathers, draws, target, number)
+    propose = Offspring(
+        mutation(problem.space, sizes.mutate_prob, mothers.device), mothers, fathers, draws, target, number
+    )
     rows, failed = _first_feasible(propose, problem, limit, S * P, MAX_REDRAWS, mothers.device)
     if len(failed):
         rows[failed] = mothers[failed]
@@ -123,7 +150,13 @@ def _compiled_cost(problem: Problem, device: torch.device) -> FlatSum | None:
 
 
 def _compiled_children(
-    problem: Problem, sizes: Sizes, parents: torch.Tensor, limit: float, draws: rng.Draws, target: int, number: int
+    problem: Problem,
+    sizes: Sizes,
+    parents: torch.Tensor,
+    limit: float,
+    draws: rng.Draws,
+    target: int,
+    number: int,
 ) -> torch.Tensor:
     """:func:`_children` in compiled code: the same bits."""
     cost = _compiled_cost(problem, parents.device)
@@ -131,18 +164,25 @@ def _compiled_children(
     mutating = mutation(problem.space, sizes.mutate_prob, CPU).compiled
     kinds, streams = (sizes.population, sizes.mutations), (rng.PARENTS, rng.MUTATION, rng.CROSSOVER)
     seeds = draws.seeds.numpy()
-    born = kernels.children(parents.numpy(), seeds, *kinds, streams, target, number, mutating, cost, limit, MAX_REDRAWS)
+    born = kernels.children(
+        parents.numpy(), seeds, *kinds, streams, target, number, mutating, cost, limit, MAX_REDRAWS
+    )
     return torch.from_numpy(born)
 
 
-def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int) -> torch.Tensor:
-    """n architectures for every search, uniform among the gene rows that meet the limit, inactive genes included: genes (S, n, G).
+def random_feasible(
+    problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int
+) -> torch.Tensor:
+    """n architectures for every search, uniform among the gene rows that meet the limit, inactive genes
+    included: genes (S, n, G).
 
-    Rows are redrawn until they meet the limit. A row that fails is drawn from the counts of all feasible rows (:mod:`uniform`),
-    which has the same distribution. Only where there are no counts (the cost is no :class:`CostModel`, or its terms couple too many
-    genes) or nothing is feasible, the row's last draw is pruned until it fits, which is not uniform.
-    """
-    genes, failed = _redrawn(problem, n, limit, draws, target, number, min(_FIRST_REDRAWS, MAX_INITIAL_REDRAWS))
+    Rows are redrawn until they meet the limit. A row that fails is drawn from the counts of all feasible rows
+    (:mod:`uniform`), which has the same distribution. Only where there are no counts (the cost is no
+    :class:`CostModel`, or its terms couple too many genes) or nothing is feasible, the row's last draw is
+    pruned until it fits, which is not uniform."""
+    genes, failed = _redrawn(
+        problem, n, limit, draws, target, number, min(_FIRST_REDRAWS, MAX_INITIAL_REDRAWS)
+    )
     counts = counts_of(problem.cost, limit) if len(failed) and isinstance(problem.cost, CostModel) else None
     if len(failed) and (counts is None or counts.share * MAX_INITIAL_REDRAWS > _HOPELESS):
         genes, failed = _redrawn(problem, n, limit, draws, target, number, MAX_INITIAL_REDRAWS)
@@ -160,13 +200,17 @@ def random_feasible(problem: Problem, n: int, limit: float, draws: rng.Draws, ta
 def _redrawn(
     problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int, bound: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uniform rows, redrawn until they meet the limit: genes (S * n, G), and the rows that never did in ``bound`` draws."""
+    """Uniform rows, redrawn until they meet the limit: genes (S * n, G), and the rows that never did in
+    ``bound`` draws.
+    """
     propose, seeds = UniformDraw(problem.space, draws, target, number, n), draws.seeds
     cost = _compiled_cost(problem, seeds.device)
     if cost is None:
         return _first_feasible(propose, problem, limit, len(seeds) * n, bound, seeds.device)
     stream = (rng.INITIAL, target, number)
-    drawn, misses = kernels.random_feasible(propose.choices.numpy(), seeds.numpy(), n, *stream, cost, limit, bound)
+    drawn, misses = kernels.random_feasible(
+        propose.choices.numpy(), seeds.numpy(), n, *stream, cost, limit, bound
+    )
     return torch.from_numpy(drawn), torch.from_numpy(misses).nonzero().view(-1)
 
 
@@ -189,7 +233,7 @@ def random_draw(
     return ranked[:, 0], accuracy[:, 0]
 
 
-# --- proposals --------------------------------------------------------------------------------------------------------------
+# --- proposals ----------------------------------------------------------------------------------------------
 
 
 class Proposal(Protocol):
@@ -223,9 +267,8 @@ class UniformDraw:
 class Mutation:
     """Each group of genes is redrawn, all its genes together, with its probability.
 
-    One 24-bit number a group decides both: below the probability's share the group is redrawn, and where it lies below it says to
-    which combination of choices.
-    """
+    One 24-bit number a group decides both: below the probability's share the group is redrawn, and where it
+    lies below it says to which combination of choices."""
 
     def __init__(self, space: Space, mutate_prob: float, device: torch.device):
         limits, scales, counts, offsets, genes = [], [], [], [], []
@@ -241,7 +284,9 @@ class Mutation:
             genes.append((group.genes[0], group.genes[-1]))  # one gene, or two
             choices += [(combination[0], combination[-1]) for combination in combinations]
         self.limits = torch.tensor(limits, dtype=torch.int32, device=device)
-        self.scales, self.counts = (torch.tensor(x, dtype=torch.float32, device=device) for x in (scales, counts))
+        self.scales, self.counts = (
+            torch.tensor(x, dtype=torch.float32, device=device) for x in (scales, counts)
+        )
         self.offsets, self.genes = torch.tensor(offsets, device=device), torch.tensor(genes, device=device)
         self.choices = torch.tensor(choices, dtype=torch.int8, device=device)
         tables = (self.limits, self.scales, self.counts, self.offsets, self.genes, self.choices)
@@ -255,7 +300,11 @@ class Mutation:
         row = torch.div(event, n_groups, rounding_mode="floor")
         group = event - row * n_groups
         scaled = drawn.view(-1).index_select(0, event).float().mul_(self.scales.index_select(0, group))
-        combination = torch.minimum(scaled, self.counts.index_select(0, group)).long().add_(self.offsets.index_select(0, group))
+        combination = (
+            torch.minimum(scaled, self.counts.index_select(0, group))
+            .long()
+            .add_(self.offsets.index_select(0, group))
+        )
         places = self.genes.index_select(0, group).add_(row.mul_(genes.shape[1])[:, None])  # (events, 2)
         genes.view(-1).scatter_(0, places.view(-1), self.choices.index_select(0, combination).view(-1))
         return genes
@@ -268,9 +317,13 @@ def mutation(space: Space, mutate_prob: float, device: torch.device) -> Mutation
 
 
 def crossed(mothers: torch.Tensor, fathers: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """Every gene independently from either parent, a random bit a gene: genes (N, G), words (N, ceil(G/32)) -> genes (N, G)."""
+    """Every gene independently from either parent, a random bit a gene: genes (N, G), words (N, ceil(G/32))
+    -> genes (N, G).
+    """
     shifts = _sign_shifts(mothers.shape[1], words.device)
-    parts = [words[:, w : w + 1] << shift >> 31 for w, shift in enumerate(shifts)]  # 0 or -1: no bit or all bits set
+    parts = [
+        words[:, w : w + 1] << shift >> 31 for w, shift in enumerate(shifts)
+    ]  # 0 or -1: no bit or all bits set
     mask = torch.cat([part.to(torch.int8) for part in parts], dim=1)
     return (mothers ^ fathers).bitwise_and_(mask).bitwise_xor_(mothers)
 
@@ -278,14 +331,22 @@ def crossed(mothers: torch.Tensor, fathers: torch.Tensor, words: torch.Tensor) -
 @functools.cache
 def _sign_shifts(G: int, device: torch.device) -> list[torch.Tensor]:
     """For each word the left shifts that bring its bits, one a gene, to the sign."""
-    return [torch.arange(31, 31 - min(32, G - g), -1, dtype=torch.int32, device=device) for g in range(0, G, 32)]
+    return [
+        torch.arange(31, 31 - min(32, G - g), -1, dtype=torch.int32, device=device) for g in range(0, G, 32)
+    ]
 
 
 class Offspring:
     """Children of all searches: the first rows mutate their mothers, the others cross them with fathers."""
 
     def __init__(
-        self, mutate: Mutation, mothers: torch.Tensor, fathers: torch.Tensor, draws: rng.Draws, target: int, number: int
+        self,
+        mutate: Mutation,
+        mothers: torch.Tensor,
+        fathers: torch.Tensor,
+        draws: rng.Draws,
+        target: int,
+        number: int,
     ):
         self.mutate, self.mothers, self.fathers = mutate, mothers, fathers
         self.draws, self.target, self.number = draws, target, number
@@ -310,8 +371,13 @@ class Offspring:
         """See :class:`Proposal`."""
         if self.slots is None:
             S, n = len(self.draws.seeds), (self.n_mutants, len(self.fathers))
-            streams = (self.draws.stream(purpose, self.target, self.number) for purpose in (rng.MUTATION, rng.CROSSOVER))
-            self.slots = torch.cat([rng.slots(stream, count // S) for stream, count in zip(streams, n, strict=True)])
+            streams = (
+                self.draws.stream(purpose, self.target, self.number)
+                for purpose in (rng.MUTATION, rng.CROSSOVER)
+            )
+            self.slots = torch.cat(
+                [rng.slots(stream, count // S) for stream, count in zip(streams, n, strict=True)]
+            )
         keys = rng.keys(self.slots.index_select(0, rows), attempt)
         mutants = int(torch.searchsorted(rows, self.n_mutants))
         return self._children(
@@ -322,7 +388,11 @@ class Offspring:
         )
 
     def _children(
-        self, genes: torch.Tensor, fathers: torch.Tensor, mutation_words: torch.Tensor, crossover_words: torch.Tensor
+        self,
+        genes: torch.Tensor,
+        fathers: torch.Tensor,
+        mutation_words: torch.Tensor,
+        crossover_words: torch.Tensor,
     ) -> torch.Tensor:
         mutants = len(mutation_words)
         self.mutate(genes[:mutants], mutation_words)
@@ -333,7 +403,9 @@ class Offspring:
 def _first_feasible(
     propose: Proposal, problem: Problem, limit: float, n: int, bound: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Redraw n rows until they meet the limit, ``bound`` times at most: genes (n, G), and the rows that never did."""
+    """Redraw n rows until they meet the limit, ``bound`` times at most: genes (n, G), and the rows that never
+    did.
+    """
     block = min(max(_ROWS_A_ROUND // n, 1), bound)
     genes, success = _try(propose.first(block), problem, limit, block)
     pending = success.logical_not_().nonzero().view(-1)
@@ -342,7 +414,11 @@ def _first_feasible(
         block = min(max(rows_a_round // len(pending), 1), bound - attempt)
         rows_a_round = min(2 * rows_a_round, _MOST_ROWS_A_ROUND)
         rows = pending.repeat_interleave(block) if block > 1 else pending
-        attempts = torch.arange(attempt, attempt + block, device=device).repeat(len(pending)) if block > 1 else attempt
+        attempts = (
+            torch.arange(attempt, attempt + block, device=device).repeat(len(pending))
+            if block > 1
+            else attempt
+        )
         drawn, success = _try(propose.again(rows, attempts), problem, limit, block)
         found = success.nonzero().view(-1)
         genes.index_copy_(0, pending.index_select(0, found), drawn.index_select(0, found))
@@ -351,8 +427,12 @@ def _first_feasible(
     return genes, pending
 
 
-def _try(drawn: torch.Tensor, problem: Problem, limit: float, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every ``block`` attempts the first that fits, and whether one does: genes (n * block, G) -> (n, G), bool (n,)."""
+def _try(
+    drawn: torch.Tensor, problem: Problem, limit: float, block: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every ``block`` attempts the first that fits, and whether one does: genes (n * block, G) -> (n, G),
+    bool (n,).
+    """
     fits = problem.cost(drawn) <= limit
     if block == 1:
         return drawn, fits
@@ -372,18 +452,26 @@ def _survivors(
     """The parents of the next generation: genes (S, N, G), accuracy (S, N)."""
     if not sizes.distinct_parents:
         return _ranked(genes, accuracy, sizes.parents)
-    name = identity_of(problem.space, genes.device).fingerprints(genes.reshape(-1, genes.shape[2])).view(accuracy.shape)
-    repeats = (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)  # where too few are distinct, they fill the last places
+    name = (
+        identity_of(problem.space, genes.device)
+        .fingerprints(genes.reshape(-1, genes.shape[2]))
+        .view(accuracy.shape)
+    )
+    repeats = (
+        (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)
+    )  # where too few are distinct, they fill the last places
     return _ranked(genes, accuracy, sizes.parents, repeats)
 
 
 def best_first(accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None) -> torch.Tensor:
-    """Places of the n best of each row, best first, earlier before later among equals: float32 (R, N) -> int64 (R, n).
+    """Places of the n best of each row, best first, earlier before later among equals: float32 (R, N) ->
+    int64 (R, n).
 
     behind: bool (R, N), which come after all others.
     """
     N = accuracy.shape[1]
-    # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one answer
+    # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one
+    # answer
     bits = accuracy.view(torch.int32)
     ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
     unique = ascending.long().mul_(N).sub_(_offsets(N, 1, accuracy.device))
@@ -398,4 +486,6 @@ def _ranked(
     """The n best of every search, see :func:`best_first`: genes (S, N, G), accuracy (S, N)."""
     S, N, G = genes.shape
     order = best_first(accuracy, n, behind).add_(_offsets(S, N, genes.device)[:, None]).view(-1)
-    return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(0, order).view(S, n)
+    return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(
+        0, order
+    ).view(S, n)

@@ -1,12 +1,14 @@
-"""Ranking every single change of an architecture: predicted gain by the predictor's gradient, exact change in cost by the table.
+"""Ranking every single change of an architecture: predicted gain by the predictor's gradient, exact change in
+cost by the table.
 
-A predictor of this project is a perceptron whose first layer is a sum over terms. Its gradient at the first hidden layer, times
-the table of that layer, gives what every table row is worth to first order; a single change swaps a few rows (a kernel one, a
-depth two), so its gain is a difference of a few numbers. The cost is a sum over terms too: the same swaps give its exact change.
-One gradient is five matrix products where an evaluation is two, and the swaps come on top: it was measured to cost the CPU time of
-2.8 to 3.8 evaluations on MobileNetV3 and of 5.8 to 17.5 on ResNet50D. Tiles have one fixed shape, so that a row's bits do not depend on
-the batch it comes in. Source of the idea: Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for Discrete
-Distributions*.
+A predictor of this project is a perceptron whose first layer is a sum over terms. Its gradient at the first
+hidden layer, times the table of that layer, gives what every table row is worth to first order; a single
+change swaps a few rows (a kernel one, a depth two), so its gain is a difference of a few numbers. The cost is
+a sum over terms too: the same swaps give its exact change. One gradient is five matrix products where an
+evaluation is two, and the swaps come on top: it was measured to cost the CPU time of 2.8 to 3.8 evaluations
+on MobileNetV3 and of 5.8 to 17.5 on ResNet50D. Tiles have one fixed shape, so that a row's bits do not depend
+on the batch it comes in. Source of the idea: Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable
+Sampling for Discrete Distributions*.
 
 Letters: N rows, G genes, C single changes (every choice of every gene, the present one included), S searches.
 """
@@ -33,11 +35,15 @@ _TIMED_ROWS, _TIMED_BATCHES = 512, 5  # of rows_a_gradient
 
 
 class Changes:
-    """The single changes of a space, in order of genes and their choices: gene int64 (C,), choice int8 (C,)."""
+    """The single changes of a space, in order of genes and their choices: gene int64 (C,), choice int8
+    (C,).
+    """
 
     def __init__(self, space: Space, device: torch.device):
         self.space = space
-        self.gene = torch.tensor([g for g, size in enumerate(space.sizes) for _ in range(size)], device=device)
+        self.gene = torch.tensor(
+            [g for g, size in enumerate(space.sizes) for _ in range(size)], device=device
+        )
         choices = [choice for size in space.sizes for choice in range(size)]
         self.choice = torch.tensor(choices, dtype=torch.int8, device=device)
 
@@ -52,8 +58,8 @@ class _Swaps:
 
     def __init__(self, terms: Sequence[Term], changes: Changes, whole: bool, device: torch.device):
         self.index = TermIndex(terms, changes.space.G).to(device)
-        # layer i: the i-th term of every change that has so many; summed in this order, so that the sum has one value, which
-        # whole numbers have in any order
+        # layer i: the i-th term of every change that has so many; summed in this order, so that the sum has
+        # one value, which whole numbers have in any order
         layers: list[list[tuple[int, int, int, int, int]]] = []
         for c, (g, choice) in enumerate(zip(changes.gene.tolist(), changes.choice.tolist(), strict=True)):
             for i, t in enumerate(t for t, term in enumerate(terms) if g in term.genes):
@@ -79,8 +85,8 @@ class _Swaps:
 class Gradient:
     """What every single change of an architecture is predicted to gain, and what it costs.
 
-    Calling it: genes int8 (N, G) -> gains float32 (N, C), top-1 as a fraction; :meth:`costs` -> float32 (N, C) in the cost's unit.
-    """
+    Calling it: genes int8 (N, G) -> gains float32 (N, C), top-1 as a fraction; :meth:`costs` -> float32 (N,
+    C) in the cost's unit."""
 
     def __init__(self, predictor: Predictor, cost: CostModel):
         device = torch.device(predictor.device)
@@ -98,18 +104,24 @@ class Gradient:
         """Gains of all single changes: genes (N, G) -> float32 (N, C)."""
         n = len(genes)
         padded = torch.cat([genes, genes.new_zeros(self._tiles.padding(n), genes.shape[1])])
-        hidden = functional.embedding_bag(self._gains.index(padded), self._table, mode="sum").add_(self._layers[0][1])
+        hidden = functional.embedding_bag(self._gains.index(padded), self._table, mode="sum").add_(
+            self._layers[0][1]
+        )
         values = self._tiles.map(self._values, hidden)[:n]
         return self._gains(genes, lambda places: values.gather(1, places))
 
     def costs(self, genes: torch.Tensor) -> torch.Tensor:
         """The change in cost of every single change: genes (N, G) -> float32 (N, C)."""
         # whole ticks in float64 have one sum
-        ticks = self._costs(genes, lambda places: self._cost_table.index_select(0, places.view(-1)).view(places.shape))
+        ticks = self._costs(
+            genes, lambda places: self._cost_table.index_select(0, places.view(-1)).view(places.shape)
+        )
         return ticks.mul_(self._tick).float()
 
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What every row of the first layer's table is worth, of one tile: before the first ReLU (n, hidden) -> (n, rows)."""
+        """What every row of the first layer's table is worth, of one tile: before the first ReLU (n, hidden)
+        -> (n, rows).
+        """
         *inner, (last, _) = self._layers[1:]
         masks = [hidden > 0]
         hidden = hidden.clamp_min(0)
@@ -129,7 +141,9 @@ class Gradient:
 
 
 def rows_a_gradient(gradient: Gradient, predictor: Predictor) -> float:
-    """How many rows of the predictor take as long as one gradient with its costs, on this machine: the median of a few batches."""
+    """How many rows of the predictor take as long as one gradient with its costs, on this machine: the median
+    of a few batches.
+    """
     genes = predictor.space.random(_TIMED_ROWS, 0).to(predictor.device)
     ratios = []
     lap = Laps(genes.device)
@@ -172,7 +186,9 @@ class Ranking:
             computed = missing.index_select(0, own)
             parents = genes.index_select(0, computed)
             values = torch.cat([self.gradient(parents), self.gradient.costs(parents)], dim=1)
-            position = torch.zeros_like(leader).index_copy_(0, own, torch.arange(len(own), device=genes.device))
+            position = torch.zeros_like(leader).index_copy_(
+                0, own, torch.arange(len(own), device=genes.device)
+            )
             out.index_copy_(0, missing, values.index_select(0, position.index_select(0, leader)))
             stays = (owner.index_select(0, own) == own).nonzero().view(-1)
             kept = places.index_select(0, own.index_select(0, stays))

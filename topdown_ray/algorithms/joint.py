@@ -1,18 +1,19 @@
 """All targets in one search: an archive for each target, children offered to every target that they fit.
 
-Each of the K targets keeps an archive of the Q best distinct architectures (canonical form) that meet its cost. In a generation
-every target draws its share of P children from its archive and its neighbours'; each child, once scored, is offered to all
-archives, since its score costs the same for one target as for ten. A share of the children are gradient-informed moves: one to a
-few single changes of a parent, drawn with a probability that grows with the gain that the predictor's gradient promises, only
-changes that stay under the limit. The others mutate a parent or cross two, as in Once-for-All's search. A child that the search
-has drawn before is drawn again, a bounded number of times, so that next to no score is spent twice.
+Each of the K targets keeps an archive of the Q best distinct architectures (canonical form) that meet its
+cost. In a generation every target draws its share of P children from its archive and its neighbours'; each
+child, once scored, is offered to all archives, since its score costs the same for one target as for ten. A
+share of the children are gradient-informed moves: one to a few single changes of a parent, drawn with a
+probability that grows with the gain that the predictor's gradient promises, only changes that stay under the
+limit. The others mutate a parent or cross two, as in Once-for-All's search. A child that the search has drawn
+before is drawn again, a bounded number of times, so that next to no score is spent twice.
 
-Sources: quality diversity over niches, Mouret and Clune 2015, *Illuminating search spaces by mapping elites* (arXiv 1504.04909);
-moves by gradients, Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for Discrete Distributions*; mutation and
-crossover, Cai et al. 2020, *Once-for-All*.
+Sources: quality diversity over niches, Mouret and Clune 2015, *Illuminating search spaces by mapping elites*
+(arXiv 1504.04909); moves by gradients, Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for
+Discrete Distributions*; mutation and crossover, Cai et al. 2020, *Once-for-All*.
 
-Letters: S searches, K targets, Q places of an archive, P children a generation, G genes, C single changes, N rows.
-"""
+Letters: S searches, K targets, Q places of an archive, P children a generation, G genes, C single changes, N
+rows."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ from topdown_ray.algorithms.pruning import prune
 MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
 # Chosen on the tuning cases, as the defaults of Moves.
 _CHILDREN_A_PLACE, _FEWEST_PLACES, _MOST_PLACES = 60, 6, 128
-# A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed in a batch may
-# differ in their last bits with the row's place in it.
+# A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed
+# in a batch may differ in their last bits with the row's place in it.
 _STEPS, _HALVINGS = 16, 20
 _WEIGHT_ONE = 1 << 20
 
@@ -48,7 +49,9 @@ class Moves:
     changes: int = 4  # at most so many single changes a move
     neighbour_rate: float = 0.2  # how often a parent comes from the archive of a neighbouring target
     archive: int = 0  # places of each archive; 0: as many as the search's length bears
-    share_archive: bool = True  # offer each child to every target it fits, not only to the one it was drawn for
+    share_archive: bool = (
+        True  # offer each child to every target it fits, not only to the one it was drawn for
+    )
     distinct_parents: bool = True
 
 
@@ -56,7 +59,9 @@ DEFAULT_MOVES = Moves()
 
 
 def archive_size(children: int, K: int) -> int:
-    """Places of each of K archives in a search of so many children: short searches converge, long ones stay diverse."""
+    """Places of each of K archives in a search of so many children: short searches converge, long ones stay
+    diverse.
+    """
     return min(max(children // (_CHILDREN_A_PLACE * K), _FEWEST_PLACES), _MOST_PLACES)
 
 
@@ -98,7 +103,11 @@ class Joint:
         self.Q = moves.archive or archive_size(sizes.population * generations, self.K)
         self.gradient = gradient if moves.gradient_share > 0 else None
         self.seen = Seen(self.S, self.device)
-        self.ranking = None if self.gradient is None else Ranking(self.gradient, self.S, 4 * self.K * self.Q, self.device)
+        self.ranking = (
+            None
+            if self.gradient is None
+            else Ranking(self.gradient, self.S, 4 * self.K * self.Q, self.device)
+        )
         self.identity = identity_of(problem.space, self.device)
         n_moves = 0 if self.gradient is None else round(moves.gradient_share * sizes.population)
         n_mutants = round(sizes.mutations / sizes.population * (sizes.population - n_moves))
@@ -107,12 +116,16 @@ class Joint:
         self.gradients = torch.zeros(self.S, self.K, dtype=torch.int64, device=self.device)
         # rows: the moves of all searches, then the mutants of all, then the crossed children of all
         firsts = [sum(self.kinds[:i]) for i in range(3)]
-        slots = [torch.arange(first, first + n).repeat(self.S) for first, n in zip(firsts, self.kinds, strict=True)]
+        slots = [
+            torch.arange(first, first + n).repeat(self.S) for first, n in zip(firsts, self.kinds, strict=True)
+        ]
         owners = [torch.arange(self.S).repeat_interleave(n) for n in self.kinds]
         self.row_slot = torch.cat(slots).to(self.device)
         self.row_search = torch.cat(owners).to(self.device)
         self.row_of = torch.empty_like(self.row_slot)  # (S * P,): search by search, slot by slot -> row
-        self.row_of[self.row_search * sizes.population + self.row_slot] = torch.arange(len(self.row_slot), device=self.device)
+        self.row_of[self.row_search * sizes.population + self.row_slot] = torch.arange(
+            len(self.row_slot), device=self.device
+        )
         self.archive = self._initial()
 
     def _targets_of(self, number: int) -> torch.Tensor:
@@ -124,7 +137,9 @@ class Joint:
         P, Q, S, space = self.sizes.population, self.Q, self.S, self.problem.space
         slots = rng.slots(self.draws.stream(rng.JOINT, 0, 0), P)
         choices = torch.tensor(space.sizes, dtype=torch.float32, device=self.device)
-        genes = rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)  # floor
+        genes = (
+            rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)
+        )  # floor
         target = self._targets_of(0)
         walks = rng.slots(self.draws.stream(rng.PRUNING, 0, 0), P).view(S, P)
         for k, limit in enumerate(self.limits.tolist()):
@@ -136,17 +151,25 @@ class Joint:
         rows = space.canonical(genes.view(-1, space.G))
         name = self.identity.fingerprints(rows)
         search = torch.arange(S, device=self.device).repeat_interleave(P)
-        fresh = self.seen.add(name, search) if self.moves.distinct_parents else torch.ones_like(name, dtype=torch.bool)
+        fresh = (
+            self.seen.add(name, search)
+            if self.moves.distinct_parents
+            else torch.ones_like(name, dtype=torch.bool)
+        )
         empty = Archive(
             genes.new_zeros(S, self.K, Q, space.G),
             torch.full((S, self.K, Q), -math.inf, device=self.device),
             torch.full((S, self.K, Q), math.inf, dtype=torch.float64, device=self.device),
             torch.zeros(S, self.K, Q, dtype=torch.int64, device=self.device),
         )
-        return self._without_gaps(self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target)))
+        return self._without_gaps(
+            self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target))
+        )
 
     def _without_gaps(self, archive: Archive) -> Archive:
-        """Archives that no initial architecture fits start from the cheapest architecture of all, scored once a search."""
+        """Archives that no initial architecture fits start from the cheapest architecture of all, scored once
+        a search.
+        """
         gaps = archive.accuracy[:, :, 0] == -math.inf  # (S, K)
         if bool(gaps.any()):
             row = self.problem.space.canonical(self.problem.cheapest.to(archive.genes)[None])
@@ -158,14 +181,21 @@ class Joint:
         return archive
 
     def _scored(
-        self, genes: torch.Tensor, name: torch.Tensor, cost: torch.Tensor, fresh: torch.Tensor, target: torch.Tensor
+        self,
+        genes: torch.Tensor,
+        name: torch.Tensor,
+        cost: torch.Tensor,
+        fresh: torch.Tensor,
+        target: torch.Tensor,
     ) -> Children:
         """Score the fresh ones of S * n rows, search by search."""
         S, n = self.S, len(target)
         rows = fresh.nonzero().view(-1)
         accuracy = torch.full((len(genes),), -math.inf, device=self.device)
         accuracy.index_copy_(0, rows, self.problem.accuracy(genes.index_select(0, rows)))
-        served = torch.div(rows, n, rounding_mode="floor") * self.K + target.index_select(0, rows.remainder(n))
+        served = torch.div(rows, n, rounding_mode="floor") * self.K + target.index_select(
+            0, rows.remainder(n)
+        )
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
         name = name * fresh  # what was not scored must not pass for a twin of what was
         return Children(genes.view(S, n, -1), accuracy.view(S, n), cost.view(S, n), name.view(S, n), target)
@@ -203,7 +233,9 @@ class Joint:
         genes, name, cost, fresh = (part.index_select(0, self.row_of) for part in (genes, name, cost, fresh))
         self.archive = self._merged(self.archive, self._scored(genes, name, cost, fresh, target))
 
-    def _children(self, rows: torch.Tensor, search: torch.Tensor, target: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def _children(
+        self, rows: torch.Tensor, search: torch.Tensor, target: torch.Tensor, keys: torch.Tensor
+    ) -> torch.Tensor:
         """One attempt of each of these rows (ascending): genes (n, G)."""
         space, sizes = self.problem.space, self.sizes
         words = rng.words(keys, 4)
@@ -228,8 +260,12 @@ class Joint:
             genes[mutants:] = evolution.crossed(genes[mutants:], father, bits)
         return genes
 
-    def _parents(self, search: torch.Tensor, target: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A parent for each row from its target's archive, or a neighbour's: genes (n, G), and its place among S * K * Q."""
+    def _parents(
+        self, search: torch.Tensor, target: torch.Tensor, words: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A parent for each row from its target's archive, or a neighbour's: genes (n, G), and its place
+        among S * K * Q.
+        """
         K, Q, G = self.K, self.Q, self.problem.space.G
         u = rng.to_uniform(words)
         rate = self.moves.neighbour_rate / 2
@@ -254,10 +290,14 @@ class Joint:
         assert self.gradient is not None
         assert self.ranking is not None
         changes = self.gradient.changes
-        gains, costs, computed = self.ranking(genes, self.archive.name.view(-1).index_select(0, place), search)
+        gains, costs, computed = self.ranking(
+            genes, self.archive.name.view(-1).index_select(0, place), search
+        )
         spent = search.index_select(0, computed) * self.K + target.index_select(0, computed)
         self.gradients += torch.bincount(spent, minlength=self.S * self.K).view(self.S, self.K)
-        slack = (self.limits.index_select(0, target) - self.archive.cost.view(-1).index_select(0, place)).float()
+        slack = (
+            self.limits.index_select(0, target) - self.archive.cost.view(-1).index_select(0, place)
+        ).float()
         open_ = changes.effective(genes)
         n_changes = 1 + rng.to_uniform(words[:, 0]).mul_(self.moves.changes).long()  # floor
         cheaper = costs.masked_fill(~open_, 0).amin(1).neg_()  # what one more change can save at most
@@ -268,7 +308,9 @@ class Joint:
             allowed = open_ & (costs <= (slack + cheaper.masked_fill(last, 0))[:, None])
             promise = gains.masked_fill(~allowed, -math.inf)
             behind = (promise.amax(1, keepdim=True).clamp_min_(-1) - promise).mul_(scale)
-            total = weights.index_select(0, behind.clamp_(0, len(weights) - 1).int().view(-1)).view(behind.shape)
+            total = weights.index_select(0, behind.clamp_(0, len(weights) - 1).int().view(-1)).view(
+                behind.shape
+            )
             total = total.mul_(allowed).cumsum(1)
             # the word's 24 bits as a share of the sum of the weights
             threshold = ((words[:, 1 + i] & 0xFFFFFF) * total[:, -1]) >> 24
@@ -283,12 +325,18 @@ class Joint:
         return genes
 
     def _entrants(self, archive: Archive, children: Children) -> Children:
-        """The children that some archive may take in, as many places a search as the search with most of them needs."""
+        """The children that some archive may take in, as many places a search as the search with most of them
+        needs.
+        """
         S, n = children.accuracy.shape
         worst = archive.accuracy[:, :, -1]  # (S, K)
-        enters = (children.accuracy[:, None] > worst[:, :, None]) & (children.cost[:, None] <= self.limits[:, None])
+        enters = (children.accuracy[:, None] > worst[:, :, None]) & (
+            children.cost[:, None] <= self.limits[:, None]
+        )
         counts = enters.any(1).sum(1)
-        places = enters.any(1).byte().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]  # (S, E)
+        places = (
+            enters.any(1).byte().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]
+        )  # (S, E)
         flat = (places + torch.arange(0, S * n, n, device=self.device)[:, None]).view(-1)
         genes, accuracy, cost, name = (
             part.reshape(S * n, *part.shape[2:]).index_select(0, flat).view(*places.shape, *part.shape[2:])
@@ -306,7 +354,9 @@ class Joint:
         fits = children.cost[:, None] <= self.limits[:, None]  # (S, K, n)
         if not self.moves.share_archive:
             fits = fits & (children.target[:, None] == torch.arange(K, device=self.device)[:, None])
-        if self.moves.distinct_parents:  # the table of what was drawn forgets; an archive must not hold anything twice
+        if (
+            self.moves.distinct_parents
+        ):  # the table of what was drawn forgets; an archive must not hold anything twice
             known = (children.name[:, :, None] == archive.name.view(S, 1, K * Q)).any(2)
             twice = (children.name[:, :, None] == children.name[:, None]).tril(-1).any(2)
             fits = fits & (known | twice).logical_not_()[:, None]
@@ -325,11 +375,16 @@ class Joint:
 
         accuracy = everyone.view(S, K, Q + n).gather(2, order)
         return Archive(
-            pick(archive.genes, children.genes), accuracy, pick(archive.cost, children.cost), pick(archive.name, children.name)
+            pick(archive.genes, children.genes),
+            accuracy,
+            pick(archive.cost, children.cost),
+            pick(archive.name, children.name),
         )
 
     def children_by(self, generations: int) -> torch.Tensor:
-        """Children drawn for each target up to each generation, the initial ones included: int64 (generations + 1, K)."""
+        """Children drawn for each target up to each generation, the initial ones included: int64 (generations
+        + 1, K).
+        """
         by_number = [torch.bincount(self._targets_of(number), minlength=self.K) for number in range(self.K)]
         cycle = torch.stack(by_number).cpu()  # the turns repeat every K generations
         return cycle[torch.arange(generations + 1) % self.K].cumsum(0)

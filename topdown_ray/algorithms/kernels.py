@@ -1,8 +1,10 @@
-"""The inner loop of a search, compiled for CPUs with Numba: the same bits as the tensor operations that run elsewhere.
+"""The inner loop of a search, compiled for CPUs with Numba: the same bits as the tensor operations that run
+elsewhere.
 
-Between two calls of the predictor a generation is a few thousand table look-ups and random bits. As tensor operations they cost
-more than the predictor; compiled, row by row, they nearly vanish beside it. Every function here has a twin in torch
-(:mod:`evolution`, :mod:`memo`), which runs on CUDA and which the tests compare it with, bit by bit.
+Between two calls of the predictor a generation is a few thousand table look-ups and random bits. As tensor
+operations they cost more than the predictor; compiled, row by row, they nearly vanish beside it. Every
+function here has a twin in torch (:mod:`evolution`, :mod:`memo`), which runs on CUDA and which the tests
+compare it with, bit by bit.
 
 Letters: S searches, P children a generation, Q parents, G genes, N rows, T terms.
 """
@@ -29,7 +31,9 @@ def _compile(function: Function) -> Function:
 
 
 class Mutating(NamedTuple):
-    """The mutation tables of :class:`evolution.Mutation`, one entry a group; ``choices`` one a combination."""
+    """The mutation tables of :class:`evolution.Mutation`, one entry a group; ``choices`` one a
+    combination.
+    """
 
     limits: npt.NDArray[np.int32]
     scales: Floats
@@ -39,7 +43,7 @@ class Mutating(NamedTuple):
     choices: Bytes  # (combinations, 2)
 
 
-# --- random numbers: see rng ------------------------------------------------------------------------------------------------
+# --- random numbers: see rng --------------------------------------------------------------------------------
 
 
 @_compile
@@ -77,7 +81,7 @@ def _uniform(word: np.uint32) -> np.float32:
     return np.float32(np.int32(word & np.uint32(0xFFFFFF))) * np.float32(2.0**-24)
 
 
-# --- proposals --------------------------------------------------------------------------------------------------------------
+# --- proposals ----------------------------------------------------------------------------------------------
 
 
 @_compile
@@ -131,11 +135,11 @@ def children(
     limit: float,
     redraws: int,
 ) -> Bytes:
-    """The children of a generation: parents int8 (S, Q, G), seeds int64 (S,) -> int8 (S, P, G), mutants first.
+    """The children of a generation: parents int8 (S, Q, G), seeds int64 (S,) -> int8 (S, P, G), mutants
+    first.
 
-    purposes: of the streams for the parents, the mutations and the crossovers. A child that does not meet the limit after
-    ``redraws`` draws is a copy of its first parent.
-    """
+    purposes: of the streams for the parents, the mutations and the crossovers. A child that does not meet the
+    limit after ``redraws`` draws is a copy of its first parent."""
     S, Q, G = parents.shape
     born = np.empty((S, P, G), np.int8)
     pair = np.empty(2, np.uint32)
@@ -167,9 +171,19 @@ def children(
 
 @_compile
 def random_feasible(
-    sizes: Floats, seeds: Ints, n: int, purpose: int, target: int, generation: int, cost: FlatSum, limit: float, redraws: int
+    sizes: Floats,
+    seeds: Ints,
+    n: int,
+    purpose: int,
+    target: int,
+    generation: int,
+    cost: FlatSum,
+    limit: float,
+    redraws: int,
 ) -> tuple[Bytes, npt.NDArray[np.bool_]]:
-    """n uniform draws that meet the limit for every search: int8 (S*n, G), and which of them do not after all redraws (S*n,)."""
+    """n uniform draws that meet the limit for every search: int8 (S*n, G), and which of them do not after all
+    redraws (S*n,).
+    """
     S, G = len(seeds), len(sizes)
     drawn = np.empty((S * n, G), np.int8)
     failed = np.zeros(S * n, np.bool_)
@@ -189,18 +203,23 @@ def random_feasible(
     return drawn, failed
 
 
-# --- selection --------------------------------------------------------------------------------------------------------------
+# --- selection ----------------------------------------------------------------------------------------------
 
 
 @_compile
 def survivors(
-    parents: Bytes, parents_accuracy: Floats, born: Bytes, accuracy: Floats, best: Bytes, best_accuracy: Floats
+    parents: Bytes,
+    parents_accuracy: Floats,
+    born: Bytes,
+    accuracy: Floats,
+    best: Bytes,
+    best_accuracy: Floats,
 ) -> tuple[Bytes, Floats, Bytes, Floats]:
-    """The Q best of parents and children, best first, earlier before later among equals; and the best ever scored.
+    """The Q best of parents and children, best first, earlier before later among equals; and the best ever
+    scored.
 
-    parents (S, Q, G), their accuracy (S, Q), born (S, P, G), accuracy (S, P), best (S, G), best_accuracy (S,) -> the same four of
-    the next state.
-    """
+    parents (S, Q, G), their accuracy (S, Q), born (S, P, G), accuracy (S, P), best (S, G), best_accuracy (S,)
+    -> the same four of the next state."""
     S, Q, G = parents.shape
     P = born.shape[1]
     N = Q + P
@@ -225,7 +244,7 @@ def survivors(
     return next_parents, next_accuracy, next_best, next_best_accuracy
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------------
+# --- memory -------------------------------------------------------------------------------------------------
 
 
 @_compile
@@ -243,10 +262,10 @@ def recall(
 ) -> tuple[Ints, Ints, Ints, Ints]:
     """Look up rows of S searches (n each) in their memories: what is known goes to ``scores`` (N,).
 
-    keys (S * slots, 2), values (S * slots,), owners (S * slots,): the memories; see :class:`memo.Memo`. Returns the rows that the
-    predictor has to score, the place each has in the memory (-1: another newcomer takes it), and the other new rows with, for
-    each, the number of the scored one that it equals. ``scored`` (S,) counts the former.
-    """
+    keys (S * slots, 2), values (S * slots,), owners (S * slots,): the memories; see :class:`memo.Memo`.
+    Returns the rows that the predictor has to score, the place each has in the memory (-1: another newcomer
+    takes it), and the other new rows with, for each, the number of the scored one that it equals. ``scored``
+    (S,) counts the former."""
     N = len(genes)
     key, slot = np.empty((N, 2), np.int64), np.empty(N, np.int64)
     new, place = np.empty(N, np.int64), np.empty(N, np.int64)
@@ -291,8 +310,12 @@ def recall(
 
 
 @_compile
-def remember(found: Floats, rows: Ints, places: Ints, waiting: Ints, leaders: Ints, values: Floats, scores: Floats) -> None:
-    """Spread the predictor's answers ``found`` for :func:`recall`'s rows over ``scores`` and the memory's ``values``."""
+def remember(
+    found: Floats, rows: Ints, places: Ints, waiting: Ints, leaders: Ints, values: Floats, scores: Floats
+) -> None:
+    """Spread the predictor's answers ``found`` for :func:`recall`'s rows over ``scores`` and the memory's
+    ``values``.
+    """
     for j in range(len(rows)):
         scores[rows[j]] = found[j]
         if places[j] >= 0:

@@ -1,9 +1,9 @@
 """Never score an architecture twice in a search: an exact, bounded memory of what each search has scored.
 
-About three quarters of all children are architectures that the same search has scored before. Each search has a table of fixed
-size, addressed by a hash of the canonical architecture; an entry holds the architecture itself, packed without loss, so a hit is
-never false. A newcomer overwrites what stood in its place: forgetting costs a predictor row, nothing else.
-"""
+About three quarters of all children are architectures that the same search has scored before. Each search has
+a table of fixed size, addressed by a hash of the canonical architecture; an entry holds the architecture
+itself, packed without loss, so a hit is never false. A newcomer overwrites what stood in its place:
+forgetting costs a predictor row, nothing else."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ _WORD = 2**62
 class Identity:
     """Architectures as short keys, equal exactly if their canonical forms are: genes (N, G) -> int64 (N, 2).
 
-    Each block's combination of choices is a digit of a mixed-radix number in two words; like a cost, a key is a sum over terms.
-    """
+    Each block's combination of choices is a digit of a mixed-radix number in two words; like a cost, a key is
+    a sum over terms."""
 
     def __init__(self, space: Space, device: torch.device):
-        groups = [(genes, depth) for genes, depth in space.block_genes()] + [((g,), -1) for g in space.genes_outside_blocks()]
+        groups = [(genes, depth) for genes, depth in space.block_genes()] + [
+            ((g,), -1) for g in space.genes_outside_blocks()
+        ]
         terms: list[Term] = []
         digits: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
         word, radix = 0, 1
@@ -38,7 +40,10 @@ class Identity:
             group = (*own, depth) if depth >= 0 else own
             sizes = [space.sizes[g] for g in group]
             choices = np.indices(sizes).reshape(len(group), -1).T  # (rows, genes)
-            digit = np.asarray(np.ravel_multi_index(tuple(choices[:, : len(own)].T), tuple(sizes[: len(own)]))) + 1
+            digit = (
+                np.asarray(np.ravel_multi_index(tuple(choices[:, : len(own)].T), tuple(sizes[: len(own)])))
+                + 1
+            )
             if depth >= 0:
                 digit *= choices[:, -1] >= space.genes[own[0]].minimum_depth  # 0: switched off
             n_digits = int(digit.max()) + 1
@@ -59,7 +64,9 @@ class Identity:
         return self.digits.index_select(0, places.view(-1)).view(*places.shape, 2).sum(1)
 
     def fingerprints(self, genes: torch.Tensor) -> torch.Tensor:
-        """One number for a key: genes (N, G) -> int64 (N,); two canonical forms share one with a chance of 2^-64."""
+        """One number for a key: genes (N, G) -> int64 (N,); two canonical forms share one with a chance of
+        2^-64.
+        """
         return self.hashes(self(genes))
 
     @staticmethod
@@ -68,13 +75,15 @@ class Identity:
         return rng.mix_tensor(identity[:, 0] ^ rng.mix_tensor(identity[:, 1].clone()))
 
 
-def newcomers(owners: torch.Tensor, place: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Who of n newcomers to the places of a table gets a value of its own: place int64 (n,), key int64 (n, words).
+def newcomers(
+    owners: torch.Tensor, place: torch.Tensor, key: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Who of n newcomers to the places of a table gets a value of its own: place int64 (n,), key int64 (n,
+    words).
 
-    Of several newcomers to one place the last one stays there. Those equal to it wait for its value; the others get one and are
-    forgotten. owners (table) is scratch. Returns for each newcomer the one that stays in its place (n,), the one whose value it
-    takes (n,), and those that take their own (m,), ascending.
-    """
+    Of several newcomers to one place the last one stays there. Those equal to it wait for its value; the
+    others get one and are forgotten. owners (table) is scratch. Returns for each newcomer the one that stays
+    in its place (n,), the one whose value it takes (n,), and those that take their own (m,), ascending."""
     numbers = torch.arange(len(place), device=place.device)
     owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
     owner = owners.index_select(0, place)
@@ -94,14 +103,16 @@ def scored(accuracy: Callable[[torch.Tensor], torch.Tensor], genes: torch.Tensor
             row = int(((found >= 0) & (found <= 1)).logical_not_().nonzero()[0, 0])
             name = getattr(accuracy, "name", type(accuracy).__name__)
             raise UserError(
-                f"predictor: expected a top-1 from 0 to 1 for every architecture, found {float(found[row]):g} by {name} "
+                "predictor: expected a top-1 from 0 to 1 for every architecture, found "
+                f"{float(found[row]):g} by {name} "
                 f"for the genes {genes[row].tolist()}"
             )
     return found
 
 
 class Memo:
-    """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32 (S*n,).
+    """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32
+    (S*n,).
 
     ``compiled`` (None: on the CPU) looks up in compiled code instead of tensor operations: the same results.
     """
@@ -120,7 +131,9 @@ class Memo:
         self.keys = torch.full((S * SLOTS, 2), -1, dtype=torch.int64, device=device)
         self.values = torch.zeros(S * SLOTS, device=device)
         self.compiled = device.type == "cpu" if compiled is None else compiled
-        self.owners = torch.zeros(S * SLOTS, dtype=torch.int32 if self.compiled else torch.int64, device=device)
+        self.owners = torch.zeros(
+            S * SLOTS, dtype=torch.int32 if self.compiled else torch.int64, device=device
+        )
         self.scored = torch.zeros(S, dtype=torch.int64, device=device)  # predictor rows since the last count
         self._bases: dict[int, torch.Tensor] = {}
 
@@ -137,7 +150,16 @@ class Memo:
         keys, values, owners, scored = (x.numpy() for x in (self.keys, self.values, self.owners, self.scored))
         scores = np.empty(len(genes), dtype=np.float32)
         rows, places, waiting, leaders = kernels.recall(
-            genes.numpy(), n, self.identity.sum, self.identity.digits.numpy(), keys, values, owners, self.slots, scores, scored
+            genes.numpy(),
+            n,
+            self.identity.sum,
+            self.identity.digits.numpy(),
+            keys,
+            values,
+            owners,
+            self.slots,
+            scores,
+            scored,
         )
         if len(rows):
             found = self.predict(genes.index_select(0, torch.from_numpy(rows))).numpy()
@@ -174,25 +196,36 @@ class Memo:
 
     def _base(self, n: int) -> torch.Tensor:
         if n not in self._bases:
-            self._bases[n] = torch.arange(0, self.S * self.slots, self.slots, device=self.keys.device).repeat_interleave(n)
+            self._bases[n] = torch.arange(
+                0, self.S * self.slots, self.slots, device=self.keys.device
+            ).repeat_interleave(n)
         return self._bases[n]
 
 
 class Seen:
-    """The children that each search has drawn: a table of fingerprints; a newcomer overwrites what stood in its place."""
+    """The children that each search has drawn: a table of fingerprints; a newcomer overwrites what stood in
+    its place.
+    """
 
     def __init__(self, S: int, device: torch.device):
         self.names = torch.zeros(S * SEEN, dtype=torch.int64, device=device)
         self.owners = torch.zeros(S * SEEN, dtype=torch.int32, device=device)
 
     def add(self, name: torch.Tensor, search: torch.Tensor) -> torch.Tensor:
-        """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search (N,) -> bool (N,)."""
+        """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search
+        (N,) -> bool (N,).
+        """
         place = (name & SEEN - 1) + search * SEEN
         new = (self.names.index_select(0, place) != name).nonzero().view(-1)
-        place, numbers = place.index_select(0, new), torch.arange(len(new), dtype=torch.int32, device=name.device)
+        place, numbers = (
+            place.index_select(0, new),
+            torch.arange(len(new), dtype=torch.int32, device=name.device),
+        )
         self.owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
         first = (self.owners.index_select(0, place) == numbers).nonzero().view(-1)
-        self.names.index_copy_(0, place.index_select(0, first), name.index_select(0, new.index_select(0, first)))
+        self.names.index_copy_(
+            0, place.index_select(0, first), name.index_select(0, new.index_select(0, first))
+        )
         return torch.zeros_like(name, dtype=torch.bool).index_fill_(0, new.index_select(0, first), True)
 
 

@@ -1,11 +1,12 @@
-"""Pruning an architecture until it meets a tighter limit: the step between two targets of the top-down method.
+"""Pruning an architecture until it meets a tighter limit: the step between two targets of the top-down
+method.
 
-Kernel, depth and expand ratio (ResNet50D: width, depth and expand ratio) are picked at random, one a step. Each kind has a
-level, at first its second-largest choice, and a position that walks in order: the next position above the level is lowered to
-it; when the kind has been walked through, its level drops by one choice. When nothing is left, the resolution follows, one
-choice a step. Source: Kumar and Szidon 2020, *Efficient Incorporation of Multiple Latency Targets in the Once-For-All Network*
-(arXiv 2012.06748), whose notebook never lowered the resolution and pruned the reported winner in place; this does neither.
-"""
+Kernel, depth and expand ratio (ResNet50D: width, depth and expand ratio) are picked at random, one a step.
+Each kind has a level, at first its second-largest choice, and a position that walks in order: the next
+position above the level is lowered to it; when the kind has been walked through, its level drops by one
+choice. When nothing is left, the resolution follows, one choice a step. Source: Kumar and Szidon 2020,
+*Efficient Incorporation of Multiple Latency Targets in the Once-For-All Network* (arXiv 2012.06748), whose
+notebook never lowered the resolution and pruned the reported winner in place; this does neither."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ import torch
 from topdown_ray.algorithms import rng
 from topdown_ray.spaces.space import Space
 
-_PICKS = 512  # random picks of a kind; MobileNetV3 needs 90 effective ones at most, picks beyond these go in order
+_PICKS = (
+    512  # random picks of a kind; MobileNetV3 needs 90 effective ones at most, picks beyond these go in order
+)
 
 
 @functools.cache
@@ -27,7 +30,11 @@ def _events(space: Space) -> list[tuple[tuple[int, int], ...]]:
     for kinds_of_gene in space.prune_kinds:
         genes = space.indices(*kinds_of_gene)
         levels = range(1, max(space.sizes[g] for g in genes))
-        kinds.append(tuple((g, space.sizes[g] - 1 - level) for level in levels for g in genes if space.sizes[g] > level))
+        kinds.append(
+            tuple(
+                (g, space.sizes[g] - 1 - level) for level in levels for g in genes if space.sizes[g] > level
+            )
+        )
     return kinds
 
 
@@ -39,11 +46,11 @@ def prune(
     slots: torch.Tensor,
     cheapest: torch.Tensor,
 ) -> torch.Tensor:
-    """The first architecture on each row's random way down that costs at most ``limit``: genes (N, G) -> (N, G).
+    """The first architecture on each row's random way down that costs at most ``limit``: genes (N, G) -> (N,
+    G).
 
-    slots: int64 (N,), the rows' random counters (:func:`topdown_ray.algorithms.rng.slots`). ``cheapest`` (G,) answers where even the end
-    of the way is too expensive, as measured tables can have it.
-    """
+    slots: int64 (N,), the rows' random counters (:func:`topdown_ray.algorithms.rng.slots`). ``cheapest`` (G,)
+    answers where even the end of the way is too expensive, as measured tables can have it."""
     N, G = genes.shape
     way = _way_down(space, genes, slots)  # (N, L, G)
     fits = (cost(way.view(-1, G)) <= limit).view(N, -1)
@@ -72,7 +79,9 @@ def _way_down(space: Space, genes: torch.Tensor, slots: torch.Tensor) -> torch.T
         events += walk
     order = torch.cat(times, dim=1).sort(dim=1, stable=True)  # (N, E)
     event_genes = torch.tensor([g for g, _ in events], device=genes.device)[order.indices]
-    event_choices = torch.tensor([choice for _, choice in events], device=genes.device, dtype=torch.int8)[order.indices]
+    event_choices = torch.tensor([choice for _, choice in events], device=genes.device, dtype=torch.int8)[
+        order.indices
+    ]
     event_choices = event_choices.masked_fill(order.values == 2 * _PICKS, 127)  # without effect
 
     steps = genes.new_full((N, len(events) + 1, G), 127)

@@ -1,11 +1,11 @@
 """Counter-based random numbers: a pure function of (seed, purpose, target, generation, slot, attempt, gene).
 
-No state and no order: a search draws the same numbers whatever else runs beside it, however many attempts are drawn at once, on
-CPU and CUDA alike. A row's key is a 64-bit counter through the SplitMix64 finaliser (Steele, Lea and Flood 2014, *Fast
-splittable pseudorandom number generators*); its words are 32-bit counters through a finaliser of two multiplications
-(after O'Neill's and Wellons' *lowbias32*) with the key's other half added in between, so that two rows share their words only
-if all 64 bits of their keys agree. Same idea as Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*.
-"""
+No state and no order: a search draws the same numbers whatever else runs beside it, however many attempts are
+drawn at once, on CPU and CUDA alike. A row's key is a 64-bit counter through the SplitMix64 finaliser
+(Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*); its words are 32-bit counters
+through a finaliser of two multiplications (after O'Neill's and Wellons' *lowbias32*) with the key's other
+half added in between, so that two rows share their words only if all 64 bits of their keys agree. Same idea
+as Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from collections.abc import Sequence
 
 import torch
 
-INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT, UNIFORM = range(1, 8)  # purposes: each draws from a stream of its own
+INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT, UNIFORM = range(
+    1, 8
+)  # purposes: each draws from a stream of its own
 
 _WORDS_AHEAD = 1 << 18
 
@@ -41,7 +43,9 @@ _STEP = _signed(0x9E3779B9, 32)
 
 
 def mix_tensor(value: torch.Tensor) -> torch.Tensor:
-    """The SplitMix64 finaliser on int64, in place (torch shifts arithmetically: the masks make the shifts logical)."""
+    """The SplitMix64 finaliser on int64, in place (torch shifts arithmetically: the masks make the shifts
+    logical).
+    """
     value.bitwise_xor_((value >> 30).bitwise_and_(2**34 - 1)).mul_(_M1)
     value.bitwise_xor_((value >> 27).bitwise_and_(2**37 - 1)).mul_(_M2)
     return value.bitwise_xor_((value >> 31).bitwise_and_(2**33 - 1))
@@ -65,18 +69,24 @@ class Draws:
         names = [_signed(_mix((first ^ generation + i) * _GOLDEN & _MASK)) for i in range(count)]
         return mix_tensor(torch.tensor(names, device=self.seeds.device)[:, None] ^ self.seeds)  # (count, S)
 
-    def words(self, purpose: int, target: int, generation: int, n_slots: int, attempts: int, n: int) -> torch.Tensor:
+    def words(
+        self, purpose: int, target: int, generation: int, n_slots: int, attempts: int, n: int
+    ) -> torch.Tensor:
         """n words for the first attempts of every slot of every search: int32 (S * n_slots * attempts, n).
 
-        Consecutive generations are computed together, as many as fit a processor's cache: fewer operations, the same numbers.
-        """
+        Consecutive generations are computed together, as many as fit a processor's cache: fewer operations,
+        the same numbers."""
         rows = len(self.seeds) * n_slots * attempts
         count = max(1, _WORDS_AHEAD // max(rows * n, 1))
         block, number = divmod(generation, count)
         name = (target, block, n_slots, attempts, n)
         if purpose not in self._ahead or self._ahead[purpose][0] != name:
             counters = self._streams(purpose, target, block * count, count)[:, :, None, None]
-            counters = counters + _arange(n_slots, self.seeds.device)[:, None] + (_arange(attempts, self.seeds.device) << 32)
+            counters = (
+                counters
+                + _arange(n_slots, self.seeds.device)[:, None]
+                + (_arange(attempts, self.seeds.device) << 32)
+            )
             self._ahead[purpose] = name, words(mix_tensor(counters).view(-1), n).view(count, rows, n)
         return self._ahead[purpose][1][number]
 

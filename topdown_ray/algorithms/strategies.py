@@ -1,8 +1,9 @@
-"""Strategies: in which order the targets of a search are served, and how each search is seeded from the one before.
+"""Strategies: in which order the targets of a search are served, and how each search is seeded from the one
+before.
 
-A strategy takes the targets loosest first and yields one :class:`Outcome` a target, in the order in which it serves them. All
-S searches of a call advance in lock step and share nothing but the wall clock. Register a new one with :func:`strategy`.
-"""
+A strategy takes the targets loosest first and yields one :class:`Outcome` a target, in the order in which it
+serves them. All S searches of a call advance in lock step and share nothing but the wall clock. Register a
+new one with :func:`strategy`."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Outcome:
     accuracy: torch.Tensor  # float32 (S,)
     generations: int
     evaluations: int  # children scored, each search
-    unique_evaluations: torch.Tensor  # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    unique_evaluations: (
+        torch.Tensor
+    )  # int64 (S,), of these the ones that the search had not scored before: predictor rows
     seconds: Seconds  # of the whole batch, for this target
     trace: Trace = field(repr=False)
     gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
@@ -66,7 +69,9 @@ class Searches:
         object.__setattr__(self, "memo", memo)
         object.__setattr__(self, "problem", replace(self.problem, accuracy=memo))
 
-    def evolve(self, target_index: int, state: State | None, generations: int, seed_evaluations: int) -> _Served:
+    def evolve(
+        self, target_index: int, state: State | None, generations: int, seed_evaluations: int
+    ) -> _Served:
         """Evolve for one target, from a fresh random population where ``state`` is None."""
         limit = self.targets[target_index]
         evaluations = seed_evaluations
@@ -75,14 +80,20 @@ class Searches:
             evaluations += self.sizes.population
         trace = [(0, evaluations, state.best_accuracy)]
         for number in range(1, generations + 1):
-            state = evolution.generation(self.problem, self.sizes, state, limit, self.draws, target_index, number)
+            state = evolution.generation(
+                self.problem, self.sizes, state, limit, self.draws, target_index, number
+            )
             evaluations += self.sizes.population
             trace.append((number, evaluations, state.best_accuracy))
         return _Served(state, self.outcome(target_index, state.best, state.best_accuracy, generations, trace))
 
-    def outcome(self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace) -> Outcome:
+    def outcome(
+        self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace
+    ) -> Outcome:
         """The answers as they stand, with the seconds since the outcome before."""
-        return Outcome(target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), self.lap(), trace)
+        return Outcome(
+            target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), self.lap(), trace
+        )
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> State:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
@@ -105,7 +116,9 @@ class Strategy(NamedTuple):
     """A registered strategy, and what it costs."""
 
     serve: Serve
-    later: Callable[[int, int], int]  # evaluations of a target after the first, from those of a full and of a warm search
+    later: Callable[
+        [int, int], int
+    ]  # evaluations of a target after the first, from those of a full and of a warm search
 
 
 STRATEGIES: dict[str, Strategy] = {}
@@ -136,7 +149,9 @@ def independent(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("bottom_up", lambda full, warm: warm)
 def bottom_up(searches: Searches) -> Iterator[Outcome]:
-    """A full search for the tightest target; the population carries over as it is to each looser one (arXiv 2012.06748)."""
+    """A full search for the tightest target; the population carries over as it is to each looser one (arXiv
+    2012.06748).
+    """
     state = None
     for index in reversed(range(len(searches.targets))):
         generations = searches.budget.generations if state is None else searches.budget.warm_generations
@@ -147,7 +162,9 @@ def bottom_up(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("top_down", lambda full, warm: 1 + warm)
 def top_down(searches: Searches) -> Iterator[Outcome]:
-    """A full search for the loosest target; each tighter one starts from the answer before, pruned (arXiv 2012.06748)."""
+    """A full search for the loosest target; each tighter one starts from the answer before, pruned (arXiv
+    2012.06748).
+    """
     yield from _downwards(searches, searches.budget.warm_generations)
 
 
@@ -159,21 +176,26 @@ def prune_only(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("random", lambda full, warm: full)
 def random(searches: Searches) -> Iterator[Outcome]:
-    """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and the best of them."""
+    """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and
+    the best of them.
+    """
     P = searches.sizes.population
     for index, limit in enumerate(searches.targets):
         state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
         best, accuracy = state.best, state.best_accuracy
         trace = [(0, P, accuracy)]
         for number in range(1, searches.budget.generations + 1):
-            best, accuracy = evolution.random_draw(searches.problem, P, limit, searches.draws, index, number, best, accuracy)
+            best, accuracy = evolution.random_draw(
+                searches.problem, P, limit, searches.draws, index, number, best, accuracy
+            )
             trace.append((number, P * (number + 1), accuracy))
         yield searches.outcome(index, best, accuracy, searches.budget.generations, trace)
 
 
 @strategy("joint", lambda full, warm: warm)
 def joint(searches: Searches) -> Iterator[Outcome]:
-    """All targets at once: an archive for each, every child offered to all of them (:mod:`topdown_ray.algorithms.joint`).
+    """All targets at once: an archive for each, every child offered to all of them
+    (:mod:`topdown_ray.algorithms.joint`).
 
     As many children as a search that warms up for each further target; each target draws its share of them.
     """
@@ -181,7 +203,9 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     generations = budget.generations + (K - 1) * budget.warm_generations
     gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
     problem = replace(searches.problem, accuracy=searches.memo.predict)  # next to no child is drawn twice
-    run = Joint(problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations)
+    run = Joint(
+        problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations
+    )
     curve = [run.best[1].clone()]  # a view would keep the whole archive
     for number in range(1, generations + 1):
         run.generation(number)
@@ -191,14 +215,18 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     spent = run.children_by(generations)  # (generations + 1, K)
     taken = searches.lap()
     seconds = Seconds(taken.wall / K, taken.cpu / K)
-    better = torch.ones(generations + 1, K, dtype=torch.bool, device=best.device)  # where any search gained; first and last
+    better = torch.ones(
+        generations + 1, K, dtype=torch.bool, device=best.device
+    )  # where any search gained; first and last
     better[1:] = (best[1:] > best[:-1]).any(dim=1)
     better[-1] = True
     for k in range(K):
         points = better[:, k].nonzero().view(-1).tolist()
         trace = [(number, int(spent[number, k]), best[number, :, k]) for number in points]
         evaluations, unique, gradients = int(spent[-1, k]), run.scored[:, k], run.gradients[:, k]
-        yield Outcome(k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients)
+        yield Outcome(
+            k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients
+        )
 
 
 def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:

@@ -1,17 +1,18 @@
 """Uniform draws from all gene rows whose cost meets a limit, however few they are.
 
-A cost is a sum of terms that read a few genes each. The genes are put into an order in which, after each of them, only a few of
-the earlier ones are still read by later terms; the choices of those are the *state*. The *excess* of a choice is the number of
-ticks by which it raises the exact cheapest completion of its state, so a row's excesses are never negative and sum to what the row
-costs above the cheapest architecture. A dynamic programme counts, for every state and budget b, the completions whose excesses,
-each rounded down to whole levels, sum to at most b. The counts draw a row gene by gene, uniformly from all rows within the budget.
-Since rounding down only adds rows that are slightly too expensive, every feasible row is among them, and a row is accepted if its
-exact excess meets the limit.
+A cost is a sum of terms that read a few genes each. The genes are put into an order in which, after each of
+them, only a few of the earlier ones are still read by later terms; the choices of those are the *state*. The
+*excess* of a choice is the number of ticks by which it raises the exact cheapest completion of its state, so
+a row's excesses are never negative and sum to what the row costs above the cheapest architecture. A dynamic
+programme counts, for every state and budget b, the completions whose excesses, each rounded down to whole
+levels, sum to at most b. The counts draw a row gene by gene, uniformly from all rows within the budget. Since
+rounding down only adds rows that are slightly too expensive, every feasible row is among them, and a row is
+accepted if its exact excess meets the limit.
 
-Accepted rows are therefore uniform over all feasible rows, up to rounding: counts are float64 sums of at most a few hundred
-roundings and a gene is drawn with a 53-bit number, which moves the distribution by less than 1e-12 in total variation. Source:
-counting and sampling knapsack solutions by dynamic programming with rounded weights and an acceptance step, Dyer 2003,
-*Approximate counting by dynamic programming*.
+Accepted rows are therefore uniform over all feasible rows, up to rounding: counts are float64 sums of at most
+a few hundred roundings and a gene is drawn with a 53-bit number, which moves the distribution by less than
+1e-12 in total variation. Source: counting and sampling knapsack solutions by dynamic programming with rounded
+weights and an acceptance step, Dyer 2003, *Approximate counting by dynamic programming*.
 
 Letters: N rows, G genes, B the largest budget in levels.
 """
@@ -31,7 +32,9 @@ from topdown_ray.algorithms import rng
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.terms import Array, Term, aligned, elimination, minimise
 
-LEVELS = 1 << 10  # of the slack between the cheapest cost and the limit: more than 19 of 20 draws are accepted
+LEVELS = (
+    1 << 10
+)  # of the slack between the cheapest cost and the limit: more than 19 of 20 draws are accepted
 MAX_DRAWS = 256  # of one row; all of them fail with a chance below 1e-11 where one draw in ten is accepted
 _MOST_COUNTS = 1 << 22  # 32 MB; the spaces here need 0.8 to 1.6 million
 
@@ -61,7 +64,9 @@ class Counts:
         if self.slack >= 0 and levels > 0:
             self._count(cost, order, scopes, levels)
 
-    def _count(self, cost: CostModel, order: Sequence[int], scopes: Sequence[tuple[int, ...]], levels: int) -> None:
+    def _count(
+        self, cost: CostModel, order: Sequence[int], scopes: Sequence[tuple[int, ...]], levels: int
+    ) -> None:
         sizes, last = cost.sizes, {g: i for i, g in enumerate(order)}
         level = int(self.slack) // levels + 1  # ticks
         B = int(self.slack) // level
@@ -92,20 +97,28 @@ class Counts:
 
     @property
     def share(self) -> float:
-        """The share of all rows that is counted, at least that of the feasible ones; 1 where there are no counts."""
+        """The share of all rows that is counted, at least that of the feasible ones; 1 where there are no
+        counts.
+        """
         if self.slack < 0:
             return 0.0
         return float(self.counts[0][0, -1]) / self.rows if self.counts else 1.0
 
     def draw(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A uniform feasible row for each random counter: slots int64 (N,) (:func:`rng.slots`) -> genes int8 (N, G), bool (N,).
+        """A uniform feasible row for each random counter: slots int64 (N,) (:func:`rng.slots`) -> genes int8
+        (N, G), bool (N,).
 
-        The second result is false where no row was found: there are no counts, or ``MAX_DRAWS`` draws were too expensive.
-        """
+        The second result is false where no row was found: there are no counts, or ``MAX_DRAWS`` draws were
+        too expensive."""
         genes = torch.zeros(len(slots), self.G, dtype=torch.int8)
         pending = torch.arange(len(slots))
         for attempt in range(MAX_DRAWS if self.genes else 0):
-            words = rng.words(rng.keys(slots[pending], attempt), 2 * self.G).numpy().view(np.uint32).astype(np.float64)
+            words = (
+                rng.words(rng.keys(slots[pending], attempt), 2 * self.G)
+                .numpy()
+                .view(np.uint32)
+                .astype(np.float64)
+            )
             uniform = (words[:, ::2] + np.floor(words[:, 1::2] / 2**11) / 2**21) / 2**32  # 53 bits
             drawn, excess = self._walk(uniform)
             fits = torch.from_numpy(excess <= self.slack)
@@ -118,7 +131,9 @@ class Counts:
         return genes, success
 
     def _walk(self, uniform: Array) -> tuple[npt.NDArray[np.int8], Array]:
-        """Rows within the budget, gene by gene, and their excesses: uniform (N, G) in [0, 1) -> int8 (N, G), ticks (N,)."""
+        """Rows within the budget, gene by gene, and their excesses: uniform (N, G) in [0, 1) -> int8 (N, G),
+        ticks (N,).
+        """
         rows = np.arange(len(uniform))
         drawn = np.zeros(uniform.shape, dtype=np.int8)
         state, excess = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
@@ -127,7 +142,9 @@ class Counts:
             budget = left[:, None] - step.levels[state]  # (N, choices)
             weights = self.counts[i + 1][step.following[state], budget.clip(0)] * (budget >= 0)
             total = weights.cumsum(axis=1)
-            choice = (total <= (uniform[:, i] * total[:, -1])[:, None]).sum(axis=1)  # below the number of choices: uniform < 1
+            choice = (total <= (uniform[:, i] * total[:, -1])[:, None]).sum(
+                axis=1
+            )  # below the number of choices: uniform < 1
             drawn[:, step.gene] = choice
             excess += step.excess[state, choice]
             left = budget[rows, choice]
@@ -142,7 +159,9 @@ def counts_of(cost: CostModel, limit: float) -> Counts:
 
 
 def _ticks_within(limit: float, tick: float) -> int:
-    """The largest whole number of ticks that costs at most ``limit``, by the arithmetic of :class:`CostModel`."""
+    """The largest whole number of ticks that costs at most ``limit``, by the arithmetic of
+    :class:`CostModel`.
+    """
     ticks = math.floor(min(limit / tick, 2.0**53))
     while ticks * tick > limit:
         ticks -= 1
@@ -164,10 +183,14 @@ def _order(terms: Sequence[Term], sizes: Sequence[int]) -> list[int]:
 
 
 def _scopes(order: Sequence[int], terms: Sequence[Term]) -> list[tuple[int, ...]]:
-    """Before each gene of the order, and after the last, the genes that make up the state: those that later terms still read."""
+    """Before each gene of the order, and after the last, the genes that make up the state: those that later
+    terms still read.
+    """
     place = {gene: i for i, gene in enumerate(order)}
     scopes = []
     for i in range(len(order) + 1):
-        read = {g for term in terms if max(place[x] for x in term.genes) >= i for g in term.genes if place[g] < i}
+        read = {
+            g for term in terms if max(place[x] for x in term.genes) >= i for g in term.genes if place[g] < i
+        }
         scopes.append(tuple(sorted(read, key=place.__getitem__)))
     return scopes

@@ -43,16 +43,26 @@ def list_(as_json: AsJson = False) -> None:
     for entry in found:
         extent = "" if entry.low is None or entry.high is None else f"{entry.low:.4g} to {entry.high:.4g}"
         size = "" if entry.size is None else f"{entry.size / 1000:,.0f} kB"
-        rows.append([entry.name, entry.kind, entry.space, entry.unit, extent, entry.source, size, entry.where])
-    _print(["name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where"], rows)
+        rows.append(
+            [entry.name, entry.kind, entry.space, entry.unit, extent, entry.source, size, entry.where]
+        )
+    _print(
+        ["name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where"], rows
+    )
 
 
 @_app.command()
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all whose hash is pinned.")] = None,
-    to: Annotated[Path | None, typer.Option(help="A folder to fill, for TOPDOWN_RAY_ASSETS; default: the cache.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all whose hash is pinned.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="A folder to fill, for TOPDOWN_RAY_ASSETS; default: the cache.")
+    ] = None,
 ) -> None:
-    """Fetch published files that are not here: checked, resumed, retried, through the proxies of the environment."""
+    """Fetch published files that are not here: checked, resumed, retried, through the proxies of the
+    environment.
+    """
     from topdown_ray import assets
 
     wanted = assets.named(names or [])
@@ -90,7 +100,10 @@ def where(as_json: AsJson = False) -> None:
     from topdown_ray import assets
 
     origin = "nowhere (TOPDOWN_RAY_OFFLINE)" if assets.offline() else shown(assets.upstream())
-    folders = [{"folder": str(folder.path), "why": folder.why, "there": folder.path.is_dir()} for folder in assets.folders()]
+    folders = [
+        {"folder": str(folder.path), "why": folder.why, "there": folder.path.is_dir()}
+        for folder in assets.folders()
+    ]
     if as_json:
         print(json.dumps({"folders": folders, "upstream": origin}, indent=1))
         return

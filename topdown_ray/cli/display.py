@@ -1,4 +1,6 @@
-"""What the commands share at a terminal: their common options, tables, progress displays, an orderly end when told to stop."""
+"""What the commands share at a terminal: their common options, tables, progress displays, an orderly end when
+told to stop.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Address = Annotated[str, typer.Option(callback=check_address, help="none (this process, no Ray), local, auto or HOST:PORT.")]
+Address = Annotated[
+    str, typer.Option(callback=check_address, help="none (this process, no Ray), local, auto or HOST:PORT.")
+]
 
 
 def print_table(table: Table) -> None:
@@ -29,7 +33,9 @@ def print_table(table: Table) -> None:
 
 @contextlib.contextmanager
 def progress_bar(*columns: ProgressColumn) -> Iterator[Progress]:
-    """Live progress on stderr once it is started. It disappears if the block fails, so that the error is the only line."""
+    """Live progress on stderr once it is started. It disappears if the block fails, so that the error is the
+    only line.
+    """
     from rich.progress import Progress
 
     display = Progress(*columns, console=terminal(stderr=True))

@@ -21,16 +21,24 @@ def front(
     targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
     cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
-    predictor: Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")] = "published",
-    out: Annotated[Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")] = None,
+    predictor: Annotated[
+        str, typer.Option(help="published, embedded, or the path of a checkpoint.")
+    ] = "published",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Searches; the best of all counts.")] = 8,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of their seeds.")] = 0,
     children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
     population: Annotated[int, typer.Option(min=4, help="Children a generation.")] = 200,
-    start: Annotated[list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")] = None,
+    start: Annotated[
+        list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A reference front for `report --reference`: long joint searches, then the best single and double changes until none helps."""
+    """A reference front for `report --reference`: long joint searches, then the best single and double
+    changes until none helps.
+    """
     from topdown_ray.sweeps.reference_front import Effort, make_front
 
     path = Path(f"front-{space}-{Path(cost).name}.csv") if out is None else out
@@ -39,7 +47,9 @@ def front(
     check_output(path, "--out")
     effort = Effort(seeds, first_seed, children, population)
     with status_line("starting") as status:
-        frame, text = make_front(space, cost, predictor, _numbers(targets), effort, start or (), status.update)
+        frame, text = make_front(
+            space, cost, predictor, _numbers(targets), effort, start or (), status.update
+        )
     with written(path) as temporary:
         temporary.write_text(text)
     if as_json:
@@ -54,4 +64,6 @@ def _numbers(targets: str) -> list[float]:
     try:
         return [float(part) for part in targets.split(",")]
     except ValueError as error:
-        raise UserError(f"--targets: expected numbers with commas between them, found {brief(targets)}") from error
+        raise UserError(
+            f"--targets: expected numbers with commas between them, found {brief(targets)}"
+        ) from error

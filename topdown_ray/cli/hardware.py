@@ -31,25 +31,44 @@ def register(app: typer.Typer) -> None:
 
 def measure(
     space: Annotated[str | None, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The table to write (.parquet); what was begun there is continued.")] = None,
-    check: Annotated[Path | None, typer.Option(help="Compare this table with whole subnets on this machine instead.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The table to write (.parquet); what was begun there is continued.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Compare this table with whole subnets on this machine instead.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch, on a CPU.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=1 << 20, help="Images at once; times are those of the batch.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="Images at once; times are those of the batch.")
+    ] = 1,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     mode: Annotated[str, typer.Option(help="eager, compile, or graph (CUDA only).")] = "eager",
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Channels-last memory format.")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Channels-last memory format.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Coarser, in a minute.")] = False,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="At most so long; default: 5, quick 1, check 3.")] = None,
-    precision: Annotated[float | None, typer.Option(min=1e-4, max=1, help="Half width of the intervals to be reached.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="At most so long; default: 5, quick 1, check 3.")
+    ] = None,
+    precision: Annotated[
+        float | None, typer.Option(min=1e-4, max=1, help="Half width of the intervals to be reached.")
+    ] = None,
     address: Annotated[
-        str, typer.Option(callback=check_address, help="none (this machine), or a Ray cluster: local, auto or HOST:PORT.")
+        str,
+        typer.Option(
+            callback=check_address, help="none (this machine), or a Ray cluster: local, auto or HOST:PORT."
+        ),
     ] = "none",
     subnets: Annotated[int, typer.Option(min=4, max=10_000, help="Of a check: how many subnets.")] = 50,
-    picture: Annotated[Path | None, typer.Option(help="Of a check: where the picture goes; default: beside the table.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Of a check: where the picture goes; default: beside the table.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A latency table of this machine, or of every kind of node of a Ray cluster; or how good such a table is."""
+    """A latency table of this machine, or of every kind of node of a Ray cluster; or how good such a table
+    is.
+    """
     supervise(address)
     from topdown_ray.hardware import measure
     from topdown_ray.hardware import rounds as measuring
@@ -61,7 +80,9 @@ def measure(
     effort = effort if precision is None else dataclasses.replace(effort, precision=precision)
     if check is not None:
         if space is not None or out is not None or address != "none":
-            raise UserError("--check: expected no --space, --out or --address (the table says what it is), found one")
+            raise UserError(
+                "--check: expected no --space, --out or --address (the table says what it is), found one"
+            )
         comparison = measure.check(check, subnets, effort, picture, rounds_display)
         if as_json:
             print(json.dumps(comparison.figures))
@@ -70,7 +91,9 @@ def measure(
             print_check(comparison.figures, picture or check.with_name(f"{check.stem}.check.svg"))
         return
     if space is None or out is None:
-        raise UserError(f"{'--space' if space is None else '--out'}: expected a value (or --check TABLE), found none")
+        raise UserError(
+            f"{'--space' if space is None else '--out'}: expected a value (or --check TABLE), found none"
+        )
     if out.suffix != SUFFIX:
         raise UserError(f"--out: expected a file {SUFFIX}, found {out}")
     check_output(out, "--out")
@@ -85,8 +108,12 @@ def measure(
 
 def table(
     source: Annotated[str, typer.Argument(help="A measured table (.parquet), or the name of a shipped one.")],
-    space: Annotated[str, typer.Option(help="Of a shipped name: mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
-    export_yaml: Annotated[Path | None, typer.Option(help="Write it in OFA's published form into this folder.")] = None,
+    space: Annotated[
+        str, typer.Option(help="Of a shipped name: mobilenet_v3, resnet50d or proxyless.")
+    ] = "mobilenet_v3",
+    export_yaml: Annotated[
+        Path | None, typer.Option(help="Write it in OFA's published form into this folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
@@ -96,21 +123,28 @@ def table(
     found = latency_table.source_of(source, find_space(space))
     if found is None:
         raise UserError(
-            f"{brief_path(source)}: expected a file .parquet or one of {', '.join(latency_table.shipped())}, found neither"
+            f"{brief_path(source)}: expected a file .parquet or one of {', '.join(latency_table.shipped())}, "
+            "found neither"
         )
     if export_yaml is not None:
         check_output(export_yaml, "--export-yaml", folder=True)
     measured = latency_table.read(found.path)
     if export_yaml is not None:
         paths = latency_table.export_published(measured, export_yaml)
-        print(json.dumps([str(path) for path in paths]) if as_json else f"{export_yaml}: {len(paths)} tables written")
+        print(
+            json.dumps([str(path) for path in paths])
+            if as_json
+            else f"{export_yaml}: {len(paths)} tables written"
+        )
         return
     print_table(measured, found.path, as_json)
 
 
 @contextlib.contextmanager
 def rounds_display(what: str, out: Path | None) -> Iterator[OnState]:
-    """One live line: the share done, rounds, how many intervals are tight, time left at most; an interrupt says how to go on."""
+    """One live line: the share done, rounds, how many intervals are tight, time left at most; an interrupt
+    says how to go on.
+    """
     from rich import progress as rich_progress
 
     from topdown_ray.hardware.rounds import PARTIAL
@@ -134,7 +168,8 @@ def rounds_display(what: str, out: Path | None) -> Iterator[OnState]:
     except KeyboardInterrupt:
         if out is not None:
             say(
-                f"Interrupted. Finished rounds are in {out.with_name(out.name + PARTIAL)}; run the same command again to go on."
+                f"Interrupted. Finished rounds are in {out.with_name(out.name + PARTIAL)}; run the same "
+                "command again to go on."
             )
         raise
 
@@ -153,19 +188,25 @@ def print_table(table: LatencyTable, path: Path, as_json: bool) -> None:
     noise = table.facts.get("noise")
     if noise:
         print(
-            f"  {noise['rounds']} rounds in {table.facts['seconds']:.0f} s; half width of the medians' 95 % intervals: "
+            f"  {noise['rounds']} rounds in {table.facts['seconds']:.0f} s; half width of the medians' 95 % "
+            "intervals: "
             f"{100 * noise['half_width_median']:.1f} % (largest {100 * noise['half_width_largest']:.1f} %), "
             f"{noise['not_tight']} wider than {100 * noise['precision']:g} %"
         )
         print(
-            f"  outliers {100 * noise['outlier_share']:.1f} % of the runs, slowest round {noise['slowest_round']:.2f} x the median"
+            f"  outliers {100 * noise['outlier_share']:.1f} % of the runs, slowest round "
+            f"{noise['slowest_round']:.2f} x the median"
         )
         if noise["contention"] and noise["contention"] > 1.1:
             print(
-                f"  other work took the core: {noise['contention']:.1f} x the thread's own time went by, which does not count"
+                f"  other work took the core: {noise['contention']:.1f} x the thread's own time went by, "
+                "which does not count"
             )
         if noise["throttled"]:
-            print(f"  the last rounds were {noise['slowdown']:.2f} x as slow as the first: the machine throttled or was busy")
+            print(
+                f"  the last rounds were {noise['slowdown']:.2f} x as slow as the first: the machine "
+                "throttled or was busy"
+            )
     if "subnets" in table.check:
         print_check(table.check)
 
@@ -175,12 +216,15 @@ def print_check(figures: Any, picture: Path | None = None) -> None:
     from topdown_ray.spaces.latency_table import CORRECTED
 
     print(
-        f"  {figures['subnets']} whole subnets ({figures['fastest_ms']:.3g} to {figures['slowest_ms']:.3g} ms, half width "
+        f"  {figures['subnets']} whole subnets ({figures['fastest_ms']:.3g} to {figures['slowest_ms']:.3g} "
+        "ms, half width "
         f"{100 * figures['half_width_median']:.1f} %): bias of the sum {100 * figures['bias']:+.1f} %, "
-        f"mean error {100 * figures['mae']:.1f} %, RMSE {100 * figures['rmse']:.1f} %, Kendall's tau {figures['tau']:.3f}"
+        f"mean error {100 * figures['mae']:.1f} %, RMSE {100 * figures['rmse']:.1f} %, Kendall's tau "
+        f"{figures['tau']:.3f}"
     )
     print(
-        f"  correction {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f} (used by {CORRECTED}): on subnets left out "
+        f"  correction {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f} (used by {CORRECTED}): on "
+        "subnets left out "
         f"bias {100 * figures['corrected_bias']:+.1f} %, mean error {100 * figures['corrected_mae']:.1f} %, "
         f"RMSE {100 * figures['corrected_rmse']:.1f} %"
     )

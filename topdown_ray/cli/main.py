@@ -1,8 +1,8 @@
 """The command line: parse and wire; no logic.
 
-A user's mistake is one line on stderr that names the field or file, what was expected and what was found, and exit status 2. A
-sweep in which some shard finally failed exits 1; a fault of this program is one line too, and exit status 70.
-"""
+A user's mistake is one line on stderr that names the field or file, what was expected and what was found, and
+exit status 2. A sweep in which some shard finally failed exits 1; a fault of this program is one line too,
+and exit status 70."""
 
 from __future__ import annotations
 
@@ -38,11 +38,19 @@ app = typer.Typer(
 )
 
 Actors = Annotated[
-    int | None, typer.Option(min=0, help="Search actors; default: all CPUs of the cluster, those of nodes that join later too.")
+    int | None,
+    typer.Option(
+        min=0, help="Search actors; default: all CPUs of the cluster, those of nodes that join later too."
+    ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Before the command: print the traceback of an internal error.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Before the command: print the traceback of an internal error.")
+]
 LogJson = Annotated[
-    str | None, typer.Option("--log-json", metavar="FILE|-", help="Also write a JSON line an event to a file, or - for stderr.")
+    str | None,
+    typer.Option(
+        "--log-json", metavar="FILE|-", help="Also write a JSON line an event to a file, or - for stderr."
+    ),
 ]
 
 
@@ -62,7 +70,9 @@ class Workers(NamedTuple):
 
 @app.command()
 def demo(
-    out: Annotated[str | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")
+    ] = None,
     address: Address = "local",
     actors: Actors = None,
 ) -> None:
@@ -87,16 +97,25 @@ def demo(
 
 @app.command()
 def sweep(
-    file: Annotated[str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")],
-    out: Annotated[str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")],
+    file: Annotated[
+        str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")
+    ],
+    out: Annotated[
+        str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")
+    ],
     address: Address = "local",
     actors: Actors = None,
-    gpus: Annotated[int, typer.Option(min=0, help="Search actors with a GPU each, beside them; rows say their device.")] = 0,
+    gpus: Annotated[
+        int, typer.Option(min=0, help="Search actors with a GPU each, beside them; rows say their device.")
+    ] = 0,
     resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more.")
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")
+    ] = False,
     log_json: LogJson = None,
     as_json: AsJson = False,
 ) -> None:
@@ -127,18 +146,29 @@ def sweep(
         print(json.dumps(facts))
     else:
         new = progress.done - progress.before
-        print(f"{shown(out)}: {progress.done} of {progress.total} searches, {new} of them now in {summary.wall_s:.1f} s")
+        print(
+            f"{shown(out)}: {progress.done} of {progress.total} searches, {new} of them now in "
+            f"{summary.wall_s:.1f} s"
+        )
     _exit_status(summary)
 
 
 @app.command()
 def search(
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
-    cost: Annotated[str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")] = "note10",
-    target: Annotated[list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")] = None,
-    strategy: Annotated[str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")] = "top_down",
+    cost: Annotated[
+        str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")
+    ] = "note10",
+    target: Annotated[
+        list[float] | None, typer.Option(help="A target (ms, or 1e6 MACs); repeat for more.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
+    ] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
-    predictor: Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")] = "published",
+    predictor: Annotated[
+        str, typer.Option(help="published, embedded, or the path of a checkpoint.")
+    ] = "published",
     population: Annotated[int, typer.Option(help="Children a generation.")] = 100,
     generations: Annotated[int, typer.Option(help="Generations of a full search.")] = 500,
     warm_generations: Annotated[int, typer.Option(help="Generations after a warm start.")] = 100,
@@ -156,23 +186,31 @@ def search(
 
 @app.command()
 def describe(
-    source: Annotated[str, typer.Argument(help="A result folder, a JSON file, or an architecture as JSON text.")],
+    source: Annotated[
+        str, typer.Argument(help="A result folder, a JSON file, or an architecture as JSON text.")
+    ],
     space: Annotated[str | None, typer.Option(help="Of a folder: rows of this space only.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Of a folder: rows of this strategy only.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of a folder: the seed; default: the most accurate row.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a folder: the seed; default: the most accurate row.")
+    ] = None,
     target: Annotated[float | None, typer.Option(help="Of a folder: the target.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """An architecture as OFA's layer list, with MACs and parameters of the OFA network."""
     from topdown_ray.cli import present
 
-    present.print_architecture(source, {"space": space, "strategy": strategy, "seed": seed, "target": target}, as_json)
+    present.print_architecture(
+        source, {"space": space, "strategy": strategy, "seed": seed, "target": target}, as_json
+    )
 
 
 @app.command()
 def verify(
     folder: Annotated[str, typer.Argument(help="A result folder, or its URI.")],
-    rerun: Annotated[int, typer.Option(min=0, help="Search this many random rows again and compare all bits.")] = 0,
+    rerun: Annotated[
+        int, typer.Option(min=0, help="Search this many random rows again and compare all bits.")
+    ] = 0,
     rerun_seed: Annotated[int, typer.Option(min=0, help="Which rows are searched again.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -189,21 +227,35 @@ def verify(
 
 @app.command()
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")] = None,
-    published: Annotated[bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")] = False,
-    reference: Annotated[str | None, typer.Option(help="A reference front: its name, or a CSV with cost, accuracy.")] = None,
-    reach: Annotated[list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")] = None,
+    folders: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Lay the original notebook's figures beside ours.")
+    ] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="A reference front: its name, or a CSV with cost, accuracy.")
+    ] = None,
+    reach: Annotated[
+        list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")
+    ] = None,
     floor: Annotated[float, typer.Option(help="The hypervolume's reference accuracy (a fraction).")] = 0.75,
     as_json: AsJson = False,
 ) -> None:
-    """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as CSV and Markdown."""
+    """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as
+    CSV and Markdown.
+    """
     from topdown_ray.report.build import Options, report_folder, write_report
     from topdown_ray.sweeps.reference_front import find_front
 
     out = report_folder(folders[0]) if out is None else out
     check_output(out, "--out", folder=True)
-    options = Options(published, None if reference is None else find_front(reference), tuple(reach or ()), floor)
+    options = Options(
+        published, None if reference is None else find_front(reference), tuple(reach or ()), floor
+    )
     made = write_report(folders, out, options)
     if as_json:
         print(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}))
@@ -215,14 +267,21 @@ def report(
 @app.command()
 def bench(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Smaller searches, a minute or two; not comparable with the full ones.")
+        bool,
+        typer.Option("--quick", help="Smaller searches, a minute or two; not comparable with the full ones."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the table here (Parquet).")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only contestants whose name begins so; repeat for more.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only contestants whose name begins so; repeat for more.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Side by side on this machine: OFA's finder, the scalar top-down search, Ray tasks of it, and this project."""
+    """Side by side on this machine: OFA's finder, the scalar top-down search, Ray tasks of it, and this
+    project.
+    """
     from topdown_ray.cli import present
     from topdown_ray.sweeps import bench as benchmark
 
@@ -255,7 +314,10 @@ def _sweep(plan: Plan, out: str, workers: Workers, resume: bool, log_json: str |
         try:
             print_damaged(folder.damaged)
             if folder.rebuilt:
-                say(f"{shown(out)}: run.json was missing; it has been written anew for the parts of this sweep")
+                say(
+                    f"{shown(out)}: run.json was missing; it has been written anew for the parts of this "
+                    "sweep"
+                )
             with progress_display() if log_json != "-" else no_display() as show:
 
                 def on_progress(state: Progress) -> None:
@@ -287,7 +349,9 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
     from topdown_ray.sweeps.ray_executor import RayPool
 
     with connected(workers.address):
-        pool = RayPool(workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups()))
+        pool = RayPool(
+            workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups())
+        )
         try:
             yield pool
         finally:
@@ -306,20 +370,36 @@ def _print_plan(plan: Plan, actors: int | None, as_json: bool) -> None:
     import math
 
     spec, workers = plan.spec, actors or os.cpu_count() or 1
-    fixed = None if spec.batch == "auto" else sum(1 for _ in spec.groups()) * math.ceil(len(spec.seeds) / spec.batch)
-    facts = {"searches": spec.n_searches(), "evaluations": plan.evaluations(), "shards": fixed, "actors": workers}
+    fixed = (
+        None
+        if spec.batch == "auto"
+        else sum(1 for _ in spec.groups()) * math.ceil(len(spec.seeds) / spec.batch)
+    )
+    facts = {
+        "searches": spec.n_searches(),
+        "evaluations": plan.evaluations(),
+        "shards": fixed,
+        "actors": workers,
+    }
     if as_json:
         print(json.dumps(facts))
     else:
         print(f"{facts['searches']:,} searches, {facts['evaluations']:,} predictor evaluations, ", end="")
-        print(f"{fixed:,} shards on {workers} actors" if fixed else f"shards of some seconds on {workers} actors")
+        print(
+            f"{fixed:,} shards on {workers} actors"
+            if fixed
+            else f"shards of some seconds on {workers} actors"
+        )
 
 
 def _exit_status(summary: Summary) -> None:
     if summary.given_up:
         for shard, reason in summary.given_up.items():
             record = f"failures/{shard}.json"
-            print(f"shard {shard} failed: {reason}; {record} has the traceback and the command to rerun it", file=sys.stderr)
+            print(
+                f"shard {shard} failed: {reason}; {record} has the traceback and the command to rerun it",
+                file=sys.stderr,
+            )
         raise typer.Exit(1)
 
 
@@ -328,7 +408,8 @@ for topic in (assets, front, status, hardware, networks):
 
 _debug = contextvars.ContextVar("debug", default=False)
 
-# typer brings its own copy of click or uses the installed one; the base of what it exports is right in either case
+# typer brings its own copy of click or uses the installed one; the base of what it exports is right in either
+# case
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -342,7 +423,9 @@ def main() -> None:
         _drop_output()  # else Python tries again as it ends, and complains
         if status == 0:
             status = (
-                1 if isinstance(error, BrokenPipeError) else _fail(f"stdout: expected room to write, found {error.strerror}")
+                1
+                if isinstance(error, BrokenPipeError)
+                else _fail(f"stdout: expected room to write, found {error.strerror}")
             )
     supervisor.farewell(status)
     sys.exit(status)
@@ -362,7 +445,9 @@ def _status() -> int:
     except StartError as error:
         return _fail(str(error), 1)
     except StoreError as error:
-        return _fail(f"{error}; finished shards are kept: mend this and run the same command again to go on", 1)
+        return _fail(
+            f"{error}; finished shards are kept: mend this and run the same command again to go on", 1
+        )
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:  # whoever read the output has gone
@@ -371,7 +456,9 @@ def _status() -> int:
         if _debug.get():
             traceback.print_exception(error)
         where = "output" if error.filename is None else brief_path(str(error.filename))
-        return _fail(f"{where}: expected leave and room to read and write, found {error.strerror or one_line(error)}")
+        return _fail(
+            f"{where}: expected leave and room to read and write, found {error.strerror or one_line(error)}"
+        )
     except Exception as error:  # a fault of ours, whatever it is
         return _internal(error)
 

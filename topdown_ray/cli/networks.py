@@ -1,4 +1,6 @@
-"""The commands that hold the networks themselves: evaluate, sample-dataset, train-predictor, export. Parse and wire; no logic."""
+"""The commands that hold the networks themselves: evaluate, sample-dataset, train-predictor, export. Parse
+and wire; no logic.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +27,33 @@ if TYPE_CHECKING:
     from topdown_ray.progress import Progress
 
 Data = Annotated[Path, typer.Option(help="A folder with train/CLASS/* and val/CLASS/*, as ImageNet.")]
-Weights = Annotated[str, typer.Option(help="published, random, or a supernet's weights (.safetensors, or OFA's form).")]
+Weights = Annotated[
+    str, typer.Option(help="published, random, or a supernet's weights (.safetensors, or OFA's form).")
+]
 AllowRandom = Annotated[
-    bool, typer.Option("--allow-random-weights", help="Go on without trained weights; the figures mean nothing.")
+    bool,
+    typer.Option("--allow-random-weights", help="Go on without trained weights; the figures mean nothing."),
 ]
 SpaceName = Annotated[str | None, typer.Option("--space", help="mobilenet_v3, resnet50d or proxyless.")]
-Actors = Annotated[int | None, typer.Option(min=1, help="Actors; default: as many as the cluster has room for.")]
+Actors = Annotated[
+    int | None, typer.Option(min=1, help="Actors; default: as many as the cluster has room for.")
+]
 Gpus = Annotated[float, typer.Option(help="GPUs of an actor; 0.25 lets four share one. 0: on CPUs.")]
 Bad = Annotated[
-    str, typer.Option(help="Broken images, empty classes, sizes unknown to the supernet: error, or skip (counted).")
+    str,
+    typer.Option(
+        help="Broken images, empty classes, sizes unknown to the supernet: error, or skip (counted)."
+    ),
 ]
 Calibration = Annotated[int, typer.Option(help="Training images that recalibrate batch normalisation.")]
 Batch = Annotated[int, typer.Option(help="Validation images of a batch.")]
-Seed = Annotated[int | None, typer.Option(help="Which images calibrate, and how they are cropped; default: OFA's own seed.")]
-Loaders = Annotated[int, typer.Option(min=0, help="Processes of an actor that decode images; 0: the actor itself.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Which images calibrate, and how they are cropped; default: OFA's own seed."),
+]
+Loaders = Annotated[
+    int, typer.Option(min=0, help="Processes of an actor that decode images; 0: the actor itself.")
+]
 MemoryMib = Annotated[int, typer.Option(min=0, help="Decoded images that an actor keeps, MiB.")]
 
 
@@ -52,7 +67,10 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     source: Annotated[
-        str, typer.Argument(metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text.")
+        str,
+        typer.Argument(
+            metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text."
+        ),
     ],
     data: Data,
     weights: Weights = "published",
@@ -75,7 +93,9 @@ def evaluate(
     allow_random_weights: AllowRandom = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure top-1 and top-5 of a sweep's answers, or of one architecture, in the supernet; into DIR/evaluations."""
+    """Measure top-1 and top-5 of a sweep's answers, or of one architecture, in the supernet; into
+    DIR/evaluations.
+    """
     supervise(address)
     import pandas as pd
 
@@ -95,7 +115,8 @@ def evaluate(
         if is_run(source):
             if is_uri(source):
                 raise UserError(
-                    f"{shown(source)}: expected a local result folder, beside whose rows what is measured is kept, found a URI"
+                    f"{shown(source)}: expected a local result folder, beside whose rows what is measured is "
+                    "kept, found a URI"
                 )
             rows = winners(source, filters, "all" if which == "all" else "best")
             folder = Path(source) / FOLDER
@@ -103,12 +124,24 @@ def evaluate(
         else:
             its_space, config = read_arch(source, filters)
             nothing = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
-            rows = pd.DataFrame([{"genes_space": its_space.name, "arch": canonical(its_space, config), **nothing}])
+            rows = pd.DataFrame(
+                [{"genes_space": its_space.name, "arch": canonical(its_space, config), **nothing}]
+            )
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with _display() as show:
             measured = evaluate_rows(rows, wanted, Parts(folder), resources, show)
     if as_json:
-        columns = ["space", "arch", "top1", "top5", "n_images", "n_bad", "missing_classes", "predicted", "weights_name"]
+        columns = [
+            "space",
+            "arch",
+            "top1",
+            "top5",
+            "n_images",
+            "n_bad",
+            "missing_classes",
+            "predicted",
+            "weights_name",
+        ]
         rows = pd.concat([part.rows[columns] for part in measured]).astype(object)
         found = rows.where(rows.notna(), None).to_dict("records")  # not pandas' JSON, which rounds
         print(json.dumps({"left_out": sum(part.left_out for part in measured), "evaluations": found}))
@@ -123,7 +156,9 @@ def sample_dataset(
     n: Annotated[int, typer.Option("--n", min=1, help="How many subnets.")] = 1000,
     weights: Weights = "published",
     space: SpaceName = None,
-    spread: Annotated[str, typer.Option(help="uniform, or cost: evenly along the range of the cost.")] = "uniform",
+    spread: Annotated[
+        str, typer.Option(help="uniform, or cost: evenly along the range of the cost.")
+    ] = "uniform",
     cost: Annotated[str, typer.Option(help="With --spread cost: macs, note10, or a table.")] = "macs",
     seed: Annotated[int, typer.Option(min=0, help="Which subnets are drawn.")] = 0,
     address: Address = "local",
@@ -148,7 +183,9 @@ def sample_dataset(
         raise UserError(f"--spread: expected uniform or cost, found {brief(spread)}")
     check_output(out, "--out")
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
-    setup = evaluate.Wanted(weights, data, settings, allow_random_weights).setup(None if space is None else find_space(space))
+    setup = evaluate.Wanted(weights, data, settings, allow_random_weights).setup(
+        None if space is None else find_space(space)
+    )
     sizes = setup.checkpoint.description.image_sizes
     if spread == "uniform":
         genes = evaluate.uniform(setup.space, sizes, n, seed)
@@ -167,18 +204,29 @@ def sample_dataset(
         print(json.dumps(facts))
         return
     print(f"{out}: {len(rows)} subnets of {setup.checkpoint.name}, {facts['measured']} of them measured now")
-    print("top-1: " + ", ".join(f"{name} {100 * facts[name]:.2f} %" for name in ("min", "median", "max")), end="")
+    print(
+        "top-1: " + ", ".join(f"{name} {100 * facts[name]:.2f} %" for name in ("min", "median", "max")),
+        end="",
+    )
     print(f", standard deviation {100 * facts['std']:.2f} points")
 
 
 def train_predictor(
-    dataset: Annotated[Path, typer.Argument(help="Measured subnets (Parquet), as sample-dataset writes them.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="Measured subnets (Parquet), as sample-dataset writes them.")
+    ],
     space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint (.safetensors); its card and picture lie beside it.")],
+    out: Annotated[
+        Path, typer.Option(help="The checkpoint (.safetensors); its card and picture lie beside it.")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="The split, the initial weights, the order of rows.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="At most.")] = 1000,
-    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better error before it stops.")] = 100,
-    hidden: Annotated[int, typer.Option(min=1, max=8192, help="Units of each of the three hidden layers.")] = 400,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without a better error before it stops.")
+    ] = 100,
+    hidden: Annotated[
+        int, typer.Option(min=1, max=8192, help="Units of each of the three hidden layers.")
+    ] = 400,
     held_out: Annotated[float, typer.Option(help="The share of rows that only judge.")] = 0.2,
     as_json: AsJson = False,
 ) -> None:
@@ -199,7 +247,9 @@ def train_predictor(
     if learned.warning:
         say(f"warning: {learned.warning}")
     if as_json:
-        parts = {name: _finite(dataclasses.asdict(getattr(learned, name))) for name in ("held_out", "trained")}
+        parts = {
+            name: _finite(dataclasses.asdict(getattr(learned, name))) for name in ("held_out", "trained")
+        }
         print(json.dumps({**dataclasses.asdict(learned), **parts, "path": str(learned.path)}))
         return
     repeated = f" of {learned.architectures} architectures" if learned.rows > learned.architectures else ""
@@ -217,16 +267,23 @@ def _finite(figures: dict[str, Any]) -> dict[str, Any]:
 
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text.")
+        str,
+        typer.Argument(
+            metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="A new folder.")],
-    form: Annotated[str, typer.Option("--format", help="onnx, torch (OFA's net.config and state dict), or config.")] = "onnx",
+    form: Annotated[
+        str, typer.Option("--format", help="onnx, torch (OFA's net.config and state dict), or config.")
+    ] = "onnx",
     space: SpaceName = None,
     strategy: Annotated[str | None, typer.Option(help="Of a folder: rows of this strategy only.")] = None,
     target: Annotated[float | None, typer.Option(help="Of a folder: the target.")] = None,
     seed: Annotated[str, typer.Option(help="Of a folder: a seed, or best.")] = "best",
     weights: Weights = "published",
-    data: Annotated[Path | None, typer.Option(help="Images to recalibrate batch normalisation with, as evaluate does.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Images to recalibrate batch normalisation with, as evaluate does.")
+    ] = None,
     bad: Bad = "error",
     calibration: Calibration = 2000,
     calibration_seed: Seed = None,
@@ -242,9 +299,16 @@ def export(
     if seed != "best" and not (seed.isascii() and seed.isdigit() and len(seed) < 20):
         raise UserError(f"--seed: expected best or a whole number, found {brief(seed)}")
     check_output(out, "--out", folder=True)
-    filters = {"space": space, "strategy": strategy, "target": target, "seed": None if seed == "best" else int(seed)}
+    filters = {
+        "space": space,
+        "strategy": strategy,
+        "target": target,
+        "seed": None if seed == "best" else int(seed),
+    }
     its_space, config, facts = exporting.choose(source, filters)
-    checkpoint = find_weights(weights, its_space, allow_random_weights or (form == "config" and weights == "published"))
+    checkpoint = find_weights(
+        weights, its_space, allow_random_weights or (form == "config" and weights == "published")
+    )
     setup = None
     if data is not None:
         settings = _settings(calibration, 100, calibration_seed, bad, 0, 1024)
@@ -267,7 +331,9 @@ def _resources(address: str, actors: int | None, gpus: float) -> Resources:
     return Resources(address, actors, gpus)
 
 
-def _settings(calibration: int, batch: int, seed: int | None, bad: str, loaders: int, memory_mib: int) -> Settings:
+def _settings(
+    calibration: int, batch: int, seed: int | None, bad: str, loaders: int, memory_mib: int
+) -> Settings:
     from topdown_ray.networks.images import SUB_SEED, Settings
 
     if bad not in ("error", "skip"):
@@ -321,14 +387,16 @@ def _print_measured(rows: Any, left_out: int) -> None:
         bad = f", {row['n_bad']} images left out" if row["n_bad"] else ""
         missing = f", {row['missing_classes']} classes without images" if row["missing_classes"] else ""
         print(
-            f"top-1 {100 * row['top1']:.2f} %, top-5 {100 * row['top5']:.2f} %{predicted} ({row['n_images']} images{bad}{missing})"
+            f"top-1 {100 * row['top1']:.2f} %, top-5 {100 * row['top5']:.2f} %{predicted} ({row['n_images']} "
+            f"images{bad}{missing})"
         )
         print(f"  {row['space']} {row['arch']}")
     known = rows[rows["predicted"].notna()]
     if len(known) > 2:
         found = agreement(known["predicted"].to_numpy(), known["top1"].to_numpy())
         print(
-            f"predicted against measured, {found.n} architectures: Kendall's tau {found.kendall:.3f}, Spearman {found.spearman:.3f}"
+            f"predicted against measured, {found.n} architectures: Kendall's tau {found.kendall:.3f}, "
+            f"Spearman {found.spearman:.3f}"
         )
     if left_out:
         print(f"{left_out} architectures left out: the supernet was not trained at their image sizes")

@@ -45,7 +45,9 @@ def progress_display() -> Iterator[Callable[[Progress], None]]:
             trouble = [f"{state.failures} failed"] if state.failures else []
             trouble += [f"{state.losses} workers died"] if state.losses else []
             rate = f"{state.rate:.2f}/s" if state.done > state.before else "..."
-            display.update(task, total=state.total, completed=state.done, rate=rate, trouble=", ".join(trouble))
+            display.update(
+                task, total=state.total, completed=state.done, rate=rate, trouble=", ".join(trouble)
+            )
 
         yield show
 
@@ -92,7 +94,9 @@ def print_best(results: Results) -> None:
         table.add_column(name)
     for name in (*_ANSWER, "seed"):
         table.add_column(name, justify="right")
-    for row in best.sort_values(["space", "strategy", "target"], ascending=[True, True, False]).to_dict("records"):
+    for row in best.sort_values(["space", "strategy", "target"], ascending=[True, True, False]).to_dict(
+        "records"
+    ):
         table.add_row(
             row["space"],
             row["strategy"],
@@ -144,7 +148,9 @@ def print_architecture(source: str, filters: Filters, as_json: bool) -> None:
             raise UserError(f"{shown(source)}: expected finished searches, found none")
         row: dict[str, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
         space, config = config_of(row)
-        facts = {name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")}
+        facts = {
+            name: row[name] for name in ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")
+        }
         facts["seed"] = int(row["seed"])
     else:
         space, config = read_arch(source, filters)
@@ -190,7 +196,9 @@ def print_bench(frame: pd.DataFrame, as_json: bool) -> None:
     for name, (heading, _) in columns.items():
         table.add_column(heading, justify="left" if name == "contestant" else "right")
     for row in frame.to_dict("records"):
-        table.add_row(*("" if row[name] != row[name] else form.format(row[name]) for name, (_, form) in columns.items()))
+        table.add_row(
+            *("" if row[name] != row[name] else form.format(row[name]) for name, (_, form) in columns.items())
+        )
     print_table(table)
 
 
@@ -217,7 +225,9 @@ def print_verification(verification: Verification, as_json: bool) -> None:
         for found in notes:
             _print_wrapped(f"{found.name}: {found.not_checked}")
     if verification.missing:
-        said = "although the sweep says it is complete" if verification.complete else "the sweep is not complete"
+        said = (
+            "although the sweep says it is complete" if verification.complete else "the sweep is not complete"
+        )
         print(f"\nSearches without rows: {verification.missing} ({said})")
     if not verification.passed:
         print("\nFailed:")

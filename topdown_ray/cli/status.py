@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def status(
     out: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="A result folder, or its URI.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until the sweep runs no more.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again and again, until the sweep runs no more.")
+    ] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, a line a look.")] = False,
 ) -> None:

@@ -1,9 +1,10 @@
-"""A light parent process for commands that use Ray, which reports how the command ended if the command itself cannot.
+"""A light parent process for commands that use Ray, which reports how the command ended if the command itself
+cannot.
 
-Ray ends the process of its driver in native code when its raylet or its GCS has died: no exception is raised and no clean-up runs.
-The command therefore runs in a forked child. The parent has loaded neither torch nor Ray; it passes signals on, waits, and repeats
-the child's exit status. If the child ended without a farewell, the parent writes the missing records and the missing error line.
-"""
+Ray ends the process of its driver in native code when its raylet or its GCS has died: no exception is raised
+and no clean-up runs. The command therefore runs in a forked child. The parent has loaded neither torch nor
+Ray; it passes signals on, waits, and repeats the child's exit status. If the child ended without a farewell,
+the parent writes the missing records and the missing error line."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ LINGER_S = 20.0  # after its farewell; Ray's own clean-up hangs if its raylet do
 
 
 class _Shared(ctypes.Structure):
-    """What the child tells the parent, in memory that both see: it can be read whatever became of the child."""
+    """What the child tells the parent, in memory that both see: it can be read whatever became of the
+    child.
+    """
 
     _fields_ = (
         ("status", ctypes.c_int),
@@ -41,10 +44,11 @@ _shared = _Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Shared)))
 
 
 def supervise(address: str) -> None:
-    """Go on in a child of this process if the command uses Ray; the parent leaves by SystemExit when the child has ended.
+    """Go on in a child of this process if the command uses Ray; the parent leaves by SystemExit when the
+    child has ended.
 
-    Without effect in a process that has loaded torch or runs threads (the command line as a library): it cannot be forked safely.
-    """
+    Without effect in a process that has loaded torch or runs threads (the command line as a library): it
+    cannot be forked safely."""
     if address == "none" or "torch" in sys.modules or threading.active_count() > 1:
         return
     _shared.status = _NONE
@@ -64,7 +68,11 @@ def supervise(address: str) -> None:
 
 def sweep_begins(out: str, log: str | None) -> None:
     """A sweep begins to write to this place, and events to this log (``--log-json``)."""
-    _shared.began, _shared.out, _shared.log = time.monotonic(), os.fsencode(out)[:8191], os.fsencode(log or "")[:8191]
+    _shared.began, _shared.out, _shared.log = (
+        time.monotonic(),
+        os.fsencode(out)[:8191],
+        os.fsencode(log or "")[:8191],
+    )
 
 
 def sweep_goes_on(done: int, total: int, failed: int, lost: int) -> None:
@@ -83,10 +91,13 @@ def farewell(status: int) -> None:
 
 
 def _wait(child: int, watched: set[signal.Signals]) -> int:
-    """Pass on signals that were sent to the parent alone, until the child has ended: its exit status, or minus its signal."""
+    """Pass on signals that were sent to the parent alone, until the child has ended: its exit status, or
+    minus its signal.
+    """
     said = False
     while True:
-        # the terminal sends Ctrl-C to both (its code is above zero); what a process sent may be for the parent alone
+        # the terminal sends Ctrl-C to both (its code is above zero); what a process sent may be for the
+        # parent alone
         found = signal.sigtimedwait(watched, 1.0)
         if found is not None and found.si_signo in _SIGNALS and found.si_code <= 0:
             os.kill(child, found.si_signo)
@@ -101,14 +112,22 @@ def _wait(child: int, watched: set[signal.Signals]) -> int:
 
 
 def _outcome(child: int, ended: int) -> int:
-    """The status that the parent exits with; the missing records and the error line if the child left none."""
+    """The status that the parent exits with; the missing records and the error line if the child left
+    none.
+    """
     out, log = os.fsdecode(_shared.out), os.fsdecode(_shared.log)
     if out:
-        with contextlib.suppress(Exception):  # whatever became of the folder, the user must read how the command ended
+        with contextlib.suppress(
+            Exception
+        ):  # whatever became of the folder, the user must read how the command ended
             _record(out, child)
     if _shared.status != _NONE:
         return int(_shared.status)
-    how = f"exit status {ended}, as Ray ends it when its raylet or GCS has died" if ended >= 0 else _signal_name(-ended)
+    how = (
+        f"exit status {ended}, as Ray ends it when its raylet or GCS has died"
+        if ended >= 0
+        else _signal_name(-ended)
+    )
     error = f"the process of the command ended without a result ({how})"
     advice = "what is finished is kept; run the same command again to go on"
     if sys.stderr.isatty():
@@ -145,4 +164,12 @@ def _report(log: str, error: str) -> None:
 
     numbers = {name: int(getattr(_shared, name)) for name in ("done", "total", "failed", "lost")}
     with contextlib.suppress(UserError), json_lines(log or None) as observe:
-        observe("end", {"status": "error", **numbers, "wall_s": round(time.monotonic() - _shared.began, 3), "error": error})
+        observe(
+            "end",
+            {
+                "status": "error",
+                **numbers,
+                "wall_s": round(time.monotonic() - _shared.began, 3),
+                "error": error,
+            },
+        )

@@ -23,7 +23,9 @@ from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.space import SPACES, find_space
 
-Display = Callable[[str, Path | None], AbstractContextManager[OnState]]  # what is measured, and the file it goes to
+Display = Callable[
+    [str, Path | None], AbstractContextManager[OnState]
+]  # what is measured, and the file it goes to
 
 
 @contextlib.contextmanager
@@ -55,7 +57,9 @@ def measure_cluster(
     with connected(address):
         kinds = [kind for kind in node_kinds() if not conditions.device.startswith("cuda") or kind.gpus]
         if not kinds:
-            raise UserError(f"--device: expected a cluster with {conditions.device}, found no node that offers it to Ray")
+            raise UserError(
+                f"--device: expected a cluster with {conditions.device}, found no node that offers it to Ray"
+            )
         for kind in kinds:
             path = out.with_name(f"{out.stem}-{kind.label}{out.suffix}")
             watch = RemoteWatch(kind, space, conditions)
@@ -71,8 +75,12 @@ def measure_cluster(
     return tables
 
 
-def check(path: Path, n: int, effort: Effort, picture: Path | None, display: Display = silent) -> whole_subnets.Comparison:
-    """Compare a table with whole subnets on this machine, under the table's conditions, and draw it beside the table."""
+def check(
+    path: Path, n: int, effort: Effort, picture: Path | None, display: Display = silent
+) -> whole_subnets.Comparison:
+    """Compare a table with whole subnets on this machine, under the table's conditions, and draw it beside
+    the table.
+    """
     table = latency_table.read(path)
     check_conditions(table.conditions)
     picture = path.with_name(f"{path.stem}.check.svg") if picture is None else picture
@@ -90,4 +98,10 @@ def facts_of(table: LatencyTable, path: Path) -> dict[str, Any]:
     """Everything a table says about itself, and the range of its space in ms."""
     cost = measured(latency_table.Source(path.stem, path, False), SPACES[table.space])
     about = {"file": str(path), "space": table.space, "layers": len(table.layers), "sha256": table.sha256()}
-    return {**about, **vars(table.conditions), **table.facts, "range_ms": list(cost.range()), "check": dict(table.check)}
+    return {
+        **about,
+        **vars(table.conditions),
+        **table.facts,
+        "range_ms": list(cost.range()),
+        "check": dict(table.check),
+    }

@@ -1,4 +1,6 @@
-"""The kinds of nodes of a Ray cluster, and a stopwatch in a process of its own on a node that is reserved whole."""
+"""The kinds of nodes of a Ray cluster, and a stopwatch in a process of its own on a node that is reserved
+whole.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +36,33 @@ class NodeKind:
     @property
     def label(self) -> str:
         """A name for files and messages."""
-        parts = [self.hardware["processor"], f"{self.hardware['cores']}cores", f"{self.cpus:g}cpus", *self.hardware["gpus"]]
+        parts = [
+            self.hardware["processor"],
+            f"{self.hardware['cores']}cores",
+            f"{self.cpus:g}cpus",
+            *self.hardware["gpus"],
+        ]
         return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
 
 def node_kinds() -> list[NodeKind]:
-    """The kinds of nodes of the connected cluster, by hardware and resources; nodes without CPUs for Ray are left out."""
+    """The kinds of nodes of the connected cluster, by hardware and resources; nodes without CPUs for Ray are
+    left out.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     probe = ray.remote(num_cpus=0, max_retries=0)(machine.hardware)
     asked = [probe.options(scheduling_strategy=_on(node["NodeID"])).remote() for node in nodes]
     try:
         found = ray.get(asked, timeout=START_TIMEOUT_S)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-        raise StartError(f"expected every node to tell its hardware, found {' '.join(str(error).split())[:200]}") from error
+        raise StartError(
+            f"expected every node to tell its hardware, found {' '.join(str(error).split())[:200]}"
+        ) from error
     kinds: dict[str, NodeKind] = {}
     for node, hardware in sorted(zip(nodes, found, strict=True), key=lambda pair: str(pair[0]["NodeID"])):
-        kind = NodeKind(hardware, node["Resources"]["CPU"], node["Resources"].get("GPU", 0), 1, node["NodeID"])
+        kind = NodeKind(
+            hardware, node["Resources"]["CPU"], node["Resources"].get("GPU", 0), 1, node["NodeID"]
+        )
         same = kinds.get(kind.label)
         kinds[kind.label] = kind if same is None else dataclasses.replace(same, nodes=same.nodes + 1)
     return [kinds[label] for label in sorted(kinds)]
@@ -72,7 +85,8 @@ class StopwatchActor:
 
 
 class RemoteWatch:
-    """A stopwatch on a node that is reserved whole, all its CPUs and GPUs, until :meth:`close`: no other work of Ray runs beside it.
+    """A stopwatch on a node that is reserved whole, all its CPUs and GPUs, until :meth:`close`: no other work
+    of Ray runs beside it.
 
     Raises StartError where the node does not become free in time, or its process dies."""
 
@@ -115,7 +129,9 @@ class RemoteWatch:
         try:
             return ray.get(answer, timeout=timeout)
         except ray.exceptions.GetTimeoutError as error:
-            raise StartError(f"{self.kind.label}: the node was not free within {START_TIMEOUT_S} s") from error
+            raise StartError(
+                f"{self.kind.label}: the node was not free within {START_TIMEOUT_S} s"
+            ) from error
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None  # as it was raised there

@@ -1,9 +1,9 @@
-"""Measure a latency table: rounds over all layers of a space until every median is known closely enough, or a bound is hit.
+"""Measure a latency table: rounds over all layers of a space until every median is known closely enough, or a
+bound is hit.
 
-A round runs every layer once, in an order drawn anew, so that drift of the machine spreads evenly. The interval of a median is
-the one of order statistics (95 %, no assumption about the distribution). Finished rounds are kept beside the output and an interrupted
-measurement goes on from them.
-"""
+A round runs every layer once, in an order drawn anew, so that drift of the machine spreads evenly. The
+interval of a median is the one of order statistics (95 %, no assumption about the distribution). Finished
+rounds are kept beside the output and an interrupted measurement goes on from them."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ _PART = 64  # layers between two looks at the clock
 
 @dataclass(frozen=True)
 class Effort:
-    """When to stop: all intervals within ``precision`` (half width over median), or ``most`` rounds, or ``minutes``."""
+    """When to stop: all intervals within ``precision`` (half width over median), or ``most`` rounds, or
+    ``minutes``.
+    """
 
     precision: float = 0.02
     least: int = 11
     most: int = 300
     minutes: float = 5.0
     warm: int = 2  # rounds in front that do not count
-    strict: bool = False  # minutes in which ``least`` rounds cannot be done are refused, as soon as a round tells
+    strict: bool = (
+        False  # minutes in which ``least`` rounds cannot be done are refused, as soon as a round tells
+    )
 
 
 FULL = Effort()
@@ -76,7 +80,9 @@ class Watch(Protocol):
 
 
 class State(NamedTuple):
-    """How far a measurement is: the share of it that is done (0 to 1), rounds, and the share of intervals that are tight."""
+    """How far a measurement is: the share of it that is done (0 to 1), rounds, and the share of intervals
+    that are tight.
+    """
 
     done: float
     rounds: int
@@ -91,7 +97,9 @@ def median_interval(samples: Array) -> tuple[Array, Array]:
 
     With fewer than six samples the interval is the range, and its level lower."""
     rounds = len(samples)
-    rank = max(int(stats.binom.ppf((1 - LEVEL) / 2, rounds, 0.5)) - 1, 0)  # P(fewer than rank + 1 below the median) <= 2.5 %
+    rank = max(
+        int(stats.binom.ppf((1 - LEVEL) / 2, rounds, 0.5)) - 1, 0
+    )  # P(fewer than rank + 1 below the median) <= 2.5 %
     ordered = np.sort(samples, axis=0)
     return ordered[rank], ordered[rounds - 1 - rank]
 
@@ -125,13 +133,20 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
             counts = 0.0 if warm else 1.0
             parts = len(samples) + counts * min(start + _PART, n) / n
             elapsed = (seconds + counts * (time.perf_counter() - begun)) / limit
-            on_state(State(min(max(min(elapsed, parts / effort.least), parts / effort.most), 1.0), len(samples), tight))
+            on_state(
+                State(
+                    min(max(min(elapsed, parts / effort.least), parts / effort.most), 1.0),
+                    len(samples),
+                    tight,
+                )
+            )
         if warm:  # in compile mode most of the time, and no part of the limit
             warm -= 1
             needed = seconds + (effort.least - len(samples)) * (time.perf_counter() - begun)
             if effort.strict and warm == 0 and needed > limit:
                 raise UserError(
-                    f"--minutes: expected at least {needed / 60:.2g}, which {effort.least} rounds take, found {effort.minutes:g}"
+                    f"--minutes: expected at least {needed / 60:.2g}, which {effort.least} rounds take, "
+                    f"found {effort.minutes:g}"
                 )
         else:
             seconds += time.perf_counter() - begun
@@ -149,7 +164,8 @@ class _Round(pydantic.BaseModel):
 
 
 class Journal:
-    """The finished rounds of a measurement beside its output: one JSON line that says what is measured, then a line a round.
+    """The finished rounds of a measurement beside its output: one JSON line that says what is measured, then
+    a line a round.
 
     A torn last line (the machine stopped) is dropped. ``path`` None: nothing is kept."""
 
@@ -157,14 +173,18 @@ class Journal:
         self.path, self.identity = path, json.loads(json.dumps(identity))
 
     def load(self, n: int) -> tuple[list[list[float]], float]:
-        """The rounds (of n times each) and the seconds so far. Raises UserError for a file of another measurement."""
+        """The rounds (of n times each) and the seconds so far. Raises UserError for a file of another
+        measurement.
+        """
         if self.path is None or not self.path.exists():
             self._append({"identity": self.identity})
             return [], 0.0
         lines = list(_whole_lines(self.path))
         found = lines[0].get("identity") if lines else None
         if not isinstance(found, dict):
-            raise UserError(f"{self.path}: expected a measurement begun, found another file; delete it to start afresh")
+            raise UserError(
+                f"{self.path}: expected a measurement begun, found another file; delete it to start afresh"
+            )
         for name, value in self.identity.items():
             if found.get(name) != value:
                 where = f"{self.path}: expected a measurement begun with {name} {value}"
@@ -190,7 +210,9 @@ class Journal:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise UserError(f"{self.path}: expected a place to write to, found none ({error.strerror})") from error
+            raise UserError(
+                f"{self.path}: expected a place to write to, found none ({error.strerror})"
+            ) from error
 
 
 def _whole_lines(path: Path) -> Iterator[Any]:
@@ -203,7 +225,9 @@ def _whole_lines(path: Path) -> Iterator[Any]:
 
 
 def noise(samples: Array, effort: Effort) -> dict[str, Any]:
-    """What the samples (R, n) say about the machine: outliers, the slowest round, whether it slowed down, what is not tight."""
+    """What the samples (R, n) say about the machine: outliers, the slowest round, whether it slowed down,
+    what is not tight.
+    """
     speed = np.median(samples / np.median(samples, axis=0), axis=1)  # of each round
     third = max(len(samples) // 3, 1)
     slowdown = float(np.median(speed[-third:]) / np.median(speed[:third]))
@@ -222,7 +246,9 @@ def noise(samples: Array, effort: Effort) -> dict[str, Any]:
 
 
 def outliers(samples: Array) -> npt.NDArray[np.int64]:
-    """How many samples of each column lie more than three inter-quartile ranges above its third quartile (they stay in)."""
+    """How many samples of each column lie more than three inter-quartile ranges above its third quartile
+    (they stay in).
+    """
     first, third = np.quantile(samples, [0.25, 0.75], axis=0)
     return np.asarray((samples > third + 3 * (third - first)).sum(axis=0))
 

@@ -1,13 +1,13 @@
-"""Take the time of layers and of whole subnets of OFA's networks, one run after another, on a CPU or a CUDA device.
+"""Take the time of layers and of whole subnets of OFA's networks, one run after another, on a CPU or a CUDA
+device.
 
-Every run is a lone one, without a warm call in front of it: in a network too the caches hold other layers' weights and code when a
-layer's turn comes. (Measured on one CPU thread, 12 MobileNetV3 subnets: sums of such times came within 3 % of whole subnets on
-average; sums of times with a warm call in front stayed 12 % below them.) The warm-up is whole rounds over all layers; their order is
-drawn anew each round.
+Every run is a lone one, without a warm call in front of it: in a network too the caches hold other layers'
+weights and code when a layer's turn comes. (Measured on one CPU thread, 12 MobileNetV3 subnets: sums of such
+times came within 3 % of whole subnets on average; sums of times with a warm call in front stayed 12 % below
+them.) The warm-up is whole rounds over all layers; their order is drawn anew each round.
 
-One thread on a CPU is timed by its own clock, which stands still while other processes have the core; several threads by the
-wall clock, CUDA devices by events.
-"""
+One thread on a CPU is timed by its own clock, which stands still while other processes have the core; several
+threads by the wall clock, CUDA devices by events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from topdown_ray.spaces.latency_table import Conditions
 from topdown_ray.spaces.layers import Layer
 from topdown_ray.spaces.space import SPACES, Config
 
-# more shapes run in turn than oneDNN remembers by default (1024); what it forgot it would compile again within the timed run
+# more shapes run in turn than oneDNN remembers by default (1024); what it forgot it would compile again
+# within the timed run
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,11 +59,16 @@ def check_conditions(conditions: Conditions) -> None:
         except RuntimeError as error:
             raise UserError(f"--device: expected cpu, cuda or cuda:N, found {conditions.device!r}") from error
         if index >= torch.cuda.device_count():
-            raise UserError(f"--device: expected one of {torch.cuda.device_count()} CUDA devices, found {conditions.device!r}")
+            raise UserError(
+                f"--device: expected one of {torch.cuda.device_count()} CUDA devices, found "
+                f"{conditions.device!r}"
+            )
 
 
 class Stopwatch:
-    """Holds layers or subnets of one space, ready to run, and times them. Raises UserError for conditions that cannot be met."""
+    """Holds layers or subnets of one space, ready to run, and times them. Raises UserError for conditions
+    that cannot be met.
+    """
 
     def __init__(self, space: str, conditions: Conditions):
         check_conditions(conditions)
@@ -86,11 +92,15 @@ class Stopwatch:
         return {"device": name, "clock": clock, "hardware": hardware, "versions": machine.versions()}
 
     def contention(self) -> float | None:
-        """Wall time over the thread's own time of all runs so far, 1 on a quiet machine; None where only one clock is read."""
+        """Wall time over the thread's own time of all runs so far, 1 on a quiet machine; None where only one
+        clock is read.
+        """
         return self._wall_ms / self._own_ms if self._own_ms else None
 
     def hold_layers(self, layers: Sequence[Layer]) -> None:
-        """Make these layers what is timed; layers that differ in the size of their input only share a module."""
+        """Make these layers what is timed; layers that differ in the size of their input only share a
+        module.
+        """
         modules: dict[Layer, nn.Module] = {}
         self._runs = []
         for layer in layers:
@@ -128,7 +138,8 @@ class Stopwatch:
         if self.conditions.channels_last:
             module = module.to(memory_format=torch.channels_last)
         if self.conditions.mode == "compile":
-            # a traced module has code of its own: torch looks compiled code up by it, in time that grows with what shares it
+            # a traced module has code of its own: torch looks compiled code up by it, in time that grows with
+            # what shares it
             traced: nn.Module = torch.fx.symbolic_trace(module)
             module = torch.compile(traced, dynamic=False, fullgraph=True)  # type: ignore[assignment]
         return module
@@ -136,10 +147,18 @@ class Stopwatch:
     def _input(self, shape: tuple[int, ...]) -> torch.Tensor:
         if shape not in self._inputs:
             try:
-                x = torch.randn(shape, generator=self._generator).to(self.device, DTYPES[self.conditions.dtype])
+                x = torch.randn(shape, generator=self._generator).to(
+                    self.device, DTYPES[self.conditions.dtype]
+                )
             except RuntimeError as error:  # out of memory, or more elements than there are numbers for
-                raise UserError(f"--batch: expected images that fit into memory, found {self.conditions.batch}") from error
-            layout = torch.channels_last if self.conditions.channels_last and x.ndim == 4 else torch.contiguous_format
+                raise UserError(
+                    f"--batch: expected images that fit into memory, found {self.conditions.batch}"
+                ) from error
+            layout = (
+                torch.channels_last
+                if self.conditions.channels_last and x.ndim == 4
+                else torch.contiguous_format
+            )
             self._inputs[shape] = x.contiguous(memory_format=layout)
         return self._inputs[shape]
 

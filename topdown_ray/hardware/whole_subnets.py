@@ -1,8 +1,8 @@
-"""How good is the sum? Whole random subnets, timed end to end on the machine of a table, against the table's sums.
+"""How good is the sum? Whole random subnets, timed end to end on the machine of a table, against the table's
+sums.
 
-The correction is a line through both, fitted robustly (Theil 1950, Sen 1968: the median of all slopes); what it would leave on
-subnets it has not seen is told by leaving each out in turn.
-"""
+The correction is a line through both, fitted robustly (Theil 1950, Sen 1968: the median of all slopes); what
+it would leave on subnets it has not seen is told by leaving each out in turn."""
 
 from __future__ import annotations
 
@@ -48,14 +48,18 @@ def compare(
     seed: int = 0,
     on_state: OnState = lambda state: None,
 ) -> Comparison:
-    """Time ``n`` random subnets and lay them beside the sums of the table in ``path``; keep figures and correction in the table.
+    """Time ``n`` random subnets and lay them beside the sums of the table in ``path``; keep figures and
+    correction in the table.
 
-    Raises UserError where this is not the table's machine: another processor's subnets would say nothing about it."""
+    Raises UserError where this is not the table's machine: another processor's subnets would say nothing
+    about it."""
     table = latency_table.read(path)
     here = watch.facts()
     for name in ("device", "clock", "hardware"):
         if here[name] != table.facts[name]:
-            raise UserError(f"--check {path}: expected the machine of the table ({table.facts[name]}), found {here[name]}")
+            raise UserError(
+                f"--check {path}: expected the machine of the table ({table.facts[name]}), found {here[name]}"
+            )
     space = SPACES[table.space]
     genes = space.canonical(space.random(n, seed))
     configs = [space.to_config(row) for row in genes]
@@ -86,7 +90,9 @@ def compare(
 
 
 def agreement(total: Array, whole: Array) -> dict[str, float]:
-    """Figures of sums (n,) against whole times (n,): errors as fractions of the whole times, as they are and corrected."""
+    """Figures of sums (n,) against whole times (n,): errors as fractions of the whole times, as they are and
+    corrected.
+    """
     offset, slope = fit(total, whole)
     n = len(total)
     left_out = np.array([_line(fit(np.delete(total, i), np.delete(whole, i)), total[i]) for i in range(n)])
@@ -120,24 +126,48 @@ def _line(line: tuple[float, float], x: float) -> float:
 
 
 def draw_comparison(comparison: Comparison, table: LatencyTable, folder: Path, name: str) -> Path:
-    """The picture: whole subnets against sums, the diagonal and the fitted line, as SVG (its path) and PDF."""
+    """The picture: whole subnets against sums, the diagonal and the fitted line, as SVG (its path) and
+    PDF.
+    """
     frame, figures = comparison.subnets, comparison.figures
     paint = _painter(frame, figures, table)
-    draw(folder, name, f"{table.space}: whole subnets against the sum of their layers, {table.describe()}", paint)
+    draw(
+        folder,
+        name,
+        f"{table.space}: whole subnets against the sum of their layers, {table.describe()}",
+        paint,
+    )
     return folder / f"{name}.svg"
 
 
 def _painter(frame: pd.DataFrame, figures: dict[str, Any], table: LatencyTable) -> Callable[[Axes], Axes]:
     def paint(axes: Axes) -> Axes:
         spread = np.abs(frame[["low_ms", "high_ms"]].to_numpy().T - frame["whole_ms"].to_numpy())
-        axes.errorbar(frame["sum_ms"], frame["whole_ms"], yerr=spread, fmt="o", ms=3, lw=0.8, color="#0072b2", label="a subnet")
+        axes.errorbar(
+            frame["sum_ms"],
+            frame["whole_ms"],
+            yerr=spread,
+            fmt="o",
+            ms=3,
+            lw=0.8,
+            color="#0072b2",
+            label="a subnet",
+        )
         ends = np.array([frame["sum_ms"].min(), frame["sum_ms"].max()])
         axes.plot(ends, ends, lw=1, ls="--", color="#767676", label="sum = whole")
         line = figures["offset_ms"] + figures["slope"] * ends
-        axes.plot(ends, line, lw=1, color="#d55e00", label=f"{figures['offset_ms']:+.2f} ms, x {figures['slope']:.3f}")
+        axes.plot(
+            ends,
+            line,
+            lw=1,
+            color="#d55e00",
+            label=f"{figures['offset_ms']:+.2f} ms, x {figures['slope']:.3f}",
+        )
         axes.set_xlabel("sum of the table (ms)")
         axes.set_ylabel("whole subnet (ms)")
-        axes.set_title(f"{table.space}: bias {100 * figures['bias']:+.1f} %, tau {figures['tau']:.3f}", fontsize=10)
+        axes.set_title(
+            f"{table.space}: bias {100 * figures['bias']:+.1f} %, tau {figures['tau']:.3f}", fontsize=10
+        )
         axes.legend(fontsize=8, frameon=False)
         axes.grid(alpha=0.2)
         return axes

@@ -1,4 +1,6 @@
-"""Which architecture is meant: one given as JSON, or rows of a sweep chosen by space, strategy, target and seed."""
+"""Which architecture is meant: one given as JSON, or rows of a sweep chosen by space, strategy, target and
+seed.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,16 @@ Filters = Mapping[str, str | int | float | None]
 
 
 def genes_space(row: Mapping[Any, Any]) -> Space:
-    """The space of a row's architecture; ``protocol: notebook`` searches MobileNetV3 under every name. Raises UserError."""
+    """The space of a row's architecture; ``protocol: notebook`` searches MobileNetV3 under every name. Raises
+    UserError.
+    """
     if row["protocol"] == "notebook":
         return MOBILENET_V3
     if row["space"] not in SPACES:
-        raise UserError(f"search {row['search_id']}: space: expected one of {', '.join(SPACES)}, found {brief(row['space'])}")
+        raise UserError(
+            f"search {row['search_id']}: space: expected one of {', '.join(SPACES)}, found "
+            f"{brief(row['space'])}"
+        )
     return SPACES[row["space"]]
 
 
@@ -38,7 +45,8 @@ def config_of(row: Mapping[Any, Any]) -> tuple[Space, Config]:
 
 def is_run(source: str) -> bool:
     """Whether this names a result folder or its URI, and not an architecture."""
-    return not _is_json(source) and (is_uri(source) or os.path.isdir(source))  # noqa: PTH112 - Path.is_dir raises for a long name
+    # not Path.is_dir, which raises for a long name
+    return not _is_json(source) and (is_uri(source) or os.path.isdir(source))  # noqa: PTH112
 
 
 def _is_json(source: str) -> bool:
@@ -67,7 +75,9 @@ _NEEDED = (
 
 
 def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
-    """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or described by."""
+    """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or
+    described by.
+    """
     for column in _NEEDED:
         lacking = rows[column].isna()
         if lacking.any():
@@ -76,12 +86,16 @@ def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
 
 
 def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
-    """The rows with these values: columns and the value that each must have, None for any. Raises UserError where none has."""
+    """The rows with these values: columns and the value that each must have, None for any. Raises UserError
+    where none has.
+    """
     for column, value in filters.items():
         if value is not None:
             kept = rows[rows[column] == value]
             if kept.empty:
-                found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20])
+                found = ", ".join(
+                    f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20]
+                )
                 raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
             rows = kept
     return rows
@@ -90,8 +104,8 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
 def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
     """Feasible rows of a sweep: ``best`` is the most accurate of each space, strategy, target set and target.
 
-    filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row without an architecture.
-    """
+    filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row
+    without an architecture."""
     rows = load(run).searches
     check_whole(rows, run)
     rows = filtered(rows[rows["feasible"].astype(bool)], filters)
@@ -99,16 +113,19 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
         raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
     rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
     if which == "best":
-        keys = [rows[name] for name in ("space", "protocol", "strategy", "target")] + [rows["targets"].map(tuple)]
+        keys = [rows[name] for name in ("space", "protocol", "strategy", "target")] + [
+            rows["targets"].map(tuple)
+        ]
         rows = rows.loc[rows.groupby(keys, sort=False)["accuracy"].idxmax()]
     return rows.assign(arch=[json.dumps(config_of(row)[1]) for row in rows.to_dict("records")])
 
 
 def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
-    """An architecture from JSON text or a JSON file, and its space: the filters' one, or the first it belongs to.
+    """An architecture from JSON text or a JSON file, and its space: the filters' one, or the first it belongs
+    to.
 
-    Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to choose from.
-    """
+    Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to
+    choose from."""
     if _is_json(source):
         config = parse_json(source, "architecture")
     else:
@@ -124,7 +141,9 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
 
 
 def _space_of(config: Config) -> Space:
-    """The first space that it belongs to; where it belongs to none, the one whose complaint will help most."""
+    """The first space that it belongs to; where it belongs to none, the one whose complaint will help
+    most.
+    """
     for space in SPACES.values():
         with contextlib.suppress(UserError):
             space.from_config(config)

@@ -19,7 +19,9 @@ LEAST = 20  # architectures: fewer leave nothing to hold out
 
 
 class Dataset(NamedTuple):
-    """Measured architectures: genes (N, G) in canonical form, each once, their top-1 (N,), and all rows of the file (R >= N)."""
+    """Measured architectures: genes (N, G) in canonical form, each once, their top-1 (N,), and all rows of
+    the file (R >= N).
+    """
 
     genes: torch.Tensor
     top1: npt.NDArray[np.float64]
@@ -35,8 +37,8 @@ class Dataset(NamedTuple):
 def read_dataset(path: Path, space: Space) -> Dataset:
     """A data set with each architecture once: measurements of the same one are averaged. Raises UserError.
 
-    The mean is weighted by the numbers of images; where a row does not say its number, all rows count alike. Rows of one
-    architecture on both sides of a split would make the held-out rows judge what was trained on.
+    The mean is weighted by the numbers of images; where a row does not say its number, all rows count alike.
+    Rows of one architecture on both sides of a split would make the held-out rows judge what was trained on.
     """
     rows = read_table(path).to_pandas()
     where = brief_path(path)
@@ -44,11 +46,17 @@ def read_dataset(path: Path, space: Space) -> Dataset:
         raise UserError(f"{where}: expected rows of {space.name}, found rows of {one_line(strange[0], 120)}")
     for column in ("weights_sha256", "data_sha256"):
         if (kinds := rows[column].nunique(dropna=False)) > 1:
-            raise UserError(f"{where}: {column}: expected rows of one kind, found {kinds}; they are not comparable")
+            raise UserError(
+                f"{where}: {column}: expected rows of one kind, found {kinds}; they are not comparable"
+            )
     genes = space.canonical(torch.from_numpy(_genes(rows["arch"], space, where)))
     of_row, distinct = pd.factorize(pd.Series([row.numpy().tobytes() for row in genes], dtype=object))
     if len(distinct) < LEAST:
-        kind, found = ("", "") if len(rows) == len(distinct) else (" of distinct architectures", f" in {len(rows)} rows")
+        kind, found = (
+            ("", "")
+            if len(rows) == len(distinct)
+            else (" of distinct architectures", f" in {len(rows)} rows")
+        )
         raise UserError(f"{where}: expected at least {LEAST} rows{kind}, found {len(distinct)}{found}")
     first = np.unique(of_row, return_index=True)[1]
     top1 = rows["top1"].to_numpy(np.float64)
@@ -57,7 +65,9 @@ def read_dataset(path: Path, space: Space) -> Dataset:
         weights = np.ones(len(rows))
     count = np.bincount(of_row)
     mean = np.bincount(of_row, weights * top1) / np.bincount(of_row, weights)
-    return Dataset(genes[torch.from_numpy(first)], np.where(count > 1, np.clip(mean, 0, 1), top1[first]), rows)
+    return Dataset(
+        genes[torch.from_numpy(first)], np.where(count > 1, np.clip(mean, 0, 1), top1[first]), rows
+    )
 
 
 def _genes(archs: pd.Series[str], space: Space, where: str) -> npt.NDArray[np.int8]:

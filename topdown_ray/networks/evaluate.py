@@ -1,7 +1,7 @@
 """The driver of measurements: what is wanted minus what has rows, spread over actors, written in parts.
 
-Serves ``evaluate`` (a sweep's answers, or one architecture) and ``sample-dataset`` (random subnets: what a predictor learns from).
-"""
+Serves ``evaluate`` (a sweep's answers, or one architecture) and ``sample-dataset`` (random subnets: what a
+predictor learns from)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def measure(
     show: Show = _quiet,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Progress:
-    """Measure what has no row yet, into an opened folder of parts. extra: further columns by architecture. Raises UserError.
+    """Measure what has no row yet, into an opened folder of parts. extra: further columns by architecture.
+    Raises UserError.
 
     Rows that are there when it is interrupted are written before it ends.
     """
@@ -76,23 +77,24 @@ def measure(
     return progress
 
 
-# --- architectures to learn from --------------------------------------------------------------------------------------------
+# --- architectures to learn from ----------------------------------------------------------------------------
 
 
 def uniform(space: Space, image_sizes: Sequence[int], n: int, seed: int) -> torch.Tensor:
     """n distinct, uniformly drawn architectures at these image sizes, in canonical form: genes (n, G)."""
     return _distinct(
-        space, lambda part: _at(space, space.random(4 * n, 1000 * seed + part), image_sizes, 1000 * seed + part), n
+        space,
+        lambda part: _at(space, space.random(4 * n, 1000 * seed + part), image_sizes, 1000 * seed + part),
+        n,
     )
 
 
 def along_cost(space: Space, image_sizes: Sequence[int], n: int, seed: int, cost: CostModel) -> torch.Tensor:
     """n distinct architectures whose costs are spread evenly over the range that can be drawn: genes (n, G).
 
-    Uniform draws crowd around the middle of the range. Here each candidate leans to small or to large choices: choice c of a gene has
-    weight exp(t c), with one t for the whole candidate, uniform from -TILTS to TILTS. For each of n evenly spaced costs the
-    nearest candidate is taken that is not taken yet.
-    """
+    Uniform draws crowd around the middle of the range. Here each candidate leans to small or to large
+    choices: choice c of a gene has weight exp(t c), with one t for the whole candidate, uniform from -TILTS
+    to TILTS. For each of n evenly spaced costs the nearest candidate is taken that is not taken yet."""
     generator = np.random.default_rng(seed)
     rows = max(4096, POOL * n)
     tilt = generator.uniform(-TILTS, TILTS, size=(rows, 1))
@@ -104,7 +106,9 @@ def along_cost(space: Space, image_sizes: Sequence[int], n: int, seed: int, cost
     drawn = _at(space, torch.from_numpy(np.stack(columns, axis=1).astype(np.int8)), image_sizes, seed)
     drawn = torch.unique(drawn, dim=0)
     if len(drawn) < n:
-        raise UserError(f"--n: expected at most {len(drawn)}, the distinct architectures that were drawn, found {n}")
+        raise UserError(
+            f"--n: expected at most {len(drawn)}, the distinct architectures that were drawn, found {n}"
+        )
     costs = cost(drawn).double().numpy()
     free = np.ones(len(drawn), dtype=bool)
     chosen = []
@@ -121,7 +125,9 @@ def _at(space: Space, genes: torch.Tensor, image_sizes: Sequence[int], seed: int
     choices = space.genes[space.resolution].choices
     allowed = np.array([choices.index(size) for size in sorted(image_sizes)], dtype=np.int8)
     genes = genes.clone()
-    genes[:, space.resolution] = torch.from_numpy(np.random.default_rng([seed, 1]).choice(allowed, len(genes)))
+    genes[:, space.resolution] = torch.from_numpy(
+        np.random.default_rng([seed, 1]).choice(allowed, len(genes))
+    )
     return space.canonical(genes)
 
 
@@ -132,13 +138,17 @@ def _distinct(space: Space, draw: Callable[[int], torch.Tensor], n: int) -> torc
             seen.setdefault(row.numpy().tobytes(), row)
         if len(seen) >= n:
             return torch.stack(list(seen.values())[:n])
-    raise UserError(f"--n: expected at most {len(seen)}, the distinct architectures of {space.name} that were drawn, found {n}")
+    raise UserError(
+        f"--n: expected at most {len(seen)}, the distinct architectures of {space.name} that were drawn, "
+        f"found {n}"
+    )
 
 
 def sample_dataset(
     setup: Setup, genes: torch.Tensor, out: Path, resources: Resources, show: Show = _quiet
 ) -> tuple[pd.DataFrame, Progress]:
-    """Measure these architectures into one Parquet file; continues what an earlier run began, and keeps what the file held.
+    """Measure these architectures into one Parquet file; continues what an earlier run began, and keeps what
+    the file held.
 
     Raises UserError.
     """
@@ -151,11 +161,15 @@ def sample_dataset(
     if out.is_file():
         held.append((out, read_table(out).to_pandas()))
     for place, there in held:
-        for column, expected in (("weights_sha256", setup.checkpoint.sha256), ("data_sha256", setup.images.sha256)):
+        for column, expected in (
+            ("weights_sha256", setup.checkpoint.sha256),
+            ("data_sha256", setup.images.sha256),
+        ):
             if strange := set(there[column]) - {expected}:
                 found = f"{column} {next(iter(strange))} in {place}"
                 raise UserError(
-                    f"--out {out}: expected a new file, or measurements of the same weights and images, found {found}"
+                    f"--out {out}: expected a new file, or measurements of the same weights and images, "
+                    f"found {found}"
                 )
     if out.is_file():
         parts.write(read_table(out).to_pylist())
@@ -165,7 +179,7 @@ def sample_dataset(
     return read_table(out).to_pandas(), progress
 
 
-# --- a sweep's answers ------------------------------------------------------------------------------------------------------
+# --- a sweep's answers --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,7 +195,9 @@ class Wanted:
         """Find and check the weights and the images. Raises UserError."""
         checkpoint = find_weights(self.weights, space, self.allow_random)
         if not checkpoint.is_random:
-            Supernet(checkpoint.space, checkpoint)  # incomplete weights are refused before images are read and actors start
+            Supernet(
+                checkpoint.space, checkpoint
+            )  # incomplete weights are refused before images are read and actors start
         return Setup(checkpoint, find_images(self.data, checkpoint.description, self.settings))
 
 
@@ -197,7 +213,8 @@ class Measured:
 def evaluate_rows(
     answers: pd.DataFrame, wanted: Wanted, parts: Parts, resources: Resources, show: Show = _quiet
 ) -> list[Measured]:
-    """Measure a sweep's answers (rows of ``searches`` with ``genes_space``), a space after another. Raises UserError.
+    """Measure a sweep's answers (rows of ``searches`` with ``genes_space``), a space after another. Raises
+    UserError.
 
     Weights, images and resolutions of all spaces are checked before the first subnet is measured.
     """
@@ -206,13 +223,22 @@ def evaluate_rows(
         setup = wanted.setup(SPACES[str(name)])
         todo, left_out = tasks(setup, rows["arch"])
         named = ["accuracy", "predictor_name", "predictor_sha256"]
-        predicted = rows.drop_duplicates("arch").set_index("arch")[named].rename(columns={"accuracy": "predicted"})
-        extra = {str(arch): {str(key): value for key, value in row.items()} for arch, row in predicted.to_dict("index").items()}
+        predicted = (
+            rows.drop_duplicates("arch").set_index("arch")[named].rename(columns={"accuracy": "predicted"})
+        )
+        extra = {
+            str(arch): {str(key): value for key, value in row.items()}
+            for arch, row in predicted.to_dict("index").items()
+        }
         plans.append((setup, todo, left_out, extra))
     parts.open()
     measured = []
     for setup, todo, left_out, extra in plans:
         progress = measure(setup, todo, parts, resources, show, extra)
         rows = parts.read()
-        measured.append(Measured(rows[rows["evaluation_id"].isin([task.evaluation_id for task in todo])], progress, left_out))
+        measured.append(
+            Measured(
+                rows[rows["evaluation_id"].isin([task.evaluation_id for task in todo])], progress, left_out
+            )
+        )
     return measured

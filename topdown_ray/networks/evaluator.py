@@ -1,8 +1,8 @@
-"""Measure subnets: cut one out of the supernet, recalibrate its batch normalisation, count right answers on validation images.
+"""Measure subnets: cut one out of the supernet, recalibrate its batch normalisation, count right answers on
+validation images.
 
-A measured accuracy is a function of (architecture, weights, images, settings) alone, and their hashes are the measurement's
-identity: "resume" is nothing but what is wanted minus what has rows.
-"""
+A measured accuracy is a function of (architecture, weights, images, settings) alone, and their hashes are the
+measurement's identity: "resume" is nothing but what is wanted minus what has rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ class Setup:
         """The identity of one measurement. arch: canonical, as :func:`canonical` writes it."""
         images = self.images
         return digest(
-            [EVALUATION_VERSION, self.space.name, arch, self.checkpoint.sha256, images.sha256, images.settings.decisive()]
+            [
+                EVALUATION_VERSION,
+                self.space.name,
+                arch,
+                self.checkpoint.sha256,
+                images.sha256,
+                images.settings.decisive(),
+            ]
         )
 
 
@@ -64,22 +71,26 @@ class Task:
 
 
 def canonical(space: Space, config: Config) -> str:
-    """An architecture as JSON with switched-off blocks at their smallest choice. Raises UserError where it is not of the space."""
+    """An architecture as JSON with switched-off blocks at their smallest choice. Raises UserError where it is
+    not of the space.
+    """
     genes = torch.from_numpy(space.from_config(config))[None]
     return json.dumps(space.to_config(space.canonical(genes)[0]))
 
 
 def tasks(setup: Setup, archs: Iterable[str]) -> tuple[list[Task], int]:
-    """The distinct architectures as tasks, those of one resolution together, and how many are left out for their resolution.
+    """The distinct architectures as tasks, those of one resolution together, and how many are left out for
+    their resolution.
 
-    Raises UserError where a resolution is not one of the supernet's, unless such architectures are to be skipped.
-    """
+    Raises UserError where a resolution is not one of the supernet's, unless such architectures are to be
+    skipped."""
     known = setup.checkpoint.description.image_sizes
     wanted = [Task(setup.identity(arch), arch) for arch in dict.fromkeys(archs)]
     strange = [task for task in wanted if task.image_size not in known]
     if strange and setup.images.settings.bad == "error":
         raise UserError(
-            f"image_size: expected one of {list(known)}, at which {setup.checkpoint.name} was trained, found {strange[0].image_size}; "
+            f"image_size: expected one of {list(known)}, at which {setup.checkpoint.name} was trained, found "
+            f"{strange[0].image_size}; "
             "--bad skip leaves such architectures out"
         )
     kept = [task for task in wanted if task.image_size in known]
@@ -132,8 +143,11 @@ class Evaluator:
         }
 
     def subnet(self, config: Config) -> tuple[torch.nn.Module, int, int]:
-        """The recalibrated subnet on the device, and how many images calibrated it and how many did not decode."""
-        subnet = self.supernet.materialise(config).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        """The recalibrated subnet on the device, and how many images calibrated it and how many did not
+        decode.
+        """
+        subnet = self.supernet.materialise(config)
+        subnet = subnet.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         used = bad = 0
 
         def batches() -> Iterable[torch.Tensor]:

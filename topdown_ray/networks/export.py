@@ -1,9 +1,10 @@
-"""Hand a subnet over: ONNX, OFA's own form for torch, or the configuration alone; each with a page that says what it is.
+"""Hand a subnet over: ONNX, OFA's own form for torch, or the configuration alone; each with a page that says
+what it is.
 
-``torch`` writes the three files of OFA's published specialised networks (``ofa.model_zoo.ofa_specialized``): ``net.config``, from which
-``get_net_by_name(name).build_from_config`` builds the network, ``run.config`` with the image size, and ``init`` with the state dict.
-``onnx`` is checked with onnxruntime against torch before it is left there.
-"""
+``torch`` writes the three files of OFA's published specialised networks (``ofa.model_zoo.ofa_specialized``):
+``net.config``, from which ``get_net_by_name(name).build_from_config`` builds the network, ``run.config`` with
+the image size, and ``init`` with the state dict. ``onnx`` is checked with onnxruntime against torch before it
+is left there."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.store.evaluations import load_evaluations
 from topdown_ray.store.place import is_uri
 
-TOLERANCE = 1e-4  # of an output, between onnxruntime and torch; relative to the largest output where that is above 1
+TOLERANCE = (
+    1e-4  # of an output, between onnxruntime and torch; relative to the largest output where that is above 1
+)
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,36 @@ class Exported:
 
 
 def export(
-    checkpoint: Checkpoint, config: Config, form: str, out: Path, facts: Mapping[str, Any], setup: Setup | None = None
+    checkpoint: Checkpoint,
+    config: Config,
+    form: str,
+    out: Path,
+    facts: Mapping[str, Any],
+    setup: Setup | None = None,
 ) -> Exported:
     """Write a subnet into a new folder; nothing is left of an export that fails.
 
-    facts: lines of its page, name to value. setup: images to recalibrate batch normalisation with, as ``evaluate`` does; without
-    them the statistics are the supernet's, and the page says so. Raises UserError.
+    facts: lines of its page, name to value. setup: images to recalibrate batch normalisation with, as
+    ``evaluate`` does; without them the statistics are the supernet's, and the page says so. Raises UserError.
     """
     if form not in ("onnx", "torch", "config"):
         raise UserError(f"--format: expected onnx, torch or config, found {form!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: expected a new or empty folder, found {'files in it' if out.is_dir() else 'a file'}")
+        raise UserError(
+            f"--out {out}: expected a new or empty folder, found "
+            f"{'files in it' if out.is_dir() else 'a file'}"
+        )
     for package in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"--format onnx: expected the package {package}, found none; pip install 'topdown-ray[export]'")
+            raise UserError(
+                f"--format onnx: expected the package {package}, found none; pip install "
+                "'topdown-ray[export]'"
+            )
     if form != "config" and int(config["image_size"]) not in checkpoint.description.image_sizes:
         known = list(checkpoint.description.image_sizes)
         raise UserError(
-            f"image_size: expected one of {known}, at which {checkpoint.name} was trained, found {config['image_size']}"
+            f"image_size: expected one of {known}, at which {checkpoint.name} was trained, found "
+            f"{config['image_size']}"
         )
     calibrated = setup is not None and form != "config"
     with torch.no_grad(), one_thread():
@@ -101,7 +116,9 @@ def _write(out: Path, files: Mapping[str, bytes]) -> None:
         temporary.chmod(0o755)
         temporary.replace(out)
     except OSError as error:
-        raise UserError(f"--out {out}: expected a folder to write to, found {error.strerror or error}") from error
+        raise UserError(
+            f"--out {out}: expected a folder to write to, found {error.strerror or error}"
+        ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -141,19 +158,22 @@ def _onnx(subnet: nn.Module, resolution: int) -> tuple[bytes, float]:
             expected = subnet(images).numpy()
         (found,) = session.run(None, {"images": images.numpy()})
         if found.shape != expected.shape:
-            raise UserError(f"--format onnx: expected outputs {expected.shape} as torch's, found {found.shape}")
+            raise UserError(
+                f"--format onnx: expected outputs {expected.shape} as torch's, found {found.shape}"
+            )
         difference = max(difference, float(np.abs(found - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
     if not difference <= TOLERANCE * largest:
         raise UserError(
-            f"--format onnx: expected onnxruntime's outputs within {TOLERANCE * largest:.2g} of torch's, found {difference:.2e}"
+            f"--format onnx: expected onnxruntime's outputs within {TOLERANCE * largest:.2g} of torch's, "
+            f"found {difference:.2e}"
         )
     return model, difference
 
 
 _HOW = {
-    "onnx": "`model.onnx`: input `images` float32 (batch, 3, {r}, {r}), output `logits` (batch, {classes}). Largest difference from "
-    "torch, by onnxruntime on batches of 1 and 3: {difference:.1e}.",
+    "onnx": "`model.onnx`: input `images` float32 (batch, 3, {r}, {r}), output `logits` (batch, {classes}). "
+    "Largest difference from torch, by onnxruntime on batches of 1 and 3: {difference:.1e}.",
     "torch": """```python
 import json, torch
 from ofa.imagenet_classification.networks import get_net_by_name
@@ -163,12 +183,20 @@ network = get_net_by_name(config["name"]).build_from_config(config)
 network.load_state_dict(torch.load("init", map_location="cpu")["state_dict"])
 network.eval()
 ```""",
-    "config": "`net.config` holds the layers for OFA's `get_net_by_name(name).build_from_config`; there are no weights here.",
+    "config": (
+        "`net.config` holds the layers for OFA's `get_net_by_name(name).build_from_config`; there are no "
+        "weights here."
+    ),
 }
 
 
 def _page(
-    checkpoint: Checkpoint, config: Config, form: str, facts: Mapping[str, Any], calibrated: bool, difference: float | None
+    checkpoint: Checkpoint,
+    config: Config,
+    form: str,
+    facts: Mapping[str, Any],
+    calibrated: bool,
+    difference: float | None,
 ) -> str:
     description = checkpoint.description
     lines = [f"# A subnet of {checkpoint.space.network}", "", "| | |", "|---|---|"]
@@ -189,13 +217,17 @@ def _page(
     )
     lines += ["", how, ""]
     if form != "config":
-        resize = f"Images: RGB, resized to {config['image_size']} / 0.875, cropped to the middle, scaled to 0..1, normalised with mean "
+        resize = (
+            f"Images: RGB, resized to {config['image_size']} / 0.875, cropped to the middle, scaled to 0..1, "
+            "normalised with mean "
+        )
         lines += [resize + "(0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225).", ""]
         if checkpoint.is_random:
             lines += ["**The weights are random: this network knows nothing.**", ""]
         elif not calibrated:
             lines += [
-                "**Batch normalisation is not recalibrated**: its statistics are the whole supernet's. Accuracies are of recalibrated "
+                "**Batch normalisation is not recalibrated**: its statistics are the whole supernet's. "
+                "Accuracies are of recalibrated "
                 "subnets; export with `--data`, or recalibrate before use.",
                 "",
             ]
@@ -222,19 +254,25 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
         "predicted top-1": f"{100 * row['accuracy']:.2f} % ({predictor}, SHA-256 {row['predictor_sha256']})",
         "cost": f"{row['cost']:.4g} {row['cost_unit']} ({row['cost_name']}), target {row['target']:g}",
         "MACs, parameters": f"{row['macs_m']:.1f} and {row['params_m']:.2f} x 1e6, of the published width",
-        "origin": f"strategy {row['strategy']}, seed {row['seed']}, search {row['search_id']} of sweep {row['run_id']}",
+        "origin": (
+            f"strategy {row['strategy']}, seed {row['seed']}, search {row['search_id']} of sweep "
+            f"{row['run_id']}"
+        ),
     }
     return *config_of(row), facts
 
 
 def measured_facts(source: str, space: Space, config: Config, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was measured of this architecture with these weights, where the source is a result folder that holds it."""
+    """What was measured of this architecture with these weights, where the source is a result folder that
+    holds it.
+    """
     if not is_run(source) or is_uri(source):  # measured accuracies lie in local folders
         return {}
     rows = load_evaluations(Path(source))
     rows = rows[(rows["arch"] == canonical(space, config)) & (rows["weights_sha256"] == checkpoint.sha256)]
     found = [
-        f"top-1 {100 * row['top1']:.2f} %, top-5 {100 * row['top5']:.2f} % on {row['n_images']} images of {row['data_name']}"
+        f"top-1 {100 * row['top1']:.2f} %, top-5 {100 * row['top5']:.2f} % on {row['n_images']} images of "
+        f"{row['data_name']}"
         for row in rows.to_dict("records")
     ]
     return {"measured": "; ".join(found)} if found else {}

@@ -1,8 +1,8 @@
-"""Ray actors that host one object and call it on one item after another; the same in this process, without Ray.
+"""Ray actors that host one object and call it on one item after another; the same in this process, without
+Ray.
 
-Actors are never restarted by Ray: an item whose process died goes to a new actor, a bounded number of times; every wait is bounded;
-what comes back comes in any order.
-"""
+Actors are never restarted by Ray: an item whose process died goes to a new actor, a bounded number of times;
+every wait is bounded; what comes back comes in any order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray announces this default with a warning otherwise
+os.environ.setdefault(
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+)  # Ray announces this default with a warning otherwise
 
 import ray
 import ray.exceptions
@@ -40,7 +42,9 @@ class Resources:
     def check(self) -> None:
         """Raise UserError where the numbers make no sense."""
         if not 0 <= self.gpus <= 64 or (self.gpus > 1 and self.gpus != int(self.gpus)):
-            raise UserError(f"--gpus: expected a fraction of a GPU, or a whole number of them, found {self.gpus:g}")
+            raise UserError(
+                f"--gpus: expected a fraction of a GPU, or a whole number of them, found {self.gpus:g}"
+            )
         if self.address == "none" and (self.actors or 1) != 1:
             raise UserError(f"--actors: expected 1 with --address none, found {self.actors}")
 
@@ -63,8 +67,12 @@ class HostActor:
         return self.hosted(item)
 
 
-def map_hosted(make: Make[Item, Result], items: Sequence[Item], resources: Resources) -> Iterator[tuple[Item, Result]]:
-    """Call what ``make`` gives on every item: (item, result) as they come. Raises what a call raised, StartError, UserError."""
+def map_hosted(
+    make: Make[Item, Result], items: Sequence[Item], resources: Resources
+) -> Iterator[tuple[Item, Result]]:
+    """Call what ``make`` gives on every item: (item, result) as they come. Raises what a call raised,
+    StartError, UserError.
+    """
     resources.check()
     if not items:
         return
@@ -88,10 +96,15 @@ class _Pool(Generic[Item, Result]):
         total = ray.cluster_resources()
         cpus, gpus = int(total.get("CPU", 0)), float(total.get("GPU", 0))
         if resources.gpus > gpus:
-            raise UserError(f"--gpus: expected at most {gpus:g}, the GPUs of the cluster, found {resources.gpus:g}")
+            raise UserError(
+                f"--gpus: expected at most {gpus:g}, the GPUs of the cluster, found {resources.gpus:g}"
+            )
         most = min(cpus, int(gpus / resources.gpus) if resources.gpus else cpus)
         if (resources.actors or 1) > most:
-            raise UserError(f"--actors: expected at most {most}, for which the cluster has room, found {resources.actors or 1}")
+            raise UserError(
+                f"--actors: expected at most {most}, for which the cluster has room, found "
+                f"{resources.actors or 1}"
+            )
         self._queue: deque[int] = deque(range(len(items)))
         self._items = items
         self._capacity = min(resources.actors or most, len(items))
@@ -114,7 +127,8 @@ class _Pool(Generic[Item, Result]):
             done, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=5)
             if not self._running and not done and time.monotonic() > deadline:
                 raise StartError(
-                    f"no actor was ready within {START_TIMEOUT_S} s; the cluster has {ray.available_resources()} free"
+                    f"no actor was ready within {START_TIMEOUT_S} s; the cluster has "
+                    f"{ray.available_resources()} free"
                 )
             for reference in done:
                 deadline = time.monotonic() + START_TIMEOUT_S
@@ -157,7 +171,9 @@ class _Pool(Generic[Item, Result]):
         self._losses[index] += 1
         if self._losses[index] >= MAX_LOSSES:
             reason = " ".join(str(error).split())[:300]
-            raise StartError(f"{self._items[index]}: its process died {MAX_LOSSES} times: {reason}") from error
+            raise StartError(
+                f"{self._items[index]}: its process died {MAX_LOSSES} times: {reason}"
+            ) from error
         self._queue.appendleft(index)
         self._start()
 

@@ -1,10 +1,10 @@
 """What OFA's own classes say of an architecture: accuracy, latency, MACs, parameters, and its genes.
 
 Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.AccuracyPredictor`` and
-``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies up,
-``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks. Parameters are counted, and measured tables
-added up, over the layers that those networks describe their active subnets as. Genes are places in those networks' lists of choices.
-"""
+``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies
+up, ``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks. Parameters are
+counted, and measured tables added up, over the layers that those networks describe their active subnets as.
+Genes are places in those networks' lists of choices."""
 
 from __future__ import annotations
 
@@ -61,18 +61,25 @@ def macs_of(space: str) -> Callable[[Config], float]:
 
 
 def parameters_of(space: str) -> Callable[[Config], float]:
-    """The trainable parameters of an architecture in 1e6: those of the layers that OFA builds from its subnet's description.
+    """The trainable parameters of an architecture in 1e6: those of the layers that OFA builds from its
+    subnet's description.
 
     That is how OFA loads a subnet (``build_from_config``); layers that subnets share are built once.
     """
     describe = active_network(space)
 
     def of_layer(layer: Config) -> int:
-        return _layer_parameters(json.dumps(layer.get("conv", layer)))  # of a residual block: its shortcut is the identity
+        return _layer_parameters(
+            json.dumps(layer.get("conv", layer))
+        )  # of a residual block: its shortcut is the identity
 
     def of_config(config: Config) -> float:
         net = describe(config)
-        single = [net[name] for name in ("first_conv", "final_expand_layer", "feature_mix_layer", "classifier") if name in net]
+        single = [
+            net[name]
+            for name in ("first_conv", "final_expand_layer", "feature_mix_layer", "classifier")
+            if name in net
+        ]
         return sum(of_layer(layer) for layer in [*single, *net.get("input_stem", []), *net["blocks"]]) / 1e6
 
     return of_config
@@ -85,7 +92,9 @@ def _layer_parameters(config: str) -> int:
 
 
 def genes_of(space: str) -> Callable[[Config], list[int]]:
-    """The genes of an architecture: each value's place in the list of choices of OFA's network, 0 in blocks that are off."""
+    """The genes of an architecture: each value's place in the list of choices of OFA's network, 0 in blocks
+    that are off.
+    """
     network = _network(space)
 
     def of_resnet(config: Config) -> list[int]:
@@ -94,7 +103,9 @@ def genes_of(space: str) -> Callable[[Config], list[int]]:
         off = [index for blocks, skipped in stages for index in blocks[len(blocks) - skipped :]]
         stem = [0, max(network.depth_list)].index(config["d"][0])
         depths = [network.depth_list.index(depth) for depth in config["d"][1:]]
-        expands = [0 if i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])]
+        expands = [
+            0 if i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])
+        ]
         widths = [range(len(network.width_mult_list)).index(width) for width in config["w"]]
         return [stem, *depths, *expands, *widths, _RESNET_RESOLUTIONS.index(config["image_size"])]
 
@@ -102,16 +113,25 @@ def genes_of(space: str) -> Callable[[Config], list[int]]:
         network.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
         stages = zip(network.block_group_info, network.runtime_depth, strict=True)
         off = [index for blocks, depth in stages for index in blocks[depth:]]  # blocks[0] is not searched
-        kernels = [0 if 1 + i in off else network.ks_list.index(kernel) for i, kernel in enumerate(config["ks"])]
-        expands = [0 if 1 + i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])]
-        depths = [network.depth_list.index(depth) for depth in config["d"][:5]]  # ProxylessNAS's sixth stage is one block
+        kernels = [
+            0 if 1 + i in off else network.ks_list.index(kernel) for i, kernel in enumerate(config["ks"])
+        ]
+        expands = [
+            0 if 1 + i in off else network.expand_ratio_list.index(ratio)
+            for i, ratio in enumerate(config["e"])
+        ]
+        depths = [
+            network.depth_list.index(depth) for depth in config["d"][:5]
+        ]  # ProxylessNAS's sixth stage is one block
         return [*kernels, *expands, *depths, _MOBILE_RESOLUTIONS.index(config["image_size"])]
 
     return of_resnet if space == "resnet50d" else of_mobile
 
 
 def latency_of(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
-    """The milliseconds of an architecture by the table that the rows name. Raises UserError where it is another one."""
+    """The milliseconds of an architecture by the table that the rows name. Raises UserError where it is
+    another one.
+    """
     source = latency_table.source_of(cost, SPACES[space])
     if source is not None:
         return measured_latency(source, space, sha256)
@@ -164,14 +184,23 @@ def measured_latency(source: latency_table.Source, space: str, sha256: str) -> C
     if found != sha256:
         raise UserError(f"{source.path}: expected the table of the rows, SHA-256 {sha256}, found {found}")
     active = active_network(space)
-    return lambda config: offset + slope * sum(ms[key] for key in layer_keys(active(config), config["image_size"]))
+    return lambda config: (
+        offset + slope * sum(ms[key] for key in layer_keys(active(config), config["image_size"]))
+    )
 
 
 def layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
     """The layers of a subnet as OFA describes it, in order, for images of this size."""
 
     def convolution(layer: Config, shortcut: bool = False) -> _LayerKey:
-        shape = (size, -(-size // layer["stride"]), layer["in_channels"], 0, layer["out_channels"], layer["kernel_size"])
+        shape = (
+            size,
+            -(-size // layer["stride"]),
+            layer["in_channels"],
+            0,
+            layer["out_channels"],
+            layer["kernel_size"],
+        )
         return ("conv", *shape, layer["stride"], layer["act_func"], layer["use_bn"], False, shortcut)
 
     for layer in [net["first_conv"]] if "first_conv" in net else net["input_stem"]:
@@ -217,7 +246,9 @@ def _tutorial_predictor(path: Path) -> AccuracyPredictor:
 
 
 def _latency_table(cost: str) -> LatencyTable:
-    """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML 6 refuses)."""
+    """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML
+    6 refuses).
+    """
     table = LatencyTable.__new__(LatencyTable)
     table.latency_tables = {}
     for resolution, path in _table_files(cost).items():
@@ -236,20 +267,34 @@ def _table_files(cost: str) -> dict[int, Path]:
 
 def _check_tables(cost: str, sha256: str) -> None:
     try:
-        found = hashlib.sha256(b"".join(path.read_bytes() for path in _table_files(cost).values())).hexdigest()
+        found = hashlib.sha256(
+            b"".join(path.read_bytes() for path in _table_files(cost).values())
+        ).hexdigest()
     except OSError as error:
-        raise UserError(f"{cost}: expected the tables of the rows, found no readable file ({error.strerror})") from error
+        raise UserError(
+            f"{cost}: expected the tables of the rows, found no readable file ({error.strerror})"
+        ) from error
     if found != sha256:
         raise UserError(f"{cost}: expected the tables of the rows, SHA-256 {sha256}, found {found}")
 
 
 def _tutorial_form(config: Config) -> Config:
-    """The dictionary of ``ofa.tutorial``; its predictor reads the first 20 blocks of a ProxylessNAS architecture."""
-    return {"wid": None, "ks": config["ks"][:20], "e": config["e"][:20], "d": config["d"][:5], "r": [config["image_size"]]}
+    """The dictionary of ``ofa.tutorial``; its predictor reads the first 20 blocks of a ProxylessNAS
+    architecture.
+    """
+    return {
+        "wid": None,
+        "ks": config["ks"][:20],
+        "e": config["e"][:20],
+        "d": config["d"][:5],
+        "r": [config["image_size"]],
+    }
 
 
 def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
-    """The predicted top-1 of each architecture by the predictor that the rows name. Raises UserError where it is another one."""
+    """The predicted top-1 of each architecture by the predictor that the rows name. Raises UserError where it
+    is another one.
+    """
     resnet = space == "resnet50d"
     if predictor == "published":
         path = assets.find("ofa_resnet50_acc_predictor.pth" if resnet else "acc_predictor.pth")
@@ -289,7 +334,9 @@ def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]
 
 
 def _mobile_features(config: Config, last_block: bool) -> torch.Tensor:
-    """``ofa.tutorial``'s features; with ``last_block``, ProxylessNAS's 21st block follows the 20 in kernels and expand ratios."""
+    """``ofa.tutorial``'s features; with ``last_block``, ProxylessNAS's 21st block follows the 20 in kernels
+    and expand ratios.
+    """
     form = _tutorial_form(config)
     encoded: torch.Tensor = AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0])
     if not last_block:
@@ -305,7 +352,9 @@ def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
 
 
 def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
-    """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its output."""
+    """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its
+    output.
+    """
     if path.suffix == ".safetensors":
         state = dict(sorted(safetensors.torch.load_file(path).items(), key=lambda item: in_order(item[0])))
     else:

@@ -1,9 +1,8 @@
 """Train an accuracy predictor on measured subnets: OFA's three-layer perceptron on the one-hot architecture.
 
-Distinct architectures are split by a seed into three: most are trained on, some say when to stop, and the held-out ones only judge
-the result. The checkpoint is what ``predictor:`` of a sweep takes; beside it lie a model card and a picture of predicted against
-true.
-"""
+Distinct architectures are split by a seed into three: most are trained on, some say when to stop, and the
+held-out ones only judge the result. The checkpoint is what ``predictor:`` of a sweep takes; beside it lie a
+model card and a picture of predicted against true."""
 
 from __future__ import annotations
 
@@ -82,7 +81,8 @@ def train(
     training: Training | None = None,
     show: Callable[[int, int, float], None] | None = None,
 ) -> Learned:
-    """Train, write the checkpoint, its card and its picture, all or none. show: (epoch, most epochs, best error so far).
+    """Train, write the checkpoint, its card and its picture, all or none. show: (epoch, most epochs, best
+    error so far).
 
     The rows decide with the seed alone: one thread, fixed order. Raises UserError.
     """
@@ -90,7 +90,10 @@ def train(
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a file .safetensors, found {out.suffix or 'no suffix'}")
     if not (0 < training.held_out < 0.9 and 0 < training.stopping < 0.9):
-        raise UserError(f"held-out, stopping: expected shares from 0 to 0.9, found {training.held_out}, {training.stopping}")
+        raise UserError(
+            f"held-out, stopping: expected shares from 0 to 0.9, found {training.held_out}, "
+            f"{training.stopping}"
+        )
     data = read_dataset(dataset, space)
     genes, top1 = data.genes, data.top1
     order = np.random.default_rng(training.seed).permutation(len(genes))
@@ -107,7 +110,9 @@ def train(
         metadata = {
             "space": space.name,
             "activation": RELU,
-            "normalisation": json.dumps({"mean": float(top1[fit].mean()), "scale": _scale(top1[fit]), "folded": True}),
+            "normalisation": json.dumps(
+                {"mean": float(top1[fit].mean()), "scale": _scale(top1[fit]), "folded": True}
+            ),
             "training": json.dumps(asdict(training)),
             "dataset_sha256": assets.sha256_of(dataset),
             "weights_sha256": str(rows["weights_sha256"].iloc[0]),
@@ -132,18 +137,23 @@ def train(
 
 @contextlib.contextmanager
 def _folder_beside(out: Path) -> Iterator[Path]:
-    """A folder for files that are moved to where ``out`` lies; it is gone at the end. Raises UserError, before the training."""
+    """A folder for files that are moved to where ``out`` lies; it is gone at the end. Raises UserError,
+    before the training.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (".svg", ".md", out.suffix):
             if out.with_suffix(suffix).is_dir():
                 raise UserError(
-                    f"--out {out}: expected a place for three files, found the folder {out.with_suffix(suffix).name}"
+                    f"--out {out}: expected a place for three files, found the folder "
+                    f"{out.with_suffix(suffix).name}"
                 )
         with tempfile.TemporaryDirectory(prefix=f".{out.stem[:100]}.", dir=out.parent) as folder:
             yield Path(folder)
     except OSError as error:
-        raise UserError(f"--out {brief_path(out)}: expected a place to write to, found {error.strerror}") from error
+        raise UserError(
+            f"--out {brief_path(out)}: expected a place to write to, found {error.strerror}"
+        ) from error
 
 
 def _scale(top1: Floats) -> float:
@@ -162,9 +172,8 @@ def _network(
 ) -> tuple[dict[str, torch.Tensor], int]:
     """The state of a trained predictor, and the number of epochs behind it.
 
-    Three layers of one unit are added behind the perceptron: 1 - relu(1 - relu(y)) is y held between 0 and 1, so that what lies
-    outside of the training set has no value that is no accuracy.
-    """
+    Three layers of one unit are added behind the perceptron: 1 - relu(1 - relu(y)) is y held between 0 and 1,
+    so that what lies outside of the training set has no value that is no accuracy."""
     inputs = features(space, encoding(space, space), genes)
     center, scale = float(top1[fit].mean()), _scale(top1[fit])
     with one_thread(), torch.random.fork_rng(devices=[]):
@@ -181,7 +190,9 @@ def _network(
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted: safetensors writes them in any order, and the file's hash is an identity."""
+    """The same safetensors file with its metadata sorted: safetensors writes them in any order, and the
+    file's hash is an identity.
+    """
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -204,7 +215,9 @@ def _fit(
     for ins, outs in itertools.pairwise(sizes):
         layers += [nn.Linear(ins, outs), nn.ReLU()]
     network = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
     fit_rows, stop_rows = torch.from_numpy(fit), torch.from_numpy(stop)
     best, best_epoch, kept = float("inf"), 0, network.state_dict()
     for epoch in range(1, training.epochs + 1):
@@ -227,7 +240,8 @@ def _fit(
 
 
 def _tie_unseen(space: Space, genes: torch.Tensor, state: dict[str, torch.Tensor]) -> list[str]:
-    """Let a choice that no training row shows read as the nearest one that was seen; their names, for the card.
+    """Let a choice that no training row shows read as the nearest one that was seen; their names, for the
+    card.
 
     Its weights would be those that it was initialised with, and a search would chase them.
     """
@@ -251,8 +265,19 @@ def _picture(path: Path, space: Space, predicted: Floats, top1: Floats, fit: Pla
 
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     ax = figure.add_subplot()
-    for rows, name, colour, marker in ((fit, "trained on", "#8c8c8c", "."), (held, "held out", "#0072b2", "o")):
-        ax.plot(100 * top1[rows], 100 * predicted[rows], marker, color=colour, markersize=4, linestyle="none", label=name)
+    for rows, name, colour, marker in (
+        (fit, "trained on", "#8c8c8c", "."),
+        (held, "held out", "#0072b2", "o"),
+    ):
+        ax.plot(
+            100 * top1[rows],
+            100 * predicted[rows],
+            marker,
+            color=colour,
+            markersize=4,
+            linestyle="none",
+            label=name,
+        )
     ends = [100 * min(top1.min(), predicted.min()), 100 * max(top1.max(), predicted.max())]
     ax.plot(ends, ends, color="#010203", linewidth=0.8)
     ax.set(xlabel="measured top-1 (%)", ylabel="predicted top-1 (%)", title=space.name)
@@ -288,14 +313,19 @@ def _card(
         lines.append(f"| {name} | {part.n} | {figures} |")
     lines += [
         "",
-        f"Measured top-1 from {100 * top1.min():.2f} to {100 * top1.max():.2f} %, standard deviation {100 * top1.std():.2f} points. "
-        f"{counts[0]} architectures were trained on, {counts[1]} said when to stop (epoch {learned.epochs}), {held.n} were held out.",
+        f"Measured top-1 from {100 * top1.min():.2f} to {100 * top1.max():.2f} %, standard deviation "
+        f"{100 * top1.std():.2f} points. "
+        f"{counts[0]} architectures were trained on, {counts[1]} said when to stop (epoch "
+        f"{learned.epochs}), {held.n} were held out.",
         "",
-        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features, its output held between 0 and 1; "
+        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features, its output held "
+        "between 0 and 1; "
         f"AdamW, learning rate "
-        f"{training.learning_rate:g}, weight decay {training.weight_decay:g}, batch {training.batch}, seed {training.seed}.",
+        f"{training.learning_rate:g}, weight decay {training.weight_decay:g}, batch {training.batch}, seed "
+        f"{training.seed}.",
         "",
-        f"Data set: `{dataset.name}`, {data.in_words}. Weights SHA-256 {rows['weights_sha256'].iloc[0]}, images SHA-256 "
+        f"Data set: `{dataset.name}`, {data.in_words}. Weights SHA-256 {rows['weights_sha256'].iloc[0]}, "
+        "images SHA-256 "
         f"{rows['data_sha256'].iloc[0]}.",
         "",
         f"![Predicted against measured]({learned.path.with_suffix('.svg').name})",
@@ -305,11 +335,15 @@ def _card(
     if learned.rows > learned.architectures:
         lines += [
             "",
-            "Measurements of the same architecture were averaged, weighted by their numbers of images, before the split.",
+            "Measurements of the same architecture were averaged, weighted by their numbers of images, "
+            "before the split.",
         ]
     if unseen:
         shown = ", ".join(unseen[:12]) + (", ..." if len(unseen) > 12 else "")
-        lines += ["", f"{len(unseen)} choices were in no training row and read as the nearest one that was: {shown}."]
+        lines += [
+            "",
+            f"{len(unseen)} choices were in no training row and read as the nearest one that was: {shown}.",
+        ]
     if str(rows["weights_sha256"].iloc[0]).startswith("random:"):
         lines += ["", "**The supernet had random weights: these accuracies mean nothing.**"]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
 """Supernet weights: which file, its hash, and what the network around them is.
 
-Published weights are looked for as all published artefacts are: in the assets folder, in the cache, then upstream where a hash is
-pinned. Weights of our own are a safetensors file whose header describes the network: the space, the width, the classes, the image
-sizes that it was trained at, and how its training images were cropped and flipped. Random weights are a choice, never a fallback.
-"""
+Published weights are looked for as all published artefacts are: in the assets folder, in the cache, then
+upstream where a hash is pinned. Weights of our own are a safetensors file whose header describes the network:
+the space, the width, the classes, the image sizes that it was trained at, and how its training images were
+cropped and flipped. Random weights are a choice, never a fallback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Description(BaseModel):
     width: Annotated[float, Field(gt=0, le=4)] = 1.0  # relative to the space's published network
     n_classes: Annotated[int, Field(ge=2, le=100_000)] = 1000
     image_sizes: tuple[int, ...]  # pixels; subnets at other sizes are not measured
-    resize_scale: Annotated[float, Field(gt=0, le=1)] = 0.08  # the smallest share of an image that a training crop shows
+    resize_scale: Annotated[float, Field(gt=0, le=1)] = (
+        0.08  # the smallest share of an image that a training crop shows
+    )
     flip: bool = True  # whether training images were flipped at random
     classes: tuple[str, ...] = ()  # the class folders' names, in order, where known
     origin: str = ""  # in words: how it was trained
@@ -83,9 +85,8 @@ def _published(space: Space) -> Description:
 def find_weights(weights: str, space: Space | None, allow_random: bool = False) -> Checkpoint:
     """The checkpoint of a supernet: ``published`` (of ``space``), ``random``, or the path of a file.
 
-    space: what it must be of; None: whatever the file says. Raises UserError: not to be had, of another space, random weights
-    although ``allow_random`` is not set.
-    """
+    space: what it must be of; None: whatever the file says. Raises UserError: not to be had, of another
+    space, random weights although ``allow_random`` is not set."""
     if weights == "published" and space is not None:
         name = f"ofa_nets/{WEIGHTS[space.name]}"
         pinned = assets.ASSETS[name].sha256
@@ -96,11 +97,15 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
             sha256 = assets.sha256_of(path)
             if pinned not in (None, sha256):
                 raise UserError(f"{path}: expected SHA-256 {pinned}, found {sha256}")
-            return Checkpoint(name=f"published:{path.name}", sha256=sha256, path=path, description=_published(space))
+            return Checkpoint(
+                name=f"published:{path.name}", sha256=sha256, path=path, description=_published(space)
+            )
         if not allow_random:
             raise UserError(
-                f"--weights: expected the published weights of {space.network} as $TOPDOWN_RAY_ASSETS/ofa_nets/"
-                f"{WEIGHTS[space.name]}, found none (no hash of them is known: topdown-ray assets fetch {WEIGHTS[space.name]} "
+                f"--weights: expected the published weights of {space.network} as "
+                "$TOPDOWN_RAY_ASSETS/ofa_nets/"
+                f"{WEIGHTS[space.name]}, found none (no hash of them is known: topdown-ray assets fetch "
+                f"{WEIGHTS[space.name]} "
                 "fetches them all the same); name a file, or say --allow-random-weights to go without"
             )
         weights = "random"
@@ -109,7 +114,9 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
             raise UserError(f"--weights {weights}: expected a space with it, found none; say --space")
         if not allow_random:
             raise UserError("--weights random: expected --allow-random-weights beside it, found none")
-        return Checkpoint(name="random", sha256=f"random:{space.name}", path=None, description=_published(space))
+        return Checkpoint(
+            name="random", sha256=f"random:{space.name}", path=None, description=_published(space)
+        )
     return _own(Path(weights), space)
 
 
@@ -120,30 +127,42 @@ def _own(path: Path, space: Space | None) -> Checkpoint:
     elif space is not None:
         description = _published(space)
     else:
-        raise UserError(f"--weights {path}: expected a file that says its space, or --space beside it, found neither")
+        raise UserError(
+            f"--weights {path}: expected a file that says its space, or --space beside it, found neither"
+        )
     if space is not None and description.space != space.name:
-        raise UserError(f"--weights {path}: expected a supernet of {space.name}, found one of {description.space}")
-    return Checkpoint(name=path.name, sha256=assets.sha256_of(path), path=path.resolve(), description=description)
+        raise UserError(
+            f"--weights {path}: expected a supernet of {space.name}, found one of {description.space}"
+        )
+    return Checkpoint(
+        name=path.name, sha256=assets.sha256_of(path), path=path.resolve(), description=description
+    )
 
 
 def _header(path: Path) -> Description:
     metadata, where = read_header(path), f"{brief_path(path)}: {_HEADER}"
     if _HEADER not in metadata:
         found = brief(sorted(metadata)) if metadata else "none"
-        raise UserError(f"{brief_path(path)}: expected a header {_HEADER} that describes the supernet, found {found}")
+        raise UserError(
+            f"{brief_path(path)}: expected a header {_HEADER} that describes the supernet, found {found}"
+        )
     try:
         description = Description.model_validate_json(metadata[_HEADER])
     except pydantic.ValidationError as error:
         raise UserError(f"{where}: {first_mistake(error, Description)}") from error
     if description.space not in SPACES:
-        raise UserError(f"{where}: space: expected one of {', '.join(SPACES)}, found {brief(description.space)}")
+        raise UserError(
+            f"{where}: space: expected one of {', '.join(SPACES)}, found {brief(description.space)}"
+        )
     known = SPACES[description.space]
     strange = set(description.image_sizes) - set(known.genes[known.resolution].choices)
     if strange or not description.image_sizes:
         found = brief(list(description.image_sizes))
         raise UserError(f"{where}: image_sizes: expected sizes of {known.name}, found {found}")
     if description.classes and len(description.classes) != description.n_classes:
-        raise UserError(f"{where}: classes: expected {description.n_classes} names, found {len(description.classes)}")
+        raise UserError(
+            f"{where}: classes: expected {description.n_classes} names, found {len(description.classes)}"
+        )
     return description
 
 

@@ -1,4 +1,6 @@
-"""Comparisons between strategies: paired differences, anytime curves, evaluations to reach an accuracy, fronts. Frames in and out."""
+"""Comparisons between strategies: paired differences, anytime curves, evaluations to reach an accuracy,
+fronts. Frames in and out.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +19,26 @@ from topdown_ray.errors import UserError
 from topdown_ray.report.labelling import Data, strategy_rank
 from topdown_ray.report.tables import widest
 
-GAPS = (0.01, 0.005, 0.002)  # below the best accuracy known for a target: the levels to be reached, unless levels are given
+GAPS = (
+    0.01,
+    0.005,
+    0.002,
+)  # below the best accuracy known for a target: the levels to be reached, unless levels are given
 FLOOR = 0.75  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
-BEYOND = 1.1  # its cost, relative to the loosest target: beyond it, so that the answer for that target counts as well
+# its cost, relative to the loosest target: beyond it, so that the answer for that target counts as well
+BEYOND = 1.1
 GRID_POINTS = 40
 CURVE_RESAMPLES = 2_000  # a band has many points; its edges need no more
 
 
 def differences(data: Data) -> pd.DataFrame:
-    """Accuracy of one strategy minus that of another, paired by seed and target, for each setting, target set and target.
+    """Accuracy of one strategy minus that of another, paired by seed and target, for each setting, target set
+    and target.
 
-    A row with target NaN is the mean over the set's targets in each search. low, high: of the mean difference. improvement:
-    the share of pairs in which ``strategy`` is better, a tie counting half, with Wilson's interval. p: paired permutation test
-    (random signs); p_holm: corrected for the targets of the set.
-    """
+    A row with target NaN is the mean over the set's targets in each search. low, high: of the mean
+    difference. improvement: the share of pairs in which ``strategy`` is better, a tie counting half, with
+    Wilson's interval. p: paired permutation test (random signs); p_holm: corrected for the targets of the
+    set."""
     rows = data.distinct()
     rows = rows[rows["feasible"]]
     keys = ["setting", "space", "k", "targets", "cost_unit"]
@@ -88,7 +96,8 @@ def _traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, 
 
 
 def curves(data: Data) -> pd.DataFrame:
-    """Best accuracy against the evaluations spent on a target, for each setting's widest target set: the inter-quartile mean.
+    """Best accuracy against the evaluations spent on a target, for each setting's widest target set: the
+    inter-quartile mean.
 
     Evaluations count within the target: what a strategy spent on the targets before is not in them.
     """
@@ -119,26 +128,35 @@ def curves(data: Data) -> pd.DataFrame:
 
 
 def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
-    """Evaluations and seconds within a target until a given accuracy, for each setting's widest target set and each clock.
+    """Evaluations and seconds within a target until a given accuracy, for each setting's widest target set
+    and each clock.
 
-    levels: top-1 as fractions; by default ``GAPS`` below the best accuracy that any search found for the target. The median
-    counts searches that never got there as infinitely late; it is NaN where half or more of them did not.
-    """
-    rows = _of_widest(data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])).reset_index(drop=True)
+    levels: top-1 as fractions; by default ``GAPS`` below the best accuracy that any search found for the
+    target. The median counts searches that never got there as infinitely late; it is NaN where half or more
+    of them did not."""
+    rows = _of_widest(
+        data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])
+    ).reset_index(drop=True)
     curve, spent, reached = _traces(data, rows)
     best = rows.groupby(["setting", "target"])["accuracy"].transform("max")
     rate = (rows["wall_s"] / rows["evaluations"]).where(rows["timed"])
     rate = rate.fillna(
-        rate.groupby([rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]).transform("mean")
+        rate.groupby(
+            [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
+        ).transform("mean")
     )
-    wanted = [(level, pd.Series(level, index=rows.index)) for level in levels] or [(-gap, best - gap) for gap in GAPS]
+    wanted = [(level, pd.Series(level, index=rows.index)) for level in levels] or [
+        (-gap, best - gap) for gap in GAPS
+    ]
     keys = ["setting", "space", "clock", "k", "targets", "target", "cost_unit", "strategy"]
     frames = []
     for order, (_, level) in enumerate(wanted):
         good = reached >= level.to_numpy()[curve] - 1e-12
         first = np.full(len(rows), math.inf)
         np.minimum.at(first, curve[good], spent[good])
-        table = rows[keys].assign(order=order, level=level, evaluations=first, seconds=first * rate, reached=np.isfinite(first))
+        table = rows[keys].assign(
+            order=order, level=level, evaluations=first, seconds=first * rate, reached=np.isfinite(first)
+        )
         groups = table.groupby([*keys, "order", "level"], sort=False)
         frames.append(
             groups.agg(
@@ -157,9 +175,9 @@ def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
 def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Hypervolume of each search's front, for each setting, strategy and target set of two or more targets.
 
-    The reference point is (``BEYOND`` times the set's loosest target, ``floor``); the unit is the cost's times percentage points.
-    With a reference front (:func:`read_reference`) also the distance to it (IGD+). low, high: of the mean over searches.
-    """
+    The reference point is (``BEYOND`` times the set's loosest target, ``floor``); the unit is the cost's
+    times percentage points. With a reference front (:func:`read_reference`) also the distance to it (IGD+).
+    low, high: of the mean over searches."""
     rows = data.distinct()
     rows = rows[rows["feasible"] & (rows["k"] > 1)]
     keys = ["setting", "space", "k", "targets", "cost_unit", "strategy"]
@@ -171,12 +189,17 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
         limit = BEYOND * float(group["target"].max())
         cost, accuracy = group["cost"].to_numpy(float), group["accuracy"].to_numpy(float)
         volumes.append(100 * stats.hypervolume(codes, cost, accuracy, limit, floor))
-        records.append({**dict(zip(keys, key, strict=True)), "reference_cost": limit, "reference_accuracy": floor})
+        records.append(
+            {**dict(zip(keys, key, strict=True)), "reference_cost": limit, "reference_accuracy": floor}
+        )
         if reference is not None:
             ours = known_for(reference, group.iloc[0])
             points = np.stack([cost, accuracy], axis=1)
             known = ours[["cost", "accuracy"]].to_numpy(float)
-            each = [stats.igd_plus(points[codes == i], known) if len(known) else math.nan for i in range(len(identities))]
+            each = [
+                stats.igd_plus(points[codes == i], known) if len(known) else math.nan
+                for i in range(len(identities))
+            ]
             distances.append(np.array(each))
     frame = pd.DataFrame(records, columns=[*keys, "reference_cost", "reference_accuracy"])
     frame["n"] = [len(cell) for cell in volumes]
@@ -191,11 +214,15 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
 
 
 def read_reference(path: Path) -> pd.DataFrame:
-    """A reference front from a CSV file: columns cost, accuracy (a fraction) and, if it differs, space. Raises UserError."""
+    """A reference front from a CSV file: columns cost, accuracy (a fraction) and, if it differs, space.
+    Raises UserError.
+    """
     try:
         frame = pd.read_csv(path, comment="#")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a CSV file with columns cost and accuracy, found {error}") from error
+        raise UserError(
+            f"{path}: expected a CSV file with columns cost and accuracy, found {error}"
+        ) from error
     for column in ("cost", "accuracy"):
         if column not in frame:
             raise UserError(f"{path}: expected a column {column}, found {', '.join(map(str, frame.columns))}")
@@ -203,7 +230,9 @@ def read_reference(path: Path) -> pd.DataFrame:
         if numbers.isna().any() or frame.empty:
             raise UserError(f"{path}: {column}: expected numbers, found {frame[column].tolist()[:5]}")
     if not frame["accuracy"].between(0, 1).all():
-        raise UserError(f"{path}: accuracy: expected fractions from 0 to 1, found {frame['accuracy'].max():g}")
+        raise UserError(
+            f"{path}: accuracy: expected fractions from 0 to 1, found {frame['accuracy'].max():g}"
+        )
     # what made the front, where its file says so: numbers of another predictor or table must not be compared
     for line in path.read_text().splitlines():
         name, _, value = line.removeprefix("# ").partition(" ")
@@ -213,7 +242,9 @@ def read_reference(path: Path) -> pd.DataFrame:
 
 
 def known_for(reference: pd.DataFrame, case: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
-    """The rows of a reference front that are of the same space, cost table and predictor, as far as its file names them."""
+    """The rows of a reference front that are of the same space, cost table and predictor, as far as its file
+    names them.
+    """
     for column in ("space", "cost_name", "cost_sha256", "predictor_sha256"):
         if column in reference:
             reference = reference[reference[column] == case[column]]

@@ -1,10 +1,10 @@
 """The rows of result folders, labelled for comparison.
 
-A *setting* is what makes two searches comparable: space, protocol, cost table, predictor and hyper-parameters. A *clock* is how a
-time was taken: of lone searches, or amortised over batches of one size; no two of them meet in one number. All searches of a batch
-share its time, so a batch is one timing, however many searches it holds. A batch of another size than the others of its strategy and
-targets (the last one of a sweep, say) is no timing.
-"""
+A *setting* is what makes two searches comparable: space, protocol, cost table, predictor and
+hyper-parameters. A *clock* is how a time was taken: of lone searches, or amortised over batches of one size;
+no two of them meet in one number. All searches of a batch share its time, so a batch is one timing, however
+many searches it holds. A batch of another size than the others of its strategy and targets (the last one of a
+sweep, say) is no timing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,19 @@ PUBLISHED = "published (another machine)"
 
 STRATEGY_ORDER = ("random", "independent", "bottom_up", "top_down", "prune", "joint")
 
-_NEEDED = ["search_id", "shard_id", "space", "strategy", "seed", "k", "targets", "target_index", "target", "accuracy", "cost"]
+_NEEDED = [
+    "search_id",
+    "shard_id",
+    "space",
+    "strategy",
+    "seed",
+    "k",
+    "targets",
+    "target_index",
+    "target",
+    "accuracy",
+    "cost",
+]
 _NEEDED += ["evaluations", "wall_s", "search_wall_s", "batch_size"]
 # missing where an older schema lacks them
 _COUNTS = ("unique_evaluations", "gradients", "gradient_rows", "cpu_s", "search_cpu_s")
@@ -63,7 +75,9 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, and ``targets`` as text."""
+    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, and ``targets`` as
+    text.
+    """
 
     searches: pd.DataFrame
     trace: pd.DataFrame
@@ -75,12 +89,20 @@ class Data:
 
 
 def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data:
-    """Put the rows of one or more result folders together. names: of the folders, for messages. Raises UserError."""
-    names = [str(part.manifest.get("spec", {}).get("name", i)) for i, part in enumerate(parts)] if names is None else names
+    """Put the rows of one or more result folders together. names: of the folders, for messages. Raises
+    UserError.
+    """
+    names = (
+        [str(part.manifest.get("spec", {}).get("name", i)) for i, part in enumerate(parts)]
+        if names is None
+        else names
+    )
     labelled = [_labelled(part, i, name) for i, (part, name) in enumerate(zip(parts, names, strict=True))]
     searches = pd.concat(labelled, ignore_index=True)
     searches["answer"] = np.arange(len(searches))
-    traces = pd.concat([_curves(part.trace, rows) for part, rows in zip(parts, _split(searches, labelled), strict=True)])
+    traces = pd.concat(
+        [_curves(part.trace, rows) for part, rows in zip(parts, _split(searches, labelled), strict=True)]
+    )
     searches["setting"] = _settings(searches)
     searches[["clock", "timed"]] = _clocks(searches)
     searches = ordered(searches, ["setting", "k", "targets", "strategy", "seed", "target_index"])
@@ -101,16 +123,26 @@ def _split(searches: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> Iterator[pd
 
 
 def _curves(trace: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """A folder's anytime curves as numbers only: ``answer`` (the row of searches), evaluations, best_accuracy."""
+    """A folder's anytime curves as numbers only: ``answer`` (the row of searches), evaluations,
+    best_accuracy.
+    """
     codes, known = pd.factorize(rows["search_id"])
     width = int(rows["target_index"].max()) + 1
-    answers = np.full((len(known) + 1) * width, -1, np.int64)  # one place more, for searches that are not among the rows
+    answers = np.full(
+        (len(known) + 1) * width, -1, np.int64
+    )  # one place more, for searches that are not among the rows
     answers[codes * width + rows["target_index"].to_numpy()] = rows["answer"].to_numpy()
     index = trace["target_index"].to_numpy()
     found = pd.Index(known).get_indexer(pd.Index(trace["search_id"]))  # -1: none
-    answer = np.where(index < width, answers[found * width + np.minimum(index, width - 1)], -1).astype(np.int32)
+    answer = np.where(index < width, answers[found * width + np.minimum(index, width - 1)], -1).astype(
+        np.int32
+    )
     frame = pd.DataFrame(
-        {"answer": answer, "evaluations": trace["evaluations"].to_numpy(), "best_accuracy": trace["best_accuracy"].to_numpy()},
+        {
+            "answer": answer,
+            "evaluations": trace["evaluations"].to_numpy(),
+            "best_accuracy": trace["best_accuracy"].to_numpy(),
+        },
         copy=False,
     )
     return frame if (answer >= 0).all() else frame[answer >= 0]
@@ -123,7 +155,9 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
     schema = part.manifest.get("schema", "unknown")
     for column in _NEEDED:
         if column not in rows or rows[column].isna().all():
-            raise UserError(f"{name}: expected the column {column} in searches, found none (schema version {schema})")
+            raise UserError(
+                f"{name}: expected the column {column} in searches, found none (schema version {schema})"
+            )
     spec = part.manifest.get("spec", {})
     missing: dict[str, Any] = {column: math.nan for column in _COUNTS if column not in rows}
     for column, value in _DEFAULTS.items():
@@ -134,13 +168,18 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
     rows = rows.assign(**missing)
     numbers = {column: rows[column].astype(float) for column in _COUNTS}
     codes, sets = pd.factorize(pd.Series([tuple(targets) for targets in rows["targets"]]))
-    facts = {"search": json.dumps(spec.get("search", {}), sort_keys=True), "algorithm": str(part.manifest.get("algorithm", ""))}
+    facts = {
+        "search": json.dumps(spec.get("search", {}), sort_keys=True),
+        "algorithm": str(part.manifest.get("algorithm", "")),
+    }
     facts["processor"] = str(part.manifest.get("machine", {}).get("processor", ""))
     return rows.assign(
         **numbers,
         **{column: _constant(value, rows) for column, value in facts.items()},
         feasible=rows["feasible"].astype(bool),
-        targets=words([" ".join(f"{target:g}" for target in targets) for targets in sets], codes).set_axis(rows.index),
+        targets=words([" ".join(f"{target:g}" for target in targets) for targets in sets], codes).set_axis(
+            rows.index
+        ),
         folder=folder,
         predictor_rows=_predictor_rows(rows["strategy"], numbers),
     )
@@ -151,9 +190,13 @@ def _constant(value: str, rows: pd.DataFrame) -> pd.Series:
 
 
 def _predictor_rows(strategy: pd.Series, counts: Mapping[str, pd.Series]) -> pd.Series:
-    """What a target cost in rows of the predictor, its gradients by the rows that one was measured to cost; NaN where not known."""
+    """What a target cost in rows of the predictor, its gradients by the rows that one was measured to cost;
+    NaN where not known.
+    """
     gradients = counts["gradients"].where(counts["gradients"].notna() | (strategy == "joint"), 0.0)
-    rows: pd.Series = counts["unique_evaluations"] + (gradients * counts["gradient_rows"]).where(gradients != 0, 0.0)
+    rows: pd.Series = counts["unique_evaluations"] + (gradients * counts["gradient_rows"]).where(
+        gradients != 0, 0.0
+    )
     return rows
 
 
@@ -175,7 +218,9 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
         group = settings.iloc[places]
         varying = [column for column in _SETTING if group[column].nunique() > 1]
         for place, row in zip(places, group.to_dict("records"), strict=True):
-            labels[place] = ", ".join([str(label), *(_short(column, row[column], group[column]) for column in varying)])
+            labels[place] = ", ".join(
+                [str(label), *(_short(column, row[column], group[column]) for column in varying)]
+            )
     return words(labels, codes).set_axis(rows.index)
 
 
@@ -184,23 +229,35 @@ def _short(column: str, value: str, values: pd.Series) -> str:
         return f"{column.removesuffix('_sha256')} {value[:8]}"
     parsed = [json.loads(other) for other in values]
     mine = json.loads(value)
-    return ", ".join(f"{key} {mine[key]}" for key in mine if len({str(other.get(key)) for other in parsed}) > 1)
+    return ", ".join(
+        f"{key} {mine[key]}" for key in mine if len({str(other.get(key)) for other in parsed}) > 1
+    )
 
 
 def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
     """How each row was timed (``clock``), and whether its batch is a timing of that clock (``timed``).
 
-    In each folder and setting a batch size is preferred that most pairs of strategy and target set share (then the one with most
-    timings, then the largest); a pair that lacks it has the size of most of its batches. The label names the batch size where there
-    are several, device and processor where more than one took part.
-    """
+    In each folder and setting a batch size is preferred that most pairs of strategy and target set share
+    (then the one with most timings, then the largest); a pair that lacks it has the size of most of its
+    batches. The label names the batch size where there are several, device and processor where more than one
+    took part."""
     machine = ["device", "threads", "processor"]
     group, cell = ["folder", "setting", *machine], ["folder", "setting", *machine, "strategy", "targets"]
     shards = rows.drop_duplicates(["folder", "shard_id"])
-    counts = shards.groupby([*cell, "batch_size"], sort=False, observed=True).size().reset_index(name="timings")
-    preferred = counts.groupby([*group, "batch_size"], sort=False, observed=True)["timings"].agg(["size", "sum"]).reset_index()
+    counts = (
+        shards.groupby([*cell, "batch_size"], sort=False, observed=True).size().reset_index(name="timings")
+    )
+    preferred = (
+        counts.groupby([*group, "batch_size"], sort=False, observed=True)["timings"]
+        .agg(["size", "sum"])
+        .reset_index()
+    )
     counts = counts.merge(preferred, on=[*group, "batch_size"])
-    best = preferred.sort_values(["size", "sum", "batch_size"], kind="stable").groupby(group, sort=False, observed=True).tail(1)
+    best = (
+        preferred.sort_values(["size", "sum", "batch_size"], kind="stable")
+        .groupby(group, sort=False, observed=True)
+        .tail(1)
+    )
     counts = counts.merge(best[[*group, "batch_size"]].rename(columns={"batch_size": "shared"}), on=group)
     counts["is_shared"] = counts["batch_size"] == counts["shared"]
     chosen = (
@@ -211,7 +268,13 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
     codes, cells = _representatives(rows, cell)
     sizes = cells[cell].merge(chosen[[*cell, "batch_size"]], on=cell, how="left")["batch_size"].astype(int)
     several = sizes[sizes > 1].nunique() > 1
-    where = cells["device"].astype(str) + ", " + cells["threads"].astype(str) + " threads, " + cells["processor"].astype(str)
+    where = (
+        cells["device"].astype(str)
+        + ", "
+        + cells["threads"].astype(str)
+        + " threads, "
+        + cells["processor"].astype(str)
+    )
     several_machines = where.nunique() > 1
     labels = [
         (LONE if size == 1 else f"{AMORTISED} of {size}" if several else AMORTISED)
@@ -223,19 +286,23 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _untimed(searches: pd.DataFrame) -> list[str]:
-    """What the reader of timing tables must know: batches that are left out, and strategies that do not compare."""
+    """What the reader of timing tables must know: batches that are left out, and strategies that do not
+    compare.
+    """
     notes = []
     odd = searches.loc[~searches["timed"]].drop_duplicates(["folder", "shard_id"])
     if len(odd):
         n = int(odd["batch_size"].sum())
         notes.append(
-            f"{len(odd)} batches ({n} searches) have another size than the other batches of their strategy and targets: their times "
+            f"{len(odd)} batches ({n} searches) have another size than the other batches of their strategy "
+            "and targets: their times "
             "are left out of the timing tables; their answers count."
         )
     cells = searches.drop_duplicates(["folder", "setting", "strategy", "targets", "clock"])
     if (cells.groupby(["folder", "setting"], observed=True)["clock"].nunique() > 1).any():
         notes.append(
-            "Strategies or target sets ran in batches of different sizes or on different machines: their times do not compare, and "
+            "Strategies or target sets ran in batches of different sizes or on different machines: their "
+            "times do not compare, and "
             "each size is shown apart. Run the sweep with `batch: N` to compare them."
         )
     return notes

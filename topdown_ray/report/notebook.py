@@ -1,9 +1,9 @@
-"""The figures published with the original notebook of Kumar and Szidon (arXiv 2012.06748), and ours beside them.
+"""The figures published with the original notebook of Kumar and Szidon (arXiv 2012.06748), and ours beside
+them.
 
-Its seconds are another machine's. Its accuracies are single runs, and below the loosest target of a top-down search the reported
-architecture was pruned further after its accuracy had been taken. Under all three names it searched MobileNetV3's genes, so only
-MobileNetV3 and the notebook protocol compare with it.
-"""
+Its seconds are another machine's. Its accuracies are single runs, and below the loosest target of a top-down
+search the reported architecture was pruned further after its accuracy had been taken. Under all three names
+it searched MobileNetV3's genes, so only MobileNetV3 and the notebook protocol compare with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from topdown_ray.report.tables import fit_growth
 
 
 def published() -> pd.DataFrame:
-    """One row a published number: experiment, space, strategy, k, target (ms; NaN for a whole search), metric, value."""
+    """One row a published number: experiment, space, strategy, k, target (ms; NaN for a whole search),
+    metric, value.
+    """
     with data("notebook_experiments.csv").open() as file:
         table = pd.read_csv(file, comment="#", dtype={"targets_ms": str, "value": str})
     records: list[dict[str, Any]] = []
@@ -32,31 +34,43 @@ def published() -> pd.DataFrame:
 
 
 def comparable(searches: pd.DataFrame) -> pd.DataFrame:
-    """The settings (setting, space) that searched what the notebook did: MobileNetV3's genes under the Note10 table, in ms."""
+    """The settings (setting, space) that searched what the notebook did: MobileNetV3's genes under the Note10
+    table, in ms.
+    """
     rows = searches[["setting", "space", "protocol", "cost_name", "cost_unit"]].drop_duplicates()
     same = (rows["space"] == "mobilenet_v3") | (rows["protocol"] == "notebook")
-    return rows.loc[same & (rows["cost_name"] == "note10") & (rows["cost_unit"] == "ms"), ["setting", "space"]]
+    return rows.loc[
+        same & (rows["cost_name"] == "note10") & (rows["cost_unit"] == "ms"), ["setting", "space"]
+    ]
 
 
 def for_settings(searches: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """The published numbers of an experiment (running_time, accuracy or single_target_time), for each comparable setting."""
+    """The published numbers of an experiment (running_time, accuracy or single_target_time), for each
+    comparable setting.
+    """
     table = published()
     return comparable(searches).merge(table[table["experiment"] == experiment], on="space")
 
 
 def accuracy_beside(searches: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Experiment 2, published and ours: of our target sets the one with the same ten targets, else nothing."""
+    """Experiment 2, published and ours: of our target sets the one with the same ten targets, else
+    nothing.
+    """
     theirs = for_settings(searches, "accuracy").rename(columns={"value": "published"})
     ours = accuracy[["setting", "strategy", "k", "target", "n", "mean", "sd", "iqm", "low", "high"]]
     frame = theirs.merge(ours, on=["setting", "strategy", "k", "target"])
     frame["difference"] = frame["mean"] - frame["published"]
-    return frame.drop(columns=["experiment", "metric"]).sort_values(["setting", "strategy", "target"], ignore_index=True)
+    return frame.drop(columns=["experiment", "metric"]).sort_values(
+        ["setting", "strategy", "target"], ignore_index=True
+    )
 
 
 def growth(searches: pd.DataFrame) -> pd.DataFrame:
     """The published running times, fitted as :func:`topdown_ray.report.tables.growth` fits ours."""
     records = []
-    for (setting, space, strategy), group in for_settings(searches, "running_time").groupby(["setting", "space", "strategy"]):
+    for (setting, space, strategy), group in for_settings(searches, "running_time").groupby(
+        ["setting", "space", "strategy"]
+    ):
         cells = {(k, ""): np.array([value]) for k, value in zip(group["k"], group["value"], strict=True)}
         facts = {"setting": setting, "space": space, "strategy": strategy, "unit": "s", "clock": PUBLISHED}
         records.append({**facts, **fit_growth(cells)})

@@ -1,4 +1,6 @@
-"""How a report is laid out: tables with formatted cells, pictures as SVG and PDF, sections, and one HTML page of them."""
+"""How a report is laid out: tables with formatted cells, pictures as SVG and PDF, sections, and one HTML page
+of them.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,17 @@ def text(name: str, heading: str | None = None) -> Column:
     return Column(heading or name.replace("_", " "), lambda row: str(row[name]), numeric=False)
 
 
-def number(name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0, missing: str = "") -> Column:
+def number(
+    name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0, missing: str = ""
+) -> Column:
     """A column of numbers; ``missing`` where there is none."""
 
     return Column(heading or name.replace("_", " "), lambda row: _number(row[name], digits, scale) or missing)
 
 
-def interval(low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0) -> Column:
+def interval(
+    low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0
+) -> Column:
     """A column of intervals; empty where there is none."""
 
     def cell(row: Row) -> str:
@@ -88,7 +94,9 @@ class Table:
             ["---:" if c.numeric else "---" for c in self.columns],
             *self.cells,
         ]
-        return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return "".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+        )
 
     def write(self, folder: Path) -> None:
         """Write the CSV (raw values) and the Markdown file."""
@@ -99,8 +107,8 @@ class Table:
 def csv_of(frame: pd.DataFrame) -> str:
     """A frame as CSV that a spreadsheet takes for text and numbers alone.
 
-    A cell of text that a spreadsheet would calculate (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break) gets an
-    apostrophe in front, as OWASP advises against CSV injection; numbers stay as they are.
+    A cell of text that a spreadsheet would calculate (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a
+    line break) gets an apostrophe in front, as OWASP advises against CSV injection; numbers stay as they are.
     """
     plain = frame.map(_harmless)
     plain.columns = pd.Index([_harmless(name) for name in frame.columns])
@@ -130,7 +138,11 @@ class Section:
 
 def page(title: str, lead: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:
     """The whole report as one HTML document that needs nothing else."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(data("report.html.j2").read_text())
     css = Markup(data("report.css").read_text())
-    return template.render(title=title, lead=lead, warnings=warnings, sections=sections, css=css, most_rows=MOST_ROWS)
+    return template.render(
+        title=title, lead=lead, warnings=warnings, sections=sections, css=css, most_rows=MOST_ROWS
+    )

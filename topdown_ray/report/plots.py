@@ -3,8 +3,8 @@
 >>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
 >>> axes = plots.accuracy(topdown_ray.summary(results).accuracy)  # doctest: +SKIP
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; a strategy keeps its colour, marker and dash everywhere.
-"""
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; a strategy keeps its colour, marker
+and dash everywhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ MOST_POINTS = 300  # of a strategy in a scatter
 
 
 def look(strategy: str, strategies: Sequence[str] = ()) -> Look:
-    """A strategy's look; strategies that are not ours get the remaining colours in the order of their names."""
+    """A strategy's look; strategies that are not ours get the remaining colours in the order of their
+    names.
+    """
     if strategy in _LOOKS:
         return _LOOKS[strategy]
     others = sorted(set(strategies) - set(_LOOKS))
@@ -56,7 +58,9 @@ def _strategies(table: pd.DataFrame) -> list[str]:
 
 
 def _width(names: Sequence[str], name: str) -> float:
-    """Lines lie one upon the other, the later ones thinner: strategies with the same answers can all be seen."""
+    """Lines lie one upon the other, the later ones thinner: strategies with the same answers can all be
+    seen.
+    """
     return 1.3 + 0.6 * (len(names) - 1 - names.index(name))
 
 
@@ -76,7 +80,9 @@ def pick(table: pd.DataFrame, **wanted: str | float | None) -> pd.DataFrame:
         chosen = table[column].iloc[0] if value is None else value
         kept = table[table[column] == chosen]
         if kept.empty:
-            raise UserError(f"{column}: expected one of {', '.join(map(str, table[column].unique()))}, found {chosen}")
+            raise UserError(
+                f"{column}: expected one of {', '.join(map(str, table[column].unique()))}, found {chosen}"
+            )
         table = kept
     if table.empty:
         raise UserError("table: expected at least one row to draw, found none")
@@ -97,7 +103,12 @@ def _finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[1]:
         below = (0.5, -0.22)
-        small: dict[str, Any] = {"frameon": False, "fontsize": "medium", "handlelength": 1.8, "columnspacing": 1.2}
+        small: dict[str, Any] = {
+            "frameon": False,
+            "fontsize": "medium",
+            "handlelength": 1.8,
+            "columnspacing": 1.2,
+        }
         legend = ax.legend(loc="upper center", bbox_to_anchor=below, ncols=columns, **small)
         for label in legend.get_texts():
             label.set_parse_math(False)
@@ -128,8 +139,18 @@ def accuracy(
         rows, style = table[table["strategy"] == name].sort_values("target"), look(name, names)
         line: dict[str, Any] = {"marker": style.marker, "markersize": 4, "linewidth": _width(names, name)}
         ax.plot(rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, label=name, **line)
-        ax.fill_between(rows["target"], 100 * rows["low"], 100 * rows["high"], color=style.colour, alpha=_BAND, linewidth=0)
-        if published is not None and (theirs := published[published["strategy"] == name].sort_values("target")).size:
+        ax.fill_between(
+            rows["target"],
+            100 * rows["low"],
+            100 * rows["high"],
+            color=style.colour,
+            alpha=_BAND,
+            linewidth=0,
+        )
+        if (
+            published is not None
+            and (theirs := published[published["strategy"] == name].sort_values("target")).size
+        ):
             hollow = {"marker": style.marker, "markersize": 7, "markerfacecolor": "none", "linestyle": "none"}
             ax.plot(theirs["target"], 100 * theirs["value"], color=style.colour, **hollow)
     if hollow:
@@ -145,34 +166,62 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
     for i, name in enumerate(names):
         rows, style = table[table["strategy"] == name].drop_duplicates(at), look(name, names)
         x = np.array([groups.index(group) for group in rows[at]]) + (i - (len(names) - 1) / 2) * width
-        ax.bar(x, rows[value], 0.92 * width, color=style.colour, hatch=style.hatch, edgecolor="white", linewidth=0, label=name)
+        ax.bar(
+            x,
+            rows[value],
+            0.92 * width,
+            color=style.colour,
+            hatch=style.hatch,
+            edgecolor="white",
+            linewidth=0,
+            label=name,
+        )
         if "low" in rows and rows["low"].notna().any():
             reach = np.stack([rows[value] - rows["low"], rows["high"] - rows[value]])
-            ax.errorbar(x, rows[value], yerr=reach, fmt="none", ecolor=ax.xaxis.label.get_color(), elinewidth=1, capsize=2)
+            ax.errorbar(
+                x,
+                rows[value],
+                yerr=reach,
+                fmt="none",
+                ecolor=ax.xaxis.label.get_color(),
+                elinewidth=1,
+                capsize=2,
+            )
     ax.set_xticks(range(len(groups)), [f"{group:g}" for group in groups])
     return groups
 
 
-def time_by_k(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None) -> Axes:
-    """Seconds of a whole search against its number of targets, of one clock (experiment 1). table: ``summary().time``.
+def time_by_k(
+    table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None
+) -> Axes:
+    """Seconds of a whole search against its number of targets, of one clock (experiment 1). table:
+    ``summary().time``.
 
     Of several target sets with as many targets, the one with most timings is drawn.
     """
     ax = _axes(ax)
     table = pick(table, setting=setting, clock=clock)
-    timings = table.groupby(["k", "targets"])["n"].sum().reset_index().sort_values("n", ascending=False, kind="stable")
+    timings = (
+        table.groupby(["k", "targets"])["n"]
+        .sum()
+        .reset_index()
+        .sort_values("n", ascending=False, kind="stable")
+    )
     _bars(ax, table.merge(timings.drop_duplicates("k")[["k", "targets"]], on=["k", "targets"]), "k")
     return _finish(ax, str(table["clock"].iloc[0]), "number of targets k", "time of a search (s)")
 
 
 def single_target(
-    table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None, alone: bool | None = None
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    setting: str | None = None,
+    clock: str | None = None,
+    alone: bool | None = None,
 ) -> Axes:
     """Seconds spent on each target, of one clock (experiment 3). table: ``summary().single_target``.
 
-    alone: of searches for that target alone (k = 1), or the targets' shares of the widest set's searches; by default whichever
-    of the two shows more targets.
-    """
+    alone: of searches for that target alone (k = 1), or the targets' shares of the widest set's searches; by
+    default whichever of the two shows more targets."""
     ax = _axes(ax)
     table = pick(table, setting=setting, clock=clock)
     lone = table[table["k"] == 1]
@@ -191,7 +240,9 @@ def differences(
     targets: str | None = None,
     against: str = "independent",
 ) -> Axes:
-    """Mean paired difference in accuracy from one strategy, with intervals, for each target. table: ``comparisons.differences``."""
+    """Mean paired difference in accuracy from one strategy, with intervals, for each target. table:
+    ``comparisons.differences``.
+    """
     ax = _axes(ax)
     table = _widest(table, setting, targets)
     table = table[table["target"].notna() & ((table["against"] == against) | (table["strategy"] == against))]
@@ -206,14 +257,23 @@ def differences(
         x = np.array([places.index(target) for target in rows["target"]]) + (i - (len(names) - 1) / 2) * 0.16
         reach = np.nan_to_num(100 * np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
         ax.errorbar(
-            x, 100 * rows["mean"], yerr=reach, fmt=style.marker, color=style.colour, markersize=4, elinewidth=1.2, label=name
+            x,
+            100 * rows["mean"],
+            yerr=reach,
+            fmt=style.marker,
+            color=style.colour,
+            markersize=4,
+            elinewidth=1.2,
+            label=name,
         )
     ax.set_xticks(range(len(places)), [f"{target:g}" for target in places])
     title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
     return _finish(ax, title, _cost_label(table), f"top-1 minus {against} (points)")
 
 
-def anytime(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, target: float | None = None) -> Axes:
+def anytime(
+    table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, target: float | None = None
+) -> Axes:
     """Best accuracy so far against the evaluations spent on a target. table: ``comparisons.curves``."""
     ax = _axes(ax)
     table = pick(table, setting=setting, target=target)
@@ -221,12 +281,29 @@ def anytime(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = N
     for name in names:
         rows, style = table[table["strategy"] == name], look(name, names)
         if len(rows) == 1:
-            ax.plot(rows["evaluations"], 100 * rows["iqm"], style.marker, color=style.colour, markersize=5, label=name)
+            ax.plot(
+                rows["evaluations"],
+                100 * rows["iqm"],
+                style.marker,
+                color=style.colour,
+                markersize=5,
+                label=name,
+            )
             continue
         width = _width(names, name)
-        ax.step(rows["evaluations"], 100 * rows["iqm"], style.dash, where="post", color=style.colour, lw=width, label=name)
+        ax.step(
+            rows["evaluations"],
+            100 * rows["iqm"],
+            style.dash,
+            where="post",
+            color=style.colour,
+            lw=width,
+            label=name,
+        )
         edges = (100 * rows["low"], 100 * rows["high"])
-        ax.fill_between(rows["evaluations"], *edges, step="post", color=style.colour, alpha=_BAND, linewidth=0)
+        ax.fill_between(
+            rows["evaluations"], *edges, step="post", color=style.colour, alpha=_BAND, linewidth=0
+        )
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter(NullFormatter())
     first = table.iloc[0]
@@ -235,35 +312,70 @@ def anytime(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = N
 
 
 def front(
-    searches: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, reference: pd.DataFrame | None = None
+    searches: pd.DataFrame,
+    ax: Axes | None = None,
+    setting: str | None = None,
+    reference: pd.DataFrame | None = None,
 ) -> Axes:
-    """The answers of the widest target set, cost against accuracy; at most ``MOST_POINTS`` a strategy. searches: labelled rows."""
+    """The answers of the widest target set, cost against accuracy; at most ``MOST_POINTS`` a strategy.
+    searches: labelled rows.
+    """
     ax = _axes(ax)
     table = _widest(searches[searches["feasible"]], setting, None)
     names = _strategies(table)
     for name in names:
         rows, style = table[table["strategy"] == name], look(name, names)
         rows = rows.iloc[:: -(-len(rows) // MOST_POINTS)]
-        ax.plot(rows["cost"], 100 * rows["accuracy"], style.marker, color=style.colour, markersize=3, alpha=0.7, label=name)
+        ax.plot(
+            rows["cost"],
+            100 * rows["accuracy"],
+            style.marker,
+            color=style.colour,
+            markersize=3,
+            alpha=0.7,
+            label=name,
+        )
     if reference is not None:
         known = reference.sort_values("cost")
         colour = ax.xaxis.label.get_color()
-        ax.step(known["cost"], 100 * known["accuracy"], where="post", color=colour, linewidth=1, label="reference front")
+        ax.step(
+            known["cost"],
+            100 * known["accuracy"],
+            where="post",
+            color=colour,
+            linewidth=1,
+            label="reference front",
+        )
     title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
     return _finish(ax, title, _cost_label(table, "cost"), "predicted top-1 (%)")
 
 
-def hypervolume(table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, targets: str | None = None) -> Axes:
-    """Mean hypervolume of a search, with intervals, of the widest target set. table: ``comparisons.fronts``."""
+def hypervolume(
+    table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, targets: str | None = None
+) -> Axes:
+    """Mean hypervolume of a search, with intervals, of the widest target set. table:
+    ``comparisons.fronts``.
+    """
     ax = _axes(ax)
     table = _widest(table, setting, targets)
     names = _strategies(table)
     for i, name in enumerate(names):
         row, style = table[table["strategy"] == name].iloc[0], look(name, names)
         reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
-        ax.errorbar([row["hypervolume"]], [i], xerr=reach, fmt=style.marker, color=style.colour, elinewidth=1.5, capsize=3)
+        ax.errorbar(
+            [row["hypervolume"]],
+            [i],
+            xerr=reach,
+            fmt=style.marker,
+            color=style.colour,
+            elinewidth=1.5,
+            capsize=3,
+        )
     ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     first = table.iloc[0]
-    title = f"reference point {first['reference_cost']:g} {first['cost_unit']}, {100 * first['reference_accuracy']:g} %"
+    title = (
+        f"reference point {first['reference_cost']:g} {first['cost_unit']}, "
+        f"{100 * first['reference_accuracy']:g} %"
+    )
     return _finish(ax, title, f"hypervolume ({first['cost_unit']} x points)", "strategy")

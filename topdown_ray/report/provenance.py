@@ -1,4 +1,6 @@
-"""Where a report's numbers come from: specifications, hashes, versions, machines, batches, and which searches are missing."""
+"""Where a report's numbers come from: specifications, hashes, versions, machines, batches, and which searches
+are missing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _NOT_KNOWN = "not recorded"
 
 
 def missing(part: Loaded) -> pd.DataFrame:
-    """The searches that a sweep promises and its rows lack: space, strategy, targets, promised, missing, seeds; a row a group."""
+    """The searches that a sweep promises and its rows lack: space, strategy, targets, promised, missing,
+    seeds; a row a group.
+    """
     spec = part.manifest.get("spec", {})
     rows = part.searches.drop_duplicates("search_id")
     rows = rows.assign(_targets=rows["targets"].map(tuple))
@@ -29,7 +33,9 @@ def missing(part: Loaded) -> pd.DataFrame:
             for targets in spec.get("targets", {}).get(space, []):
                 lacking = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
                 label = " ".join(f"{target:g}" for target in targets)
-                records.append((space, strategy, label, len(seeds), len(lacking), " ".join(map(str, lacking))))
+                records.append(
+                    (space, strategy, label, len(seeds), len(lacking), " ".join(map(str, lacking)))
+                )
     frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
     return frame if frame["missing"].any() else frame.iloc[:0]
 
@@ -43,17 +49,31 @@ def provenance(parts: Sequence[Loaded], names: Sequence[str], lacking: Sequence[
     ]
     columns = [text("folder"), text("what"), text("value")]
     shown = [Table("provenance", "Folders", pd.DataFrame(facts), columns)]
-    gaps = [frame.assign(folder=Path(name).name) for name, frame in zip(names, lacking, strict=True) if len(frame)]
+    gaps = [
+        frame.assign(folder=Path(name).name) for name, frame in zip(names, lacking, strict=True) if len(frame)
+    ]
     if gaps:
         frame = pd.concat(gaps, ignore_index=True)
-        columns = [text("folder"), text("space"), text("strategy"), text("targets", "target set"), number("missing")]
+        columns = [
+            text("folder"),
+            text("space"),
+            text("strategy"),
+            text("targets", "target set"),
+            number("missing"),
+        ]
         columns += [number("promised", "of"), text("seeds", "missing seeds")]
         shown.append(Table("missing", "Missing searches", frame[frame["missing"] > 0], columns))
     specs = [
-        (f"Specification of {Path(name).name}", yaml.safe_dump(part.manifest.get("spec", {}), sort_keys=False))
+        (
+            f"Specification of {Path(name).name}",
+            yaml.safe_dump(part.manifest.get("spec", {}), sort_keys=False),
+        )
         for name, part in zip(names, parts, strict=True)
     ]
-    words = ["Times are those of the machines named here. A hash is the SHA-256 of the artefact that the searches used."]
+    words = [
+        "Times are those of the machines named here. A hash is the SHA-256 of the artefact that the searches "
+        "used."
+    ]
     return Section("provenance", "Provenance", words, tables=shown, verbatim=specs)
 
 
@@ -85,11 +105,15 @@ def _values(rows: pd.DataFrame, column: str) -> str:
     if column not in rows or rows[column].isna().all():
         return _NOT_KNOWN
     counts = rows.drop_duplicates("search_id")[column].value_counts().sort_index()
-    return ", ".join(f"{value} ({n} searches)" if len(counts) > 1 else str(value) for value, n in counts.items())
+    return ", ".join(
+        f"{value} ({n} searches)" if len(counts) > 1 else str(value) for value, n in counts.items()
+    )
 
 
 def _artefact(artefact: Any) -> str:
     if not isinstance(artefact, Mapping):
         return str(artefact)
-    words = [f"{artefact[key]}" if key == "name" else f"{key} {artefact[key]}" for key in artefact if artefact[key]]
+    words = [
+        f"{artefact[key]}" if key == "name" else f"{key} {artefact[key]}" for key in artefact if artefact[key]
+    ]
     return ", ".join(words) or json.dumps(dict(artefact))

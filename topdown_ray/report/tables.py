@@ -1,4 +1,6 @@
-"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets. Frames in, frames out."""
+"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets.
+Frames in, frames out.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Summary(NamedTuple):
 
 
 def summary(*parts: Loaded) -> Summary:
-    """Accuracy for each target, time against the number of targets, its growth, time of a single target. Raises UserError."""
+    """Accuracy for each target, time against the number of targets, its growth, time of a single target.
+    Raises UserError.
+    """
     data = prepare(parts)
     return Summary(accuracy(data), time(data), growth(data), single_target(data))
 
@@ -38,7 +42,9 @@ def widest(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def describe(values: np.ndarray[Any, Any]) -> dict[str, float]:
-    """n, mean, standard deviation, median and inter-quartile mean of a cell; NaN where there are too few values."""
+    """n, mean, standard deviation, median and inter-quartile mean of a cell; NaN where there are too few
+    values.
+    """
     n = len(values)
     return {
         "n": n,
@@ -50,35 +56,48 @@ def describe(values: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def accuracy(data: Data) -> pd.DataFrame:
-    """Predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high: of the inter-quartile mean.
+    """Predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high: of the
+    inter-quartile mean.
 
-    Target sets are kept apart: the same seed can give the same answer in two of them, which must not count twice.
-    """
+    Target sets are kept apart: the same seed can give the same answer in two of them, which must not count
+    twice."""
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     records, cells = [], []
     for key, group in data.distinct().groupby(keys, sort=False):
         feasible = group["feasible"] & group["accuracy"].notna()
         cell = group.loc[feasible, "accuracy"].to_numpy(float)
         cells.append(cell)
-        records.append({**dict(zip(keys, key, strict=True)), **describe(cell), "infeasible": int((~feasible).sum())})
+        records.append(
+            {**dict(zip(keys, key, strict=True)), **describe(cell), "infeasible": int((~feasible).sum())}
+        )
     frame = pd.DataFrame(records)
     frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER)
     frame["interval"] = [stats.method(len(cell), stats.QUARTER) for cell in cells]
-    return ordered(frame.assign(order=-frame["k"]), ["setting", "order", "targets", "target", "strategy"]).drop(columns="order")
+    return ordered(
+        frame.assign(order=-frame["k"]), ["setting", "order", "targets", "target", "strategy"]
+    ).drop(columns="order")
 
 
 def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
-    """One row a timing (a batch, or a lone search): keys and ``value``, with ``searches`` and ``batch_size``."""
+    """One row a timing (a batch, or a lone search): keys and ``value``, with ``searches`` and
+    ``batch_size``.
+    """
     timed = data.searches[data.searches["timed"]]
     once = timed.drop_duplicates(["folder", "search_id", *(["target_index"] if "target" in keys else [])])
     groups = once.groupby(["folder", "shard_id", *keys], sort=False)
     return groups.agg(
-        **{value: (value, "mean"), "searches": ("search_id", "nunique"), "batch_size": ("batch_size", "first")}
+        **{
+            value: (value, "mean"),
+            "searches": ("search_id", "nunique"),
+            "batch_size": ("batch_size", "first"),
+        }
     ).reset_index()
 
 
 def time(data: Data) -> pd.DataFrame:
-    """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n: timings."""
+    """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n:
+    timings.
+    """
     keys = ["setting", "space", "clock", "strategy", "k", "targets"]
     frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
     totals = spent(data, keys)
@@ -86,8 +105,9 @@ def time(data: Data) -> pd.DataFrame:
 
 
 def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
-    """What a search costs, the mean over searches: ``evaluations`` (children), ``unique_evaluations``, ``gradients``,
-    ``predictor_rows`` (what both cost in rows of the predictor) and ``cpu_s`` on one core; NaN where a folder does not tell."""
+    """What a search costs, the mean over searches: ``evaluations`` (children), ``unique_evaluations``,
+    ``gradients``, ``predictor_rows`` (what both cost in rows of the predictor) and ``cpu_s`` on one core; NaN
+    where a folder does not tell."""
     counted = ["evaluations", "unique_evaluations", "gradients", "predictor_rows"]
     searches = data.searches.groupby([*keys, "folder", "search_id"], observed=True)
     totals = searches[counted].sum(min_count=1)
@@ -97,14 +117,18 @@ def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
     means = totals.groupby(list(keys), observed=True).mean()
     means["predictor_rows"] = means["predictor_rows"].mask(means.pop("lacking") > 0)
     seconds = (
-        timings(data, "search_cpu_s", keys).groupby(list(keys), observed=True)["search_cpu_s"].agg(["mean", "count", "size"])
+        timings(data, "search_cpu_s", keys)
+        .groupby(list(keys), observed=True)["search_cpu_s"]
+        .agg(["mean", "count", "size"])
     )
     means["cpu_s"] = seconds["mean"].where(seconds["count"] == seconds["size"])
     return means.reset_index()
 
 
 def single_target(data: Data) -> pd.DataFrame:
-    """Seconds spent on one target: alone (k = 1), or its share of a search for k targets; low, high: of the mean."""
+    """Seconds spent on one target: alone (k = 1), or its share of a search for k targets; low, high: of the
+    mean.
+    """
     keys = ["setting", "space", "clock", "strategy", "k", "targets", "target", "cost_unit"]
     frame = _timed(timings(data, "wall_s", keys), "wall_s", keys)
     return ordered(frame, ["setting", "clock", "k", "targets", "target", "strategy"])
@@ -139,12 +163,13 @@ _FITTED = ("slope", "intercept", "further", "exponent")
 
 
 def growth(data: Data) -> pd.DataFrame:
-    """How a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each clock), evaluations, predictor rows.
+    """How a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each clock),
+    evaluations, predictor rows.
 
-    slope, intercept: of the line through the means at each k. further: what one more target costs relative to the fitted cost of the
-    first. exponent: p in cost ~ k^p, from the logarithms of the same means; below 1 is sub-linear. Intervals come from a
-    bootstrap within each target set, or from Student's t on the line where a set has fewer than ``stats.STUDENT`` timings.
-    """
+    slope, intercept: of the line through the means at each k. further: what one more target costs relative to
+    the fitted cost of the first. exponent: p in cost ~ k^p, from the logarithms of the same means; below 1 is
+    sub-linear. Intervals come from a bootstrap within each target set, or from Student's t on the line where
+    a set has fewer than ``stats.STUDENT`` timings."""
     records = []
     clocked = ["setting", "space", "clock", "strategy"]
     for value, unit in (("search_wall_s", "s"), ("search_cpu_s", "CPU s")):
@@ -153,10 +178,14 @@ def growth(data: Data) -> pd.DataFrame:
             facts = {"setting": setting, "space": space, "strategy": strategy, "unit": unit, "clock": clock}
             records.append({**facts, **fit_growth(_cells(group, value))})
     rows = data.distinct()
-    counted = rows.groupby(["setting", "space", "strategy", "k", "targets", "search_id"], sort=False, observed=True)
+    counted = rows.groupby(
+        ["setting", "space", "strategy", "k", "targets", "search_id"], sort=False, observed=True
+    )
     for value, unit in (("evaluations", "evaluations"), ("predictor_rows", "predictor rows")):
         totals = counted[value].sum(min_count=1).reset_index().dropna(subset=value)
-        for (setting, space, strategy), group in totals.groupby(["setting", "space", "strategy"], sort=False, observed=True):
+        for (setting, space, strategy), group in totals.groupby(
+            ["setting", "space", "strategy"], sort=False, observed=True
+        ):
             facts = {"setting": setting, "space": space, "strategy": strategy, "unit": unit, "clock": "any"}
             records.append({**facts, **fit_growth(_cells(group, value))})
     return ordered(pd.DataFrame(records), ["setting", "clock", "strategy"])
@@ -176,7 +205,10 @@ def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
         bounds, method = np.stack([fitted, fitted]), "exact: no spread"
     elif sizes.min() >= stats.STUDENT:
         resamples = stats.resamples_for(int(sizes.max()))
-        columns = [stats.resampled_means(cell[:, None], stream=i + 1)[:resamples] for i, cell in enumerate(cells.values())]
+        columns = [
+            stats.resampled_means(cell[:, None], stream=i + 1)[:resamples]
+            for i, cell in enumerate(cells.values())
+        ]
         spread = _line_and_power(k, np.concatenate(columns, axis=1))
         bounds, method = stats.percentiles(spread.T, int(sizes.min())), "bootstrap"
     else:
@@ -196,7 +228,9 @@ def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
     return {**facts, **values, "sublinear": verdict, "interval": method}
 
 
-def _means_by_k(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _means_by_k(
+    k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The different k, and the mean (R, different k) of the sets that share one, of means (R, sets)."""
     at, index = np.unique(k, return_inverse=True)
     return at, means @ (np.eye(len(at))[index] / np.bincount(index))

@@ -1,7 +1,8 @@
-"""Everything that a sweep can name: predictors, latency tables, MACs and supernet weights, with unit, range and source.
+"""Everything that a sweep can name: predictors, latency tables, MACs and supernet weights, with unit, range
+and source.
 
-A cost's range is exact: its cheapest and its dearest architecture. A predictor's is that of 5,000 random architectures.
-"""
+A cost's range is exact: its cheapest and its dearest architecture. A predictor's is that of 5,000 random
+architectures."""
 
 from __future__ import annotations
 
@@ -60,12 +61,16 @@ def _predictors() -> Iterator[Entry]:
 
         yield _published("published", "predictor", "top-1", space, [file], published)
         path = data(f"embedded_{name}.safetensors")
-        yield _shipped("embedded", "predictor", space, _seen(space, "embedded"), f"distilled from {file}", path)
+        yield _shipped(
+            "embedded", "predictor", space, _seen(space, "embedded"), f"distilled from {file}", path
+        )
 
 
 def _tables() -> Iterator[Entry]:
     paths = [path for path, asset in assets.ASSETS.items() if asset.name == "note10"]
-    yield _published("note10", "latency table", "ms", MOBILENET_V3, paths, lambda: _Extent("ms", *note10().range()))
+    yield _published(
+        "note10", "latency table", "ms", MOBILENET_V3, paths, lambda: _Extent("ms", *note10().range())
+    )
     for table in shipped_tables():
         extent = _Extent(table.unit, table.low, table.high)
         yield _shipped(table.name, "latency table", SPACES[table.space], extent, table.source, table.path)
@@ -73,25 +78,35 @@ def _tables() -> Iterator[Entry]:
 
 def _macs() -> Iterator[Entry]:
     for space in SPACES.values():
-        yield Entry("macs", "MACs", space.name, "1e6 MACs", *macs(space).range(), "OFA's rule", None, SHIPPED, None)
+        yield Entry(
+            "macs", "MACs", space.name, "1e6 MACs", *macs(space).range(), "OFA's rule", None, SHIPPED, None
+        )
 
 
 def _weights() -> Iterator[Entry]:
     for asset in assets.ASSETS.values():
         if asset.path.startswith("ofa_nets/"):
             space = next(space for space in SPACES.values() if asset.name.startswith(space.network))
-            yield _published(asset.name, "supernet weights", "", space, [asset.path], lambda: _Extent("", None, None))
+            yield _published(
+                asset.name, "supernet weights", "", space, [asset.path], lambda: _Extent("", None, None)
+            )
 
 
 def _shipped(name: str, kind: str, space: Space, extent: _Extent, source: str, path: Path) -> Entry:
     return Entry(name, kind, space.name, *extent, source, path.stat().st_size, SHIPPED, str(path))
 
 
-def _published(name: str, kind: str, unit: str, space: Space, paths: list[str], extent: Callable[[], _Extent]) -> Entry:
+def _published(
+    name: str, kind: str, unit: str, space: Space, paths: list[str], extent: Callable[[], _Extent]
+) -> Entry:
     """A published thing, of one file or several; its range where all of them are here and right."""
     here = [found for path in paths if (found := assets.local(path)) is not None]
     asset = assets.ASSETS[paths[0]]
-    source = f"OFA's authors: {asset.name}" if asset.sha256 else "OFA's authors; hash unknown: the first fetch records it"
+    source = (
+        f"OFA's authors: {asset.name}"
+        if asset.sha256
+        else "OFA's authors; hash unknown: the first fetch records it"
+    )
     if len(here) < len(paths):
         where = f"{len(here)} of {len(paths)} files" if here else NOT_HERE
         return Entry(name, kind, space.name, unit, None, None, source, None, where, None)

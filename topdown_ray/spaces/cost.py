@@ -1,9 +1,9 @@
 """Costs of architectures: genes (N, G) -> cost float64 (N,), in ms (latency tables) or 1e6 MACs.
 
-A cost is a sum over terms in whole ticks (2^-30 ms, or single MACs) held in float64: every partial sum is exact, so a cost does
-not depend on the order of summation, the batch or the device. Sources: the arithmetic of ``ofa.tutorial.LatencyTable`` for
-Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models for MACs (MobileNetV3's count the squeeze-and-excite layers).
-"""
+A cost is a sum over terms in whole ticks (2^-30 ms, or single MACs) held in float64: every partial sum is
+exact, so a cost does not depend on the order of summation, the batch or the device. Sources: the arithmetic
+of ``ofa.tutorial.LatencyTable`` for Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models for MACs
+(MobileNetV3's count the squeeze-and-excite layers)."""
 
 from __future__ import annotations
 
@@ -92,11 +92,13 @@ class CostModel:
         return self.cheapest()[0], -highest * self.tick
 
 
-# --- published tables -----------------------------------------------------------------------------------------------------------
+# --- published tables ---------------------------------------------------------------------------------------
 
 
 def note10() -> CostModel:
-    """The published Samsung Note10 latency tables (MobileNetV3, width 1.2), in ms; found, fetched and verified."""
+    """The published Samsung Note10 latency tables (MobileNetV3, width 1.2), in ms; found, fetched and
+    verified.
+    """
     paths = {r: assets.find(f"note10/{r}_lookup_table.yaml") for r in assets.NOTE10_RESOLUTIONS}
     return _published("note10", MOBILENET_V3, paths)
 
@@ -111,7 +113,10 @@ def published_tables(space: Space, folder: Path) -> CostModel:
 
 
 def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
-    tables = {resolution: read_yaml(path, "a latency table", "layer names to latencies") for resolution, path in paths.items()}
+    tables = {
+        resolution: read_yaml(path, "a latency table", "layer names to latencies")
+        for resolution, path in paths.items()
+    }
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values())).hexdigest()
 
     def of_layer(layer: Layer, resolution: int) -> float:
@@ -124,31 +129,45 @@ def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
 
     terms = layer_terms(space, of_layer)
     return CostModel(
-        name, "ms", digest, space.name, MS_TICK, _ms_ticks(terms, space, str(paths[min(paths)].parent)), space.sizes
+        name,
+        "ms",
+        digest,
+        space.name,
+        MS_TICK,
+        _ms_ticks(terms, space, str(paths[min(paths)].parent)),
+        space.sizes,
     )
 
 
 def _ms_ticks(terms: Sequence[Term], space: Space, where: str) -> tuple[Term, ...]:
-    """The same terms in whole ticks. Raises UserError where sums are no longer exact or an architecture would cost nothing."""
+    """The same terms in whole ticks. Raises UserError where sums are no longer exact or an architecture would
+    cost nothing.
+    """
     with np.errstate(over="ignore"):
         ticks = tuple(Term(term.genes, np.rint(term.values / MS_TICK)) for term in terms)
         largest = sum(float(np.abs(term.values).max()) for term in ticks)
     if not largest <= _MOST_TICKS:
         most = _MOST_TICKS * MS_TICK
-        raise UserError(f"{where}: expected layers whose sum is at most {most:,.0f} ms, found up to {largest * MS_TICK:.3g} ms")
+        raise UserError(
+            f"{where}: expected layers whose sum is at most {most:,.0f} ms, found up to "
+            f"{largest * MS_TICK:.3g} ms"
+        )
     lowest, _ = minimise(ticks, space.sizes)
     if not lowest > 0:
         raise UserError(
-            f"{where}: expected a cost above 0 ms for every architecture, found {lowest * MS_TICK:.3g} ms for the cheapest"
+            f"{where}: expected a cost above 0 ms for every architecture, found {lowest * MS_TICK:.3g} ms "
+            "for the cheapest"
         )
     return ticks
 
 
-# --- MACs -----------------------------------------------------------------------------------------------------------------
+# --- MACs ---------------------------------------------------------------------------------------------------
 
 
 def macs(space: Space) -> CostModel:
-    """Multiply-accumulates in 1e6, counted by OFA's own rule (``ofa.nas.efficiency_predictor.*FLOPsModel``)."""
+    """Multiply-accumulates in 1e6, counted by OFA's own rule
+    (``ofa.nas.efficiency_predictor.*FLOPsModel``).
+    """
     terms = _resnet_macs(space) if space.name == RESNET50D.name else _mobile_macs(space, FRAMES[space.name])
     digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
     return CostModel("macs", "1e6 MACs", digest, space.name, MACS_TICK, tuple(terms), space.sizes)
@@ -177,7 +196,9 @@ def _mobile_macs(space: Space, frame: MobileFrame) -> list[Term]:
 
 
 def _resnet_macs(space: Space) -> list[Term]:
-    """Not additive per gene: a stage's first block depends on the previous stage's width, the stem couples both its widths."""
+    """Not additive per gene: a stage's first block depends on the previous stage's width, the stem couples
+    both its widths.
+    """
     resolutions = resolutions_of(space)
     stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
 
@@ -193,11 +214,15 @@ def _resnet_macs(space: Space) -> list[Term]:
 
 
 def _bottleneck_macs(x: Layer, resolution: int) -> float:
-    total = x.size_in**2 * x.width_in * x.width_mid + x.size_out**2 * x.width_mid * (9 * x.width_mid + x.width_out)
-    return float(total if x.shortcut else total + x.size_out**2 * x.width_in * x.width_out)  # with the down-sampling shortcut
+    total = x.size_in**2 * x.width_in * x.width_mid + x.size_out**2 * x.width_mid * (
+        9 * x.width_mid + x.width_out
+    )
+    return float(
+        total if x.shortcut else total + x.size_out**2 * x.width_in * x.width_out
+    )  # with the down-sampling shortcut
 
 
-# --- measured tables ------------------------------------------------------------------------------------------------------------
+# --- measured tables ----------------------------------------------------------------------------------------
 
 
 def measured(source: latency_table.Source, space: Space) -> CostModel:
@@ -215,15 +240,26 @@ def measured(source: latency_table.Source, space: Space) -> CostModel:
         where += latency_table.CORRECTED
         with np.errstate(over="ignore"):  # refused below
             scaled = [Term(term.genes, term.values * slope) for term in terms]
-        terms = [Term(scaled[0].genes, scaled[0].values + offset), *scaled[1:]]  # every architecture has one entry of a term
+        terms = [
+            Term(scaled[0].genes, scaled[0].values + offset),
+            *scaled[1:],
+        ]  # every architecture has one entry of a term
     return CostModel(
-        source.name, "ms", table.sha256(source.corrected), space.name, MS_TICK, _ms_ticks(terms, space, where), space.sizes
+        source.name,
+        "ms",
+        table.sha256(source.corrected),
+        space.name,
+        MS_TICK,
+        _ms_ticks(terms, space, where),
+        space.sizes,
     )
 
 
 @dataclass(frozen=True)
 class ShippedTable:
-    """A latency table that comes with the package: the range of its space in ``unit``, and where it was measured."""
+    """A latency table that comes with the package: the range of its space in ``unit``, and where it was
+    measured.
+    """
 
     name: str
     space: str
@@ -246,7 +282,9 @@ def shipped_tables() -> list[ShippedTable]:
 
 
 def load_cost(cost: str, space: Space) -> CostModel:
-    """The cost model of a space by name: ``note10``, ``macs``, a measured table's name or path, a folder. Raises UserError."""
+    """The cost model of a space by name: ``note10``, ``macs``, a measured table's name or path, a folder.
+    Raises UserError.
+    """
     if cost == "macs":
         return macs(space)
     if cost == "note10":
@@ -264,4 +302,6 @@ def load_cost(cost: str, space: Space) -> CostModel:
         return published_tables(space, path)
     names = ", ".join(["note10", "macs", *latency_table.shipped()])
     folders = f" or a folder of published tables ({', '.join(FRAMES)})"
-    raise UserError(f"cost: expected {names}, a measured table (.parquet){folders}, found {cost!r} for {space.name}")
+    raise UserError(
+        f"cost: expected {names}, a measured table (.parquet){folders}, found {cost!r} for {space.name}"
+    )

@@ -1,9 +1,9 @@
-"""Measured latency tables: the milliseconds of every layer of a space on one machine, in a Parquet file that says what it is.
+"""Measured latency tables: the milliseconds of every layer of a space on one machine, in a Parquet file that
+says what it is.
 
-A table names its machine and conditions, the interval and the number of runs of every layer, and what a comparison with whole
-subnets found (see ``subnets``), with a fitted correction that is used only when asked for: ``NAME+corrected``. Tables that come with
-the package are known by name.
-"""
+A table names its machine and conditions, the interval and the number of runs of every layer, and what a
+comparison with whole subnets found (see ``subnets``), with a fitted correction that is used only when asked
+for: ``NAME+corrected``. Tables that come with the package are known by name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import LARGEST_DOCUMENT, brief_path, check_regular, data, parse_json, validated, written
-from topdown_ray.spaces.layers import FRAMES, Layer, distinct_layers, layer_terms, published_entry, resolutions_of
+from topdown_ray.files import (
+    LARGEST_DOCUMENT,
+    brief_path,
+    check_regular,
+    data,
+    parse_json,
+    validated,
+    written,
+)
+from topdown_ray.spaces.layers import (
+    FRAMES,
+    Layer,
+    distinct_layers,
+    layer_terms,
+    published_entry,
+    resolutions_of,
+)
 from topdown_ray.spaces.space import SPACES, Space
 
 SCHEMA_VERSION = 1
@@ -37,7 +52,14 @@ _SHIPPED_PREFIX = "latency_"
 _METADATA = b"topdown_ray_latency"
 _MOST_ROWS = 100_000  # of a table; the largest space has 1,247 layers
 _MOST_MS = 1e9
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException)  # what pyarrow raises for broken files
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    MemoryError,
+    pa.ArrowException,
+)  # what pyarrow raises for broken files
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +99,9 @@ class Correction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
-    """The milliseconds of every layer of a space: ``values[layer]`` with 95 % interval, runs and outliers, and where they come from."""
+    """The milliseconds of every layer of a space: ``values[layer]`` with 95 % interval, runs and outliers,
+    and where they come from.
+    """
 
     space: str
     conditions: Conditions
@@ -97,10 +121,13 @@ class LatencyTable:
 
     @property
     def correction(self) -> Correction:
-        """The fitted correction. Raises UserError where the table was never compared with whole subnets, or the line is no cost."""
+        """The fitted correction. Raises UserError where the table was never compared with whole subnets, or
+        the line is no cost.
+        """
         if "slope" not in self.check:
             raise UserError(
-                f"{CORRECTED}: expected a table that was checked (topdown-ray measure --check TABLE), found no check"
+                f"{CORRECTED}: expected a table that was checked (topdown-ray measure --check TABLE), found "
+                "no check"
             )
         offset, slope = self.check["offset_ms"], self.check["slope"]
         if not math.isfinite(offset):
@@ -112,9 +139,16 @@ class LatencyTable:
     def describe(self) -> str:
         """The machine and conditions in words."""
         conditions, versions = self.conditions, self.facts.get("versions", {})
-        threads = f"{conditions.threads} thread{'s' * (conditions.threads > 1)}, " if conditions.device == "cpu" else ""
+        threads = (
+            f"{conditions.threads} thread{'s' * (conditions.threads > 1)}, "
+            if conditions.device == "cpu"
+            else ""
+        )
         layout = ", channels last" if conditions.channels_last else ""
-        words = f"{self.facts.get('device', conditions.device)}, {threads}batch {conditions.batch}, {conditions.dtype}, "
+        words = (
+            f"{self.facts.get('device', conditions.device)}, {threads}batch {conditions.batch}, "
+            f"{conditions.dtype}, "
+        )
         return f"{words}{conditions.mode}{layout}, torch {versions.get('torch', '?')}"
 
     def sha256(self, corrected: bool = False) -> str:
@@ -125,8 +159,12 @@ class LatencyTable:
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all. Raises UserError."""
-        columns: dict[str, Any] = {name: [layer[i] for layer in self.layers] for i, name in enumerate(Layer._fields)}
-        columns |= {name: getattr(self, name) for name in ("median_ms", "low_ms", "high_ms", "count", "outliers")}
+        columns: dict[str, Any] = {
+            name: [layer[i] for layer in self.layers] for i, name in enumerate(Layer._fields)
+        }
+        columns |= {
+            name: getattr(self, name) for name in ("median_ms", "low_ms", "high_ms", "count", "outliers")
+        }
         description = {
             "schema": SCHEMA_VERSION,
             "space": self.space,
@@ -231,14 +269,17 @@ class _About(BaseModel):
 
 
 def read(path: Path) -> LatencyTable:
-    """Read a measured table. Raises UserError: not readable, not such a table, a number that is no latency, layers missing."""
+    """Read a measured table. Raises UserError: not readable, not such a table, a number that is no latency,
+    layers missing.
+    """
     what, where = "a latency table of `topdown-ray measure`", brief_path(path)
     check_regular(path, "a latency table", LARGEST_DOCUMENT)
     try:
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows > _MOST_ROWS:
                 raise UserError(
-                    f"{where}: expected a latency table of at most {_MOST_ROWS:,} layers, found {file.metadata.num_rows:,}"
+                    f"{where}: expected a latency table of at most {_MOST_ROWS:,} layers, found "
+                    f"{file.metadata.num_rows:,}"
                 )
             table = file.read()
         metadata = (table.schema.metadata or {})[_METADATA]
@@ -258,7 +299,9 @@ def read(path: Path) -> LatencyTable:
         lowest, kind = (0, "a number of ms > 0") if name.endswith("_ms") else (-1, "a whole number >= 0")
         for layer, value in zip(layers, columns[name], strict=True):
             if not lowest < value < _MOST_MS:
-                raise UserError(f"{where}: {name} of {one_line(layer, 400)}: expected {kind}, found {brief(value)}")
+                raise UserError(
+                    f"{where}: {name} of {one_line(layer, 400)}: expected {kind}, found {brief(value)}"
+                )
     missing = set(distinct_layers(SPACES[space])) - set(layers)
     if missing or len(set(layers)) < len(layers):
         found = f"none of {min(missing)}" if missing else "one twice"
@@ -277,7 +320,9 @@ def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
     """The columns of a table as lists without gaps. Raises UserError."""
     found = table.schema.names
     if not set(_SCHEMA.names) <= set(found) or any(found.count(name) > 1 for name in _SCHEMA.names):
-        raise UserError(f"{where}: expected the columns {', '.join(_SCHEMA.names)} once each, found {brief(found, 300)}")
+        raise UserError(
+            f"{where}: expected the columns {', '.join(_SCHEMA.names)} once each, found {brief(found, 300)}"
+        )
     try:
         table = table.select(_SCHEMA.names).cast(_SCHEMA)
         columns: dict[str, list[Any]] = table.to_pydict()
@@ -285,11 +330,13 @@ def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
         raise UserError(f"{where}: expected columns of a latency table, found {one_line(error)}") from error
     for name in _SCHEMA.names:
         if table[name].null_count:
-            raise UserError(f"{where}: {name}: expected a value for every layer, found none for {table[name].null_count}")
+            raise UserError(
+                f"{where}: {name}: expected a value for every layer, found none for {table[name].null_count}"
+            )
     return columns
 
 
-# --- by name ----------------------------------------------------------------------------------------------------------------
+# --- by name ------------------------------------------------------------------------------------------------
 
 
 def shipped() -> dict[str, dict[str, Path]]:
@@ -302,7 +349,9 @@ def shipped() -> dict[str, dict[str, Path]]:
 
 
 class Source(NamedTuple):
-    """Where a measured table of a sweep lies: its name in the rows, its file, and whether its correction is used."""
+    """Where a measured table of a sweep lies: its name in the rows, its file, and whether its correction is
+    used.
+    """
 
     name: str
     path: Path
@@ -310,7 +359,8 @@ class Source(NamedTuple):
 
 
 def source_of(cost: str, space: Space) -> Source | None:
-    """The measured table that ``cost`` names: a shipped one, or a Parquet file, with ``+corrected`` or without; else None.
+    """The measured table that ``cost`` names: a shipped one, or a Parquet file, with ``+corrected`` or
+    without; else None.
 
     Raises UserError for a shipped table that does not cover the space."""
     plain = cost.removesuffix(CORRECTED)
@@ -318,13 +368,18 @@ def source_of(cost: str, space: Space) -> Source | None:
     tables = shipped()
     if plain in tables:
         if space.name not in tables[plain]:
-            raise UserError(f"cost: {plain} covers {', '.join(tables[plain])}, found the space {space.name!r}")
+            raise UserError(
+                f"cost: {plain} covers {', '.join(tables[plain])}, found the space {space.name!r}"
+            )
         return Source(cost, tables[plain][space.name], corrected)
     if plain.endswith(SUFFIX):
         return Source(f"table:{Path(plain).stem}{CORRECTED * corrected}", Path(plain), corrected)
     if corrected:
         known = ", ".join(tables)
-        raise UserError(f"cost: expected a measured table ({known} or a file {SUFFIX}) in front of {CORRECTED}, found {cost!r}")
+        raise UserError(
+            f"cost: expected a measured table ({known} or a file {SUFFIX}) in front of {CORRECTED}, found "
+            f"{cost!r}"
+        )
     return None
 
 
@@ -336,17 +391,21 @@ def full_name(cost: str) -> str:
     return f"{Path(plain).resolve()}{cost[len(plain) :]}"
 
 
-# --- tables of OFA's published form -----------------------------------------------------------------------------------------
+# --- tables of OFA's published form -------------------------------------------------------------------------
 
 
 def export_published(table: LatencyTable, folder: Path) -> list[Path]:
-    """Write a table as OFA publishes them, ``R_lookup_table.yaml`` for each resolution R; the medians are called mean there.
+    """Write a table as OFA publishes them, ``R_lookup_table.yaml`` for each resolution R; the medians are
+    called mean there.
 
-    All files are written, or none. Raises UserError where they cannot be, and for ResNet50D, for which OFA has no such form.
-    """
+    All files are written, or none. Raises UserError where they cannot be, and for ResNet50D, for which OFA
+    has no such form."""
     space = SPACES[table.space]
     if space.name not in FRAMES:
-        raise UserError(f"{space.name}: expected a space of which OFA publishes tables ({', '.join(FRAMES)}), found another")
+        raise UserError(
+            f"{space.name}: expected a space of which OFA publishes tables ({', '.join(FRAMES)}), found "
+            "another"
+        )
     place = {layer: i for i, layer in enumerate(table.layers)}
     entries: dict[int, dict[str, dict[str, float]]] = {r: {} for r in resolutions_of(space)}
     parts: dict[tuple[int, str], set[int]] = {}  # ProxylessNAS: one entry for the pooling and the classifier
@@ -361,13 +420,18 @@ def export_published(table: LatencyTable, folder: Path) -> list[Path]:
     layer_terms(space, see)
     for (resolution, key), rows in parts.items():
         at = sorted(rows)
-        deviation = (table.high_ms[at] - table.low_ms[at]) / (2 * 1.96) * np.sqrt(table.count[at])  # as its reader would
+        deviation = (
+            (table.high_ms[at] - table.low_ms[at]) / (2 * 1.96) * np.sqrt(table.count[at])
+        )  # as its reader would
         entries[resolution][key] = {
             "count": int(table.count[at].min()),
             "mean": float(table.median_ms[at].sum()),
             "std": float(np.sqrt((deviation**2).sum())),
         }
-    texts = {folder / f"{resolution}_lookup_table.yaml": yaml.safe_dump(entry) for resolution, entry in entries.items()}
+    texts = {
+        folder / f"{resolution}_lookup_table.yaml": yaml.safe_dump(entry)
+        for resolution, entry in entries.items()
+    }
     with contextlib.ExitStack() as all_of_them:  # none takes its place before the last one is written
         for path, text in texts.items():
             all_of_them.enter_context(written(path)).write_text(text)

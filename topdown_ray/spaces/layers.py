@@ -1,9 +1,9 @@
-"""The layers that the subnets of a space are made of, as data, and any sum over an architecture's layers as terms over its genes.
+"""The layers that the subnets of a space are made of, as data, and any sum over an architecture's layers as
+terms over its genes.
 
-A *layer* is what is timed or looked up as one: a convolution with its norm and activation, an inverted bottleneck, a bottleneck, a
-pooling, the classifier. Layers of equal shape are equal wherever they stand. Source: OFA's networks
-(``ofa.imagenet_classification.elastic_nn.networks``).
-"""
+A *layer* is what is timed or looked up as one: a convolution with its norm and activation, an inverted
+bottleneck, a bottleneck, a pooling, the classifier. Layers of equal shape are equal wherever they stand.
+Source: OFA's networks (``ofa.imagenet_classification.elastic_nn.networks``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ N_CLASSES = 1000
 
 
 class Layer(NamedTuple):
-    """A layer as it runs: sizes of the feature maps in pixels, widths in channels; what does not apply is 0, "" or False."""
+    """A layer as it runs: sizes of the feature maps in pixels, widths in channels; what does not apply is 0,
+    "" or False.
+    """
 
     kind: str  # conv, mbconv, bottleneck, max_pool, mean_pool, linear
     size_in: int
@@ -56,7 +58,7 @@ def resolutions_of(space: Space) -> list[int]:
     return [int(r) for r in space.genes[space.resolution].choices]
 
 
-# --- the MobileNet family ---------------------------------------------------------------------------------------------------
+# --- the MobileNet family -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ class MobileFrame:
     pool_after: int  # how many of ``final`` run before the global pooling
     squeeze: tuple[bool, ...]  # per stage
     h_swish: tuple[bool, ...]  # per stage
-    activations: tuple[str, str, str]  # of the first convolution and the final ones, of the first block, where not h_swish
+    activations: tuple[
+        str, str, str
+    ]  # of the first convolution and the final ones, of the first block, where not h_swish
 
 
 FRAMES: dict[str, MobileFrame] = {
@@ -109,12 +113,19 @@ FRAMES: dict[str, MobileFrame] = {
 
 
 def mobile_terms(
-    space: Space, first_width: int, around: Callable[[int, int], float], of_block: Callable[[MobileBlock], float]
+    space: Space,
+    first_width: int,
+    around: Callable[[int, int], float],
+    of_block: Callable[[MobileBlock], float],
 ) -> list[Term]:
-    """Terms of a MobileNet-family cost: ``around(resolution, last size)`` plus ``of_block`` of every active block."""
+    """Terms of a MobileNet-family cost: ``around(resolution, last size)`` plus ``of_block`` of every active
+    block.
+    """
     resolutions = resolutions_of(space)
     sizes = {r: block_sizes(space, strided(r, 2)) for r in resolutions}
-    terms = [tabulate(space, (space.resolution,), lambda r: around(resolutions[r], sizes[resolutions[r]][-1][1]))]
+    terms = [
+        tabulate(space, (space.resolution,), lambda r: around(resolutions[r], sizes[resolutions[r]][-1][1]))
+    ]
     width_in = first_width
     for b, block in enumerate(space.blocks):
         terms.append(_mobile_block_term(space, block, b, width_in, resolutions, sizes, of_block))
@@ -138,7 +149,9 @@ def _mobile_block_term(
         if depth < minimum:
             return 0.0
         resolution, kernel, expand = resolutions[r], int(kernels[k]), int(expands[e])
-        return of_block(MobileBlock(block, resolution, *sizes[resolution][b], width_in, width_out, kernel, expand))
+        return of_block(
+            MobileBlock(block, resolution, *sizes[resolution][b], width_in, width_out, kernel, expand)
+        )
 
     genes = (space.resolution, block.kernel, block.expand)
     return tabulate(space, (*genes, block.depth) if minimum else genes, value)
@@ -156,7 +169,9 @@ def _mobile_layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
         ]
         size, width = last, space.widths[-1][0]
         for i, channels in enumerate(frame.final):
-            layers.append(Layer("conv", size, size, width, 0, channels, 1, 1, outer, norm=i < frame.pool_after))
+            layers.append(
+                Layer("conv", size, size, width, 0, channels, 1, 1, outer, norm=i < frame.pool_after)
+            )
             width = channels
             if i + 1 == frame.pool_after:
                 layers.append(Layer("mean_pool", size, 1, width, 0, width))
@@ -185,7 +200,7 @@ def _mobile_layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
     return mobile_terms(space, frame.first_block, around, of_block)
 
 
-# --- ResNet50D --------------------------------------------------------------------------------------------------------------
+# --- ResNet50D ----------------------------------------------------------------------------------------------
 
 
 def resnet_block_terms(space: Space, of_layer: OfLayer) -> list[Term]:
@@ -198,7 +213,9 @@ def resnet_block_terms(space: Space, of_layer: OfLayer) -> list[Term]:
     ]
 
 
-def _resnet_block_term(space: Space, block: Block, sizes: list[tuple[int, int, int]], of_layer: OfLayer) -> Term:
+def _resnet_block_term(
+    space: Space, block: Block, sizes: list[tuple[int, int, int]], of_layer: OfLayer
+) -> Term:
     expands, widths = space.genes[block.expand].choices, space.widths[block.stage + 2]
     previous, width = space.indices("width")[block.stage + 1 : block.stage + 3]
     minimum = space.genes[block.expand].minimum_depth
@@ -229,7 +246,11 @@ def _resnet_layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
         half, middle, out = strided(resolutions[r], 2), space.widths[0][w0], space.widths[1][w1]
         layers = [
             Layer("conv", resolutions[r], half, 3, 0, middle, 3, 2, "relu", norm=True),
-            *([Layer("conv", half, half, middle, 0, middle, 3, 1, "relu", norm=True, shortcut=True)] if d else []),
+            *(
+                [Layer("conv", half, half, middle, 0, middle, 3, 1, "relu", norm=True, shortcut=True)]
+                if d
+                else []
+            ),
             Layer("conv", half, half, middle, 0, out, 3, 1, "relu", norm=True),
             Layer("max_pool", half, strided(half, 2), out, 0, out, 3, 2),
         ]
@@ -250,7 +271,11 @@ def _resnet_layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
 
 def layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
     """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
-    return _resnet_layer_terms(space, of_layer) if space.name == RESNET50D.name else _mobile_layer_terms(space, of_layer)
+    return (
+        _resnet_layer_terms(space, of_layer)
+        if space.name == RESNET50D.name
+        else _mobile_layer_terms(space, of_layer)
+    )
 
 
 def distinct_layers(space: Space) -> tuple[Layer, ...]:
@@ -265,24 +290,32 @@ def distinct_layers(space: Space) -> tuple[Layer, ...]:
     return tuple(sorted(seen))
 
 
-# --- the entries of published tables ----------------------------------------------------------------------------------------
+# --- the entries of published tables ------------------------------------------------------------------------
 
 
 def published_entry(space: Space, layer: Layer) -> str:
-    """The name of a layer's entry in a latency table of OFA's published form; "" for what another entry includes.
+    """The name of a layer's entry in a latency table of OFA's published form; "" for what another entry
+    includes.
 
-    Source: ``ofa.nas.efficiency_predictor.latency_lookup_table`` (MobileNetV3, ProxylessNAS; it has no form for ResNet50D).
-    """
+    Source: ``ofa.nas.efficiency_predictor.latency_lookup_table`` (MobileNetV3, ProxylessNAS; it has no form
+    for ResNet50D)."""
     assert space.name in FRAMES
     x, mobile_v3 = layer, space.name == MOBILENET_V3.name
     shape = f"input:{x.size_in}x{x.size_in}x{x.width_in}-output:{x.size_out}x{x.size_out}x{x.width_out}"
     if x.kind == "mbconv":
         expand = x.width_mid if mobile_v3 else x.width_mid // x.width_in
         features = f"-se:{int(x.squeeze)}-hs:{int(x.activation == 'h_swish')}" if mobile_v3 else ""
-        return f"expanded_conv-{shape}-expand:{expand}-kernel:{x.kernel}-stride:{x.stride}-idskip:{int(x.shortcut)}{features}"
+        choices = f"expand:{expand}-kernel:{x.kernel}-stride:{x.stride}-idskip:{int(x.shortcut)}"
+        return f"expanded_conv-{shape}-{choices}{features}"
     if x.kind == "conv":
         name = "Conv" if x.width_in == 3 else "Conv_1" if x.norm else "Conv_2"
         return f"{name}-{shape}"
     if x.kind == "mean_pool":
-        return f"AvgPool2D-{shape}" if mobile_v3 else f"Logits-input:{x.size_in}x{x.size_in}x{x.width_in}-output:{N_CLASSES}"
-    return f"Logits-input:1x1x{x.width_in}-output:{N_CLASSES}" if mobile_v3 else ""  # ProxylessNAS: with the pooling
+        return (
+            f"AvgPool2D-{shape}"
+            if mobile_v3
+            else f"Logits-input:{x.size_in}x{x.size_in}x{x.width_in}-output:{N_CLASSES}"
+        )
+    return (
+        f"Logits-input:1x1x{x.width_in}-output:{N_CLASSES}" if mobile_v3 else ""
+    )  # ProxylessNAS: with the pooling

@@ -1,10 +1,9 @@
 """Accuracy predictors: genes int8 (N, G) -> predicted top-1 float32 (N,), a fraction.
 
-The published predictors are perceptrons on a one-hot encoding of the architecture (``ofa.tutorial.AccuracyPredictor``,
-``ofa.nas.accuracy_predictor``). Their first layer is a sum over terms, so it is a gather-and-add over (depth, kernel, expand)
-of each block; the other layers are matrix products in tiles of one fixed shape, so that a row's bits do not depend on the batch
-it comes in.
-"""
+The published predictors are perceptrons on a one-hot encoding of the architecture
+(``ofa.tutorial.AccuracyPredictor``, ``ofa.nas.accuracy_predictor``). Their first layer is a sum over terms,
+so it is a gather-and-add over (depth, kernel, expand) of each block; the other layers are matrix products in
+tiles of one fixed shape, so that a row's bits do not depend on the batch it comes in."""
 
 from __future__ import annotations
 
@@ -27,11 +26,13 @@ from topdown_ray.spaces.terms import Term, TermIndex, concatenate
 from topdown_ray.spaces.tiles import Tiles, one_thread
 from topdown_ray.tensors import read_header, read_safetensors, read_torch
 
-# --- the one-hot encodings --------------------------------------------------------------------------------------------------
+# --- the one-hot encodings ----------------------------------------------------------------------------------
 
 
 class Encoding(NamedTuple):
-    """A one-hot encoding: choice c of gene g is feature ``first[g] + c`` while the gene is active; -1: not encoded."""
+    """A one-hot encoding: choice c of gene g is feature ``first[g] + c`` while the gene is active; -1: not
+    encoded.
+    """
 
     n_features: int
     first: tuple[int, ...]
@@ -40,10 +41,10 @@ class Encoding(NamedTuple):
 def encoding(space: Space, predictor_space: Space) -> Encoding:
     """How a predictor trained on ``predictor_space`` reads the genes of ``space``.
 
-    The layouts are OFA's: ``ofa.tutorial.AccuracyPredictor.spec2feats`` for the MobileNet family (kernels, expand ratios, then
-    resolutions from 112 in steps of 16) and ``ResNetArchEncoder.arch2feature`` for ResNet50D (resolutions, stem, widths, expand
-    ratios; its bit "skip" is 1 where the supernet does *not* skip the block). A ProxylessNAS architecture is read by the
-    MobileNetV3 predictor without its 21st block.
+    The layouts are OFA's: ``ofa.tutorial.AccuracyPredictor.spec2feats`` for the MobileNet family (kernels,
+    expand ratios, then resolutions from 112 in steps of 16) and ``ResNetArchEncoder.arch2feature`` for
+    ResNet50D (resolutions, stem, widths, expand ratios; its bit "skip" is 1 where the supernet does *not*
+    skip the block). A ProxylessNAS architecture is read by the MobileNetV3 predictor without its 21st block.
     """
     if predictor_space.name == RESNET50D.name and space.name == RESNET50D.name:
         resolutions = space.sizes[space.resolution]
@@ -54,7 +55,9 @@ def encoding(space: Space, predictor_space: Space) -> Encoding:
             "width": first_width,
             "expand": first_expand,
         }
-        first = [offsets[gene.kind] + 3 * gene.position if gene.kind in offsets else -1 for gene in space.genes]
+        first = [
+            offsets[gene.kind] + 3 * gene.position if gene.kind in offsets else -1 for gene in space.genes
+        ]
         first[space.indices("stem_depth")[0]] = resolutions
         return Encoding(first_expand + 3 * len(space.indices("expand")), tuple(first))
     if {space.name, predictor_space.name} <= {MOBILENET_V3.name, PROXYLESS.name}:
@@ -78,11 +81,15 @@ def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
     first = torch.tensor(code.first, device=genes.device)
     used = space.active(genes) & (first >= 0)  # (N, G)
     columns = (first + genes).clamp_min_(0)
-    return torch.zeros(len(genes), code.n_features, device=genes.device).scatter_add_(1, columns, used.float())
+    return torch.zeros(len(genes), code.n_features, device=genes.device).scatter_add_(
+        1, columns, used.float()
+    )
 
 
 def first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float32]) -> list[Term]:
-    """The first layer without its bias, as terms with values (..., hidden): one per block, one per gene outside blocks."""
+    """The first layer without its bias, as terms with values (..., hidden): one per block, one per gene
+    outside blocks.
+    """
     groups: list[tuple[int, ...]] = []
     for genes_of_block, depth in space.block_genes():
         own = tuple(g for g in genes_of_block if code.first[g] >= 0)
@@ -101,7 +108,7 @@ def first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float
     return terms
 
 
-# --- the predictor ----------------------------------------------------------------------------------------------------------
+# --- the predictor ------------------------------------------------------------------------------------------
 
 
 class Layer(NamedTuple):
@@ -113,7 +120,9 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A perceptron with ReLU on one-hot features. Calling it: genes int8 (N, G) -> predicted top-1 float32 (N,)."""
+    """A perceptron with ReLU on one-hot features. Calling it: genes int8 (N, G) -> predicted top-1 float32
+    (N,).
+    """
 
     name: str
     sha256: str
@@ -132,7 +141,9 @@ class Predictor:
         tensors = [(table, torch.tensor(self.layers[0].bias))]
         tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
         object.__setattr__(self, "_index", TermIndex(terms, self.space.G).to(device))
-        object.__setattr__(self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors])
+        object.__setattr__(
+            self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors]
+        )
         object.__setattr__(self, "_tiles", Tiles(self._products, self._probe))
 
     @property
@@ -162,16 +173,24 @@ class Predictor:
         return torch.rand(n, self._tensors[0][0].shape[1], generator=generator).to(self.device)
 
     def dense(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured against."""
+        """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured
+        against.
+        """
         for layer in self.layers[:-1]:
-            inputs = functional.linear(inputs, torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)).relu_()
+            inputs = functional.linear(
+                inputs, torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+            ).relu_()
         return functional.linear(inputs, *(torch.from_numpy(part) for part in self.layers[-1])).view(-1)
 
 
-# --- loading ----------------------------------------------------------------------------------------------------------------
+# --- loading ------------------------------------------------------------------------------------------------
 
 PUBLISHED = {MOBILENET_V3.name: "acc_predictor.pth", RESNET50D.name: "ofa_resnet50_acc_predictor.pth"}
-TRAINED_ON = {MOBILENET_V3.name: MOBILENET_V3.name, RESNET50D.name: RESNET50D.name, PROXYLESS.name: MOBILENET_V3.name}
+TRAINED_ON = {
+    MOBILENET_V3.name: MOBILENET_V3.name,
+    RESNET50D.name: RESNET50D.name,
+    PROXYLESS.name: MOBILENET_V3.name,
+}
 RELU = "relu"  # the ``activation`` that the metadata of a safetensors file states
 _PROBED = 1022  # random architectures that a predictor is tried on when it is loaded
 
@@ -179,9 +198,9 @@ _PROBED = 1022  # random architectures that a predictor is tried on when it is l
 def load_predictor(predictor: str, space: Space) -> Predictor:
     """The predictor of a space: ``published``, ``embedded``, or the path of a checkpoint. Raises UserError.
 
-    None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space`` says so. A file is
-    refused where it is no perceptron, where its activation is not known to be ReLU, and where its values are no accuracies.
-    """
+    None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space``
+    says so. A file is refused where it is no perceptron, where its activation is not known to be ReLU, and
+    where its values are no accuracies."""
     trained_on = TRAINED_ON[space.name]
     if predictor == "published":
         path = assets.find(PUBLISHED[trained_on])
@@ -199,7 +218,9 @@ def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> P
     state, header = _read(path)
     trained_on = header.get("space") or trained_on or TRAINED_ON[space.name]
     if trained_on not in SPACES:
-        raise UserError(f"{where}: metadata 'space': expected one of {', '.join(SPACES)}, found {brief(trained_on)}")
+        raise UserError(
+            f"{where}: metadata 'space': expected one of {', '.join(SPACES)}, found {brief(trained_on)}"
+        )
     layers = _layers(state, where)
     _check_activation(state, header, where)
     expected = encoding(space, SPACES[trained_on]).n_features
@@ -220,13 +241,19 @@ def _read(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, str]]:
 
 
 def in_order(key: str) -> list[Any]:
-    """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their precision."""
-    parts = re.split(r"(\d+)", key)  # every second one is a number, which may have more digits than ``int`` reads
+    """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their
+    precision.
+    """
+    parts = re.split(
+        r"(\d+)", key
+    )  # every second one is a number, which may have more digits than ``int`` reads
     return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _layers(state: Mapping[str, torch.Tensor], where: str) -> list[Layer]:
-    """The linear layers in order, as either of OFA's predictors names them; ``base_acc`` joins the last bias."""
+    """The linear layers in order, as either of OFA's predictors names them; ``base_acc`` joins the last
+    bias.
+    """
     names = sorted((key.removesuffix(".weight") for key in state if key.endswith(".weight")), key=in_order)
     known = {"base_acc", *(f"{name}.{part}" for name in names for part in ("weight", "bias"))}
     for key, value in state.items():
@@ -237,22 +264,33 @@ def _layers(state: Mapping[str, torch.Tensor], where: str) -> list[Layer]:
     layers: list[Layer] = []
     for name in names:
         weight = state[f"{name}.weight"].float().numpy()
-        bias = state[f"{name}.bias"].float().numpy() if f"{name}.bias" in state else np.zeros(weight.shape[:1], np.float32)
+        bias = (
+            state[f"{name}.bias"].float().numpy()
+            if f"{name}.bias" in state
+            else np.zeros(weight.shape[:1], np.float32)
+        )
         if weight.ndim != 2 or not weight.size or bias.shape != (len(weight),):
             shapes = f"{brief(weight.shape)} and {brief(bias.shape)}"
             raise UserError(f"{where}: {one_line(name, 120)}: expected a matrix and a bias, found {shapes}")
         if layers and weight.shape[1] != len(layers[-1].bias):
-            raise UserError(f"{where}: {one_line(name, 120)}: expected {len(layers[-1].bias)} inputs, found {weight.shape[1]}")
+            raise UserError(
+                f"{where}: {one_line(name, 120)}: expected {len(layers[-1].bias)} inputs, found "
+                f"{weight.shape[1]}"
+            )
         if not np.isfinite(weight).all() or not np.isfinite(bias).all():
             raise UserError(f"{where}: {one_line(name, 120)}: expected finite numbers, found NaN or infinity")
         layers.append(Layer(weight, bias))
     if len(layers) < 2 or len(layers[-1].bias) != 1:
         shapes = brief([tuple(value.shape) for value in state.values()])
-        raise UserError(f"{where}: expected two or more linear layers that end in one output, found shapes {shapes}")
+        raise UserError(
+            f"{where}: expected two or more linear layers that end in one output, found shapes {shapes}"
+        )
     if "base_acc" in state:
         base = state["base_acc"].float().numpy()
         if base.size != 1 or not np.isfinite(base).all():
-            raise UserError(f"{where}: base_acc: expected one finite number, found {brief(base.ravel()[:3].tolist())}")
+            raise UserError(
+                f"{where}: base_acc: expected one finite number, found {brief(base.ravel()[:3].tolist())}"
+            )
         weight, bias = layers[-1]
         layers[-1] = Layer(weight, bias + base.reshape(1))
     return layers
@@ -261,22 +299,26 @@ def _layers(state: Mapping[str, torch.Tensor], where: str) -> list[Layer]:
 def _check_activation(state: Mapping[str, torch.Tensor], header: Mapping[str, str], where: str) -> None:
     """Raise UserError unless the layers are known to have ReLU between them.
 
-    Tensors do not tell. They are known to where a header says so, where ``train-predictor`` or ``distill_predictor.py`` wrote the
-    file before headers said so, and where names and shapes are those of one of OFA's two predictor classes.
-    """
+    Tensors do not tell. They are known to where a header says so, where ``train-predictor`` or
+    ``distill_predictor.py`` wrote the file before headers said so, and where names and shapes are those of
+    one of OFA's two predictor classes."""
     activation = header.get("activation")
     if activation is not None and activation != RELU:
         raise UserError(f"{where}: metadata 'activation': expected {RELU}, found {brief(activation)}")
     ours = "space" in header and ("normalisation" in header or "distilled_from" in header)
     if activation is None and not ours and not _is_ofas(state):
         raise UserError(
-            f"{where}: expected a predictor whose layers are known to have ReLU between them (safetensors with metadata "
-            f"'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))} without a word on it"
+            f"{where}: expected a predictor whose layers are known to have ReLU between them (safetensors "
+            "with metadata "
+            f"'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))} without a word on "
+            "it"
         )
 
 
 def _is_ofas(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, or of ``ofa.nas``'s with its encoder of ResNet50D."""
+    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, or of ``ofa.nas``'s with its
+    encoder of ResNet50D.
+    """
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     tutorial = [(128, 400), (400, 400), (400, 400), (400, 1)]
     if shapes == {
@@ -286,18 +328,27 @@ def _is_ofas(state: Mapping[str, torch.Tensor]) -> bool:
     }:
         return True
     n = (len(state) - 2) // 2  # hidden layers
-    nas = {"base_acc", f"layers.{n}.weight", *(f"layers.{i}.0.{part}" for i in range(n) for part in ("weight", "bias"))}
+    nas = {
+        "base_acc",
+        f"layers.{n}.weight",
+        *(f"layers.{i}.0.{part}" for i in range(n) for part in ("weight", "bias")),
+    }
     return set(state) == nas and n > 0 and shapes["layers.0.0.weight"][1:] == (82,)
 
 
 def _check_sums(layers: Sequence[Layer], where: str) -> None:
-    """Raise UserError unless a bound on all sums is within float32: then no architecture has a NaN or an infinite value."""
+    """Raise UserError unless a bound on all sums is within float32: then no architecture has a NaN or an
+    infinite value.
+    """
     bound = np.ones(layers[0].weight.shape[1])  # one-hot features
     with np.errstate(all="ignore"):
         for weight, bias in layers:
             bound = np.abs(weight.astype(np.float64)) @ bound + np.abs(bias.astype(np.float64))
             if not bound.max() < np.finfo(np.float32).max:
-                raise UserError(f"{where}: expected layers whose sums float32 can hold, found sums up to {bound.max():.1g}")
+                raise UserError(
+                    f"{where}: expected layers whose sums float32 can hold, found sums up to "
+                    f"{bound.max():.1g}"
+                )
 
 
 def _check_range(predictor: Predictor, where: str) -> None:
@@ -312,7 +363,8 @@ def _check_range(predictor: Predictor, where: str) -> None:
     low, high = float(top1.min()), float(top1.max())
     if not 0 <= low <= high <= 1:
         raise UserError(
-            f"{where}: expected a predictor of top-1 accuracies as fractions from 0 to 1, found {low:.4g} to {high:.4g} on "
+            f"{where}: expected a predictor of top-1 accuracies as fractions from 0 to 1, found {low:.4g} to "
+            f"{high:.4g} on "
             f"{len(top1)} architectures of {space.name}"
         )
 
@@ -320,13 +372,15 @@ def _check_range(predictor: Predictor, where: str) -> None:
 def _without_dead_units(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The same function with fewer hidden units.
 
-    The published ResNet50D predictor was trained with weight decay until most of its weights vanished: 97 % of its largest layer
-    are denormal numbers (below 1.2e-38). Weights below 1e-20 change nothing in float32 beside a top-1 of about 0.8, but denormal
-    products make a processor hundreds of times slower. They become zeros, and hidden units that nothing reads, or that can never
-    be positive, go: 400-400-400 units become 55-43-153.
-    """
+    The published ResNet50D predictor was trained with weight decay until most of its weights vanished: 97 %
+    of its largest layer are denormal numbers (below 1.2e-38). Weights below 1e-20 change nothing in float32
+    beside a top-1 of about 0.8, but denormal products make a processor hundreds of times slower. They become
+    zeros, and hidden units that nothing reads, or that can never be positive, go: 400-400-400 units become
+    55-43-153."""
     tiny = 1e-20
-    kept = [Layer(*(np.where(np.abs(part) < tiny, np.float32(0), part) for part in layer)) for layer in layers]
+    kept = [
+        Layer(*(np.where(np.abs(part) < tiny, np.float32(0), part) for part in layer)) for layer in layers
+    ]
     for i in range(len(kept) - 1):
         (weight, bias), (reader, reader_bias) = kept[i : i + 2]
         alive = (reader != 0).any(axis=0) & ((weight != 0).any(axis=1) | (bias > 0))

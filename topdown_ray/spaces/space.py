@@ -1,14 +1,13 @@
 """Design spaces as data: genes, their choices, which genes are active, and the codec to OFA's configurations.
 
-An architecture is a row of small integers, ``genes: int8 (N, G)``; each is the *index* of a choice (kernel 3/5/7, expand
-3/4/6, depth 2/3/4, resolution ...). OFA's dictionaries appear only at the border: :meth:`Space.to_config` and
-:meth:`Space.from_config`. A gene of a block that its stage's depth switches off is *inactive*: it changes neither cost nor
-accuracy, and the canonical form sets it to 0.
+An architecture is a row of small integers, ``genes: int8 (N, G)``; each is the *index* of a choice (kernel
+3/5/7, expand 3/4/6, depth 2/3/4, resolution ...). OFA's dictionaries appear only at the border:
+:meth:`Space.to_config` and :meth:`Space.from_config`. A gene of a block that its stage's depth switches off
+is *inactive*: it changes neither cost nor accuracy, and the canonical form sets it to 0.
 
-Sources: ``ofa.imagenet_classification.elastic_nn.networks`` (choices, widths, strides) and ``ofa.tutorial.evolution_finder``,
-``ofa.nas.accuracy_predictor.arch_encoder`` (what mutates together, and how often). Adding a space means adding a value to
-:data:`SPACES`.
-"""
+Sources: ``ofa.imagenet_classification.elastic_nn.networks`` (choices, widths, strides) and
+``ofa.tutorial.evolution_finder``, ``ofa.nas.accuracy_predictor.arch_encoder`` (what mutates together, and how
+often). Adding a space means adding a value to :data:`SPACES`."""
 
 from __future__ import annotations
 
@@ -30,7 +29,9 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Gene:
-    """One searchable number: its key and position in OFA's configuration, its choices (ascending), and when it is active."""
+    """One searchable number: its key and position in OFA's configuration, its choices (ascending), and when
+    it is active.
+    """
 
     kind: str  # kernel, expand, depth, width, stem_depth, resolution
     key: str  # the key in OFA's configuration: ks, e, d, w, image_size
@@ -72,7 +73,9 @@ class Space:
     genes: tuple[Gene, ...]
     blocks: tuple[Block, ...]
     widths: tuple[tuple[int, ...], ...]  # per stage, ascending; one entry where the width is not searched
-    prune_kinds: tuple[tuple[str, ...], ...]  # the kinds that top-down pruning walks, each a tuple of gene kinds
+    prune_kinds: tuple[
+        tuple[str, ...], ...
+    ]  # the kinds that top-down pruning walks, each a tuple of gene kinds
     mutation_groups: tuple[MutationGroup, ...]
     fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()  # constants that OFA's lists need at their end
 
@@ -96,7 +99,9 @@ class Space:
         return tuple(g for g, gene in enumerate(self.genes) if gene.kind in kinds)
 
     def block_genes(self) -> list[tuple[tuple[int, ...], int]]:
-        """For each block the genes that shape it, and the depth gene that switches it off (-1: it is always there)."""
+        """For each block the genes that shape it, and the depth gene that switches it off (-1: it is always
+        there).
+        """
         own = [tuple(g for g in (block.kernel, block.expand) if g >= 0) for block in self.blocks]
         return [(genes, self.genes[genes[0]].depth_gene) for genes in own]
 
@@ -122,12 +127,16 @@ class Space:
             raise ValueError(f"genes: expected (N, {self.G}) int8, got {tuple(genes.shape)} {genes.dtype}")
 
     def random(self, n: int, seed: int) -> torch.Tensor:
-        """n uniformly drawn architectures, genes (n, G), for tests and for fitting (searches have their own generator)."""
+        """n uniformly drawn architectures, genes (n, G), for tests and for fitting (searches have their own
+        generator).
+        """
         draws = np.random.default_rng(seed).integers(0, self.sizes, size=(n, self.G))
         return torch.from_numpy(draws.astype(np.int8))
 
     def to_config(self, genes: Sequence[int] | Genes | torch.Tensor) -> Config:
-        """One architecture (G,) in OFA's form: ``{"ks": [...], "e": [...], "d": [...], "image_size": r}`` (or d, e, w)."""
+        """One architecture (G,) in OFA's form: ``{"ks": [...], "e": [...], "d": [...], "image_size": r}`` (or
+        d, e, w).
+        """
         config: Config = {}
         for gene, index in zip(self.genes, genes, strict=True):
             choice = gene.choices[int(index)]
@@ -140,33 +149,49 @@ class Space:
         return config
 
     def from_config(self, config: Mapping[str, Any]) -> Genes:
-        """The genes (G,) of an OFA configuration; raises UserError that names the entry which does not belong to the space."""
+        """The genes (G,) of an OFA configuration; raises UserError that names the entry which does not belong
+        to the space.
+        """
         expected = {gene.key for gene in self.genes}
         if not isinstance(config, Mapping):
-            raise UserError(f"architecture: expected an object with the keys {sorted(expected)}, found {brief(config)}")
+            raise UserError(
+                f"architecture: expected an object with the keys {sorted(expected)}, found {brief(config)}"
+            )
         if set(config) != expected:
             found = brief(sorted(map(str, config)), 300)
-            raise UserError(f"architecture: expected the keys {sorted(expected)} of {self.name}, found {found}")
+            raise UserError(
+                f"architecture: expected the keys {sorted(expected)} of {self.name}, found {found}"
+            )
         fixed = dict(self.fixed)
         for key in sorted(expected - {"image_size"}):
             length = sum(gene.key == key for gene in self.genes) + len(fixed.get(key, ()))
             if not isinstance(config[key], list | tuple) or len(config[key]) != length:
-                raise UserError(f"architecture: {key}: expected a list of {length} numbers, found {brief(config[key])}")
-            for constant, found in zip(fixed.get(key, ()), config[key][length - len(fixed.get(key, ())) :], strict=True):
+                raise UserError(
+                    f"architecture: {key}: expected a list of {length} numbers, found {brief(config[key])}"
+                )
+            for constant, found in zip(
+                fixed.get(key, ()), config[key][length - len(fixed.get(key, ())) :], strict=True
+            ):
                 if not _same_number(found, constant):
-                    raise UserError(f"architecture: {key}[{length - 1}]: expected {constant}, found {brief(found)}")
+                    raise UserError(
+                        f"architecture: {key}[{length - 1}]: expected {constant}, found {brief(found)}"
+                    )
         row = []
         for gene in self.genes:
             found = config["image_size"] if gene.key == "image_size" else config[gene.key][gene.position]
             index = next((i for i, choice in enumerate(gene.choices) if _same_number(found, choice)), None)
             if index is None:
                 where = gene.key if gene.key == "image_size" else f"{gene.key}[{gene.position}]"
-                raise UserError(f"architecture: {where}: expected one of {list(gene.choices)}, found {brief(found)}")
+                raise UserError(
+                    f"architecture: {where}: expected one of {list(gene.choices)}, found {brief(found)}"
+                )
             row.append(index)
         return np.asarray(row, dtype=np.int8)
 
     def parse(self, text: Any, where: str = "architecture") -> Config:
-        """The configuration that a JSON text holds, in the form of :meth:`to_config`. where: begins the message of the UserError."""
+        """The configuration that a JSON text holds, in the form of :meth:`to_config`. where: begins the
+        message of the UserError.
+        """
         if not isinstance(text, str | bytes):
             raise UserError(f"{where}: expected JSON, found {brief(text)}")
         try:
@@ -176,12 +201,16 @@ class Space:
 
 
 def _same_number(found: Any, choice: float) -> bool:
-    """Whether a value from outside is this number; True and False, which Python takes for 1 and 0, are none."""
+    """Whether a value from outside is this number; True and False, which Python takes for 1 and 0, are
+    none.
+    """
     return isinstance(found, int | float) and not isinstance(found, bool) and found == choice
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """OFA's channel rounding (``ofa.utils.make_divisible``): to a multiple of 8 that is not below nine tenths."""
+    """OFA's channel rounding (``ofa.utils.make_divisible``): to a multiple of 8 that is not below nine
+    tenths.
+    """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -203,7 +232,15 @@ def _mobile(
 
     def of_block(kind: str, key: str, choices: tuple[float, ...]) -> list[Gene]:
         return [
-            Gene(kind, key, i, choices, stage, 2 * n + stage if position >= min(depths) else -1, max(0, position - 1))
+            Gene(
+                kind,
+                key,
+                i,
+                choices,
+                stage,
+                2 * n + stage if position >= min(depths) else -1,
+                max(0, position - 1),
+            )
             for i, (stage, position) in enumerate(places)
         ]
 
@@ -214,7 +251,14 @@ def _mobile(
         Gene("resolution", "image_size", 0, tuple(resolutions)),
     ]
     blocks = [
-        Block(stage, position, strides[stage] if position == 0 else 1, 2 * n + stage if stage < stages else -1, n + i, i)
+        Block(
+            stage,
+            position,
+            strides[stage] if position == 0 else 1,
+            2 * n + stage if stage < stages else -1,
+            n + i,
+            i,
+        )
         for i, (stage, position) in enumerate(places)
     ]
     groups = [MutationGroup((len(genes) - 1,))]
@@ -236,7 +280,9 @@ def _resnet50d() -> Space:
     """ResNet50D: stem, then four stages of bottleneck blocks with searched widths (``OFAResNets``)."""
     base_depths, depths, expands, width_ratios = (2, 2, 4, 2), (0, 1, 2), (0.2, 0.25, 0.35), (0.65, 0.8, 1.0)
     resolutions = (128, 144, 160, 176, 192, 224, 240, 256)
-    places = [(stage, position) for stage, base in enumerate(base_depths) for position in range(base + max(depths))]
+    places = [
+        (stage, position) for stage, base in enumerate(base_depths) for position in range(base + max(depths))
+    ]
     genes = [Gene("stem_depth", "d", 0, (0, 2))]
     genes += [Gene("depth", "d", 1 + stage, depths, stage) for stage in range(len(base_depths))]
     for i, (stage, position) in enumerate(places):
@@ -258,17 +304,28 @@ def _resnet50d() -> Space:
         widths=(
             tuple(make_divisible(width // 2) for width in stem),
             stem,
-            *(tuple(make_divisible(width * ratio) for ratio in width_ratios) for width in (256, 512, 1024, 2048)),
+            *(
+                tuple(make_divisible(width * ratio) for ratio in width_ratios)
+                for width in (256, 512, 1024, 2048)
+            ),
         ),
         prune_kinds=(("width",), ("stem_depth", "depth"), ("expand",)),
-        mutation_groups=(MutationGroup((resolution,), 0.5), *(MutationGroup((g,)) for g in range(resolution))),
+        mutation_groups=(
+            MutationGroup((resolution,), 0.5),
+            *(MutationGroup((g,)) for g in range(resolution)),
+        ),
     )
 
 
 _MOBILE_RESOLUTIONS = (160, 176, 192, 208, 224)
 
 MOBILENET_V3 = _mobile(
-    "mobilenet_v3", "ofa_mbv3_d234_e346_k357_w1.2", (32, 48, 96, 136, 192), (2, 2, 2, 1, 2), _MOBILE_RESOLUTIONS, 0
+    "mobilenet_v3",
+    "ofa_mbv3_d234_e346_k357_w1.2",
+    (32, 48, 96, 136, 192),
+    (2, 2, 2, 1, 2),
+    _MOBILE_RESOLUTIONS,
+    0,
 )
 PROXYLESS = _mobile(
     "proxyless",

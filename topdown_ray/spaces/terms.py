@@ -1,9 +1,8 @@
 """Sums over terms: the one form of latency tables, MAC counts and the predictor's first layer.
 
-A *term* looks a few genes up in a small table (for MobileNetV3: resolution, the stage's depth, kernel and expand ratio of a
-block -> ms); an architecture's value is the sum over its terms. All lookups of all architectures are one matrix product (the
-places in the concatenated table) and one gather.
-"""
+A *term* looks a few genes up in a small table (for MobileNetV3: resolution, the stage's depth, kernel and
+expand ratio of a block -> ms); an architecture's value is the sum over its terms. All lookups of all
+architectures are one matrix product (the places in the concatenated table) and one gather."""
 
 from __future__ import annotations
 
@@ -24,7 +23,9 @@ Ints = npt.NDArray[np.int64]
 
 
 class FlatTerms(NamedTuple):
-    """The genes of a sum's terms, and where its entries lie in the concatenated table: see :func:`flatten`."""
+    """The genes of a sum's terms, and where its entries lie in the concatenated table: see
+    :func:`flatten`.
+    """
 
     genes: Ints  # (T, 4)
     strides: Ints  # (T, 4), 0 where a term has fewer genes
@@ -41,7 +42,9 @@ class FlatSum(NamedTuple):
 
 @dataclass(frozen=True)
 class Term:
-    """One small table over the joint choices of ``genes``: values (choices of gene 0, of gene 1, ..., [D])."""
+    """One small table over the joint choices of ``genes``: values (choices of gene 0, of gene 1, ...,
+    [D]).
+    """
 
     genes: tuple[int, ...]
     values: Array
@@ -93,7 +96,9 @@ def concatenate(terms: Sequence[Term]) -> Array:
 
 
 def flatten(terms: Sequence[Term]) -> FlatTerms:
-    """The places of :class:`TermIndex` for compiled code: for each term its genes and their strides, and its offset."""
+    """The places of :class:`TermIndex` for compiled code: for each term its genes and their strides, and its
+    offset.
+    """
     assert max(len(term.genes) for term in terms) <= 4
     genes, strides = (np.zeros((len(terms), 4), dtype=np.int64) for _ in range(2))
     offsets = np.zeros(len(terms), dtype=np.int64)
@@ -101,20 +106,25 @@ def flatten(terms: Sequence[Term]) -> FlatTerms:
     for t, term in enumerate(terms):
         sizes = term.values.shape[: len(term.genes)]
         genes[t, : len(sizes)] = term.genes
-        strides[t, : len(sizes)] = [int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))]
+        strides[t, : len(sizes)] = [
+            int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))
+        ]
         offsets[t] = rows
         rows += int(np.prod(sizes, dtype=np.int64))
     return FlatTerms(genes, strides, offsets)
 
 
 def aligned(genes: Sequence[int], values: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
-    """A table over ``genes`` with one axis for each gene of ``axes``, which hold all of them; of length 1 where it has no such gene."""
+    """A table over ``genes`` with one axis for each gene of ``axes``, which hold all of them; of length 1
+    where it has no such gene.
+    """
     order = sorted(range(len(genes)), key=lambda axis: axes.index(genes[axis]))
     return values.transpose(order).reshape([sizes[g] if g in genes else 1 for g in axes])
 
 
 def elimination(scopes: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
-    """An order in which to eliminate all genes from tables over these scopes, that of the smallest joint table first.
+    """An order in which to eliminate all genes from tables over these scopes, that of the smallest joint
+    table first.
 
     With each gene come the others of its joint table, ascending; all of them are eliminated later.
     """
@@ -135,11 +145,11 @@ def elimination(scopes: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[t
 
 
 def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, Genes]:
-    """The smallest possible sum of scalar terms and a row of genes (G,) that has it, exactly (bucket elimination).
+    """The smallest possible sum of scalar terms and a row of genes (G,) that has it, exactly (bucket
+    elimination).
 
-    Genes are eliminated one at a time, those of the smallest joint table first; every space here stays below a few hundred
-    entries. Source: Dechter 1999, *Bucket elimination: a unifying framework for reasoning*.
-    """
+    Genes are eliminated one at a time, those of the smallest joint table first; every space here stays below
+    a few hundred entries. Source: Dechter 1999, *Bucket elimination: a unifying framework for reasoning*."""
     factors = [(term.genes, term.values) for term in terms]
     decisions: list[tuple[int, tuple[int, ...], npt.NDArray[np.intp]]] = []
     for gene, others in elimination([term.genes for term in terms], sizes):

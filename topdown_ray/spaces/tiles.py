@@ -1,7 +1,8 @@
-"""Matrix products in tiles of fixed numbers of rows, so that a row's bits do not depend on the batch it comes in.
+"""Matrix products in tiles of fixed numbers of rows, so that a row's bits do not depend on the batch it comes
+in.
 
-On a CPU a product of 128 rows at a time was measured to give every row the same bits; other numbers of rows are used where this
-processor's products agree with those, which is tried out when the products are set up.
+On a CPU a product of 128 rows at a time was measured to give every row the same bits; other numbers of rows
+are used where this processor's products agree with those, which is tried out when the products are set up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Products = Callable[[torch.Tensor], torch.Tensor]  # rows (n, ...) -> (n, ...)
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread: how a product is split over threads could change its bits, and actors share the cores anyway."""
+    """One torch thread: how a product is split over threads could change its bits, and actors share the cores
+    anyway.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -30,7 +33,8 @@ def one_thread() -> Iterator[None]:
 
 
 class Tiles:
-    """The numbers of rows whose products have the bits of a tile's here, largest first; :data:`TILE` is always one of them.
+    """The numbers of rows whose products have the bits of a tile's here, largest first; :data:`TILE` is
+    always one of them.
 
     probe: draws rows (n, width) that the products are tried on.
     """

@@ -1,7 +1,7 @@
 """Tables of measured accuracies: the schema, parts that appear whole or not at all, loading them.
 
-A folder of parts is what a running measurement writes to; ``combine`` makes one file of it, the training set of a predictor.
-"""
+A folder of parts is what a running measurement writes to; ``combine`` makes one file of it, the training set
+of a predictor."""
 
 from __future__ import annotations
 
@@ -54,7 +54,14 @@ EVALUATIONS = pa.schema(
     metadata={_VERSION: b"1"},
 )
 _REQUIRED = ("evaluation_id", "space", "arch", "top1")  # of a table that others made
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException)  # what pyarrow raises for broken files
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    MemoryError,
+    pa.ArrowException,
+)  # what pyarrow raises for broken files
 
 #: Columns that tell how a row was measured, not what came out.
 INCIDENTAL = ("device", "host", "wall_s", "started_at")
@@ -73,7 +80,9 @@ class Parts:
             for leftover in self.folder.glob(f".*{TEMPORARY}"):
                 leftover.unlink()
         except OSError as error:
-            raise UserError(f"{self.folder}: expected a folder to write to, found {error.strerror}") from error
+            raise UserError(
+                f"{self.folder}: expected a folder to write to, found {error.strerror}"
+            ) from error
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows as one part, atomically."""
@@ -85,7 +94,9 @@ class Parts:
         return _ordered([read_table(part) for part in sorted(self.folder.glob("*.parquet"))])
 
     def combine(self, out: Path, order: Sequence[str]) -> int:
-        """Write these measurements, in this order, then all others, as one file; remove the parts. Returns the number of rows."""
+        """Write these measurements, in this order, then all others, as one file; remove the parts. Returns
+        the number of rows.
+        """
         rows = self.read().set_index("evaluation_id", drop=False)
         rows = rows.loc[[*order, *rows.index.difference(list(order))]]
         write_table(pa.Table.from_pandas(rows, schema=EVALUATIONS, preserve_index=False), out)
@@ -100,7 +111,9 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """One file of measured rows. Raises UserError: not readable, not such a table, a row that lacks what identifies it, no accuracy."""
+    """One file of measured rows. Raises UserError: not readable, not such a table, a row that lacks what
+    identifies it, no accuracy.
+    """
     what, where = "a table of measured accuracies (Parquet)", brief_path(path)
     check_file(path, what)
     try:
@@ -110,7 +123,10 @@ def read_table(path: Path) -> pa.Table:
         raise UserError(f"{where}: expected {what}, found {one_line(error)}") from error
     version = (table.schema.metadata or {}).get(_VERSION, b"1")
     if version != b"1":
-        raise UserError(f"{where}: {_VERSION.decode()}: expected version 1, found {brief(version.decode(errors='replace'))}")
+        raise UserError(
+            f"{where}: {_VERSION.decode()}: expected version 1, found "
+            f"{brief(version.decode(errors='replace'))}"
+        )
     names = table.column_names
     for name in _REQUIRED:
         if name not in names:
@@ -124,14 +140,20 @@ def read_table(path: Path) -> pa.Table:
     try:
         table = table.select(EVALUATIONS.names).cast(EVALUATIONS)
     except _UNREADABLE as error:
-        raise UserError(f"{where}: expected the columns of measured accuracies, found {one_line(error)}") from error
+        raise UserError(
+            f"{where}: expected the columns of measured accuracies, found {one_line(error)}"
+        ) from error
     for name in _REQUIRED:
         if table[name].null_count:
-            raise UserError(f"{where}: {name}: expected a value in every row, found none in {table[name].null_count}")
+            raise UserError(
+                f"{where}: {name}: expected a value in every row, found none in {table[name].null_count}"
+            )
     for name in ("top1", "top5"):
         values = table[name].drop_null().to_numpy()
         if not ((values >= 0) & (values <= 1)).all():
-            raise UserError(f"{where}: {name}: expected fractions from 0 to 1, found {values.min():g} to {values.max():g}")
+            raise UserError(
+                f"{where}: {name}: expected fractions from 0 to 1, found {values.min():g} to {values.max():g}"
+            )
     return table
 
 
@@ -142,4 +164,8 @@ def load_evaluations(run: Path) -> pd.DataFrame:
 
 def _ordered(tables: Sequence[pa.Table]) -> pd.DataFrame:
     frame: pd.DataFrame = pa.concat_tables([EVALUATIONS.empty_table(), *tables]).to_pandas()
-    return frame.drop_duplicates("evaluation_id").sort_values("evaluation_id", kind="stable").reset_index(drop=True)
+    return (
+        frame.drop_duplicates("evaluation_id")
+        .sort_values("evaluation_id", kind="stable")
+        .reset_index(drop=True)
+    )

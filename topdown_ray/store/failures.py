@@ -1,4 +1,5 @@
-"""``failures/``: a record for each shard that finally failed, with its traceback and the command that reruns exactly it.
+"""``failures/``: a record for each shard that finally failed, with its traceback and the command that reruns
+exactly it.
 
 A record goes away as soon as all its searches have rows.
 """
@@ -71,7 +72,9 @@ class Failures:
 
     def read(self, finished: Collection[str]) -> None:
         """Take up the records of earlier runs; clear those whose searches have rows by now."""
-        self._open = {shard_id: set(record["search_ids"]) for shard_id, record in read_failures(self.place).items()}
+        self._open = {
+            shard_id: set(record["search_ids"]) for shard_id, record in read_failures(self.place).items()
+        }
         for shard_id in list(self._open):
             self._cross_off(shard_id, self._open[shard_id].intersection(finished))
 
@@ -111,7 +114,9 @@ class Failures:
 
 
 def rerun_command(place: Place, shard_id: str) -> str:
-    """The command that runs exactly this shard again, into the same folder; credentials are not in it, see docs/cluster.md."""
+    """The command that runs exactly this shard again, into the same folder; credentials are not in it, see
+    docs/cluster.md.
+    """
     out = place.name if place.local is None else str(place.local.absolute())
     return shlex.join(["topdown-ray", "sweep", out, "--out", out, "--only", shard_id])
 
@@ -122,7 +127,9 @@ def read_failures(place: Place) -> dict[str, dict[str, Any]]:
     try:
         names = sorted(place.files(FOLDER))
     except OSError as error:
-        raise UserError(f"{place.of(FOLDER)}: expected a folder that can be read, found {place.reason(error)}") from error
+        raise UserError(
+            f"{place.of(FOLDER)}: expected a folder that can be read, found {place.reason(error)}"
+        ) from error
     for name in names:
         if not name.endswith(".json") or name.startswith("."):
             continue
@@ -132,7 +139,9 @@ def read_failures(place: Place) -> dict[str, dict[str, Any]]:
         except FileNotFoundError:  # cleared meanwhile
             continue
         except OSError as error:
-            raise UserError(f"{place.of(where)}: expected a file that can be read, found {place.reason(error)}") from error
+            raise UserError(
+                f"{place.of(where)}: expected a file that can be read, found {place.reason(error)}"
+            ) from error
         validated(Record, record, place.of(where))
         records[name.removesuffix(".json")] = record
     return records

@@ -1,4 +1,6 @@
-"""What run.json holds, as a model: every field that a command reads is there and of its type, or the file is refused."""
+"""What run.json holds, as a model: every field that a command reads is there and of its type, or the file is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,16 @@ class _Read(BaseModel):
 
 
 class _Spec(_Read):
-    """The part of a specification that reports and ``status`` read; running it takes the whole one, :class:`spec.SweepSpec`."""
+    """The part of a specification that reports and ``status`` read; running it takes the whole one,
+    :class:`spec.SweepSpec`.
+    """
 
     name: _Name
     spaces: Annotated[list[_Name], Field(min_length=1)]
     strategies: Annotated[list[_Name], Field(min_length=1)]
-    targets: dict[str, list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]]
+    targets: dict[
+        str, list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]
+    ]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
     cost: dict[str, str] = {}  # where it is not recorded
     predictor: dict[str, str] = {}
@@ -37,7 +43,10 @@ class _Spec(_Read):
         for field in ("targets", "cost", "predictor"):
             value = getattr(self, field)
             if set(value) != set(self.spaces) and (value or field == "targets"):
-                raise ValueError(f"{field}: expected one entry for each of {brief(self.spaces)}, found {brief(list(value))}")
+                raise ValueError(
+                    f"{field}: expected one entry for each of {brief(self.spaces)}, found "
+                    f"{brief(list(value))}"
+                )
         return self
 
 
@@ -77,7 +86,9 @@ class Manifest(_Read):
 
 
 def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
-    """A document as a manifest: itself, checked. where: begins the message. schema: the newest that is known. Raises UserError."""
+    """A document as a manifest: itself, checked. where: begins the message. schema: the newest that is known.
+    Raises UserError.
+    """
     if not isinstance(data, dict):
         raise UserError(f"{where}: expected a mapping, found {type(data).__name__}")
     _version(data, where, "schema", schema)

@@ -1,16 +1,17 @@
 """The parts of a result folder's tables: named by content, verified, merged while the sweep goes on.
 
-A shard is two files of one name, ``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet``. SUMS are the CRC-32 of the one and
-of the other, so a file that lost a byte is known by its name; KEY is the shard, or stands for the shards that were merged. Older
-folders have ``KEY.parquet``; those parts are damaged where pyarrow says that they are no valid Parquet. Nothing else is damage: memory
-that runs out, a disk that does not answer or a thread that does not start end with an error, and no file is touched. A damaged part
-is moved to ``damaged/``, never deleted.
+A shard is two files of one name, ``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet``. SUMS are the
+CRC-32 of the one and of the other, so a file that lost a byte is known by its name; KEY is the shard, or
+stands for the shards that were merged. Older folders have ``KEY.parquet``; those parts are damaged where
+pyarrow says that they are no valid Parquet. Nothing else is damage: memory that runs out, a disk that does
+not answer or a thread that does not start end with an error, and no file is touched. A damaged part is moved
+to ``damaged/``, never deleted.
 
-The trace is written first: a shard is finished when its file in ``searches/`` exists. Small parts are merged into larger ones, for
-10^5 files are slow to list, to resume from and to read. The merged part is written before those in it are deleted, searches before
-trace; whatever moment the driver dies at, the rows are there once or twice, and twice is harmless. On resuming, a part that a merged
-part names is deleted only if the merged part holds every row of it.
-"""
+The trace is written first: a shard is finished when its file in ``searches/`` exists. Small parts are merged
+into larger ones, for 10^5 files are slow to list, to resume from and to read. The merged part is written
+before those in it are deleted, searches before trace; whatever moment the driver dies at, the rows are there
+once or twice, and twice is harmless. On resuming, a part that a merged part names is deleted only if the
+merged part holds every row of it."""
 
 from __future__ import annotations
 
@@ -40,8 +41,13 @@ LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part: ten
 ORPHAN_S = 3600.0  # on a remote place a trace without searches may be another driver's, just being written
 MERGED = b"topdown_ray_merged"  # in the metadata of a merged part: the names of the parts in it
 
-_ROWS = {"searches": ["search_id", "target_index"], "trace": ["search_id", "target_index", "generation"]}  # name a row
-_NOT_OF_THE_FILE = re.compile(r"alloc|memory|thread|resource", re.IGNORECASE)  # in pyarrow's errors: what failed is the machine
+_ROWS = {
+    "searches": ["search_id", "target_index"],
+    "trace": ["search_id", "target_index", "generation"],
+}  # name a row
+_NOT_OF_THE_FILE = re.compile(
+    r"alloc|memory|thread|resource", re.IGNORECASE
+)  # in pyarrow's errors: what failed is the machine
 
 _Name = TypeVar("_Name")
 _Value = TypeVar("_Value")
@@ -69,17 +75,22 @@ def read_part(
 ) -> pa.Table:
     """A part's file, verified by its checksum.
 
-    Raises DamagedError, FileNotFoundError, OSError; UserError where the file is as it was written, and still cannot be read.
-    """
+    Raises DamagedError, FileNotFoundError, OSError; UserError where the file is as it was written, and still
+    cannot be read."""
     where = place.of(f"{table}/{name}")
     try:
         data = place.read(f"{table}/{name}")
         sums = sums_of(name)
         if sums is not None and zlib.crc32(data) != sums[TABLES.index(table)]:
-            raise DamagedError(f"checksum {zlib.crc32(data):08x}, expected {sums[TABLES.index(table)]:08x} ({len(data)} bytes)")
+            raise DamagedError(
+                f"checksum {zlib.crc32(data):08x}, expected {sums[TABLES.index(table)]:08x} ({len(data)} "
+                "bytes)"
+            )
         return _parse(data, sums is not None, schema, columns)
     except MemoryError as error:  # also pyarrow's
-        raise UserError(f"{where}: expected memory to read it, found too little ({reason(error) or 'MemoryError'})") from error
+        raise UserError(
+            f"{where}: expected memory to read it, found too little ({reason(error) or 'MemoryError'})"
+        ) from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         if getattr(error, "errno", None) or isinstance(
             error, FileNotFoundError
@@ -94,7 +105,11 @@ def _parse(data: bytes, summed: bool, schema: pa.Schema | None, columns: list[st
         try:
             pq.read_table(pa.BufferReader(data), use_threads=False)  # every page: the only proof
         except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) or _NOT_OF_THE_FILE.search(str(error)):
+            if (
+                isinstance(error, MemoryError)
+                or getattr(error, "errno", None)
+                or _NOT_OF_THE_FILE.search(str(error))
+            ):
                 raise
             raise DamagedError(reason(error)) from error
     return pq.read_table(pa.BufferReader(data), schema=schema, columns=columns, use_threads=False)
@@ -103,11 +118,17 @@ def _parse(data: bytes, summed: bool, schema: pa.Schema | None, columns: list[st
 def part_names(place: Place, table: str) -> dict[str, Entry]:
     """The parts of a table: size in bytes and time of writing, by name in a fixed order."""
     found = place.files(table)
-    return {name: found[name] for name in sorted(found) if name.endswith(".parquet") and not name.startswith((".", "_"))}
+    return {
+        name: found[name]
+        for name in sorted(found)
+        if name.endswith(".parquet") and not name.startswith((".", "_"))
+    }
 
 
 def parallel(place: Place, function: Callable[[_Name], _Value], names: Sequence[_Name]) -> Iterator[_Value]:
-    """``function`` of each name, in order, by a few threads: reading waits for the disk, and on an object store mostly waits."""
+    """``function`` of each name, in order, by a few threads: reading waits for the disk, and on an object
+    store mostly waits.
+    """
     with ThreadPoolExecutor(4 if place.local is not None else 32) as pool:
         waiting: deque[Future[_Value]] = deque()
         for name in names:  # bounded, so that what is read does not pile up
@@ -130,35 +151,48 @@ class Parts:
         self._written: dict[str, int] = {}  # the same of all parts that should be here
         self._lock = threading.Lock()  # over both
         self._merging = False
-        self.hurry = False  # begin no more merges: the driver is told to end, and a backlog of them may take minutes
+        self.hurry = (
+            False  # begin no more merges: the driver is told to end, and a backlog of them may take minutes
+        )
 
     def resume(self) -> Resumed:
-        """Verify every part, move those that are damaged or half there to ``damaged/``, and tell which searches have rows.
+        """Verify every part, move those that are damaged or half there to ``damaged/``, and tell which
+        searches have rows.
 
-        Raises OSError, UserError where a file cannot be read (which does not say that it is damaged), before anything is changed;
-        StoreError.
-        """
+        Raises OSError, UserError where a file cannot be read (which does not say that it is damaged), before
+        anything is changed; StoreError."""
         found = {table: part_names(self.place, table) for table in TABLES}
         whole = [name for name in found["searches"] if name in found["trace"]]
         half = [name for name in found["searches"] if name not in found["trace"]]
-        problems = {name: f"{self.place.of(f'searches/{name}')}: expected a trace beside it, found none" for name in half}
+        problems = {
+            name: f"{self.place.of(f'searches/{name}')}: expected a trace beside it, found none"
+            for name in half
+        }
         search_ids: set[str] = set()
         claims: dict[str, list[str]] = {}  # of a merged part: the parts that it names
-        for name, (ids, inside, problem) in zip(whole, parallel(self.place, self._verify, whole), strict=True):
+        for name, (ids, inside, problem) in zip(
+            whole, parallel(self.place, self._verify, whole), strict=True
+        ):
             if problem:
                 problems[name] = problem
             else:
                 search_ids.update(ids)
                 claims[name] = inside
         young = time.time() - ORPHAN_S if self.place.local is None else float("inf")
-        orphans = {name for name, (_, written_at) in found["trace"].items() if written_at < young} - set(found["searches"])
-        merged = self._merged({name: inside for name, inside in claims.items() if inside}, set(claims) | orphans, found)
+        orphans = {name for name, (_, written_at) in found["trace"].items() if written_at < young} - set(
+            found["searches"]
+        )
+        merged = self._merged(
+            {name: inside for name, inside in claims.items() if inside}, set(claims) | orphans, found
+        )
         for name in sorted(set(problems) | orphans - merged):
             for table in TABLES:
                 if name in found[table]:
                     self.place.set_aside(f"{table}/{name}", DAMAGED)
         self._delete(sorted(merged))
-        self._written = {name: sum(found[table][name].size for table in TABLES) for name in claims if name not in merged}
+        self._written = {
+            name: sum(found[table][name].size for table in TABLES) for name in claims if name not in merged
+        }
         self._small = {name: size for name, size in self._written.items() if size < SMALL}
         self._merge()
         moved = f"; moved to {self.place.of(DAMAGED)}"
@@ -167,11 +201,19 @@ class Parts:
     def _merged(
         self, claims: Mapping[str, Sequence[str]], there: Set[str], found: Mapping[str, Mapping[str, Entry]]
     ) -> set[str]:
-        """The parts that a driver had merged and not yet deleted when it died: those whose rows are all in a merged part."""
+        """The parts that a driver had merged and not yet deleted when it died: those whose rows are all in a
+        merged part.
+        """
         merged: set[str] = set()
-        for holder in sorted(claims, key=lambda name: found["searches"][name].size):  # what is merged twice, from within
+        for holder in sorted(
+            claims, key=lambda name: found["searches"][name].size
+        ):  # what is merged twice, from within
             inside = claims[holder]
-            names = [name for name in dict.fromkeys(inside) if name in there and name != holder and name not in merged]
+            names = [
+                name
+                for name in dict.fromkeys(inside)
+                if name in there and name != holder and name not in merged
+            ]
             if holder in merged or not names:
                 continue
             rows = {table: read_part(self.place, table, holder, columns=_ROWS[table]) for table in TABLES}
@@ -190,14 +232,17 @@ class Parts:
     def lacking(self, promised: int) -> int:
         """How many of the promised searches have no rows in the folder now.
 
-        A listing of each table tells whether every part that was written is still there, of its size; only where one is not are
-        the searches of the others counted, for another driver may have merged it. Raises OSError, UserError.
-        """
+        A listing of each table tells whether every part that was written is still there, of its size; only
+        where one is not are the searches of the others counted, for another driver may have merged it. Raises
+        OSError, UserError."""
         found = {table: part_names(self.place, table) for table in TABLES}
         whole = {name for name in found["searches"] if name in found["trace"]}
         with self._lock:
             written = dict(self._written)
-        if all(name in whole and size == sum(found[table][name].size for table in TABLES) for name, size in written.items()):
+        if all(
+            name in whole and size == sum(found[table][name].size for table in TABLES)
+            for name, size in written.items()
+        ):
             return 0
         search_ids: set[str] = set()
         for ids, _, _ in parallel(self.place, self._verify, sorted(whole)):
@@ -245,9 +290,15 @@ class Parts:
             except FileNotFoundError:  # merged by another driver since (object stores only)
                 return [], [], None
             except DamagedError as error:
-                return [], [], f"{self.place.of(f'{table}/{name}')}: expected a part as it was written, found {error}"
+                return (
+                    [],
+                    [],
+                    f"{self.place.of(f'{table}/{name}')}: expected a part as it was written, found {error}",
+                )
         where = self.place.of(f"searches/{name}")
-        inside = parse_json((found[0].schema.metadata or {}).get(MERGED, b"[]"), f"{where}: {MERGED.decode()}")
+        inside = parse_json(
+            (found[0].schema.metadata or {}).get(MERGED, b"[]"), f"{where}: {MERGED.decode()}"
+        )
         if not isinstance(inside, list) or not all(isinstance(each, str) for each in inside):
             raise UserError(f"{where}: {MERGED.decode()}: expected a list of names, found {brief(inside)}")
         column = found[0]["search_id"]
@@ -275,9 +326,12 @@ class Parts:
         if not read:
             return
         searches, trace = (
-            pa.concat_tables(tables, promote_options="permissive") for tables in zip(*read.values(), strict=True)
+            pa.concat_tables(tables, promote_options="permissive")
+            for tables in zip(*read.values(), strict=True)
         )
-        searches = searches.replace_schema_metadata({**(searches.schema.metadata or {}), MERGED: json.dumps(list(read))})
+        searches = searches.replace_schema_metadata(
+            {**(searches.schema.metadata or {}), MERGED: json.dumps(list(read))}
+        )
         name, size = self._store(digest(list(read)), searches, trace)
         try:
             for table in TABLES:
@@ -293,7 +347,11 @@ class Parts:
     def _pair(self, name: str) -> tuple[pa.Table, pa.Table] | None:
         try:
             return read_part(self.place, "searches", name), read_part(self.place, "trace", name)
-        except (DamagedError, OSError, UserError):  # resuming will tell; or another driver has merged it (object stores only)
+        except (
+            DamagedError,
+            OSError,
+            UserError,
+        ):  # resuming will tell; or another driver has merged it (object stores only)
             return None
 
     def _delete(self, names: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
-"""Where results lie: a local folder, or any URI that pyarrow's filesystems know, behind the same few operations.
+"""Where results lie: a local folder, or any URI that pyarrow's filesystems know, behind the same few
+operations.
 
-A file appears whole or not at all. On a local disk it is written under a temporary name, flushed and renamed; on an object store
-(``s3://``, ``gs://``, ``abfs://``) an object is one request and needs no more; elsewhere (``hdfs://``) temporary name and rename again.
-"""
+A file appears whole or not at all. On a local disk it is written under a temporary name, flushed and renamed;
+on an object store (``s3://``, ``gs://``, ``abfs://``) an object is one request and needs no more; elsewhere
+(``hdfs://``) temporary name and rename again."""
 
 from __future__ import annotations
 
@@ -33,7 +34,14 @@ from topdown_ray.files import LARGEST_DOCUMENT, TEMPORARY, parse_json, replacing
 
 LOCK = ".lock"  # held by the driver that writes to a local folder
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")
-PROBED = ("gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")  # their clients may hang for minutes or abort the process
+PROBED = (
+    "gs",
+    "gcs",
+    "abfs",
+    "abfss",
+    "hdfs",
+    "viewfs",
+)  # their clients may hang for minutes or abort the process
 PROBE_S = 60
 GS_RETRY_S = 20  # pyarrow's own limit is 15 minutes, even where there are no credentials
 LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment
@@ -67,22 +75,31 @@ except Exception as error:
 def _probe(uri: str, name: str) -> None:
     """Raise UserError unless the place of a URI answers.
 
-    The first request runs in a process of its own: some clients try for minutes, and Azure's ends the process where it finds no
-    credentials, by a C++ exception that pyarrow does not catch.
-    """
+    The first request runs in a process of its own: some clients try for minutes, and Azure's ends the process
+    where it finds no credentials, by a C++ exception that pyarrow does not catch."""
     problem = f"none within {PROBE_S} s"
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE], input=uri, capture_output=True, text=True, timeout=PROBE_S, check=False
+            [sys.executable, "-c", _PROBE],
+            input=uri,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+            check=False,
         )
         if done.returncode == 0:
             return
-        problem = one_line(without_secrets(done.stderr, uri)) or f"that its client ends with status {done.returncode}"
+        problem = (
+            one_line(without_secrets(done.stderr, uri))
+            or f"that its client ends with status {done.returncode}"
+        )
     raise UserError(f"{name}: expected a place that answers, with credentials for it, found {problem}")
 
 
 class Place:
-    """A folder, local or remote. Names in it are relative, with slashes. Raises UserError for a URI that will not do."""
+    """A folder, local or remote. Names in it are relative, with slashes. Raises UserError for a URI that will
+    not do.
+    """
 
     def __init__(self, where: str | Path):
         self.where = where
@@ -118,12 +135,16 @@ class Place:
         self.objects = parts.scheme in OBJECT_STORES
 
     def _check_name(self) -> None:
-        """Raise UserError for a local path that no folder can have: too long, with a NUL, a link to itself."""
+        """Raise UserError for a local path that no folder can have: too long, with a NUL, a link to
+        itself.
+        """
         try:
             Path(self.local or ".").stat()
         except (OSError, ValueError) as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise UserError(f"{one_line(self.name, 120)}: expected a folder, found {reason(error)}") from error
+                raise UserError(
+                    f"{one_line(self.name, 120)}: expected a folder, found {reason(error)}"
+                ) from error
 
     def reason(self, error: BaseException) -> str:
         """What an error says, on one line and without the secrets of this place."""
@@ -141,15 +162,21 @@ class Place:
         return bool(self._filesystem.get_file_info(self._at(relative)).type == pafs.FileType.File)
 
     def read(self, relative: str, most: int | None = None) -> bytes:
-        """A file's content. Raises FileNotFoundError, OSError, UserError: no regular file, or more than ``most`` bytes."""
+        """A file's content. Raises FileNotFoundError, OSError, UserError: no regular file, or more than
+        ``most`` bytes.
+        """
         if self.local is not None:
             path = self.local / relative
             if _is_regular(path, self.of(relative)) and most is not None and path.stat().st_size > most:
-                raise UserError(f"{self.of(relative)}: expected at most {most:,} bytes, found {path.stat().st_size:,}")
+                raise UserError(
+                    f"{self.of(relative)}: expected at most {most:,} bytes, found {path.stat().st_size:,}"
+                )
             return path.read_bytes()
         with self._filesystem.open_input_file(self._at(relative)) as file:
             if most is not None and file.size() > most:
-                raise UserError(f"{self.of(relative)}: expected at most {most:,} bytes, found {file.size():,}")
+                raise UserError(
+                    f"{self.of(relative)}: expected at most {most:,} bytes, found {file.size():,}"
+                )
             return bytes(file.readall())
 
     def document(self, relative: str) -> Any:
@@ -157,7 +184,9 @@ class Place:
         return parse_json(self.read(relative, LARGEST_DOCUMENT), self.of(relative))
 
     def open(self, relative: str) -> Any:
-        """A file to read parts of; what pyarrow's readers take. Raises FileNotFoundError, OSError, UserError."""
+        """A file to read parts of; what pyarrow's readers take. Raises FileNotFoundError, OSError,
+        UserError.
+        """
         if self.local is not None:
             if not _is_regular(self.local / relative, self.of(relative)):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.local / relative))
@@ -181,7 +210,9 @@ class Place:
             with os.scandir(self.local / folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):  # deleted since
-                        if not entry.is_dir() and _is_regular(Path(entry.path), self.of(f"{folder}/{entry.name}".lstrip("/"))):
+                        if not entry.is_dir() and _is_regular(
+                            Path(entry.path), self.of(f"{folder}/{entry.name}".lstrip("/"))
+                        ):
                             status = entry.stat()
                             found[entry.name] = Entry(status.st_size, status.st_mtime)
         except FileNotFoundError:
@@ -191,7 +222,9 @@ class Place:
         return found
 
     def empty(self, folders: Collection[str] = ()) -> bool:
-        """Whether nothing lies in here but what a driver leaves that was killed as it began: a lock, these folders, empty."""
+        """Whether nothing lies in here but what a driver leaves that was killed as it began: a lock, these
+        folders, empty.
+        """
         if self.local is None:
             found = self._filesystem.get_file_info(
                 pafs.FileSelector(self._root, allow_not_found=True, recursive=not self.objects)
@@ -214,7 +247,9 @@ class Place:
                 if self.objects and self._filesystem.get_file_info(bucket).type == pafs.FileType.NotFound:
                     raise UserError(f"{self.name}: expected an existing bucket, found no {bucket}")
             except OSError as error:
-                raise UserError(f"{self.name}: expected a place that answers, found {self.reason(error)}") from error
+                raise UserError(
+                    f"{self.name}: expected a place that answers, found {self.reason(error)}"
+                ) from error
             return
         if self.local.exists() and not self.local.is_dir():
             raise UserError(f"{self.name}: expected a folder, found a file")
@@ -224,10 +259,14 @@ class Place:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError(f"{self.name}: expected a folder to write to, found {nearest} not writable")
         if os.path.lexists(self.local / LOCK) and not stat.S_ISREG(os.lstat(self.local / LOCK).st_mode):
-            raise UserError(f"{self.of(LOCK)}: expected a lock as a sweep makes it, a regular file, found something else")
+            raise UserError(
+                f"{self.of(LOCK)}: expected a lock as a sweep makes it, a regular file, found something else"
+            )
 
     def hold(self) -> bool:
-        """Become the only driver of a local folder; the lock dies with the process. False where another one is. Elsewhere: True."""
+        """Become the only driver of a local folder; the lock dies with the process. False where another one
+        is. Elsewhere: True.
+        """
         if self.local is None or self._lock is not None:
             return True
         lock = filelock.FileLock(self.local / LOCK)
@@ -236,7 +275,9 @@ class Place:
         except filelock.Timeout:
             return False
         except (OSError, NotImplementedError) as error:
-            raise UserError(f"{self.name}: expected a filesystem that can lock a file, found {self.reason(error)}") from error
+            raise UserError(
+                f"{self.name}: expected a filesystem that can lock a file, found {self.reason(error)}"
+            ) from error
         self._lock = lock
         return True
 
@@ -276,7 +317,9 @@ class Place:
             else:
                 self._move(relative, data)
         except OSError as error:
-            raise StoreError(f"{self.of(relative)}: expected room and leave to write, found: {self.reason(error)}") from error
+            raise StoreError(
+                f"{self.of(relative)}: expected room and leave to write, found: {self.reason(error)}"
+            ) from error
 
     def delete(self, relative: str) -> None:
         """Delete a file, if it is there. Raises StoreError."""
@@ -287,10 +330,14 @@ class Place:
                 else:
                     self._filesystem.delete_file(self._at(relative))
         except OSError as error:
-            raise StoreError(f"{self.of(relative)}: expected leave to delete, found: {self.reason(error)}") from error
+            raise StoreError(
+                f"{self.of(relative)}: expected leave to delete, found: {self.reason(error)}"
+            ) from error
 
     def set_aside(self, relative: str, folder: str) -> str:
-        """Move a file into a folder of here, beside those of its name that lie there. Returns its new name. Raises StoreError."""
+        """Move a file into a folder of here, beside those of its name that lie there. Returns its new name.
+        Raises StoreError.
+        """
         name, number = f"{folder}/{relative}", 0
         try:
             while self.exists(name):
@@ -304,11 +351,15 @@ class Place:
                     self._filesystem.create_dir(self._at(name.rpartition("/")[0]), recursive=True)
                 self._filesystem.move(self._at(relative), self._at(name))
         except OSError as error:
-            raise StoreError(f"{self.of(relative)}: expected leave to move it, found: {self.reason(error)}") from error
+            raise StoreError(
+                f"{self.of(relative)}: expected leave to move it, found: {self.reason(error)}"
+            ) from error
         return name
 
     def prepare(self, folders: tuple[str, ...]) -> None:
-        """Make the folders. Raises UserError where one cannot write; :meth:`abandon` takes back what it made."""
+        """Make the folders. Raises UserError where one cannot write; :meth:`abandon` takes back what it
+        made.
+        """
         try:
             if self.local is None:
                 if not self.objects:  # an object store has no folders
@@ -324,10 +375,14 @@ class Place:
                 pass
         except OSError as error:
             self.abandon()
-            raise UserError(f"{self.name}: expected a folder to write to, found {self.reason(error)}") from error
+            raise UserError(
+                f"{self.name}: expected a folder to write to, found {self.reason(error)}"
+            ) from error
 
     def abandon(self) -> None:
-        """Release the lock and take back the empty folders that :meth:`prepare` made, since nothing was begun in them."""
+        """Release the lock and take back the empty folders that :meth:`prepare` made, since nothing was begun
+        in them.
+        """
         if self.local is not None and self._lock is not None and self.local in self._made:
             (self.local / LOCK).unlink(missing_ok=True)
         self.release()
@@ -384,7 +439,9 @@ class Place:
 
 
 def _is_regular(path: Path, name: str) -> bool:
-    """Whether a local file is there. Raises OSError, UserError for a folder, a pipe, a device or a link to nothing."""
+    """Whether a local file is there. Raises OSError, UserError for a folder, a pipe, a device or a link to
+    nothing.
+    """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -392,5 +449,8 @@ def _is_regular(path: Path, name: str) -> bool:
             raise UserError(f"{name}: expected a regular file, found a link to nothing") from error
         return False
     if not stat.S_ISREG(mode):
-        raise UserError(f"{name}: expected a regular file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}")
+        raise UserError(
+            f"{name}: expected a regular file, found "
+            f"{'a folder' if stat.S_ISDIR(mode) else 'a pipe or device'}"
+        )
     return True

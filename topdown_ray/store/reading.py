@@ -1,8 +1,7 @@
 """Both tables of a result folder as pandas frames: every row once, in a fixed order, in little memory.
 
-The same few words stand in millions of rows, so text is read as codes into a dictionary, and each word becomes one Python string
-that all its cells share. The trace is reduced to whole numbers part by part.
-"""
+The same few words stand in millions of rows, so text is read as codes into a dictionary, and each word
+becomes one Python string that all its cells share. The trace is reduced to whole numbers part by part."""
 
 from __future__ import annotations
 
@@ -21,18 +20,31 @@ from topdown_ray.store.parts import DamagedError, parallel, part_names, read_par
 from topdown_ray.store.place import Place, reason
 
 READ_ATTEMPTS = 5  # while a driver merges parts
-SEARCH_KEYS = ("search_id", "shard_id", "space", "strategy", "k", "targets", "seed", "target_index")  # of every row
+SEARCH_KEYS = (
+    "search_id",
+    "shard_id",
+    "space",
+    "strategy",
+    "k",
+    "targets",
+    "seed",
+    "target_index",
+)  # of every row
 TRACE_KEYS = ("search_id", "shard_id", "target_index", "generation")
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 # pandas' own type of text (an object before pandas 3), as a pointer to a string in each cell
-_SHARED = pd.Series([""]).dtype if pd.Series([""]).dtype == object else pd.StringDtype("python", na_value=np.nan)
+_SHARED = (
+    pd.Series([""]).dtype if pd.Series([""]).dtype == object else pd.StringDtype("python", na_value=np.nan)
+)
 
 Codes = NDArray[np.int32]
 
 
 def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> pd.Series:
-    """A column of text whose cells share their strings: ``values[codes]``, a missing value where the code is negative."""
+    """A column of text whose cells share their strings: ``values[codes]``, a missing value where the code is
+    negative.
+    """
     known = np.empty(len(values) + 1, dtype=object)
     known[:-1] = values
     known[-1] = None
@@ -40,11 +52,11 @@ def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> p
 
 
 def read_tables(place: Place, searches: pa.Schema, trace: pa.Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes those it merged.
+    """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes
+    those it merged.
 
-    The schemas hold the columns that are read, the keys among them. Raises UserError, which names the file, for a part that is damaged
-    or does not hold rows of its table.
-    """
+    The schemas hold the columns that are read, the keys among them. Raises UserError, which names the file,
+    for a part that is damaged or does not hold rows of its table."""
     for _ in range(READ_ATTEMPTS):
         try:
             frame = _searches(place, searches)
@@ -53,7 +65,9 @@ def read_tables(place: Place, searches: pa.Schema, trace: pa.Schema) -> tuple[pd
             continue
         finally:
             pa.default_memory_pool().release_unused()
-    raise UserError(f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times")
+    raise UserError(
+        f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+    )
 
 
 def _parts(
@@ -71,7 +85,9 @@ def _parts(
             raise UserError(f"{path}: expected a part as it was written, found {error}; {advice}") from error
         for key in keys:
             if rows[key].null_count:
-                raise UserError(f"{path}: {key}: expected a value in every row, found {rows[key].null_count} rows without")
+                raise UserError(
+                    f"{path}: {key}: expected a value in every row, found {rows[key].null_count} rows without"
+                )
         return reduced(rows)
 
     try:
@@ -79,7 +95,9 @@ def _parts(
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UserError(f"{place.of(table)}: expected parts that can be read, found {reason(error)}") from error
+        raise UserError(
+            f"{place.of(table)}: expected parts that can be read, found {reason(error)}"
+        ) from error
 
 
 def _encoded(field: pa.Field) -> pa.DataType:
@@ -98,7 +116,9 @@ def _codes(column: pa.ChunkedArray) -> tuple[Codes, NDArray[Any]]:
     return np.concatenate([np.empty(0, np.int32), *codes]), values
 
 
-def _ranks(values: Sequence[Any] | NDArray[Any], key: Callable[[Any], Any] | None = None) -> NDArray[np.int64]:
+def _ranks(
+    values: Sequence[Any] | NDArray[Any], key: Callable[[Any], Any] | None = None
+) -> NDArray[np.int64]:
     """The place of each value in their order."""
     order = sorted(range(len(values)), key=lambda i: values[i] if key is None else key(values[i]))
     ranks = np.empty(len(order), np.int64)
@@ -147,20 +167,29 @@ def _searches(place: Place, schema: pa.Schema) -> pd.DataFrame:
 
 
 def _check_targets(
-    place: Place, index: NDArray[np.int64], k: NDArray[np.int64], codes: Codes, lists: Sequence[NDArray[np.float64]]
+    place: Place,
+    index: NDArray[np.int64],
+    k: NDArray[np.int64],
+    codes: Codes,
+    lists: Sequence[NDArray[np.float64]],
 ) -> None:
     """Raise UserError unless every row is of one of its k targets."""
     sizes = np.array([len(values) for values in lists], np.int64)[codes]
     wrong = np.flatnonzero((sizes != k) | (index < 0) | (index >= k))
     if len(wrong):
         row = f"k {k[wrong[0]]}, target_index {index[wrong[0]]}, targets {lists[codes[wrong[0]]].tolist()}"
-        raise UserError(f"{place.of('searches')}: targets: expected k targets, target_index one of them, found {brief(row)}")
+        raise UserError(
+            f"{place.of('searches')}: targets: expected k targets, target_index one of them, found "
+            f"{brief(row)}"
+        )
 
 
 def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFrame:
     """The anytime curves of these rows: those of the shard that each row is from."""
     known = {name: sorted(searches[name].unique()) for name in ("search_id", "shard_id")}
-    code_of: dict[str, dict[Any, int]] = {name: {value: i for i, value in enumerate(known[name])} for name in known}
+    code_of: dict[str, dict[Any, int]] = {
+        name: {value: i for i, value in enumerate(known[name])} for name in known
+    }
     runs: dict[Any, int] = {}
     lock = threading.Lock()
     n_shards = len(known["shard_id"])
@@ -190,7 +219,9 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
     n = 0
     for part in _parts(place, "trace", schema, TRACE_KEYS, reduced):
         size = len(part["search_id"])
-        for name in schema.names:  # into one large array a column: many small ones would leave the heap in pieces
+        for (
+            name
+        ) in schema.names:  # into one large array a column: many small ones would leave the heap in pieces
             whole[name] = _appended(whole[name], n, part[name])
         n += size
     for column in whole.values():
@@ -212,7 +243,9 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
 
 def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
     """An array whose first n places are in use, with a part behind them."""
-    if not np.can_cast(part.dtype, whole.dtype, "safe"):  # whole numbers with missing ones among them are floats
+    if not np.can_cast(
+        part.dtype, whole.dtype, "safe"
+    ):  # whole numbers with missing ones among them are floats
         whole = whole.astype(np.result_type(whole, part))
     if n + len(part) > len(whole):
         whole.resize(max(2 * len(whole), n + len(part)), refcheck=False)
@@ -222,4 +255,6 @@ def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
 
 def _empty(schema: pa.Schema) -> dict[str, NDArray[Any]]:
     """No rows: text as codes, numbers in the types of the schema."""
-    return {x.name: np.empty(0, np.int32 if x.type == pa.string() else x.type.to_pandas_dtype()) for x in schema}
+    return {
+        x.name: np.empty(0, np.int32 if x.type == pa.string() else x.type.to_pandas_dtype()) for x in schema
+    }

@@ -1,9 +1,9 @@
-"""``topdown-ray bench``: the same searches by OFA's own finder, by the scalar top-down search, by Ray tasks of it, by
-pymoo's NSGA-II, and by this project.
+"""``topdown-ray bench``: the same searches by OFA's own finder, by the scalar top-down search, by Ray tasks
+of it, by pymoo's NSGA-II, and by this project.
 
-MobileNetV3 under Note10, published predictor. Every contestant lives in a process of its own (so that peak memory is its own) and
-they run in turn, repeat by repeat, so that a drift of the machine meets all of them alike. Ratios are of medians of one run.
-"""
+MobileNetV3 under Note10, published predictor. Every contestant lives in a process of its own (so that peak
+memory is its own) and they run in turn, repeat by repeat, so that a drift of the machine meets all of them
+alike. Ratios are of medians of one run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Scale:
 
 
 FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True)
-QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False)  # starting Ray three times takes longer than the rest
+QUICK = Scale(
+    (60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False
+)  # starting Ray three times takes longer than the rest
 
 
 _JOINT_SHARE = 0.7  # of its evaluations that are children, the others pay for gradients; measured
@@ -63,7 +65,7 @@ class Lap(NamedTuple):
 Runner = Callable[[int], Lap]  # the repeat's number -> its lap
 
 
-# --- contestants: each builds its runner in its own process ---------------------------------------------------------------------
+# --- contestants: each builds its runner in its own process -------------------------------------------------
 
 
 def ofa_finder(scale: Scale) -> Runner:
@@ -100,13 +102,19 @@ def _scalar_lap(scale: Scale, seed: int) -> Lap:
 
     predictor, table = tutorial_models()
     start = time.perf_counter()
-    finder = TopDownFinder(predictor, table, seed, generations=scale.generations, warm_generations=scale.warm_generations)
+    finder = TopDownFinder(
+        predictor, table, seed, generations=scale.generations, warm_generations=scale.warm_generations
+    )
     answers = finder.run(scale.targets)
-    return Lap(time.perf_counter() - start, 1, _evaluations(scale), statistics.mean(a.accuracy for a in answers), 1)
+    return Lap(
+        time.perf_counter() - start, 1, _evaluations(scale), statistics.mean(a.accuracy for a in answers), 1
+    )
 
 
 def ray_naive(scale: Scale) -> Runner:
-    """The direct top-down search, one Ray task a search, on all cores: what one would write in an afternoon."""
+    """The direct top-down search, one Ray task a search, on all cores: what one would write in an
+    afternoon.
+    """
     from topdown_ray.cluster import connect, run_tasks
 
     connect("local")
@@ -141,13 +149,17 @@ def ours(scale: Scale, batch: int) -> Runner:
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start
-        return Lap(seconds, batch, batch * _evaluations(scale), statistics.mean(row["accuracy"] for row in rows), 1)
+        return Lap(
+            seconds, batch, batch * _evaluations(scale), statistics.mean(row["accuracy"] for row in rows), 1
+        )
 
     return run
 
 
 def joint(scale: Scale, batch: int) -> Runner:
-    """The strategy joint on one core, about as many nominal evaluations as the others (children, and two for each gradient)."""
+    """The strategy joint on one core, about as many nominal evaluations as the others (children, and two for
+    each gradient).
+    """
     from topdown_ray.sweeps.runner import Worker
 
     generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1
@@ -168,7 +180,9 @@ def joint(scale: Scale, batch: int) -> Runner:
 
 
 def pymoo_nsga2(scale: Scale) -> Runner:
-    """NSGA-II of pymoo on the same predictor and table: one run for all targets, as many evaluations as the others."""
+    """NSGA-II of pymoo on the same predictor and table: one run for all targets, as many evaluations as the
+    others.
+    """
     from topdown_ray.algorithms.baselines.nsga2 import nsga2
     from topdown_ray.spaces.cost import note10
     from topdown_ray.spaces.predictor import load_predictor
@@ -212,7 +226,9 @@ def ours_on_ray(scale: Scale, actors: int) -> Runner:
 
 
 def floor(scale: Scale) -> Runner:
-    """The dense float32 predictor alone, on as many architectures as a search scores, as many at once as 32 searches do."""
+    """The dense float32 predictor alone, on as many architectures as a search scores, as many at once as 32
+    searches do.
+    """
     import torch
 
     from topdown_ray.spaces.predictor import features, load_predictor
@@ -236,7 +252,11 @@ def floor(scale: Scale) -> Runner:
 
 
 def _plan(
-    scale: Scale, seeds: Sequence[int], batch: int, strategy: str = "top_down", search: dict[str, int] | None = None
+    scale: Scale,
+    seeds: Sequence[int],
+    batch: int,
+    strategy: str = "top_down",
+    search: dict[str, int] | None = None,
 ) -> Any:
     from topdown_ray.sweeps.driver import make_plan
     from topdown_ray.sweeps.spec import make_spec
@@ -258,15 +278,17 @@ def _evaluations(scale: Scale) -> int:
     return 100 * (1 + scale.generations) + (len(scale.targets) - 1) * (1 + 100 * scale.warm_generations)
 
 
-# --- the race -------------------------------------------------------------------------------------------------------------------
+# --- the race -----------------------------------------------------------------------------------------------
 
 
-def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], None] = lambda name, repeat: None) -> pd.DataFrame:
-    """Run the benchmark: a row a contestant. ``only``: beginnings of names, all if empty; the floor always runs.
+def run(
+    scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], None] = lambda name, repeat: None
+) -> pd.DataFrame:
+    """Run the benchmark: a row a contestant. ``only``: beginnings of names, all if empty; the floor always
+    runs.
 
-    Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of medians. Raises
-    UserError for a beginning that no name has.
-    """
+    Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of
+    medians. Raises UserError for a beginning that no name has."""
     cores = os.cpu_count() or 1
     contestants: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
         ("floor", floor, ()),
@@ -276,13 +298,17 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], Non
         ("joint, batch 32", joint, (32,)),
         ("nsga2", pymoo_nsga2, ()),
     ]
-    on_ray: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [(f"ours, Ray, {cores} actors", ours_on_ray, (cores,))]
+    on_ray: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
+        (f"ours, Ray, {cores} actors", ours_on_ray, (cores,))
+    ]
     if scale.with_ray_baselines:
         on_ray = [("ray-naive", ray_naive, ()), ("ours, Ray, 1 actor", ours_on_ray, (1,)), *on_ray]
     names = [name for name, _, _ in [*contestants, *on_ray]]
     for beginning in only:
         if not any(name.startswith(beginning) for name in names):
-            raise UserError(f"--only: expected the beginning of one of {'; '.join(names)}, found {beginning!r}")
+            raise UserError(
+                f"--only: expected the beginning of one of {'; '.join(names)}, found {beginning!r}"
+            )
     os.environ["TQDM_DISABLE"] = "1"  # OFA's finder would draw a bar over ours
     context = multiprocessing.get_context("spawn")
     wanted = ("floor", *only) if only else ("",)
@@ -290,7 +316,8 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], Non
     on_ray = [contestant for contestant in on_ray if contestant[0].startswith(wanted)]
     if any(name == "nsga2" for name, _, _ in contestants) and importlib.util.find_spec("pymoo") is None:
         raise UserError(
-            "nsga2: expected the package pymoo, found none; pip install 'topdown-ray[bench]', or choose others by --only"
+            "nsga2: expected the package pymoo, found none; pip install 'topdown-ray[bench]', or choose "
+            "others by --only"
         )
     laps: dict[str, list[Lap]] = {name: [] for name, _, _ in [*contestants, *on_ray]}
     memory: dict[str, float] = {}
@@ -300,7 +327,9 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], Non
         try:
             for name, build, arguments in together:
                 ours_end, theirs = context.Pipe()
-                process = context.Process(target=_contestant, args=(theirs, build, (scale, *arguments)), daemon=True)
+                process = context.Process(
+                    target=_contestant, args=(theirs, build, (scale, *arguments)), daemon=True
+                )
                 process.start()
                 theirs.close()  # so that its end is noticed
                 processes[name] = process, ours_end

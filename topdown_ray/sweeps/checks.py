@@ -1,4 +1,5 @@
-"""The checks of ``verify`` that follow from the manifest: identities, artefacts, targets, numbers of evaluations, anytime curves.
+"""The checks of ``verify`` that follow from the manifest: identities, artefacts, targets, numbers of
+evaluations, anytime curves.
 
 Nothing here recomputes an architecture; :mod:`topdown_ray.sweeps.verify` does.
 """
@@ -45,7 +46,9 @@ def check(
     found: Sequence[Any] | None = None,
     **more: Any,
 ) -> Check:
-    """A check from a verdict on each row. columns: their names, with commas between. expected, found: of each row, for the message."""
+    """A check from a verdict on each row. columns: their names, with commas between. expected, found: of each
+    row, for the message.
+    """
     bad = np.flatnonzero(~np.asarray(good, dtype=bool))
     names = tuple(columns.split(", "))
     if not len(bad):
@@ -76,7 +79,9 @@ def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any]
 
 
 def _where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
-    """Both values; of two lists of one length only the first entries that differ, for a message shows the beginning of a list."""
+    """Both values; of two lists of one length only the first entries that differ, for a message shows the
+    beginning of a list.
+    """
     if isinstance(found, tuple) and isinstance(expected, tuple) and len(found) == len(expected):
         at = [a == b for a, b in zip(found, expected, strict=True)].index(False)
         return f"{found[at]} at place {at}", f"{expected[at]} at place {at}"
@@ -91,7 +96,9 @@ def plain(value: Any) -> Any:
 
 
 def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[Check], pd.DataFrame]:
-    """Each row against the specification's spaces, strategies, protocol, targets and seeds; and the rows that pass."""
+    """Each row against the specification's spaces, strategies, protocol, targets and seeds; and the rows that
+    pass.
+    """
     targets = [_targets(value) for value in rows["targets"]]
     sets = {space: set(of_space) for space, of_space in spec.targets.items()}
     places = zip(targets, rows["target_index"].tolist(), rows["target"].tolist(), strict=True)
@@ -106,8 +113,14 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[Check], pd.DataF
         for column, values in known.items()
     }
     of_space = zip(targets, rows["space"], strict=True)
-    verdicts["targets"] = "a target set that run.json names", [of_row in sets.get(space, ()) for of_row, space in of_space]
-    verdicts["k"] = "the number of targets", [len(of_row) == k for of_row, k in zip(targets, rows["k"].tolist(), strict=True)]
+    verdicts["targets"] = (
+        "a target set that run.json names",
+        [of_row in sets.get(space, ()) for of_row, space in of_space],
+    )
+    verdicts["k"] = (
+        "the number of targets",
+        [len(of_row) == k for of_row, k in zip(targets, rows["k"].tolist(), strict=True)],
+    )
     verdicts["target_index, target"] = (
         "the target at this place of targets",
         [0 <= index < len(of_row) and of_row[int(index)] == target for of_row, index, target in places],
@@ -123,19 +136,23 @@ def _targets(value: Any) -> tuple[float, ...]:
 def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> Check:
     """Each search's identity, from all that decides it.
 
-    rows: those that the specification promises. hashes: of each space, those of its cost table and its predictor.
-    """
+    rows: those that the specification promises. hashes: of each space, those of its cost table and its
+    predictor."""
     wanted: dict[int, str] = {}
     keys = [rows["space"], rows["strategy"], rows["targets"].map(_targets)]
     for (space, strategy, targets), seeds in rows["seed"].groupby(keys, sort=False):
         group = Group(str(space), str(strategy), cast("tuple[float, ...]", targets))
         identity = search_identity(group, spec.search, spec.protocol, hashes[group.space])
         wanted.update(zip(seeds.index, map(identity, seeds.tolist()), strict=True))
-    return compared("search_id", "the hash of all that decides the search", rows, [wanted[index] for index in rows.index])
+    return compared(
+        "search_id", "the hash of all that decides the search", rows, [wanted[index] for index in rows.index]
+    )
 
 
 def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, int]:
-    """Every search once, with all its targets; of a complete sweep, all searches. Also how many searches have no rows."""
+    """Every search once, with all its targets; of a complete sweep, all searches. Also how many searches have
+    no rows.
+    """
     single = ~rows.duplicated(["search_id", "target_index"], keep=False)
     whole = rows.groupby("search_id")["target_index"].transform("nunique") == rows["k"]
     rule = "each search and target once"
@@ -152,17 +169,26 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, in
     if first is None or found.failures or not complete:
         return found, missing
     group, seed = first
-    label = f"{group.space}, {group.strategy}, targets {' '.join(f'{target:g}' for target in group.targets)}, seed {seed}"
-    return Check(found.name, found.columns, rule, len(rows), missing, expected=brief(label), found="no rows"), missing
+    label = (
+        f"{group.space}, {group.strategy}, targets {' '.join(f'{target:g}' for target in group.targets)}, "
+        f"seed {seed}"
+    )
+    return Check(
+        found.name, found.columns, rule, len(rows), missing, expected=brief(label), found="no rows"
+    ), missing
 
 
 def generations_of(strategy: str, params: SearchParams, k: int, index: int) -> int | None:
-    """How many generations a strategy runs for a target; None for strategies that this module does not know."""
+    """How many generations a strategy runs for a target; None for strategies that this module does not
+    know.
+    """
     if strategy == "joint":
         return params.generations + (k - 1) * params.warm_generations
     if _is_full(strategy, k, index):
         return params.generations
-    return {"bottom_up": params.warm_generations, "top_down": params.warm_generations, "prune": 0}.get(strategy)
+    return {"bottom_up": params.warm_generations, "top_down": params.warm_generations, "prune": 0}.get(
+        strategy
+    )
 
 
 def evaluations_by(strategy: str, params: SearchParams, k: int, index: int, generation: int) -> int | None:
@@ -171,7 +197,11 @@ def evaluations_by(strategy: str, params: SearchParams, k: int, index: int, gene
     if strategy == "joint":  # slot j of generation n serves target (j + n) mod k
         each, rest = divmod(population, k)
         rounds, begun = divmod(generation + 1, k)
-        return (generation + 1) * each + rounds * rest + sum((index - number) % k < rest for number in range(begun))
+        return (
+            (generation + 1) * each
+            + rounds * rest
+            + sum((index - number) % k < rest for number in range(begun))
+        )
     if _is_full(strategy, k, index):
         return population * (1 + generation)
     begin = {"bottom_up": 0, "top_down": 1, "prune": 1}.get(strategy)
@@ -184,29 +214,45 @@ def _is_full(strategy: str, k: int, index: int) -> bool:
 
 
 def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
-    """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification promises."""
+    """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification
+    promises.
+    """
     params, rule = spec.search, "the strategy's rule"
     places = list(zip(rows["strategy"], rows["k"].astype(int), rows["target_index"].astype(int), strict=True))
     wanted = {(name, k, index): generations_of(name, params, k, index) for name, k, index in set(places)}
     known = np.array([wanted[place] is not None for place in places], dtype=bool)
     own, mine = rows[known], [place for place, is_known in zip(places, known, strict=True) if is_known]
     yield compared("generations", rule, own, [wanted[place] for place in mine])
-    most = {place: evaluations_by(place[0], params, place[1], place[2], wanted[place] or 0) for place in set(mine)}
+    most = {
+        place: evaluations_by(place[0], params, place[1], place[2], wanted[place] or 0) for place in set(mine)
+    }
     yield compared("evaluations", rule, own, [most[place] for place in mine])
     if not known.all():
         sums = rows["evaluations"].groupby(rows["search_id"]).transform("sum")
         total = [evaluations(name, params.sizes(), params.budget(), k) for name, k, _ in places]
-        yield check("evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist())
+        yield check(
+            "evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist()
+        )
     if schema < 2:
-        yield Check("unique_evaluations", ("unique_evaluations",), "", not_checked=f"schema {schema} has no such column")
+        yield Check(
+            "unique_evaluations",
+            ("unique_evaluations",),
+            "",
+            not_checked=f"schema {schema} has no such column",
+        )
     else:
         yield check(
-            "unique_evaluations", "from 0 to evaluations", rows, rows["unique_evaluations"].between(0, rows["evaluations"])
+            "unique_evaluations",
+            "from 0 to evaluations",
+            rows,
+            rows["unique_evaluations"].between(0, rows["evaluations"]),
         )
     if schema < 3:
         yield Check("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
         return
-    takes_none = rows["strategy"].isin(set(STRATEGIES) & {"independent", "random", "bottom_up", "top_down", "prune"})
+    takes_none = rows["strategy"].isin(
+        set(STRATEGIES) & {"independent", "random", "bottom_up", "top_down", "prune"}
+    )
     limit = rows["evaluations"].where(~takes_none, 0)
     yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
 
@@ -233,11 +279,23 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     ends = points["generation"].eq(points["generations"]) | ~last
     begins = points["generation"].eq(0) | ~first
     rises = points["generation"].gt(group["generation"].shift()) | first
-    yield check("trace.generation", "from 0, ascending, to the row's generations", points, ends & begins & rises)
+    yield check(
+        "trace.generation", "from 0, ascending, to the row's generations", points, ends & begins & rises
+    )
     places = zip(points["strategy"], points["k"], points["target_index"], points["generation"], strict=True)
-    spent = [None if n != n else evaluations_by(name, spec.search, int(k), int(i), int(n)) for name, k, i, n in places]
+    spent = [
+        None if n != n else evaluations_by(name, spec.search, int(k), int(i), int(n))
+        for name, k, i, n in places
+    ]
     known = np.array([value is not None for value in spent], dtype=bool)
-    yield compared("trace.evaluations", "the strategy's rule", points[known], [value for value in spent if value is not None])
-    better = points["best_accuracy"].ge(group["best_accuracy"].shift()) | (first & points["best_accuracy"].notna())
+    yield compared(
+        "trace.evaluations",
+        "the strategy's rule",
+        points[known],
+        [value for value in spent if value is not None],
+    )
+    better = points["best_accuracy"].ge(group["best_accuracy"].shift()) | (
+        first & points["best_accuracy"].notna()
+    )
     agrees = points["best_accuracy"].eq(points["accuracy"]) | ~last
     yield check("trace.best_accuracy", "never falls, ends at the row's accuracy", points, better & agrees)

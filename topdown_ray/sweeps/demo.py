@@ -1,4 +1,6 @@
-"""The demo's sweep: true artefacts where they can be had, else what comes with the package: stand-in predictors and a CPU's table."""
+"""The demo's sweep: true artefacts where they can be had, else what comes with the package: stand-in
+predictors and a CPU's table.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,21 @@ _MACS = {
     "resnet50d": [3500, 2800, 2200, 1600, 1000],
     "proxyless": [500, 430, 360, 300, 240],
 }
-_SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)  # where the targets lie between a space's cheapest and dearest architecture
+_SHARES = (
+    0.5,
+    0.4,
+    0.3,
+    0.2,
+    0.1,
+)  # where the targets lie between a space's cheapest and dearest architecture
 
 
 def demo_spec() -> tuple[SweepSpec, str]:
     """The sweep, and one line that says what it uses."""
     cost: dict[str, str] = dict.fromkeys(_MACS, "macs")
-    targets: dict[str, list[float]] = {space: [float(value) for value in values] for space, values in _MACS.items()}
+    targets: dict[str, list[float]] = {
+        space: [float(value) for value in values] for space, values in _MACS.items()
+    }
     try:
         for path in [*PUBLISHED.values(), *(path for path in assets.ASSETS if path.startswith("note10/"))]:
             assets.find(path)
@@ -31,7 +41,10 @@ def demo_spec() -> tuple[SweepSpec, str]:
         cost |= {table.space: table.name for table in tables}
         targets |= {table.space: _targets(table) for table in tables}
         measured = f"the shipped latency table {TABLE} (ms on {tables[0].source})" if tables else "MACs"
-        used = f"Using the embedded stand-in predictors and {measured}, because of the published artefacts: {error}"
+        used = (
+            f"Using the embedded stand-in predictors and {measured}, because of the published artefacts: "
+            f"{error}"
+        )
     data = {
         "name": "demo",
         "spaces": list(_MACS),

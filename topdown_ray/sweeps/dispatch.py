@@ -1,10 +1,10 @@
 """Which shard goes to which worker, and what becomes of it: retries, losses, shards that take too long.
 
-Work is pulled: a worker that is free gets the next shard, one at a time, so memory does not grow with the sweep and a dead worker
-is blamed on the right shard. A shard that raised goes to a worker that has not tried it. A shard that takes a multiple of its
-peers' time is started a second time elsewhere; the first result counts and the other worker, which may hang, is replaced. A
-search's result does not depend on where it ran, so it does not matter which of the two is first.
-"""
+Work is pulled: a worker that is free gets the next shard, one at a time, so memory does not grow with the
+sweep and a dead worker is blamed on the right shard. A shard that raised goes to a worker that has not tried
+it. A shard that takes a multiple of its peers' time is started a second time elsewhere; the first result
+counts and the other worker, which may hang, is replaced. A search's result does not depend on where it ran,
+so it does not matter which of the two is first."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ from topdown_ray.sweeps.spec import Shard
 
 @dataclass(frozen=True)
 class Limits:
-    """How long and how often a shard may try. The peers of a shard ran the same strategy in the same space on the same device."""
+    """How long and how often a shard may try. The peers of a shard ran the same strategy in the same space on
+    the same device.
+    """
 
     failures: int = 3  # a shard that raised this often is given up
     losses: int = 5  # a shard whose process died this often is given up
     overdue: float = 4.0  # times its peers' time: it is started elsewhere as well
     overdue_floor_s: float = 15.0  # but not before
-    unmeasured: float = 20.0  # the same while no peer has finished: times a guess, for workers that would be idle
+    unmeasured: float = (
+        20.0  # the same while no peer has finished: times a guess, for workers that would be idle
+    )
     unmeasured_floor_s: float = 120.0  # but not before
     hopeless: float = 3.0  # times that again: its worker is replaced, whether or not another is free
 
@@ -67,7 +71,9 @@ class Dispatch:
         return bool(self._again) or self._pending.group is not None
 
     def next(self, slot: Slot, workers: Mapping[str, int], standing: Set[int], now: float) -> Attempt | None:
-        """What a free worker does now: a shard to be tried again that it has not tried, else a new one, else nothing."""
+        """What a free worker does now: a shard to be tried again that it has not tried, else a new one, else
+        nothing.
+        """
         for flight in self._again:
             if slot.worker not in flight.tried or standing <= flight.tried:
                 self._again.remove(flight)
@@ -136,7 +142,9 @@ class Dispatch:
         return False
 
     def hopeless(self, now: float) -> Iterator[Attempt]:
-        """Queue what is overdue for another worker; yield what is beyond hope, whose workers are to be replaced."""
+        """Queue what is overdue for another worker; yield what is beyond hope, whose workers are to be
+        replaced.
+        """
         for flight in list(self._flights.values()):
             allowed, measured = self._allowed_s(flight)
             for attempt, started in list(flight.attempts.items()):
@@ -147,11 +155,15 @@ class Dispatch:
                     self._again.append(flight)
 
     def _allowed_s(self, flight: _Flight) -> tuple[float, bool]:
-        """Seconds after which a shard is overdue, and whether they are known from its peers. A guess never replaces a worker."""
+        """Seconds after which a shard is overdue, and whether they are known from its peers. A guess never
+        replaces a worker.
+        """
         shard, limits = flight.shard, self._limits
         evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
         devices = [attempt.slot.device for attempt in flight.attempts]
-        measured = [peer for device in devices if (peer := self.speeds.of_peers(device, shard.group)) is not None]
+        measured = [
+            peer for device in devices if (peer := self.speeds.of_peers(device, shard.group)) is not None
+        ]
         if measured:
             return max(limits.overdue_floor_s, limits.overdue * max(measured) * evaluations), True
         if self._pending.group is not None or not devices:

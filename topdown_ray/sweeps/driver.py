@@ -1,7 +1,7 @@
 """The driver: pending = the spec's searches - those that have rows; bounded work in flight; bounded retries.
 
-"Resume" is nothing but that difference, so it does not matter how the searches were batched before, or where they ran.
-"""
+"Resume" is nothing but that difference, so it does not matter how the searches were batched before, or where
+they ran."""
 
 from __future__ import annotations
 
@@ -72,14 +72,17 @@ class Plan:
         return len(self.spec.seeds) * sum(evaluations_of(self.spec, group) for group in self.spec.groups())
 
     def only(self, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> Plan:
-        """This plan, of these searches alone, in one batch a group. names: search ids, or shards of ``failed`` (shard id ->
-        its searches), which run again in just the batch that failed. Raises UserError for a name that is neither."""
+        """This plan, of these searches alone, in one batch a group. names: search ids, or shards of
+        ``failed`` (shard id -> its searches), which run again in just the batch that failed. Raises UserError
+        for a name that is neither."""
         unknown = {name for name in names if name not in failed}
         if unknown:
             for shard in self.shards():
                 unknown.difference_update(shard.search_ids)
         for name in sorted(unknown):
-            raise UserError(f"--only: expected a search of this sweep or a shard recorded in failures/, found {name!r}")
+            raise UserError(
+                f"--only: expected a search of this sweep or a shard recorded in failures/, found {name!r}"
+            )
         chosen = frozenset(identity for name in names for identity in failed.get(name, (name,)))
         spec = self.spec.model_copy(update={"batch": max(1, min(LARGEST_SHARD, len(chosen)))})
         return dataclasses.replace(self, spec=spec, chosen=chosen)
@@ -133,7 +136,11 @@ class Plan:
                     for name in ("topdown-ray", "torch", "ray", "ofa", "numpy", "pyarrow")
                 },
             },
-            "machine": {"platform": platform.platform(), "processor": machine.processor(), "cpus": os.cpu_count()},
+            "machine": {
+                "platform": platform.platform(),
+                "processor": machine.processor(),
+                "cpus": os.cpu_count(),
+            },
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
             "wall_s": 0.0,
@@ -156,9 +163,8 @@ def search(
 ) -> pd.DataFrame:
     """Search in this process, without Ray: one row a search and target, as in a sweep's table ``searches``.
 
-    targets: ms for a latency table, 1e6 MACs for ``macs``. seeds: how many, or which. params: the hyper-parameters of
-    :class:`topdown_ray.sweeps.spec.SearchParams`. Raises UserError.
-    """
+    targets: ms for a latency table, 1e6 MACs for ``macs``. seeds: how many, or which. params: the
+    hyper-parameters of :class:`topdown_ray.sweeps.spec.SearchParams`. Raises UserError."""
     data = {
         "name": "search",
         "spaces": [space],
@@ -182,7 +188,9 @@ def in_process(plan: Plan) -> InProcess:
 
 
 class _Writer:
-    """Writes finished shards beside the driver's loop, so that no worker waits for a disk or a bucket; few are held at a time."""
+    """Writes finished shards beside the driver's loop, so that no worker waits for a disk or a bucket; few
+    are held at a time.
+    """
 
     def __init__(self, folder: ResultFolder):
         self._folder = folder
@@ -199,7 +207,9 @@ class _Writer:
         self._writing.append((future, done.attempt, done.busy_s))
 
     def written(self, wait: bool = False) -> Iterator[tuple[Attempt, float]]:
-        """The shards written since the last call, with the seconds that each took; wait: until none is left. Raises StoreError."""
+        """The shards written since the last call, with the seconds that each took; wait: until none is left.
+        Raises StoreError.
+        """
         for future, attempt, busy_s in list(self._writing):
             if wait or future.done():
                 self._writing.remove((future, attempt, busy_s))
@@ -233,7 +243,11 @@ class _Run:
                 for attempt in dispatch.hopeless(now):
                     executor.cancel(attempt)
                     self._lost(
-                        Lost(attempt, f"took more than {now - dispatch.started(attempt):.0f} s, many times its peers' time")
+                        Lost(
+                            attempt,
+                            f"took more than {now - dispatch.started(attempt):.0f} s, many times its peers' "
+                            "time",
+                        )
                     )
                 looked = now
             for slot in executor.idle():
@@ -335,6 +349,8 @@ def run(
     return Summary(progress, wall_s, state.given_up, state.busy_s)
 
 
-def _finish(folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, promised: int = 0) -> None:
+def _finish(
+    folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, promised: int = 0
+) -> None:
     facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
     folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, promised)

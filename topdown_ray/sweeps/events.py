@@ -39,7 +39,12 @@ def ignore(event: str, facts: Mapping[str, Any]) -> None:
 def facts_of(shard: Shard) -> dict[str, Any]:
     """What every event tells of its shard."""
     group = shard.group
-    return {"shard_id": shard.shard_id, "space": group.space, "strategy": group.strategy, "searches": len(shard.seeds)}
+    return {
+        "shard_id": shard.shard_id,
+        "space": group.space,
+        "strategy": group.strategy,
+        "searches": len(shard.seeds),
+    }
 
 
 def last_line(text: str) -> str:
@@ -51,9 +56,8 @@ def last_line(text: str) -> str:
 def json_lines(where: str | None) -> Iterator[Observer]:
     """An observer that writes lines to a file (appended to), or to stderr for ``-``; None: one that ignores.
 
-    A log that can be written no more is given up with one line on stderr: the sweep matters more. Raises UserError for a file
-    that cannot be opened.
-    """
+    A log that can be written no more is given up with one line on stderr: the sweep matters more. Raises
+    UserError for a file that cannot be opened."""
     if where is None:
         yield ignore
         return
@@ -63,7 +67,9 @@ def json_lines(where: str | None) -> Iterator[Observer]:
         try:
             stream = Path(where).open("a", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
-            raise UserError(f"--log-json: expected a file to write to or -, found {where} ({error.strerror})") from error
+            raise UserError(
+                f"--log-json: expected a file to write to or -, found {where} ({error.strerror})"
+            ) from error
     working = True
 
     def observe(event: str, facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""What runs shards, as the driver sees it: which workers are free, submit, wait for events. Here the one that needs no Ray."""
+"""What runs shards, as the driver sees it: which workers are free, submit, wait for events. Here the one that
+needs no Ray.
+"""
 
 from __future__ import annotations
 

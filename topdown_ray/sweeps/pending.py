@@ -27,9 +27,8 @@ class _Next:
 class Pending:
     """The pending searches, group after group, seed after seed.
 
-    artefacts: of each space, the hashes that are part of a search's identity. finished: identities that have rows. chosen: the
-    identities that are wanted; None for all.
-    """
+    artefacts: of each space, the hashes that are part of a search's identity. finished: identities that have
+    rows. chosen: the identities that are wanted; None for all."""
 
     def __init__(
         self,
@@ -44,7 +43,9 @@ class Pending:
         self._chosen = chosen
         self._met = 0  # of the finished, those passed by
         self._ahead = spec.n_searches()  # not looked at yet
-        self._ahead_evaluations = sum(len(spec.seeds) * evaluations_of(spec, group) for group in spec.groups())
+        self._ahead_evaluations = sum(
+            len(spec.seeds) * evaluations_of(spec, group) for group in spec.groups()
+        )
         self._each: dict[Group, int] = {group: evaluations_of(spec, group) for group in spec.groups()}
         self._walk = self._searches()
         self._next = next(self._walk, None)
@@ -72,7 +73,9 @@ class Pending:
 
     @property
     def evaluations(self) -> float:
-        """Predictor evaluations still to be taken; as if what is finished were spread evenly over what was not looked at yet."""
+        """Predictor evaluations still to be taken; as if what is finished were spread evenly over what was
+        not looked at yet.
+        """
         first = self._each[self._next.group] if self._next else 0
         unmet = max(len(self._finished) - self._met, 0)
         share = 1 - unmet / self._ahead if self._ahead else 0.0
@@ -83,7 +86,9 @@ class Pending:
         return self._each[group]
 
     def take(self, size: int) -> Shard:
-        """The next shard: at most this many searches, all of one group. Call it only while :attr:`group` is not None."""
+        """The next shard: at most this many searches, all of one group. Call it only while :attr:`group` is
+        not None.
+        """
         assert self._next is not None
         group = self._next.group
         seeds: list[int] = []

@@ -1,9 +1,10 @@
-"""Thin Ray wrappers: actors that each host supernets, predictors and cost tables, and the pool that the driver talks to.
+"""Thin Ray wrappers: actors that each host supernets, predictors and cost tables, and the pool that the
+driver talks to.
 
-With ``hosting`` and ``nodes``, the only importer of ray. The pattern: actors with ``max_restarts=0``, one shard in flight an actor
-(a death is blamed on the right shard), a replacement for every dead actor, every wait bounded. A replacement that finds no room waits
-for it: that is what makes a cluster scale, and what takes a node that comes back into use.
-"""
+With ``hosting`` and ``nodes``, the only importer of ray. The pattern: actors with ``max_restarts=0``, one
+shard in flight an actor (a death is blamed on the right shard), a replacement for every dead actor, every
+wait bounded. A replacement that finds no room waits for it: that is what makes a cluster scale, and what
+takes a node that comes back into use."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray announces this default with a warning otherwise
+os.environ.setdefault(
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+)  # Ray announces this default with a warning otherwise
 
 import ray
 import ray.exceptions
@@ -40,9 +43,18 @@ DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 class SearchActor:
     """One process with one worker."""
 
-    def __init__(self, run_id: str, setups: Mapping[str, Setup], params: SearchParams, groups: Sequence[Group], device: str):
+    def __init__(
+        self,
+        run_id: str,
+        setups: Mapping[str, Setup],
+        params: SearchParams,
+        groups: Sequence[Group],
+        device: str,
+    ):
         if device == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none")
+            raise UserError(
+                f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none"
+            )
         self.run_id = run_id
         self.worker = Worker(setups, params, device, groups)
 
@@ -59,10 +71,10 @@ class SearchActor:
 class RayPool:
     """An executor over actors on a Ray cluster; use it inside :func:`connected`.
 
-    actors: on CPUs; None: as many as the cluster has CPUs, those of nodes that join later too. gpus: actors with a GPU each beside
-    them. More than the cluster has are refused unless it has a node without CPUs, as the head of a cluster that scales has.
-    groups: what they will run, which they warm up for. Raises UserError.
-    """
+    actors: on CPUs; None: as many as the cluster has CPUs, those of nodes that join later too. gpus: actors
+    with a GPU each beside them. More than the cluster has are refused unless it has a node without CPUs, as
+    the head of a cluster that scales has. groups: what they will run, which they warm up for. Raises
+    UserError."""
 
     def __init__(
         self,
@@ -152,7 +164,9 @@ class RayPool:
             self._alive = time.monotonic()
         elif time.monotonic() - self._alive > self._start_timeout_s:
             free = ray.available_resources()
-            raise StartError(f"no actor was ready within {self._start_timeout_s} s; the cluster has {free} free")
+            raise StartError(
+                f"no actor was ready within {self._start_timeout_s} s; the cluster has {free} free"
+            )
         return events
 
     def _grow(self) -> None:
@@ -207,7 +221,9 @@ class RayPool:
 
     def cancel(self, attempt: Attempt) -> None:
         """Forget an attempt: if it still runs, its actor, which may hang, is replaced."""
-        for reference in [reference for reference, (_, running) in self._running.items() if running is attempt]:
+        for reference in [
+            reference for reference, (_, running) in self._running.items() if running is attempt
+        ]:
             self._replace(reference)
 
     def close(self) -> None:
@@ -218,11 +234,15 @@ class RayPool:
 
 def _check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
     if have["CPU"] == 0 and actors is None:
-        raise UserError("--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none")
+        raise UserError(
+            "--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none"
+        )
     for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
         if asked > have[kind] and not scales:
             found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
-            raise UserError(f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}")
+            raise UserError(
+                f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}"
+            )
 
 
 def _resources() -> dict[str, int]:
@@ -231,5 +251,7 @@ def _resources() -> dict[str, int]:
 
 
 def _scales() -> bool:
-    """Whether a node of the cluster has no CPUs: the head of a cluster whose workers come when they are asked for."""
+    """Whether a node of the cluster has no CPUs: the head of a cluster whose workers come when they are asked
+    for.
+    """
     return any(node["Alive"] and not node["Resources"].get("CPU") for node in ray.nodes())

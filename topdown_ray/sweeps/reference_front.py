@@ -1,8 +1,10 @@
-"""Reference fronts: the best architecture known for each of many targets, from long joint searches and polishing.
+"""Reference fronts: the best architecture known for each of many targets, from long joint searches and
+polishing.
 
-Polishing tries every single and every double change of an answer and takes the best one that still fits, until none helps: what
-is left cannot be improved by any two changes. A front is a CSV file whose comment lines say how it was made; ``report
---reference`` measures the regret of other searches against it. Fronts that come with the package go by their names.
+Polishing tries every single and every double change of an answer and takes the best one that still fits,
+until none helps: what is left cannot be improved by any two changes. A front is a CSV file whose comment
+lines say how it was made; ``report --reference`` measures the regret of other searches against it. Fronts
+that come with the package go by their names.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ MAX_ROUNDS = 1000  # of polishing one answer; each must gain
 
 @dataclass(frozen=True)
 class Effort:
-    """How long the searches for a front are: ``seeds`` of them from ``first_seed`` on, each ``children`` long."""
+    """How long the searches for a front are: ``seeds`` of them from ``first_seed`` on, each ``children``
+    long.
+    """
 
     seeds: int = 8
     first_seed: int = 0
@@ -82,12 +86,14 @@ def make_front(
     on_step("polishing")
     frame = _polished(setup, rows)
     lines = [
-        f"reference front of {space} under {setup.cost.name} ({setup.cost.unit}), predicted top-1 by {setup.predictor.name}",
+        f"reference front of {space} under {setup.cost.name} ({setup.cost.unit}), predicted top-1 by "
+        f"{setup.predictor.name}",
         f"cost_sha256 {setup.cost.sha256}",
         f"predictor_sha256 {setup.predictor.sha256}",
         f"topdown-ray {metadata.version('topdown-ray')}, algorithm {ALGORITHM_VERSION}",
         f"topdown-ray front --space {space} --cost {cost} --predictor {predictor} --targets "
-        f"{','.join(f'{target:g}' for target in plan.spec.targets[space][0])} --seeds {effort.seeds} --first-seed "
+        f"{','.join(f'{target:g}' for target in plan.spec.targets[space][0])} --seeds {effort.seeds} "
+        "--first-seed "
         f"{effort.first_seed} --children {effort.children} --population {effort.population}"
         + "".join(f" --start {Path(shown(folder)).name}" for folder in start),
     ]
@@ -98,12 +104,16 @@ def make_front(
 
 
 def _answers(folder: str, setup: Setup, targets: Sequence[float]) -> pd.DataFrame:
-    """The answers of a result folder for these targets, under the same predictor and cost. Raises UserError."""
+    """The answers of a result folder for these targets, under the same predictor and cost. Raises
+    UserError.
+    """
     rows = load(folder).searches
     same = rows["cost_sha256"].eq(setup.cost.sha256) & rows["predictor_sha256"].eq(setup.predictor.sha256)
     rows = rows[same & rows["feasible"] & rows["target"].isin(targets)]
     if rows.empty:
-        raise UserError(f"--start: {shown(folder)}: expected answers for these targets, predictor and cost, found none")
+        raise UserError(
+            f"--start: {shown(folder)}: expected answers for these targets, predictor and cost, found none"
+        )
     return rows
 
 
@@ -112,19 +122,27 @@ def _polished(setup: Setup, rows: pd.DataFrame) -> pd.DataFrame:
     space = setup.genes_space
     answers, limits = [], []
     for target, group in rows.groupby("target"):  # tightest first
-        distinct = group.drop_duplicates("arch").sort_values("accuracy", ascending=False, kind="stable").head(4)
+        distinct = (
+            group.drop_duplicates("arch").sort_values("accuracy", ascending=False, kind="stable").head(4)
+        )
         answers += [torch.tensor(list(genes), dtype=torch.int8) for genes in distinct["genes"]]
         limits += [float(str(target))] * len(distinct)
     with one_thread(), torch.inference_mode():
         polished = [
-            polish(space, setup.predictor, setup.cost, genes, limit) for genes, limit in zip(answers, limits, strict=True)
+            polish(space, setup.predictor, setup.cost, genes, limit)
+            for genes, limit in zip(answers, limits, strict=True)
         ]
         everything = space.canonical(torch.stack(polished))
         accuracy, cost = setup.predictor(everything), setup.cost(everything)
     records = []
     for target in sorted(set(limits), reverse=True):
         best = int(accuracy.masked_fill(cost > target, -torch.inf).argmax())
-        record = {"space": space.name, "cost_name": setup.cost.name, "cost_unit": setup.cost.unit, "target": target}
+        record = {
+            "space": space.name,
+            "cost_name": setup.cost.name,
+            "cost_unit": setup.cost.unit,
+            "target": target,
+        }
         arch = json.dumps(space.to_config(everything[best]))
         records.append({**record, "cost": float(cost[best]), "accuracy": float(accuracy[best]), "arch": arch})
     return pd.DataFrame(records)

@@ -1,8 +1,7 @@
 """Run a batch of searches in this process and turn their answers into rows. No Ray here.
 
-A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups, a supernet for each space and
-the device, and runs shards. Actors and ``--address none`` use the same worker.
-"""
+A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups, a supernet
+for each space and the device, and runs shards. Actors and ``--address none`` use the same worker."""
 
 from __future__ import annotations
 
@@ -38,7 +37,9 @@ WARM_BATCH = 8  # searches in lock step of the larger of them
 
 @dataclass(frozen=True)
 class Setup:
-    """All that the searches of one space share. ``genes_space`` is what is really searched (``protocol: notebook``)."""
+    """All that the searches of one space share. ``genes_space`` is what is really searched (``protocol:
+    notebook``).
+    """
 
     genes_space: Space
     protocol: Protocol
@@ -52,12 +53,17 @@ class Setup:
 
     def on(self, device: str) -> Setup:
         """This setup with its tensors on a device."""
-        cost, predictor = dataclasses.replace(self.cost, device=device), dataclasses.replace(self.predictor, device=device)
+        cost, predictor = (
+            dataclasses.replace(self.cost, device=device),
+            dataclasses.replace(self.predictor, device=device),
+        )
         return dataclasses.replace(self, cost=cost, predictor=predictor)
 
 
 def resolve(spec: SweepSpec, space: str) -> Setup:
-    """Find and check the artefacts of a space. Raises UserError: not to be had, wrong, or a target no architecture meets."""
+    """Find and check the artefacts of a space. Raises UserError: not to be had, wrong, or a target no
+    architecture meets.
+    """
     genes_space = MOBILENET_V3 if spec.protocol == "notebook" else SPACES[space]
     cost = load_cost(spec.cost[space], genes_space)
     predictor = load_predictor(spec.predictor[space], genes_space)
@@ -66,7 +72,8 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
         for target in targets:
             if target < lowest:
                 raise UserError(
-                    f"targets: {space}: expected at least {math.ceil(1000 * lowest) / 1000:.3f} {cost.unit}, the cost of its cheapest "
+                    f"targets: {space}: expected at least {math.ceil(1000 * lowest) / 1000:.3f} {cost.unit}, "
+                    "the cost of its cheapest "
                     f"architecture under {cost.name}, found {target:g}"
                 )
     return Setup(genes_space, spec.protocol, cost, predictor)
@@ -75,13 +82,22 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
 class Worker:
     """Runs shards: hosts the predictor, the cost table and the supernet of every space of a sweep."""
 
-    def __init__(self, setups: Mapping[str, Setup], params: SearchParams, device: str = "cpu", groups: Iterable[Group] = ()):
-        """groups: what the worker will run; it is warmed up for them, so that the time of its first search is like the others'."""
+    def __init__(
+        self,
+        setups: Mapping[str, Setup],
+        params: SearchParams,
+        device: str = "cpu",
+        groups: Iterable[Group] = (),
+    ):
+        """groups: what the worker will run; it is warmed up for them, so that the time of its first search is
+        like the others'.
+        """
         self.params = params
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
         self.supernets = {
-            name: Supernet(SPACES[name]) for name in sorted({setup.genes_space.name for setup in self.setups.values()})
+            name: Supernet(SPACES[name])
+            for name in sorted({setup.genes_space.name for setup in self.setups.values()})
         }
         self.host = socket.gethostname()
         self.gradient_rows: dict[str, float] = {}
@@ -93,15 +109,20 @@ class Worker:
         return {name: supernet.weights for name, supernet in self.supernets.items()}
 
     def _warm(self, groups: Iterable[Group]) -> None:
-        """Run a few generations of every strategy, space and number of targets among these groups, and time gradients.
+        """Run a few generations of every strategy, space and number of targets among these groups, and time
+        gradients.
 
-        The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where they are first used.
-        """
+        The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where
+        they are first used."""
         params = self.params
-        short = Budget(min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS))
+        short = Budget(
+            min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS)
+        )
         batch = max(1, min(WARM_BATCH, LARGEST_ROWS // params.population))
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
-        batched: set[tuple[str, str]] = set()  # once for each space and strategy: an actor has to start in bounded time
+        batched: set[tuple[str, str]] = (
+            set()
+        )  # once for each space and strategy: an actor has to start in bounded time
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
                 try:
@@ -109,7 +130,9 @@ class Worker:
                     if (group.space, group.strategy) not in batched:
                         outcomes = self._serve(group, range(batch), short)
                         batched.add((group.space, group.strategy))
-                except Exception:  # the shard that meets the same error reports it, and the other groups still run
+                except (
+                    Exception
+                ):  # the shard that meets the same error reports it, and the other groups still run
                     continue
                 setup = self.setups[group.space]
                 gradient = gradient_of(setup.predictor, setup.cost)
@@ -173,11 +196,14 @@ class Worker:
                         "cost": cost[s],
                         "wall_s": outcome.seconds.wall / S,
                         "cpu_s": outcome.seconds.cpu / S,
-                        "gradient_rows": None if outcome.gradients is None else self.gradient_rows.get(group.space),
+                        "gradient_rows": None
+                        if outcome.gradients is None
+                        else self.gradient_rows.get(group.space),
                     }
                 )
                 trace += [
-                    {"shard_id": shard.shard_id, "search_id": identity, "seed": seed, **point} for point in _anytime(outcome, s)
+                    {"shard_id": shard.shard_id, "search_id": identity, "seed": seed, **point}
+                    for point in _anytime(outcome, s)
                 ]
         return rows, trace
 

@@ -1,8 +1,9 @@
-"""How many searches a shard holds, from measured speed: a shard lasts seconds, and at the end of a sweep the workers finish together.
+"""How many searches a shard holds, from measured speed: a shard lasts seconds, and at the end of a sweep the
+workers finish together.
 
-Speed is seconds a predictor evaluation, by device and group of searches. A larger batch costs less a search (the operations of a
-generation are shared), so the aim is a batch that is large enough first, and a duration second.
-"""
+Speed is seconds a predictor evaluation, by device and group of searches. A larger batch costs less a search
+(the operations of a generation are shared), so the aim is a batch that is large enough first, and a duration
+second."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from topdown_ray.sweeps.spec import Group
 AIM_S = 10.0  # a shard's duration
 SHORTEST_S = 2.0  # at the end of a sweep
 SHARDS_PER_S = 50.0  # that one driver is asked to handle: the more workers, the longer a shard
-ENOUGH = 16  # searches in lock step: a quarter off the speed of a large batch; long searches run so even if that takes minutes
+# searches in lock step: a quarter off the speed of a large batch; long searches run so even for minutes
+ENOUGH = 16
 LARGEST = 1024  # searches in lock step
 LARGEST_ROWS = 25_600  # searches x population: memory
 PRIOR_S = 4e-6  # seconds an evaluation on a CPU core, until the first shard has been measured
@@ -23,7 +25,9 @@ MEMORY = 0.7  # weight of all earlier shards against the latest
 
 @dataclass
 class Speeds:
-    """Seconds a predictor evaluation, measured: of a group on a device, else of its strategy, its space, the device, any device."""
+    """Seconds a predictor evaluation, measured: of a group on a device, else of its strategy, its space, the
+    device, any device.
+    """
 
     _of: dict[Hashable, tuple[float, float]] = field(default_factory=dict)  # (seconds, evaluations), fading
 
@@ -45,7 +49,9 @@ class Speeds:
         return PRIOR_S
 
     def of_peers(self, device: str, group: Group) -> float | None:
-        """Seconds an evaluation as shards of the same space and strategy took on the same device; None before the first."""
+        """Seconds an evaluation as shards of the same space and strategy took on the same device; None before
+        the first.
+        """
         for key in self._keys(device, group)[:2]:
             if key in self._of:
                 return self._of[key][0] / self._of[key][1]
@@ -61,11 +67,12 @@ def batch_size(
     workers: Mapping[str, int],
     population: int,
 ) -> int:
-    """Searches in the next shard for a worker. each: evaluations of one search. pending: evaluations not taken yet.
+    """Searches in the next shard for a worker. each: evaluations of one search. pending: evaluations not
+    taken yet.
 
-    While much is pending: as many as last :data:`AIM_S`, at least :data:`ENOUGH`. Then half of what the workers could do together
-    until all is done (guided self-scheduling: Polychronopoulos and Kuck 1987), down to :data:`SHORTEST_S`.
-    """
+    While much is pending: as many as last :data:`AIM_S`, at least :data:`ENOUGH`. Then half of what the
+    workers could do together until all is done (guided self-scheduling: Polychronopoulos and Kuck 1987), down
+    to :data:`SHORTEST_S`."""
     each_s = speeds.of(device, group) * each
     together = sum(n / speeds.of(kind, group) for kind, n in workers.items())  # evaluations a second
     share_s = pending / together  # until all is done

@@ -1,9 +1,8 @@
 """Specifications: what a sweep is, validated and frozen, and the identity of each of its searches.
 
-A search's identity is the hash of all that decides its result: space, cost table, predictor, strategy, targets,
-hyper-parameters, seed. A sweep file is YAML; unknown keys are errors; every mistake is one line that names the field, what was
-expected and what was found.
-"""
+A search's identity is the hash of all that decides its result: space, cost table, predictor, strategy,
+targets, hyper-parameters, seed. A sweep file is YAML; unknown keys are errors; every mistake is one line that
+names the field, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -35,8 +34,9 @@ from topdown_ray.spaces.space import SPACES
 from topdown_ray.store.folder import read_manifest
 from topdown_ray.store.place import Place
 
-# Part of every search's identity: raise it when the same search would give another result. 2: random architectures that are not
-# found by redrawing are drawn uniformly from the feasible ones instead of pruned, so searches near the cheapest cost changed.
+# Part of every search's identity: raise it when the same search would give another result. 2: random
+# architectures that are not found by redrawing are drawn uniformly from the feasible ones instead of pruned,
+# so searches near the cheapest cost changed.
 ALGORITHM_VERSION = 2
 
 MAX_SEEDS = 10_000_000
@@ -80,7 +80,9 @@ class SearchParams(BaseModel):
     @model_validator(mode="after")
     def _at_least_one_parent(self) -> SearchParams:
         if self.sizes().parents < 1:
-            raise ValueError(f"parent_ratio: expected at least one parent, found {self.parent_ratio} x {self.population}")
+            raise ValueError(
+                f"parent_ratio: expected at least one parent, found {self.parent_ratio} x {self.population}"
+            )
         return self
 
     def sizes(self) -> Sizes:
@@ -100,14 +102,20 @@ class SearchParams(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came after the first version is written only where it is not as it was: old and new specifications compare."""
+        """What came after the first version is written only where it is not as it was: old and new
+        specifications compare.
+        """
         values: dict[str, Any] = dump(self)
         later = {"distinct_parents": None, **{name: getattr(Moves, name) for name in _OF_JOINT}}
         return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
     def identity(self, strategy: str) -> dict[str, Any]:
         """The hyper-parameters that decide a search's result: those that its strategy reads."""
-        values = {name: value for name, value in self.model_dump().items() if name not in (*_OF_JOINT, "distinct_parents")}
+        values = {
+            name: value
+            for name, value in self.model_dump().items()
+            if name not in (*_OF_JOINT, "distinct_parents")
+        }
         if strategy == "joint":
             return {**values, "moves": dataclasses.asdict(self.moves())}
         return {**values, "distinct_parents": True} if self.distinct_parents else values
@@ -133,16 +141,18 @@ def _target_set(values: Any, where: str) -> Targets:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
             raise ValueError(f"{where}: expected positive numbers, found {brief(value)}")
     if len(set(values)) != len(values):
-        raise ValueError(f"{where}: expected distinct targets, found {brief(_repeated(values))} more than once")
+        raise ValueError(
+            f"{where}: expected distinct targets, found {brief(_repeated(values))} more than once"
+        )
     return tuple(sorted((float(value) for value in values), reverse=True))
 
 
 class SweepSpec(_Frozen):
     """A sweep: every combination of space, strategy, target set and seed is one search.
 
-    ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``; the order within a set has no meaning, it is kept
-    loosest first. ``cost``, ``predictor`` and ``targets`` are one value for all spaces, or a mapping with one for each.
-    """
+    ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``; the order within a set has no
+    meaning, it is kept loosest first. ``cost``, ``predictor`` and ``targets`` are one value for all spaces,
+    or a mapping with one for each."""
 
     name: Annotated[str, Field(min_length=1)]
     spaces: tuple[str, ...]
@@ -186,7 +196,9 @@ class SweepSpec(_Frozen):
             if set(value) != {"start", "count"} or not all(type(part) is int for part in value.values()):
                 raise ValueError(f"expected a count, a list, or {{start, count}}, found {brief(dict(value))}")
             if not (1 <= value["count"] <= MAX_SEEDS and 0 <= value["start"] < 2**63 - MAX_SEEDS):
-                raise ValueError(f"expected start >= 0 and count from 1 to {MAX_SEEDS}, found {brief(dict(value))}")
+                raise ValueError(
+                    f"expected start >= 0 and count from 1 to {MAX_SEEDS}, found {brief(dict(value))}"
+                )
             return tuple(range(value["start"], value["start"] + value["count"]))
         if not isinstance(value, list | tuple) or not value:
             raise ValueError(f"expected a count, a non-empty list, or {{start, count}}, found {brief(value)}")
@@ -210,7 +222,9 @@ class SweepSpec(_Frozen):
             if isinstance(value, Mapping):
                 if set(value) != set(spaces):
                     found = ", ".join(map(str, value)) or "nothing"
-                    raise ValueError(f"{field}: expected one entry for each of {', '.join(spaces)}, found {found}")
+                    raise ValueError(
+                        f"{field}: expected one entry for each of {', '.join(spaces)}, found {found}"
+                    )
             elif field in normal:
                 normal[field] = dict.fromkeys(spaces, value)
         for space, sets in (normal.get("targets") or {}).items():
@@ -266,11 +280,11 @@ class Shard:
 def search_identity(
     group: Group, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]
 ) -> Callable[[int], str]:
-    """The identity of each search of a group as a function of its seed. artefacts: the hashes of the cost table and the predictor.
+    """The identity of each search of a group as a function of its seed. artefacts: the hashes of the cost
+    table and the predictor.
 
-    The hash is that of a mapping as JSON, of which only the seed differs between the searches of a group: the text around it is
-    made once, so that a million searches are named in seconds.
-    """
+    The hash is that of a mapping as JSON, of which only the seed differs between the searches of a group: the
+    text around it is made once, so that a million searches are named in seconds."""
     described = {
         "version": ALGORITHM_VERSION,
         "space": group.space,
@@ -285,7 +299,9 @@ def search_identity(
     return lambda seed: short_hash(f'{before},"seed":{seed},{after}')
 
 
-def search_id(group: Group, seed: int, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
+def search_id(
+    group: Group, seed: int, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]
+) -> str:
     """The identity of one search, see :func:`search_identity`."""
     return search_identity(group, params, protocol, artefacts)(seed)
 
@@ -300,7 +316,9 @@ def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) 
 
 
 def load_spec(path: Path) -> SweepSpec:
-    """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was found."""
+    """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was
+    found.
+    """
     return make_spec(read_yaml(path, "a sweep file", "keys"), str(path))
 
 

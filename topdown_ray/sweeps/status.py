@@ -48,10 +48,10 @@ class Part:
 class Status:
     """How far a sweep is.
 
-    state: ``running``; ``complete``; ``incomplete`` (it ended, and searches are missing); ``killed`` (it neither runs nor came to
-    an end); ``silent`` (on an object store, which has no locks: nothing was written for ten minutes). rate: searches a second in
-    the last ten minutes of the present or last session. left_s: seconds, by predictor evaluations; None where it does not run.
-    """
+    state: ``running``; ``complete``; ``incomplete`` (it ended, and searches are missing); ``killed`` (it
+    neither runs nor came to an end); ``silent`` (on an object store, which has no locks: nothing was written
+    for ten minutes). rate: searches a second in the last ten minutes of the present or last session. left_s:
+    seconds, by predictor evaluations; None where it does not run."""
 
     out: str
     name: str
@@ -72,7 +72,9 @@ class Status:
 
 
 class Reader:
-    """Reads the status of one folder, again and again: what it has read of a part it keeps, since a part never changes."""
+    """Reads the status of one folder, again and again: what it has read of a part it keeps, since a part
+    never changes.
+    """
 
     def __init__(self, where: str | Path):
         self.place = Place(where)
@@ -84,7 +86,11 @@ class Reader:
         manifest = read_manifest(self.place.where)
         written_at = self._look()
         frames = [part for part in self._known.values() if isinstance(part, pd.DataFrame)]
-        rows = pd.concat(frames).drop_duplicates("search_id") if frames else pd.DataFrame(columns=[*_COLUMNS, "finished_at"])
+        rows = (
+            pd.concat(frames).drop_duplicates("search_id")
+            if frames
+            else pd.DataFrame(columns=[*_COLUMNS, "finished_at"])
+        )
         records = read_failures(self.place)
         finished = set(rows["search_id"]) if records else set()
         session = manifest.get("sessions", [{"started_at": manifest.get("created_at")}])[-1]
@@ -109,7 +115,11 @@ class Reader:
             sessions=len(manifest.get("sessions", [session])),
             groups=groups,
             failures=tuple(
-                {"shard_id": shard_id, "error": str(record.get("error", "")), "command": str(record.get("command", ""))}
+                {
+                    "shard_id": shard_id,
+                    "error": str(record.get("error", "")),
+                    "command": str(record.get("command", "")),
+                }
                 for shard_id, record in records.items()
             ),
             unreadable=tuple(part for part in self._known.values() if isinstance(part, str)),
@@ -120,7 +130,9 @@ class Reader:
         run_id = manifest["run_id"]
         if run_id not in self._evaluations:
             spec = make_spec(manifest["spec"], f"{self.place.of('run.json')}: spec")
-            self._evaluations[run_id] = len(spec.seeds) * sum(evaluations_of(spec, group) for group in spec.groups())
+            self._evaluations[run_id] = len(spec.seeds) * sum(
+                evaluations_of(spec, group) for group in spec.groups()
+            )
         return self._evaluations[run_id]
 
     def _look(self) -> float | None:
@@ -140,7 +152,8 @@ class Reader:
             self._known = {name: self._known[name] for name in names}
             return max((entry.written_at for entry in names.values()), default=None)
         raise UserError(
-            f"{self.place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+            f"{self.place.name}: expected parts that stay while they are read, found them merged "
+            f"{READ_ATTEMPTS} times"
         )
 
     def _read(self, name: str) -> pd.DataFrame | str:
@@ -148,7 +161,10 @@ class Reader:
             with self.place.open(f"searches/{name}") as file:
                 table = pq.read_table(file, columns=_COLUMNS, use_threads=False).cast(_SCHEMA)
             if any(column.null_count for column in table.columns):
-                return f"{self.place.of(f'searches/{name}')}: expected values in {', '.join(_COLUMNS)}, found nulls"
+                return (
+                    f"{self.place.of(f'searches/{name}')}: expected values in {', '.join(_COLUMNS)}, found "
+                    "nulls"
+                )
             largest = [(column, "max") for column in ("started_at", "search_wall_s", "batch_size")]
             grouped = table.group_by(_KEYS).aggregate([("evaluations", "sum"), *largest])
         except FileNotFoundError:
@@ -156,13 +172,17 @@ class Reader:
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             return f"{self.place.of(f'searches/{name}')}: {self.place.reason(error)}"
         rows = grouped.rename_columns([*_KEYS, *_COLUMNS[3:]]).to_pandas()
-        rows["finished_at"] = rows["started_at"].astype("int64") / 1e6 + rows["search_wall_s"] * rows["batch_size"]
+        rows["finished_at"] = (
+            rows["started_at"].astype("int64") / 1e6 + rows["search_wall_s"] * rows["batch_size"]
+        )
         for column in ("space", "strategy"):
             rows[column] = rows[column].astype("category")
         kept: pd.DataFrame = rows.drop(columns=["started_at", "search_wall_s", "batch_size"])
         return kept
 
-    def _state(self, manifest: Mapping[str, Any], session: Mapping[str, Any], now: float, age: float | None) -> str:
+    def _state(
+        self, manifest: Mapping[str, Any], session: Mapping[str, Any], now: float, age: float | None
+    ) -> str:
         held = self.place.held()
         if held:
             return "running"
@@ -179,14 +199,23 @@ def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[Part]:
     spec = manifest["spec"]
     counts = rows.groupby([rows["space"].astype(str), rows["strategy"].astype(str)]).size().to_dict()
     return [
-        Part(space, strategy, int(counts.get((space, strategy), 0)), len(spec["seeds"]) * len(spec["targets"][space]))
+        Part(
+            space,
+            strategy,
+            int(counts.get((space, strategy), 0)),
+            len(spec["seeds"]) * len(spec["targets"][space]),
+        )
         for space in spec["spaces"]
         for strategy in spec["strategies"]
     ]
 
 
-def _pace(total: int, session: Mapping[str, Any], rows: pd.DataFrame, now: float | None) -> tuple[float | None, float | None]:
-    """Searches a second, and seconds left at this pace, of ``total`` evaluations. now: None where the sweep does not run."""
+def _pace(
+    total: int, session: Mapping[str, Any], rows: pd.DataFrame, now: float | None
+) -> tuple[float | None, float | None]:
+    """Searches a second, and seconds left at this pace, of ``total`` evaluations. now: None where the sweep
+    does not run.
+    """
     began = _seconds(session.get("started_at"), 0.0)
     of_session = rows[rows["finished_at"] >= began]
     if of_session.empty:
@@ -216,7 +245,10 @@ def rendered(status: Status) -> RenderableType:
     session = status.session
     where = f"process {session['pid']} on {session['host']}, " if "pid" in session else ""
     lines = [f"{status.name} ({status.run_id}) in {status.out}: {status.state}"]
-    lines += [f"session {status.sessions}: {where}since {session.get('started_at')}, until {session.get('ended_at') or '...'}"]
+    lines += [
+        f"session {status.sessions}: {where}since {session.get('started_at')}, until "
+        f"{session.get('ended_at') or '...'}"
+    ]
     table = Table("space", "strategy", box=None, pad_edge=False)
     for name in ("done", "total", "%"):
         table.add_column(name, justify="right")
@@ -225,7 +257,11 @@ def rendered(status: Status) -> RenderableType:
         table.add_row(part.space, part.strategy, f"{part.done:,}", f"{part.total:,}", share)
     tail = f"{status.done:,} of {status.total:,} searches"
     tail += f", {status.rate:.2f} a second" if status.rate is not None else ""
-    tail += f", about {datetime.timedelta(seconds=round(status.left_s))} left" if status.left_s is not None else ""
+    tail += (
+        f", about {datetime.timedelta(seconds=round(status.left_s))} left"
+        if status.left_s is not None
+        else ""
+    )
     tail += f", {status.failed:,} failed" if status.failed else ""
     if status.last_write_s is not None:
         tail += f"; last write {datetime.timedelta(seconds=round(status.last_write_s))} ago"
@@ -235,7 +271,11 @@ def rendered(status: Status) -> RenderableType:
     after += [f"unreadable: {problem}" for problem in status.unreadable]
     if status.state != "running" and status.done < status.total:
         after.append("The same sweep command again computes what is missing.")
-    return Group(*(Text(one_line(line, 5000)) for line in lines), table, *(Text(one_line(line, 5000)) for line in after))
+    return Group(
+        *(Text(one_line(line, 5000)) for line in lines),
+        table,
+        *(Text(one_line(line, 5000)) for line in after),
+    )
 
 
 def print_status(status: Status) -> None:

@@ -1,10 +1,10 @@
 """Rows prove themselves: every column that can be derived is derived again and compared.
 
 Accuracy, cost, MACs, parameters and genes follow from a row's ``arch`` alone, through OFA's own classes
-(:mod:`topdown_ray.networks.ofa_reference`). The rest follows from the manifest (:mod:`topdown_ray.sweeps.checks`). Of ``unique_evaluations``,
-``gradients`` and the inner points of ``trace`` only bounds are known; ``rerun`` searches rows again and compares all bits.
-The columns of :data:`topdown_ray.store.INCIDENTAL` tell how a row was computed; nothing follows from them.
-"""
+(:mod:`topdown_ray.networks.ofa_reference`). The rest follows from the manifest
+(:mod:`topdown_ray.sweeps.checks`). Of ``unique_evaluations``, ``gradients`` and the inner points of ``trace``
+only bounds are known; ``rerun`` searches rows again and compares all bits. The columns of
+:data:`topdown_ray.store.INCIDENTAL` tell how a row was computed; nothing follows from them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Verification:
         return {column for found in self.checks if found.failures for column in found.columns}
 
     def largest(self, column: str) -> float:
-        """The largest difference of a recomputed column: ``accuracy`` absolute, ``cost``, ``macs_m``, ``params_m`` relative."""
+        """The largest difference of a recomputed column: ``accuracy`` absolute, ``cost``, ``macs_m``,
+        ``params_m`` relative.
+        """
         return next(found.largest or 0.0 for found in self.checks if found.name == column)
 
 
@@ -127,7 +129,9 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
 
 
 def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[Check]:
-    """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are read."""
+    """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are
+    read.
+    """
     of_space = {space: artefacts.columns for space, artefacts in manifest.artefacts.items()}
     for column in next(iter(of_space.values())):
         yield compared(column, "as in run.json", rows, [of_space[space][column] for space in rows["space"]])
@@ -135,14 +139,18 @@ def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[Check]:
 
 def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
     if manifest.algorithm != ALGORITHM_VERSION:
-        yield compared("run_id", "as in run.json", rows, [manifest.run_id] * len(rows), not_checked=_older(manifest))
+        yield compared(
+            "run_id", "as in run.json", rows, [manifest.run_id] * len(rows), not_checked=_older(manifest)
+        )
         yield Check("search_id", ("search_id",), "", not_checked=_older(manifest))
         return
     hashes = {space: manifest.artefacts[space].hashes for space in spec.spaces}
     run_id = sweep_identity(spec, hashes)
     if run_id != manifest.run_id:
         where: dict[str, Any] = {"search_id": "run.json", "expected": run_id, "found": brief(manifest.run_id)}
-        yield Check("run_id", ("run_id",), "the hash of all that decides the sweep", len(rows), len(rows), **where)
+        yield Check(
+            "run_id", ("run_id",), "the hash of all that decides the sweep", len(rows), len(rows), **where
+        )
     yield compared("run_id", "the hash of all that decides the sweep", rows, [run_id] * len(rows))
     yield identities(rows, spec, hashes)
 
@@ -154,20 +162,32 @@ def _older(manifest: _Manifest) -> str:
 def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
     """All that follows from ``arch``, through OFA's own classes."""
     parsed: dict[tuple[str, Any], Config | UserError] = {}
-    keys = list(zip([_genes_space(space, spec).name for space in rows["space"]], rows["arch"].tolist(), strict=True))
+    keys = list(
+        zip([_genes_space(space, spec).name for space in rows["space"]], rows["arch"].tolist(), strict=True)
+    )
     for name, text in set(keys):
         parsed[name, text] = _parsed(SPACES[name], text)
     reasons = [str(parsed[key]) if isinstance(parsed[key], UserError) else "" for key in keys]
     readable = np.array([not reason for reason in reasons], dtype=bool)
     yield check("arch", "an architecture of the space, in canonical form", rows, readable, found=reasons)
     rows = rows[readable]
-    wanted = pd.DataFrame(index=rows.index, columns=["accuracy", "cost", "macs_m", "params_m", "genes"], dtype=object)
+    wanted = pd.DataFrame(
+        index=rows.index, columns=["accuracy", "cost", "macs_m", "params_m", "genes"], dtype=object
+    )
     for space in spec.spaces:
         own = rows[rows["space"] == space]
         genes_space = _genes_space(space, spec)
-        configs = {text: config for text in own["arch"].unique() if isinstance(config := parsed[genes_space.name, text], dict)}
-        for column, values in _by_ofa(configs, spec, space, genes_space.name, manifest.artefacts[space].hashes).items():
-            wanted.loc[own.index, column] = pd.Series([values[text] for text in own["arch"]], index=own.index, dtype=object)
+        configs = {
+            text: config
+            for text in own["arch"].unique()
+            if isinstance(config := parsed[genes_space.name, text], dict)
+        }
+        for column, values in _by_ofa(
+            configs, spec, space, genes_space.name, manifest.artefacts[space].hashes
+        ).items():
+            wanted.loc[own.index, column] = pd.Series(
+                [values[text] for text in own["arch"]], index=own.index, dtype=object
+            )
     yield compared("genes", "the choices of arch", rows, wanted["genes"].tolist())
     numbers = wanted[["accuracy", "cost", "macs_m", "params_m"]].astype(float)
     for column, tolerance in (
@@ -180,14 +200,26 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
         difference = (rows[column] - true).abs() / (1.0 if column == "accuracy" else true)
         largest = float(difference.max()) if len(difference) else 0.0
         rule = "recomputed from arch"
-        yield check(column, rule, rows, difference <= tolerance, true.tolist(), largest=largest, tolerance=tolerance)
+        yield check(
+            column, rule, rows, difference <= tolerance, true.tolist(), largest=largest, tolerance=tolerance
+        )
     fraction = rows["accuracy"].between(0, 1)
-    yield dataclasses.replace(check("accuracy", "a fraction from 0 to 1", rows, fraction), name="accuracy from 0 to 1")
+    yield dataclasses.replace(
+        check("accuracy", "a fraction from 0 to 1", rows, fraction), name="accuracy from 0 to 1"
+    )
     over = numbers["cost"] > rows["target"] * (1 + 1e-7)
     under = numbers["cost"] < rows["target"] * (1 - 1e-7)
     said = rows["feasible"].eq(True)
-    agrees = said.eq(rows["cost"] <= rows["target"]) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
-    yield check("feasible", "whether the cost meets the target", rows, agrees, (numbers["cost"] <= rows["target"]).tolist())
+    agrees = (
+        said.eq(rows["cost"] <= rows["target"]) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
+    )
+    yield check(
+        "feasible",
+        "whether the cost meets the target",
+        rows,
+        agrees,
+        (numbers["cost"] <= rows["target"]).tolist(),
+    )
 
 
 def _genes_space(space: str, spec: SweepSpec) -> Space:
@@ -202,7 +234,9 @@ def _parsed(space: Space, text: Any) -> Config | UserError:
     genes = torch.from_numpy(space.from_config(config))[None]
     canonical = torch.equal(space.canonical(genes), genes)
     return (
-        config if canonical else UserError("architecture: expected the smallest choices in blocks that are off, found others")
+        config
+        if canonical
+        else UserError("architecture: expected the smallest choices in blocks that are off, found others")
     )
 
 
@@ -218,16 +252,23 @@ def _by_ofa(
     functions["cost"] = functions["macs_m"]
     if spec.cost[space] != "macs":
         functions["cost"] = ofa_reference.latency_of(spec.cost[space], genes_space, hashes["cost"])
-    columns = {name: {text: function(config) for text, config in configs.items()} for name, function in functions.items()}
+    columns = {
+        name: {text: function(config) for text, config in configs.items()}
+        for name, function in functions.items()
+    }
     columns["genes"] = {text: tuple(genes) for text, genes in columns["genes"].items()}
-    columns["accuracy"] = ofa_reference.accuracies(spec.predictor[space], genes_space, hashes["predictor"], dict(configs))
+    columns["accuracy"] = ofa_reference.accuracies(
+        spec.predictor[space], genes_space, hashes["predictor"], dict(configs)
+    )
     return columns
 
 
 def _rerun(
     results: Results, rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest, n: int, rerun_seed: int
 ) -> Iterator[Check]:
-    """Search the searches of ``n`` random rows again, in this process, and compare all that is not incidental, bit by bit."""
+    """Search the searches of ``n`` random rows again, in this process, and compare all that is not
+    incidental, bit by bit.
+    """
     if manifest.algorithm != ALGORITHM_VERSION:
         yield Check("rerun", (), "", not_checked=_older(manifest))
         return
@@ -239,13 +280,20 @@ def _rerun(
     for search_id, of_search in own.groupby("search_id", sort=False):
         row = of_search.iloc[0]
         group = Group(row["space"], row["strategy"], tuple(row["targets"]))
-        again.append(to_tables(manifest.run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),)))))
+        again.append(
+            to_tables(manifest.run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),))))
+        )
     here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
     note = "" if here == there else f"written on {there}: on another processor bits may differ"
     if len(on_cpu) < len(rows):
         note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
     traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
-    stored = own, traces.merge(own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left")
+    stored = (
+        own,
+        traces.merge(
+            own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left"
+        ),
+    )
     for number, (frame, schema) in enumerate(zip(stored, (SEARCHES, TRACE), strict=True)):
         columns = [name for name in schema.names if name not in INCIDENTAL]
         order = [name for name in ("search_id", "target_index", "generation") if name in columns]
@@ -255,7 +303,9 @@ def _rerun(
 
 
 def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str) -> Check:
-    """Whether rows that were searched again are as they were; the columns of the check are those that are not."""
+    """Whether rows that were searched again are as they were; the columns of the check are those that are
+    not.
+    """
     rule = "the same bits when searched again"
     if len(stored) != len(fresh):
         where: dict[str, Any] = {
@@ -263,8 +313,14 @@ def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: li
             "expected": f"{len(fresh)} rows",
             "found": f"{len(stored)}",
         }
-        return Check(name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note)
-    failed = [found for column in columns if (found := compared(column, rule, stored, fresh[column].tolist())).failures]
+        return Check(
+            name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note
+        )
+    failed = [
+        found
+        for column in columns
+        if (found := compared(column, rule, stored, fresh[column].tolist())).failures
+    ]
     if not failed:
         return Check(name, (), rule, len(stored), not_checked=note)
     names = tuple(found.name for found in failed)

@@ -1,10 +1,9 @@
 """NSGA-II of pymoo on the same predictor and cost: the multi-objective yardstick of the benchmark.
 
-One run trades accuracy against cost over the whole range below the loosest target; for each target the best of all that it
-scored counts, not only what its last population holds. Operators are those that pymoo's manual gives for whole numbers. Source:
-Deb et al. 2002, *A fast and elitist multiobjective genetic algorithm: NSGA-II*; Blank and Deb 2020, *pymoo*. pymoo is a
-development dependency (the extra ``bench``).
-"""
+One run trades accuracy against cost over the whole range below the loosest target; for each target the best
+of all that it scored counts, not only what its last population holds. Operators are those that pymoo's manual
+gives for whole numbers. Source: Deb et al. 2002, *A fast and elitist multiobjective genetic algorithm:
+NSGA-II*; Blank and Deb 2020, *pymoo*. pymoo is a development dependency (the extra ``bench``)."""
 
 from __future__ import annotations
 
@@ -28,7 +27,9 @@ def nsga2(
     population: int = 100,
     seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One run of so many evaluations: genes (K, G) and accuracy (K,) of the best for each target, -inf where none fits."""
+    """One run of so many evaluations: genes (K, G) and accuracy (K,) of the best for each target, -inf where
+    none fits.
+    """
     try:
         from pymoo.algorithms.moo.nsga2 import NSGA2
         from pymoo.core.problem import Problem
@@ -38,7 +39,9 @@ def nsga2(
         from pymoo.operators.sampling.rnd import IntegerRandomSampling
         from pymoo.optimize import minimize
     except ImportError as error:
-        raise UserError("bench: nsga2: expected the package pymoo (pip install 'topdown-ray[bench]'), found none") from error
+        raise UserError(
+            "bench: nsga2: expected the package pymoo (pip install 'topdown-ray[bench]'), found none"
+        ) from error
 
     best = torch.full((len(targets),), -torch.inf)
     answers = torch.zeros(len(targets), space.G, dtype=torch.int8)
@@ -48,7 +51,9 @@ def nsga2(
 
         def __init__(self) -> None:
             upper = np.array(space.sizes) - 1
-            super().__init__(n_var=space.G, n_obj=2, n_ieq_constr=1, xl=np.zeros(space.G, int), xu=upper, vtype=int)
+            super().__init__(
+                n_var=space.G, n_obj=2, n_ieq_constr=1, xl=np.zeros(space.G, int), xu=upper, vtype=int
+            )
 
         def _evaluate(self, x: Any, out: dict[str, Any], *_: Any, **__: Any) -> None:
             genes = torch.from_numpy(np.asarray(x).astype(np.int8))

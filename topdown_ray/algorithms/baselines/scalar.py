@@ -1,9 +1,10 @@
-"""The top-down search as one would write it directly: one architecture at a time, in plain Python, on OFA's own dictionaries.
+"""The top-down search as one would write it directly: one architecture at a time, in plain Python, on OFA's
+own dictionaries.
 
-Not used by sweeps. It is the yardstick that the lock-step search is held against, in the tests (same accuracy) and in
-``topdown-ray bench`` (how much faster). Written from the description of Kumar and Szidon (arXiv 2012.06748) with the two faults of
-their notebook mended (see :mod:`topdown_ray.algorithms.pruning`); evolution as in ``ofa.tutorial.EvolutionFinder``.
-"""
+Not used by sweeps. It is the yardstick that the lock-step search is held against, in the tests (same
+accuracy) and in ``topdown-ray bench`` (how much faster). Written from the description of Kumar and Szidon
+(arXiv 2012.06748) with the two faults of their notebook mended (see :mod:`topdown_ray.algorithms.pruning`);
+evolution as in ``ofa.tutorial.EvolutionFinder``."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Answer(NamedTuple):
 
 
 class TopDownFinder:
-    """Several targets in one go, on MobileNetV3: evolution for the loosest, then prune and warm-start down to the tightest."""
+    """Several targets in one go, on MobileNetV3: evolution for the loosest, then prune and warm-start down to
+    the tightest.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,8 @@ class TopDownFinder:
     def score(self, specs: list[Spec]) -> list[tuple[float, Spec]]:
         """Pairs of predicted accuracy and architecture."""
         return [
-            (float(accuracy), spec) for accuracy, spec in zip(self.accuracy_model.predict_accuracy(specs), specs, strict=True)
+            (float(accuracy), spec)
+            for accuracy, spec in zip(self.accuracy_model.predict_accuracy(specs), specs, strict=True)
         ]
 
     @staticmethod
