@@ -60,10 +60,10 @@ def test_every_command_is_understood(page: str, command: str) -> None:
 
 
 def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
-    """If it fails: python scripts/make_cli_reference.py"""
+    """If it fails: python scripts/make/cli_reference.py"""
     before = (ROOT / "docs" / "cli.md").read_text()
     made = tmp_path / "cli.md"
-    subprocess.run([sys.executable, ROOT / "scripts" / "make_cli_reference.py", "--out", made], check=True)
+    subprocess.run([sys.executable, ROOT / "scripts" / "make" / "cli_reference.py", "--out", made], check=True)
     assert made.read_text() == before
 
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.commands import main_in_process
 
-FILES = ("cluster.yaml", "scripts/cluster-onprem.yaml")
+FILES = ("cluster.yaml", "scripts/examples/cluster-onprem.yaml")
 
 
 def config_of(file: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def test_known_holes_are_below_the_floors() -> None:
 
 def test_the_tests_run_with_the_pinned_versions() -> None:
     """What install.sh has installed is what the constraints say, CUDA's local versions aside; if not:
-    scripts/make_constraints.py
+    scripts/make/constraints.py
     """
     pins = constraints()
     here = {canonicalize_name(found.name): found.version.partition("+")[0] for found in distributions()}

@@ -26,7 +26,7 @@ def standard_errors_apart(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.slow
 def test_full_budget_equals_64_scalar_runs(published: Path) -> None:
-    """Outcomes of the scalar search as data (scripts/make_scalar_outcomes.py). Seeds are fixed: it cannot
+    """Outcomes of the scalar search as data (scripts/make/scalar_outcomes.py). Seeds are fixed: it cannot
     fail by chance.
     """
     with OUTCOMES.open() as file:

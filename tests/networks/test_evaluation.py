@@ -407,7 +407,7 @@ def test_architectures_along_the_cost_range() -> None:
 
 
 def test_memory_is_released_between_subnets(setup: Setup) -> None:
-    """scripts/bench_memory.py does it for 1,000 subnets."""
+    """scripts/benchmarks/bench_memory.py does it for 1,000 subnets."""
     todo, _ = tasks(make_setup_small(setup), small_archs(SPACE, 40))
     evaluator = Evaluator(make_setup_small(setup))
     for task in todo[:15]:

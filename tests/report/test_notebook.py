@@ -1,4 +1,4 @@
-"""scripts/analysis.ipynb runs from load to the last figure."""
+"""scripts/examples/analysis.ipynb runs from load to the last figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from support import synthetic
 
-NOTEBOOK = ROOT / "scripts" / "analysis.ipynb"
+NOTEBOOK = ROOT / "scripts" / "examples" / "analysis.ipynb"
 
 
 @pytest.mark.filterwarnings("default")  # those of Jupyter's own machinery

@@ -14,7 +14,7 @@ from topdown_ray.networks.supernet import build
 from topdown_ray.networks.weights import Description, find_weights, save_weights
 from topdown_ray.spaces.space import Space
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts" / "examples"))
 
 from digits_as_images import write_digits
 

@@ -172,7 +172,7 @@ def test_losses_are_bounded_and_a_copy_saves_a_lost_shard() -> None:
 @pytest.fixture(scope="module")
 def simulation() -> Any:
     location = importlib.util.spec_from_file_location(
-        "simulate_driver", ROOT / "scripts" / "simulate_driver.py"
+        "simulate_driver", ROOT / "scripts" / "benchmarks" / "simulate_driver.py"
     )
     assert location is not None
     assert location.loader is not None

@@ -1,6 +1,6 @@
 """Run the scalar top-down search many times, for the tests' comparison with the lock-step search.
 
-    python scripts/make_scalar_outcomes.py --seeds 64 --processes 2 --out tests/data/scalar_top_down.csv
+    python scripts/make/scalar_outcomes.py --seeds 64 --processes 2 --out tests/data/scalar_top_down.csv
 
 MobileNetV3, Note10, targets 60 ... 15 ms, full budget, with ``ofa``'s own predictor and table. A run takes
 about a minute on one core; finished seeds are kept and not run again."""

@@ -1,7 +1,8 @@
 """How many actors one driver can feed: the real driver, real plan and real Parquet files, simulated actors.
 
-    python scripts/simulate_driver.py [--actors 1000] [--searches 1000000] [--seconds 0.4] [--batch N]
-    [--spread 0.2] [--lost 0.001] python scripts/simulate_driver.py --through-ray 2000
+    python scripts/benchmarks/simulate_driver.py [--actors 1000] [--searches 1000000] [--seconds 0.4]
+                                                 [--batch N] [--spread 0.2] [--lost 0.001]
+    python scripts/benchmarks/simulate_driver.py --through-ray 2000
 
 The first form: actors that take the given core seconds a search (lognormal spread between shards) and die now
 and then, on a clock that jumps over the times in which the driver has nothing to do, so that a driver that is

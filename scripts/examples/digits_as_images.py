@@ -1,6 +1,6 @@
 """Write scikit-learn's handwritten digits as an image folder: train/0 .. train/9 and val/0 .. val/9.
 
-    python scripts/digits_as_images.py data/digits
+    python scripts/examples/digits_as_images.py data/digits
 
 1,797 digits of 8 x 8 grey levels, enlarged to 64 x 64 pixels; three in ten of each class are for validation.
 """

@@ -1,6 +1,6 @@
 """Write docs/cli.md, the reference of all commands and options, from the program itself.
 
-python scripts/make_cli_reference.py [--out FILE]
+python scripts/make/cli_reference.py [--out FILE]
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "cli.md")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "cli.md")
     out = parser.parse_args().out
     command = [
         sys.executable,
@@ -25,7 +25,7 @@ def main() -> None:
     ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = [line.rstrip() for line in text.strip().splitlines()]
-    out.write_text("<!-- made by scripts/make_cli_reference.py -->\n\n" + "\n".join(lines) + "\n")
+    out.write_text("<!-- made by scripts/make/cli_reference.py -->\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Result folders of many small parts: seconds to write, resume, look at (status) and load, with merging and
 without.
 
-python scripts/bench_store.py [--parts 20000] [--at FOLDER_OR_URI]
-python scripts/bench_store.py --load 100000 [--at FOLDER]
+python scripts/benchmarks/bench_store.py [--parts 20000] [--at FOLDER_OR_URI]
+python scripts/benchmarks/bench_store.py --load 100000 [--at FOLDER]
 
 The second command writes so many searches (five targets, sixty points of anytime curves each) and prints the
 peak memory of processes that import the package, load the folder and report it."""

@@ -1,7 +1,7 @@
 """How time and memory grow with the work: batch, population, targets, seeds. One core, top-down, MobileNetV3
 under Note10.
 
-    python scripts/bench_scaling.py [--generations 100] [--warm 20]
+    python scripts/benchmarks/bench_scaling.py [--generations 100] [--warm 20]
 
 Every measurement is a process of its own, so that its peak memory is its own. Prints Markdown. The rows of
 10^4 and 10^5 seeds are projections from the measured rate (marked), not measurements."""

@@ -1,7 +1,7 @@
 """Train a small Once-for-All supernet on the CPU in minutes: progressive shrinking reduced to its core.
 
-    python scripts/digits_as_images.py data/digits
-    python scripts/train_tiny_supernet.py data/digits data/tiny.safetensors
+    python scripts/examples/digits_as_images.py data/digits
+    python scripts/examples/train_tiny_supernet.py data/digits data/tiny.safetensors
 
 The network is OFA's own class for the space, narrow, with as many outputs as the data has classes. As in OFA,
 the largest network is trained first; then subnets are drawn with free kernels, then also depths (and the
@@ -116,7 +116,7 @@ def train(
         resize_scale=resize_scale,
         flip=False,
         classes=tuple(folder.classes),
-        origin=f"scripts/train_tiny_supernet.py, {steps} steps of {batch} images, seed {seed}",
+        origin=f"scripts/examples/train_tiny_supernet.py, {steps} steps of {batch} images, seed {seed}",
     )
     save_weights(out, network.state_dict(), description)
 

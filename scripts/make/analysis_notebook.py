@@ -1,6 +1,6 @@
-"""Write scripts/analysis.ipynb: the notebook is easier to read and to change as this text.
+"""Write scripts/examples/analysis.ipynb: the notebook is easier to read and to change as this text.
 
-python scripts/make_analysis_notebook.py
+python scripts/make/analysis_notebook.py
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def main() -> None:
     cells = [make[kind](source, id=f"cell-{i}") for i, (kind, source) in enumerate(CELLS)]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
-    nbformat.write(notebook, Path(__file__).with_name("analysis.ipynb"))
+    nbformat.write(notebook, Path(__file__).parents[1] / "examples" / "analysis.ipynb")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Measure a thousand subnets in one process and watch its memory.
 
-    python scripts/digits_as_images.py data/digits
-    python scripts/train_tiny_supernet.py data/digits data/tiny.safetensors
-    python scripts/bench_memory.py data/digits data/tiny.safetensors
+    python scripts/examples/digits_as_images.py data/digits
+    python scripts/examples/train_tiny_supernet.py data/digits data/tiny.safetensors
+    python scripts/benchmarks/bench_memory.py data/digits data/tiny.safetensors
 
 Few images each, so that the subnets are what comes and goes. Prints the resident memory and the modules alive
 every 100 subnets; they must not grow. As in an actor, what stands at the start is frozen out of the garbage

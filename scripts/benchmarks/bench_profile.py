@@ -1,6 +1,6 @@
 """Where the time of a search goes: shares of the compiled steps and of the predictor's parts, one core.
 
-    python scripts/bench_profile.py [--batch 32]
+    python scripts/benchmarks/bench_profile.py [--batch 32]
 
 Top-down, ten targets, Note10, published predictor. Every step is timed by a wrapper around its one call, so
 the sum of the shares is the search but for Python and the small tensor operations in between ("other")."""

@@ -1,7 +1,7 @@
 """How far the search is from its floor, the time that the predictor alone needs: one core, top-down, 10
 targets, Note10.
 
-    python scripts/bench_floor.py [--batch 32] [--repeats 3]
+    python scripts/benchmarks/bench_floor.py [--batch 32] [--repeats 3]
 
 Prints the seconds of a batch of searches, the seconds of the dense float32 predictor on as many architectures
 (one-hot features given, batches as large as a generation's), and their ratio, medians over the repeats,

@@ -1,7 +1,7 @@
 """Measure what this project's documented deviations from OFA's finder and from the notebook change in
 accuracy.
 
-    python scripts/measure_deviations.py --seeds 100 --out deviations.csv
+    python scripts/benchmarks/measure_deviations.py --seeds 100 --out deviations.csv
 
 MobileNetV3, Note10, with ``ofa``'s own predictor and table. Every rule is switched back to the original's in
 the scalar search (``algorithms.baselines.scalar``), one at a time, and each variant runs with the same seeds.

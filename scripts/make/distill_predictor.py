@@ -1,7 +1,7 @@
 """Distil a small predictor that the package can ship from a published one that it cannot.
 
-    python scripts/distill_predictor.py mobilenet_v3
-    python scripts/distill_predictor.py resnet50d
+    python scripts/make/distill_predictor.py mobilenet_v3
+    python scripts/make/distill_predictor.py resnet50d
 
 Draws architectures (uniformly; the parents of searches under many limits; half as many neighbours of those as
 uniform ones, so that the region that searches visit is covered), labels them with the published predictor,
@@ -330,7 +330,7 @@ def description(
         "distilled_from": {"file": PUBLISHED[space.name], "sha256": teacher.sha256},
         "trained_from": "fresh random weights, on the published predictor's outputs and their slopes",
         "training": training,
-        "command": f"python scripts/distill_predictor.py {space.name} --hidden {widths[1]} "
+        "command": f"python scripts/make/distill_predictor.py {space.name} --hidden {widths[1]} "
         f"--steps {training['steps']} "
         f"--batch {training['batch']} --rate {training['rate']:g} --uniform {training['uniform']} "
         f"--neighbours {training['neighbours']}",

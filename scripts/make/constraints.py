@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 HEADER = """\
 # The versions that the tests ran with: `pip install --constraint constraints.txt .` installs the same ones.
-# Made by scripts/make_constraints.py. torch's CUDA packages are not listed, since torch pins its own.
+# Made by scripts/make/constraints.py. torch's CUDA packages are not listed, since torch pins its own.
 """
 OF_THE_PLATFORM = re.compile(r"nvidia-|cuda-|triton$")
 
@@ -43,7 +43,7 @@ def needed(name: str, extras: frozenset[str] = frozenset()) -> dict[str, str]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "constraints.txt"
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "constraints.txt"
     packages = needed("topdown-ray", frozenset({"bench", "export", "test"}))
     del packages["topdown-ray"]
     lines = [f"{name}=={version.partition('+')[0]}\n" for name, version in sorted(packages.items())]
