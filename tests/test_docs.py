@@ -63,7 +63,8 @@ def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
     """If it fails: python scripts/make/cli_reference.py"""
     before = (ROOT / "docs" / "cli.md").read_text()
     made = tmp_path / "cli.md"
-    subprocess.run([sys.executable, ROOT / "scripts" / "make" / "cli_reference.py", "--out", made], check=True)
+    script = ROOT / "scripts" / "make" / "cli_reference.py"
+    subprocess.run([sys.executable, script, "--out", made], check=True)
     assert made.read_text() == before
 
 

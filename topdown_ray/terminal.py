@@ -58,6 +58,15 @@ def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
 
+def interrupted_since(moment: float) -> bool:
+    """Whether the command was told to end after this moment (of ``time.monotonic``).
+
+    Python drops a KeyboardInterrupt that is raised within a destructor or a callback of a library, so a long
+    loop asks here.
+    """
+    return _interrupted[-1] > moment
+
+
 def end_on_signals() -> None:
     """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order; one that is ignored
     (nohup) stays so.

@@ -1,7 +1,8 @@
 """What the driver costs through Ray: wall time on one and two actors, and the share of it in which actors did
 not search.
 
-    python scripts/benchmarks/bench_driver.py [--shards 64] [--batch 8] [--generations 250] [--warm 50] [--actors 1 2]
+    python scripts/benchmarks/bench_driver.py [--shards 64] [--batch 8] [--generations 250]
+                                             [--warm 50] [--actors 1 2]
 
 Top-down over three targets, MobileNetV3 under Note10. All actors stand before the clock starts. What is not
 busy is dispatch, transport of results, Parquet and, at the end, waiting for the last shard. Prints JSON."""

@@ -2,6 +2,7 @@
 themselves.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,9 +27,10 @@ from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
 from topdown_ray.store.folder import SEARCHES, TRACE, ResultFolder, load
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import Attempt, Done
+from topdown_ray.sweeps.executors import Attempt, Done, InProcess
 from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.sweeps.verify import verify
+from topdown_ray.terminal import interrupt
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,23 @@ def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> No
     results = load(out)
     assert results.manifest["status"] == "incomplete"
     assert len(results.searches["search_id"].unique()) >= 6
+
+
+def test_an_interrupt_that_python_drops_still_ends_the_sweep(tmp_path: Path) -> None:
+    """An exception that is raised within a destructor is printed and forgotten; SIGINT may come just then."""
+
+    class Dropping(InProcess):
+        def submit(self, attempt: Attempt) -> None:
+            with contextlib.suppress(KeyboardInterrupt):
+                interrupt()
+            super().submit(attempt)
+
+    plan = driver.make_plan(make_spec({**ALL_SPACES, "batch": 1}, "test"))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(plan, folder, Dropping(plan.run_id, driver.in_process(plan).worker))
+    assert load(tmp_path / "out").manifest["status"] == "incomplete"
 
 
 def test_a_search_is_three_lines_and_equals_the_sweeps(everything: topdown_ray.Results) -> None:

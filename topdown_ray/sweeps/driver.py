@@ -12,6 +12,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent import futures
@@ -34,6 +35,7 @@ from topdown_ray.sweeps.executors import Attempt, Done, Event, Executor, InProce
 from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, Worker, resolve
 from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.terminal import interrupted_since
 
 LARGEST_BATCH = 32  # of a plain list of shards
 LARGEST_SHARD = 4096  # that a sweep file may ask for
@@ -237,7 +239,10 @@ class _Run:
     def loop(self, writer: _Writer) -> None:
         """Feed free workers, take what they bring, until nothing is left."""
         executor, dispatch, looked = self.executor, self.dispatch, -math.inf
+        began = time.monotonic()
         while True:
+            if interrupted_since(began):
+                raise KeyboardInterrupt
             now = executor.clock()
             if now - looked > LOOK_EVERY_S:
                 for attempt in dispatch.hopeless(now):
