@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -23,6 +24,7 @@ from topdown_ray.addresses import shown
 from topdown_ray.errors import UserError, brief, one_line
 
 TEMPORARY = ".tmp"  # the suffix of what a killed writer leaves
+_numbers = itertools.count()  # of temporary files in this process
 LARGEST_DOCUMENT = 256 << 20  # bytes
 _MOST_NODES = 20_000_000  # of a YAML document, aliases written out
 
@@ -51,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """The temporary name; short, so that it is possible wherever the name itself is."""
-    return path.with_name(f".{path.name[:40]}.{os.getpid()}{TEMPORARY}")
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}{TEMPORARY}")
 
 
 @contextlib.contextmanager
@@ -71,17 +73,24 @@ def written(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def written_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder``; its files move into ``folder`` at the end, or are gone. Raises
-    UserError.
+    """A temporary folder beside ``folder``; its files move into ``folder`` at the end, or are gone.
+
+    Subfolders hold the new files alone afterwards. Raises UserError.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as temporary:
             yield Path(temporary)
-            for path in sorted(path for path in Path(temporary).rglob("*") if path.is_file()):
-                place = folder / path.relative_to(temporary)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(place)
+            new = sorted(path.relative_to(temporary) for path in Path(temporary).rglob("*") if path.is_file())
+            for path in new:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (Path(temporary) / path).replace(folder / path)
+            for inner in {path.parent for path in new} - {
+                Path()
+            }:  # what an earlier run wrote and this one did not
+                for path in (folder / inner).iterdir():
+                    if path.is_file() and path.relative_to(folder) not in new:
+                        path.unlink()
     except OSError as error:
         raise UserError(
             f"{brief_path(folder)}: expected a folder to write to, found {_reason(error)}"
@@ -248,6 +257,10 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
+            if key.tag.endswith((":int", ":float", ":bool", ":null", ":timestamp")):
+                raise UserError(
+                    f"expected text as keys, found {brief(key.value)} in line {key.start_mark.line + 1}"
+                )
             if (key.tag, key.value) in seen:
                 raise UserError(
                     f"expected distinct keys, found {brief(key.value)} again in line "

@@ -26,7 +26,7 @@ from topdown_ray.addresses import check_address
 from topdown_ray.cli import main
 from topdown_ray.cli.display import print_table, progress_bar
 from topdown_ray.errors import UserError, brief
-from topdown_ray.files import LARGEST_DOCUMENT, check_output, read_yaml, written
+from topdown_ray.files import LARGEST_DOCUMENT, check_output, read_yaml, written, written_folder
 from topdown_ray.hardware import rounds, stopwatch
 from topdown_ray.spaces.latency_table import Conditions
 from topdown_ray.spaces.layers import distinct_layers
@@ -351,6 +351,35 @@ def complaint(text: str, folder: Path) -> str:
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "x: {a: 1, a: 1}", "[{a: 1, b: 2, a: 3}]"])
 def test_keys_that_repeat(text: str, tmp_path: Path) -> None:
     assert "expected distinct keys, found 'a' again in line" in complaint(text, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["1", "0x1", "true", "1.5", "2020-01-01", "~"])
+def test_keys_that_are_no_text_are_refused(key: str, tmp_path: Path) -> None:
+    """Two of them may be equal though they are spelled differently: the last one would win."""
+    assert f"expected text as keys, found '{key}' in line 1" in complaint(f"{key}: x\n", tmp_path)
+
+
+def test_a_folder_that_is_written_again_holds_the_new_files_alone(tmp_path: Path) -> None:
+    for names in (("page.html", "tables/a.csv", "tables/b.csv"), ("page.html", "tables/a.csv")):
+        with written_folder(tmp_path / "report") as new:
+            for name in names:
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_text(str(names))
+        (tmp_path / "report" / "notes.txt").write_text("of the user")
+    found = {
+        str(path.relative_to(tmp_path / "report"))
+        for path in (tmp_path / "report").rglob("*")
+        if path.is_file()
+    }
+    assert found == {"page.html", "tables/a.csv", "notes.txt"}
+
+
+def test_two_files_whose_names_begin_alike_are_written_at_once(tmp_path: Path) -> None:
+    one, other = (tmp_path / f"{'x' * 60}{end}" for end in "ab")
+    with written(one) as first, written(other) as second:
+        first.write_text("one")
+        second.write_text("other")
+    assert (one.read_text(), other.read_text()) == ("one", "other")
 
 
 def test_aliases_that_multiply_end_in_bounded_time(tmp_path: Path) -> None:
