@@ -141,11 +141,11 @@ def ours(scale: Scale, batch: int) -> Runner:
     """This project on one core: a batch of searches in lock step, rows and counts of the winners included."""
     from topdown_ray.sweeps.runner import Worker
 
-    plan = _plan(scale, [0], batch)
+    plan = plan_of(scale, [0], batch)
     worker = Worker(plan.setups, plan.spec.search)
 
     def run(repeat: int) -> Lap:
-        (shard,) = _plan(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
+        (shard,) = plan_of(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start
@@ -164,12 +164,12 @@ def joint(scale: Scale, batch: int) -> Runner:
 
     generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1
     search = {"generations": generations, "warm_generations": 0}
-    plan = _plan(scale, [0], batch, "joint", search)
+    plan = plan_of(scale, [0], batch, "joint", search)
     worker = Worker(plan.setups, plan.spec.search)
 
     def run(repeat: int) -> Lap:
         seeds = range(repeat * batch, (repeat + 1) * batch)
-        (shard,) = _plan(scale, seeds, batch, "joint", search).shards()
+        (shard,) = plan_of(scale, seeds, batch, "joint", search).shards()
         start = time.perf_counter()
         rows, _ = worker.run(shard)
         seconds = time.perf_counter() - start
@@ -207,12 +207,12 @@ def ours_on_ray(scale: Scale, actors: int) -> Runner:
 
     connect("local")
     n = scale.ray_shards * scale.ray_batch
-    plan = _plan(scale, range(n), scale.ray_batch)
+    plan = plan_of(scale, range(n), scale.ray_batch)
     pool = RayPool(actors, plan.run_id, plan.setups, plan.spec.search)
     pool.until_ready()
 
     def run(repeat: int) -> Lap:
-        plan = _plan(scale, range(repeat * n, (repeat + 1) * n), scale.ray_batch)
+        plan = plan_of(scale, range(repeat * n, (repeat + 1) * n), scale.ray_batch)
         with tempfile.TemporaryDirectory() as folder:
             results = ResultFolder(Path(folder) / "out")
             results.open(plan.manifest(), resume=True)
@@ -251,13 +251,14 @@ def floor(scale: Scale) -> Runner:
     return run
 
 
-def _plan(
+def plan_of(
     scale: Scale,
     seeds: Sequence[int],
     batch: int,
     strategy: str = "top_down",
     search: dict[str, int] | None = None,
 ) -> Any:
+    """A sweep of MobileNetV3 under Note10. search: hyper-parameters; None: those of the scale."""
     from topdown_ray.sweeps.driver import make_plan
     from topdown_ray.sweeps.spec import make_spec
 
