@@ -1,8 +1,7 @@
 """``topdown-ray bench driver``: what the driver costs through Ray, by the number of actors.
 
-Top-down over three targets, MobileNetV3 under Note10. All actors stand before the clock starts. What is not busy
-is dispatch, transport of results, Parquet and, at the end, waiting for the last shard.
-"""
+Top-down over three targets, MobileNetV3 under Note10. All actors stand before the clock starts. What is not
+busy is dispatch, transport of results, Parquet and, at the end, waiting for the last shard."""
 
 from __future__ import annotations
 
@@ -25,7 +24,9 @@ TARGETS = (35.0, 30.0, 25.0)
 def costs(
     scale: Scale, actors: Sequence[int], on_lap: Callable[[str, int], None] = lambda name, repeat: None
 ) -> pd.DataFrame:
-    """A row a number of actors: wall seconds, seconds of a shard, the share of time in which actors did not search."""
+    """A row a number of actors: wall seconds, seconds of a shard, the share of time in which actors did not
+    search.
+    """
     scale = Scale(**{**vars(scale), "targets": TARGETS})
     rows = []
     with connected("local"):

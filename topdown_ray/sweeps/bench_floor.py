@@ -1,11 +1,11 @@
-"""``topdown-ray bench floor``: how far each strategy is from its floor, the time that the predictor alone needs.
+"""``topdown-ray bench floor``: how far each strategy is from its floor, the time that the predictor alone
+needs.
 
 One core, MobileNetV3's published case: ten targets under Note10. A batch of searches and the dense float32
 predictor on as many architectures (one-hot features given, batches as large as a generation's) run in turn in
-one process, so that a drift of the machine meets both alike. The floor of ``joint`` counts its predictor rows and
-two for each gradient; that of the others counts the children that they score, remembered ones included. Searching includes making the
-rows of the answers.
-"""
+one process, so that a drift of the machine meets both alike. The floor of ``joint`` counts its predictor rows
+and two for each gradient; that of the others counts the children that they score, remembered ones included.
+Searching includes making the rows of the answers."""
 
 from __future__ import annotations
 
