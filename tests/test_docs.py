@@ -129,13 +129,12 @@ def test_the_doctest_runs() -> None:
     assert not found.failed
 
 
-def test_the_map_names_every_module_once() -> None:
-    table = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE)
-    named = [name for cell in table for name in re.findall(r"`(\w+)`", cell)]
-    modules = {path.stem for path in (ROOT / "topdown_ray").glob("*.py")} - {"__init__", "__main__"}
-    spaces = {"mobilenet_v3", "resnet50d", "proxyless"}
-    assert sorted(set(named) - spaces) == sorted(modules)
-    assert len(named) == len(set(named))
+def test_the_map_of_the_rooms_is_that_of_the_package(tmp_path: Path) -> None:
+    """If it fails: python scripts/make/rooms.py"""
+    made = tmp_path / "rooms.md"
+    script = ROOT / "scripts" / "make" / "rooms.py"
+    subprocess.run([sys.executable, script, "--out", made], check=True)
+    assert made.read_text() == (ROOT / "docs" / "rooms.md").read_text()
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
