@@ -17,8 +17,8 @@ INTRODUCTION = """\
 # The rooms of the package
 
 The package is eight rooms over a ground floor. A room is a folder. It may import the rooms that its arrow
-names, and every room may import the ground floor. `tests/test_imports.py` holds the same list and fails when an
-arrow is added.
+names, and every room may import the ground floor. `tests/test_imports.py` holds the same list and fails when
+an arrow is added.
 
 ```text
 """
