@@ -16,9 +16,10 @@ import torch
 from topdown_ray.algorithms.evolution import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Searches
-from topdown_ray.spaces.cost import note10
-from topdown_ray.spaces.predictor import features, load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.spaces.cost import load_cost
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor import features
+from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.sweeps.spec import SearchParams
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    predictor, cost = load_predictor("published", MOBILENET_V3), note10()
+    predictor, cost = load_predictor("published", MOBILENET_V3), load_cost("note10", MOBILENET_V3)
     problem = Problem(MOBILENET_V3, predictor, cost, torch.from_numpy(cost.cheapest()[1]))
     params = SearchParams()
     rows = arguments.batch * params.population
