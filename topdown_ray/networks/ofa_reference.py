@@ -4,7 +4,8 @@ Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.Ac
 ``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies
 up, ``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks. Parameters are
 counted, and measured tables added up, over the layers that those networks describe their active subnets as.
-Genes are places in those networks' lists of choices."""
+Genes are places in those networks' lists of choices. Which of OFA's classes read a space is in the space's
+own file (:class:`topdown_ray.spaces.space.Reference`)."""
 
 from __future__ import annotations
 

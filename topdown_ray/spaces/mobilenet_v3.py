@@ -45,6 +45,16 @@ def table_entry(layer: Layer) -> str:
     return f"Logits-input:1x1x{x.width_in}-output:{N_CLASSES}"
 
 
+def is_predictor(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, which has one size only."""
+    layers = [(128, 400), (400, 400), (400, 400), (400, 1)]
+    return shapes == {
+        key: shape
+        for i, (ins, outs) in enumerate(layers)
+        for key, shape in ((f"{2 * i}.weight", (outs, ins)), (f"{2 * i}.bias", (outs,)))
+    }
+
+
 def reference_latency(
     ofa: Any, tables: Mapping[int, Mapping[str, Any]], describe: Callable[[Config], Config]
 ) -> Callable[[Config], float]:
@@ -77,6 +87,7 @@ MOBILENET_V3 = mobile_family.mobile_space(
         published=Published(
             weights=f"ofa_nets/{_NETWORK}",
             predictor="acc_predictor.pth",
+            is_predictor=is_predictor,
             tables={"note10": {r: f"note10/{r}_lookup_table.yaml" for r in mobile_family.RESOLUTIONS}},
         ),
         reference=Reference(

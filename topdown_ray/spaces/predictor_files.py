@@ -154,24 +154,10 @@ def _check_activation(state: Mapping[str, torch.Tensor], header: Mapping[str, st
 
 
 def _is_ofas(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, or of ``ofa.nas``'s with its
-    encoder of ResNet50D.
-    """
+    """Whether names and shapes are those of one of OFA's predictor classes, as a space is read by it."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    tutorial = [(128, 400), (400, 400), (400, 400), (400, 1)]
-    if shapes == {
-        key: shape
-        for i, (ins, outs) in enumerate(tutorial)
-        for key, shape in ((f"{2 * i}.weight", (outs, ins)), (f"{2 * i}.bias", (outs,)))
-    }:
-        return True
-    n = (len(state) - 2) // 2  # hidden layers
-    nas = {
-        "base_acc",
-        f"layers.{n}.weight",
-        *(f"layers.{i}.0.{part}" for i in range(n) for part in ("weight", "bias")),
-    }
-    return set(state) == nas and n > 0 and shapes["layers.0.0.weight"][1:] == (82,)
+    layouts = [space.traits.published.is_predictor for space in SPACES.values()]
+    return any(is_predictor(shapes) for is_predictor in layouts if is_predictor is not None)
 
 
 def _check_sums(layers: Sequence[Linear], where: str) -> None:

@@ -207,6 +207,17 @@ def encoding(space: Space, predictor_space: Space) -> Encoding:
     return Encoding(first_expand + 3 * len(space.indices("expand")), tuple(first))
 
 
+def is_predictor(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether names and shapes are those of ``ofa.nas``'s predictor with its encoder of this space."""
+    n = (len(shapes) - 2) // 2  # hidden layers
+    names = {
+        "base_acc",
+        f"layers.{n}.weight",
+        *(f"layers.{i}.0.{part}" for i in range(n) for part in ("weight", "bias")),
+    }
+    return set(shapes) == names and n > 0 and shapes["layers.0.0.weight"][1:] == (82,)
+
+
 # --- OFA's network ------------------------------------------------------------------------------------------
 
 
@@ -295,6 +306,7 @@ RESNET50D = _space(
         published=Published(
             weights="ofa_nets/ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
             predictor="ofa_resnet50_acc_predictor.pth",
+            is_predictor=is_predictor,
         ),
         reference=Reference(
             network="ofa_resnet50",

@@ -94,6 +94,8 @@ class Published:
 
     weights: str | None = None  # of the supernet
     predictor: str | None = None
+    # whether tensors of these names and shapes are a predictor of the published class, of any size
+    is_predictor: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
     tables: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # name -> resolution -> file
 
 
