@@ -23,8 +23,8 @@ from topdown_ray import assets, download
 from topdown_ray.download import Patience
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.catalogue import entries
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.sweeps.demo import demo_spec
 
 BODY = bytes(range(256)) * 4096  # 1 MiB

@@ -2,7 +2,7 @@
 
 >>> import topdown_ray
 >>> options = {"predictor": "embedded", "seeds": 2, "generations": 5}
->>> frame = topdown_ray.search("mobilenet_v3", "epyc_1thread", targets=[40, 30], **options)
+>>> frame = topdown_ray.search(cost="epyc_1thread", targets=[40, 30], **options)
 >>> frame[["seed", "target", "feasible"]].values.tolist()
 [[0, 40.0, True], [0, 30.0, True], [1, 40.0, True], [1, 30.0, True]]
 >>> try:

@@ -38,8 +38,6 @@ class Asset:
     url: str = ""  # where it is not below the upstream address
 
 
-NOTE10_RESOLUTIONS = (160, 176, 192, 208, 224)
-
 ASSETS: dict[str, Asset] = {
     asset.path: asset
     for asset in (
@@ -63,7 +61,7 @@ ASSETS: dict[str, Asset] = {
                 "note10",
             )
             for resolution, sha256 in zip(
-                NOTE10_RESOLUTIONS,
+                (160, 176, 192, 208, 224),
                 (
                     "a2671a45e9400542679ed03de946b45d6a35010f9ab21834af3e7ba8341d36d1",
                     "34223ae037d5719a5f33261bdfd9341f590a2999edf520f174309605dc06307c",

@@ -18,9 +18,9 @@ from topdown_ray.algorithms import kernels
 from topdown_ray.algorithms.evolution import Problem, Sizes
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
-from topdown_ray.spaces.cost import note10
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.spaces.cost import load_cost
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor_files import load_predictor
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 STEPS = [
@@ -54,7 +54,7 @@ def main() -> None:
 
     for module, name, label in STEPS:
         setattr(module, name, timed(getattr(module, name), label))
-    cost = note10()
+    cost = load_cost("note10", MOBILENET_V3)
     problem = Problem(
         MOBILENET_V3, load_predictor("published", MOBILENET_V3), cost, torch.from_numpy(cost.cheapest()[1])
     )

@@ -26,7 +26,8 @@ from torchvision.datasets import ImageFolder
 from topdown_ray.networks.images import normalise, read_image, training_transform
 from topdown_ray.networks.supernet import build
 from topdown_ray.networks.weights import Description, save_weights
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 
 # the kinds of genes that are free in each phase, and the phase's share of the steps
 PHASES = (

@@ -41,8 +41,10 @@ from topdown_ray.algorithms.rng import Draws
 from topdown_ray.assets import sha256_of
 from topdown_ray.files import data as package_data
 from topdown_ray.spaces.cost import macs
-from topdown_ray.spaces.predictor import PUBLISHED, RELU, Predictor, features, load_predictor
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.predictor import Predictor, features
+from topdown_ray.spaces.predictor_files import RELU, load_predictor
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 
 SLOPES_WEIGHT, SLOPES_UNTIL = (
     0.3,
@@ -327,7 +329,7 @@ def description(
         "layers": widths,
         "parameters": sum(into * out + out for into, out in itertools.pairwise(widths)),
         "stored": "hidden layers float16, last layer float32; computes in float32",
-        "distilled_from": {"file": PUBLISHED[space.name], "sha256": teacher.sha256},
+        "distilled_from": {"file": space.traits.published.predictor, "sha256": teacher.sha256},
         "trained_from": "fresh random weights, on the published predictor's outputs and their slopes",
         "training": training,
         "command": f"python scripts/make/distill_predictor.py {space.name} --hidden {widths[1]} "
@@ -349,7 +351,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("space", choices=list(PUBLISHED))
+    parser.add_argument(
+        "space", choices=[name for name, space in SPACES.items() if space.traits.published.predictor]
+    )
     parser.add_argument(
         "--out", type=Path, default=package_data(), help="the folder to write to; default: the package's data"
     )

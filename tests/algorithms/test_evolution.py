@@ -13,9 +13,9 @@ from topdown_ray.algorithms import evolution, rng
 from topdown_ray.algorithms.evolution import Problem, Sizes
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches, evaluations
-from topdown_ray.spaces.cost import note10
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.cost import load_cost
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -183,7 +183,7 @@ def test_pruning_lowers_until_it_fits_and_no_further(name: str) -> None:
 def test_lock_step_search_equals_published_predictions(published: Path) -> None:
     """The notebook's first result: 35 ms on Note10 (its seed 1: 83.24 % at 34.63 ms)."""
     space = SPACES["mobilenet_v3"]
-    cost = note10()
+    cost = load_cost("note10", space)
     case = Problem(space, load_predictor("published", space), cost, torch.from_numpy(cost.cheapest()[1]))
     sizes = Sizes(100, 25, 50, 0.1)
     with torch.inference_mode():

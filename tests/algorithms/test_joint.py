@@ -19,7 +19,7 @@ from topdown_ray.algorithms.gradients import Gradient, gradient_of
 from topdown_ray.algorithms.joint import Joint, Moves
 from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
 from topdown_ray.spaces.predictor import features
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import spec
 from topdown_ray.sweeps.spec import Group, SearchParams, search_id
 from topdown_ray.sweeps.verify import verify

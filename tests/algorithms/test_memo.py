@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topdown_ray.algorithms.memory import Identity, Memo
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 
 CPU = torch.device("cpu")
 IDENTITIES = {name: Identity(space, CPU) for name, space in SPACES.items()}

@@ -14,9 +14,10 @@ from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
 from topdown_ray.cli import present
 from topdown_ray.errors import StartError, UserError
-from topdown_ray.spaces.cost import note10
-from topdown_ray.spaces.predictor import features, load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.spaces.cost import load_cost
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor import features
+from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.sweeps import bench
 
 
@@ -24,7 +25,7 @@ def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
     """32 searches over two targets cost about 0.5 of the dense predictor on as many architectures; 1.5 is an
     alarm.
     """
-    predictor, cost = load_predictor("published", MOBILENET_V3), note10()
+    predictor, cost = load_predictor("published", MOBILENET_V3), load_cost("note10", MOBILENET_V3)
     problem = Problem(MOBILENET_V3, predictor, cost, torch.from_numpy(cost.cheapest()[1]))
     inputs = features(MOBILENET_V3, predictor.encoding, MOBILENET_V3.random(3200, 0))
     ratios = []

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from topdown_ray.algorithms.baselines import scalar
 from topdown_ray.networks import ofa_reference
-from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.sweeps import driver
 
 OUTCOMES = ROOT / "tests" / "data" / "scalar_top_down.csv"
@@ -65,10 +65,10 @@ def test_pruning_walks_as_far_as_the_scalar_one(published: Path) -> None:
     """
     from topdown_ray.algorithms import rng
     from topdown_ray.algorithms.pruning import prune
-    from topdown_ray.spaces.cost import note10
+    from topdown_ray.spaces.cost import load_cost
 
     predictor, table = ofa_reference.tutorial_models()
-    space, cost, n = MOBILENET_V3, note10(), 150
+    space, cost, n = MOBILENET_V3, load_cost("note10", MOBILENET_V3), 150
     genes = space.random(n, 5)
     slots = rng.slots(rng.Draws([1], "x").stream(rng.PRUNING, 0, 0), n)
     lowered = prune(space, cost, genes, 18.0, slots, torch.from_numpy(cost.cheapest()[1]))

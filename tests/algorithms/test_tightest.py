@@ -17,7 +17,7 @@ from topdown_ray.algorithms.gradients import gradient_of
 from topdown_ray.algorithms.memory import Memo
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps.reference_front import polish
 from topdown_ray.sweeps.spec import SearchParams
 

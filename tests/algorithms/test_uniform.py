@@ -15,7 +15,7 @@ from topdown_ray.algorithms import evolution, rng, uniform
 from topdown_ray.algorithms.evolution import Problem
 from topdown_ray.algorithms.uniform import Counts
 from topdown_ray.spaces.cost import CostModel
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.terms import Term
 
 ALARM = 1e-7  # chance of a false alarm of each chi-square test, about 150 in all

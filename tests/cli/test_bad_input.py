@@ -29,8 +29,7 @@ from topdown_ray.errors import UserError, brief
 from topdown_ray.files import LARGEST_DOCUMENT, check_output, read_yaml, written, written_folder
 from topdown_ray.hardware import rounds, stopwatch
 from topdown_ray.spaces.latency_table import Conditions
-from topdown_ray.spaces.layers import distinct_layers
-from topdown_ray.spaces.space import PROXYLESS
+from topdown_ray.spaces.proxyless import PROXYLESS
 from topdown_ray.sweeps.spec import SweepSpec, load_spec
 
 LONG = "x" * 300  # more than a file's name may have
@@ -191,7 +190,7 @@ def test_a_partial_file_that_is_none(text: str, tmp_path: Path) -> None:
 
 def test_minutes_that_cannot_be_kept_are_refused() -> None:
     watch = stopwatch.Stopwatch("proxyless", Conditions())
-    watch.hold_layers(distinct_layers(PROXYLESS)[:20])
+    watch.hold_layers(PROXYLESS.distinct_layers()[:20])
     effort = rounds.Effort(minutes=1e-7, strict=True)
     states: list[rounds.State] = []
     with pytest.raises(

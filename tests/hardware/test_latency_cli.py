@@ -15,7 +15,9 @@ from support.sweeping import run
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import ShippedTable, load_cost, shipped_tables
-from topdown_ray.spaces.space import MOBILENET_V3, RESNET50D, SPACES
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.sweeps import demo
 from topdown_ray.sweeps.verify import verify
 

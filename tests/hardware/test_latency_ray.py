@@ -14,8 +14,7 @@ from topdown_ray.hardware import measure, nodes
 from topdown_ray.hardware.rounds import Effort
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.latency_table import Conditions
-from topdown_ray.spaces.layers import distinct_layers
-from topdown_ray.spaces.space import MOBILENET_V3
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 
 pytestmark = pytest.mark.ray
 
@@ -44,7 +43,7 @@ def test_every_kind_of_node_gets_a_file(cluster: str, tmp_path: Path) -> None:
     for path, table in tables.items():
         again = latency_table.read(path)
         assert again.sha256() == table.sha256()
-        assert len(again.layers) == len(distinct_layers(MOBILENET_V3))
+        assert len(again.layers) == len(MOBILENET_V3.distinct_layers())
         assert "host" not in again.facts
     with pytest.raises(
         UserError, match="--device: expected a cluster with cuda, found no node that offers it"
@@ -58,7 +57,7 @@ def test_the_node_is_reserved_whole(cluster: str, monkeypatch: pytest.MonkeyPatc
         assert [(kind.cpus, kind.nodes) for kind in kinds] == [(1, 2), (2, 1)]
         watch = nodes.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())
         try:
-            watch.hold_layers(distinct_layers(MOBILENET_V3)[:3])
+            watch.hold_layers(MOBILENET_V3.distinct_layers()[:3])
             assert all(lap > 0 for lap in watch.laps([2, 0, 1]))
             assert _free(kinds[1].node_id) == 0
             monkeypatch.setattr(nodes, "START_TIMEOUT_S", 2)

@@ -16,7 +16,9 @@ from support.tampering import rewritten
 
 from topdown_ray.errors import UserError
 from topdown_ray.networks.architectures import read_arch
-from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.store.reading import SEARCH_KEYS
 
 JSON = st.recursive(

@@ -26,7 +26,11 @@ from topdown_ray.networks.hosting import Resources
 from topdown_ray.networks.images import SUB_SEED, Loader, Settings, find_images, normalise
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import Description, find_weights
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.proxyless import PROXYLESS
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
+from topdown_ray.spaces.space import Space
 from topdown_ray.store.evaluations import INCIDENTAL, Parts
 
 HERE = Resources(address="none")

@@ -18,7 +18,10 @@ from topdown_ray.networks import export
 from topdown_ray.networks.evaluator import Evaluator
 from topdown_ray.networks.images import Loader, normalise
 from topdown_ray.networks.weights import find_weights
-from topdown_ray.spaces.space import MOBILENET_V3, RESNET50D, SPACES, Space
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
+from topdown_ray.spaces.space import Space
 
 
 def loaded(folder: Path) -> torch.nn.Module:

@@ -24,7 +24,7 @@ from topdown_ray.networks.images import Loader, Settings, find_images, normalise
 from topdown_ray.networks.weights import find_weights
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import load_cost
-from topdown_ray.spaces.space import RESNET50D
+from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.store.evaluations import read_table
 from topdown_ray.sweeps.verify import verify
 

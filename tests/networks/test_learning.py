@@ -17,8 +17,11 @@ from support.sweeping import run
 from topdown_ray.networks import evaluate, training
 from topdown_ray.networks.evaluator import archs_of
 from topdown_ray.networks.training import Training
-from topdown_ray.spaces.predictor import encoding, features, load_predictor
-from topdown_ray.spaces.space import PROXYLESS, SPACES, Space
+from topdown_ray.spaces.predictor import encoding, features
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.proxyless import PROXYLESS
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.stats import agreement
 from topdown_ray.store.evaluations import EVALUATIONS, read_table, write_table
 from topdown_ray.sweeps.verify import verify

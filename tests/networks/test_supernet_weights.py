@@ -20,7 +20,9 @@ from support.tiny import CLASSES, WIDTH
 from topdown_ray.errors import UserError
 from topdown_ray.networks.supernet import Supernet, build
 from topdown_ray.networks.weights import Checkpoint, Description, find_weights, save_weights
-from topdown_ray.spaces.space import RESNET50D, SPACES, Space
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
+from topdown_ray.spaces.space import Space
 
 State = dict[str, torch.Tensor]
 EVERY_SPACE = pytest.mark.parametrize("space", SPACES.values(), ids=lambda space: space.name)

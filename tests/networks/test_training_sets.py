@@ -23,8 +23,8 @@ from topdown_ray.networks import evaluate, training
 from topdown_ray.networks.dataset import read_dataset
 from topdown_ray.networks.evaluator import archs_of
 from topdown_ray.networks.training import Training
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import RESNET50D
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.store.evaluations import EVALUATIONS, read_table, write_table
 from topdown_ray.tensors import read_header
 

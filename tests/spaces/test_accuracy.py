@@ -12,8 +12,13 @@ from support.oracles import RESNET_ENCODER, resnet_predictor, tutorial_spec
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.networks import ofa_reference
-from topdown_ray.spaces.predictor import features, load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor import features
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.proxyless import PROXYLESS
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
+from topdown_ray.spaces.space import Space
 
 
 def test_mobilenet_features_are_ofas_own(published: Path) -> None:

@@ -12,8 +12,10 @@ from support.oracles import ofa_macs, tutorial_spec
 
 from topdown_ray.errors import UserError
 from topdown_ray.networks import ofa_reference
-from topdown_ray.spaces.cost import macs, note10, published_tables
-from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.cost import load_cost, macs, published_tables
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import Term, minimise
 
 
@@ -27,7 +29,7 @@ def test_note10_is_ofas_own(published: Path) -> None:
     _, table = ofa_reference.tutorial_models()
     genes = MOBILENET_V3.random(1000, 1)
     expected = [table.predict_efficiency(tutorial_spec(MOBILENET_V3.to_config(row))) for row in genes]
-    np.testing.assert_allclose(note10()(genes).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(load_cost("note10", MOBILENET_V3)(genes).numpy(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=lambda space: space.name)
@@ -37,7 +39,7 @@ def test_inactive_genes_cost_nothing(space: Space) -> None:
 
 
 def test_costs_do_not_depend_on_the_batch(published: Path) -> None:
-    cost, genes = note10(), MOBILENET_V3.random(333, 3)
+    cost, genes = load_cost("note10", MOBILENET_V3), MOBILENET_V3.random(333, 3)
     whole = cost(genes)
     assert torch.equal(torch.cat([cost(part) for part in genes.split(7)]), whole)
 

@@ -12,10 +12,11 @@ from scipy import stats
 import topdown_ray
 from topdown_ray import assets
 from topdown_ray.files import data
-from topdown_ray.spaces.predictor import PUBLISHED, load_predictor
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
 
-NAMES = list(PUBLISHED)
+PUBLISHED = {name: space.traits.published.predictor for name, space in SPACES.items()}
+NAMES = [name for name, file in PUBLISHED.items() if file is not None]
 
 
 def card(name: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def test_the_card_is_of_the_file(name: str) -> None:
     facts, path = card(name), data(f"embedded_{name}.safetensors")
     assert assets.sha256_of(path) == facts["sha256"]
     assert path.stat().st_size == facts["bytes"] < 300_000
-    assert facts["distilled_from"]["sha256"] == assets.ASSETS[PUBLISHED[name]].sha256
+    assert facts["distilled_from"]["sha256"] == assets.ASSETS[str(PUBLISHED[name])].sha256
     predictor = load_predictor("embedded", SPACES[name])
     widths = [predictor.layers[0].weight.shape[1], *(len(layer.bias) for layer in predictor.layers)]
     assert len(widths) == len(facts["layers"])

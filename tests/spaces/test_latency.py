@@ -27,11 +27,15 @@ from topdown_ray.hardware import rounds, stopwatch, whole_subnets
 from topdown_ray.hardware.rounds import Effort, State
 from topdown_ray.networks import ofa_reference
 from topdown_ray.networks.supernet import Supernet, build_layer, n_parameters
-from topdown_ray.spaces import latency_table
-from topdown_ray.spaces.cost import load_cost, measured
+from topdown_ray.spaces import latency_table, ofa_tables
+from topdown_ray.spaces.cost import full_name, load_cost, measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable, Source
-from topdown_ray.spaces.layers import Layer, distinct_layers
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
+from topdown_ray.spaces.layers import Layer
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.proxyless import PROXYLESS
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
+from topdown_ray.spaces.space import Space
 
 EVERY_SPACE = pytest.mark.parametrize("space", SPACES.values(), ids=lambda space: space.name)
 ONCE = Effort(least=1, most=1, warm=0)
@@ -88,8 +92,8 @@ def test_the_layers_of_a_space_are_those_that_its_subnets_have(space: Space) -> 
         description = active(space.to_config(row))
         for resolution in space.genes[space.resolution].choices:
             seen.update(Layer(*key) for key in ofa_reference.layer_keys(description, int(resolution)))
-    assert seen <= set(distinct_layers(space))
-    assert len(seen) > 0.98 * len(distinct_layers(space))
+    assert seen <= set(space.distinct_layers())
+    assert len(seen) > 0.98 * len(space.distinct_layers())
 
 
 @EVERY_SPACE
@@ -174,15 +178,15 @@ def test_costs_by_name(tmp_path: Path) -> None:
         UserError, match=r"expected a measured table .* in front of \+corrected, found 'note10\+corrected'"
     ):
         load_cost("note10+corrected", MOBILENET_V3)
-    assert latency_table.full_name("note10") == "note10"
-    assert latency_table.full_name(f"{path}+corrected") == f"{Path(path).resolve()}+corrected"
+    assert full_name("note10") == "note10"
+    assert full_name(f"{path}+corrected") == f"{Path(path).resolve()}+corrected"
 
 
 @pytest.mark.parametrize("space", [MOBILENET_V3, PROXYLESS], ids=lambda space: space.name)
 def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> None:
     table = made_up(space)
     table.write(tmp_path / "t.parquet")
-    paths = latency_table.export_published(table, tmp_path / "yaml")
+    paths = ofa_tables.export(table, tmp_path / "yaml")
     assert len(paths) == 5
     genes = space.random(200, 3)
     cost = load_cost(str(tmp_path / "t.parquet"), space)(genes)
@@ -205,7 +209,7 @@ def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> Non
 
 def test_there_is_no_published_form_for_resnets(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="resnet50d: expected a space of which OFA publishes tables"):
-        latency_table.export_published(made_up(RESNET50D), tmp_path / "yaml")
+        ofa_tables.export(made_up(RESNET50D), tmp_path / "yaml")
     assert not (tmp_path / "yaml").exists()
 
 
@@ -303,7 +307,7 @@ def test_outliers_are_counted() -> None:
 
 
 def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
-    layers = distinct_layers(MOBILENET_V3)
+    layers = MOBILENET_V3.distinct_layers()
     truth, out = np.linspace(1, 2, len(layers)), tmp_path / "t.parquet"
     effort = Effort(least=6, most=6, warm=1)
     states: list[State] = []
@@ -356,7 +360,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_real_table_says_what_it_is(real: Path) -> None:
     table = latency_table.read(real)
-    assert set(table.layers) == set(distinct_layers(MOBILENET_V3))
+    assert set(table.layers) == set(MOBILENET_V3.distinct_layers())
     assert (table.median_ms > 0).all()
     assert table.facts["device"] == machine.hardware()["processor"]
     assert set(table.facts["versions"]) >= {"python", "torch", "ofa", "topdown-ray"}
@@ -445,10 +449,10 @@ def test_other_conditions_run(conditions: Conditions) -> None:
     try:
         watch = stopwatch.Stopwatch("mobilenet_v3", conditions)
         layers = [
-            next(layer for layer in distinct_layers(MOBILENET_V3) if layer.kind == kind)
+            next(layer for layer in MOBILENET_V3.distinct_layers() if layer.kind == kind)
             for kind in ("conv", "linear")
         ]
-        watch.hold_layers([*layers, max(distinct_layers(MOBILENET_V3))])
+        watch.hold_layers([*layers, max(MOBILENET_V3.distinct_layers())])
         assert all(lap > 0 for lap in watch.laps([2, 0, 1, 0]))
         assert (watch.contention() is None) == (conditions.threads > 1)
     finally:

@@ -23,7 +23,8 @@ from support.fuzzing import CHANGES, FUZZ, JSON, KEEP, changed, outcome
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import MS_TICK, load_cost
-from topdown_ray.spaces.space import MOBILENET_V3, RESNET50D
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.resnet50d import RESNET50D
 
 SHIPPED = latency_table.shipped()["epyc_1thread"]["mobilenet_v3"]
 KEY = b"topdown_ray_latency"

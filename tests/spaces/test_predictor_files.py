@@ -22,8 +22,10 @@ from torch import nn
 
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3, RESNET50D, SPACES
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.tensors import read_header, read_safetensors, read_torch
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from support.oracles import network
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 
 ALL = list(SPACES.values())
 

@@ -23,8 +23,10 @@ from topdown_ray.networks.weights import find_weights
 from topdown_ray.report.tables import prepare
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import load_cost
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.proxyless import PROXYLESS
+from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.store.evaluations import EVALUATIONS, Parts, read_table, write_table
 from topdown_ray.store.failures import read_failures
 from topdown_ray.store.folder import load

@@ -25,7 +25,8 @@ from topdown_ray.networks import export
 from topdown_ray.networks.weights import find_weights
 from topdown_ray.report.page import Table, csv_of, text
 from topdown_ray.spaces import latency_table
-from topdown_ray.spaces.space import MOBILENET_V3, RESNET50D
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.resnet50d import RESNET50D
 
 
 @pytest.fixture

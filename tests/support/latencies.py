@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
-from topdown_ray.spaces.layers import distinct_layers
 from topdown_ray.spaces.space import Space
 
 
 def made_up(space: Space, seed: int = 0, **changes: Any) -> LatencyTable:
     """A table with random times: what is tested is the arithmetic, not the machine."""
-    layers = distinct_layers(space)
+    layers = space.distinct_layers()
     median = np.random.default_rng(seed).uniform(0.01, 2, len(layers))
     count = np.full(len(layers), 20)
     table = LatencyTable(

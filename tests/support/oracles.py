@@ -12,7 +12,10 @@ from ofa.model_zoo import ofa_net
 from ofa.nas.accuracy_predictor import AccuracyPredictor, ResNetArchEncoder
 from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
 
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, Space
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.proxyless import PROXYLESS
+from topdown_ray.spaces.resnet50d import RESNET50D
+from topdown_ray.spaces.space import Space
 
 MACS_MODELS = {
     MOBILENET_V3.name: Mbv3FLOPsModel,

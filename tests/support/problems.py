@@ -6,8 +6,9 @@ from topdown_ray.algorithms import rng
 from topdown_ray.algorithms.evolution import Problem, Sizes
 from topdown_ray.algorithms.strategies import Budget, Searches
 from topdown_ray.spaces.cost import macs
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 
 SMALL = Sizes(population=20, parents=5, mutations=10, mutate_prob=0.1)
 

@@ -6,8 +6,8 @@ import torch
 
 from topdown_ray.algorithms.evolution import Problem
 from topdown_ray.spaces.cost import CostModel, load_cost
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
 
 
 @cache

@@ -20,8 +20,8 @@ from topdown_ray.report import comparisons
 from topdown_ray.report.regret import regret
 from topdown_ray.report.tables import prepare
 from topdown_ray.spaces.cost import load_cost
-from topdown_ray.spaces.predictor import load_predictor
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import reference_front
 
 SMALL = reference_front.Effort(seeds=2, children=400, population=40)

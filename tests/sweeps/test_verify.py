@@ -18,7 +18,8 @@ import topdown_ray
 from topdown_ray.algorithms.strategies import evaluations
 from topdown_ray.errors import UserError
 from topdown_ray.networks import ofa_reference
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.store.folder import INCIDENTAL, SEARCHES, TRACE, load
 from topdown_ray.store.reading import SEARCH_KEYS
 from topdown_ray.sweeps import checks

@@ -10,6 +10,7 @@ import typer
 from topdown_ray.cli.display import AsJson, status_line
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import brief_path, check_output, written
+from topdown_ray.spaces.registry import DEFAULT_SPACE, in_words
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def front(
     targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
-    space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
+    space: Annotated[str, typer.Option(help=f"{in_words()}.")] = DEFAULT_SPACE,
     cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
     predictor: Annotated[
         str, typer.Option(help="published, embedded, or the path of a checkpoint.")

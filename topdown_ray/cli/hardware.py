@@ -16,6 +16,7 @@ from topdown_ray.cli.display import AsJson, progress_bar
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path, check_output
+from topdown_ray.spaces.registry import DEFAULT_SPACE, in_words
 from topdown_ray.terminal import say
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def measure(
-    space: Annotated[str | None, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = None,
+    space: Annotated[str | None, typer.Option(help=f"{in_words()}.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The table to write (.parquet); what was begun there is continued.")
     ] = None,
@@ -108,17 +109,15 @@ def measure(
 
 def table(
     source: Annotated[str, typer.Argument(help="A measured table (.parquet), or the name of a shipped one.")],
-    space: Annotated[
-        str, typer.Option(help="Of a shipped name: mobilenet_v3, resnet50d or proxyless.")
-    ] = "mobilenet_v3",
+    space: Annotated[str, typer.Option(help=f"Of a shipped name: {in_words()}.")] = DEFAULT_SPACE,
     export_yaml: Annotated[
         Path | None, typer.Option(help="Write it in OFA's published form into this folder.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
-    from topdown_ray.spaces import latency_table
-    from topdown_ray.spaces.space import find_space
+    from topdown_ray.spaces import latency_table, ofa_tables
+    from topdown_ray.spaces.registry import find_space
 
     found = latency_table.source_of(source, find_space(space))
     if found is None:
@@ -130,7 +129,7 @@ def table(
         check_output(export_yaml, "--export-yaml", folder=True)
     measured = latency_table.read(found.path)
     if export_yaml is not None:
-        paths = latency_table.export_published(measured, export_yaml)
+        paths = ofa_tables.export(measured, export_yaml)
         print(
             json.dumps([str(path) for path in paths])
             if as_json

@@ -23,6 +23,7 @@ from topdown_ray.cli import assets, front, hardware, networks, status, superviso
 from topdown_ray.cli.display import Address, AsJson
 from topdown_ray.errors import StartError, StoreError, UserError, one_line
 from topdown_ray.files import brief_path, check_output, written
+from topdown_ray.spaces.registry import DEFAULT_SPACE, in_words
 from topdown_ray.terminal import end_on_signals, say
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def sweep(
 
 @app.command()
 def search(
-    space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")] = "mobilenet_v3",
+    space: Annotated[str, typer.Option(help=f"{in_words()}.")] = DEFAULT_SPACE,
     cost: Annotated[
         str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")
     ] = "note10",

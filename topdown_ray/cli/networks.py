@@ -19,6 +19,7 @@ from topdown_ray.cli.display import Address, AsJson, progress_bar, status_line
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import check_output
+from topdown_ray.spaces.registry import in_words
 from topdown_ray.terminal import say
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ AllowRandom = Annotated[
     bool,
     typer.Option("--allow-random-weights", help="Go on without trained weights; the figures mean nothing."),
 ]
-SpaceName = Annotated[str | None, typer.Option("--space", help="mobilenet_v3, resnet50d or proxyless.")]
+SpaceName = Annotated[str | None, typer.Option("--space", help=f"{in_words()}.")]
 Actors = Annotated[
     int | None, typer.Option(min=1, help="Actors; default: as many as the cluster has room for.")
 ]
@@ -177,7 +178,7 @@ def sample_dataset(
     supervise(address)
     from topdown_ray.networks import evaluate
     from topdown_ray.spaces.cost import load_cost
-    from topdown_ray.spaces.space import find_space
+    from topdown_ray.spaces.registry import find_space
 
     if spread not in ("uniform", "cost"):
         raise UserError(f"--spread: expected uniform or cost, found {brief(spread)}")
@@ -215,7 +216,7 @@ def train_predictor(
     dataset: Annotated[
         Path, typer.Argument(help="Measured subnets (Parquet), as sample-dataset writes them.")
     ],
-    space: Annotated[str, typer.Option(help="mobilenet_v3, resnet50d or proxyless.")],
+    space: Annotated[str, typer.Option(help=f"{in_words()}.")],
     out: Annotated[
         Path, typer.Option(help="The checkpoint (.safetensors); its card and picture lie beside it.")
     ],
@@ -232,7 +233,7 @@ def train_predictor(
 ) -> None:
     """Train an accuracy predictor on measured subnets."""
     from topdown_ray.networks import training
-    from topdown_ray.spaces.space import find_space
+    from topdown_ray.spaces.registry import find_space
 
     its_space = find_space(space)
     check_output(out, "--out")

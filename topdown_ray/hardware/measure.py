@@ -21,7 +21,7 @@ from topdown_ray.hardware.stopwatch import Stopwatch, check_conditions, check_wo
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
-from topdown_ray.spaces.space import SPACES, find_space
+from topdown_ray.spaces.registry import SPACES, find_space
 
 Display = Callable[
     [str, Path | None], AbstractContextManager[OnState]

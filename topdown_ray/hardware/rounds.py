@@ -24,8 +24,9 @@ from scipy import stats
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path, check_output, read_bytes, validated, written
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable, read
-from topdown_ray.spaces.layers import Layer, distinct_layers
-from topdown_ray.spaces.space import SPACES, Config
+from topdown_ray.spaces.layers import Layer
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Config
 
 Array = npt.NDArray[np.float64]
 
@@ -269,7 +270,7 @@ def measure(
     check_output(out, "--out")
     if out.exists():
         read(out)  # a table may be measured again; another file is not replaced
-    layers = distinct_layers(SPACES[space])
+    layers = SPACES[space].distinct_layers()
     facts = watch.facts()
     identity = {"space": space, "layers": len(layers), **dataclasses.asdict(conditions), **facts}
     journal = Journal(out.with_name(out.name + PARTIAL), identity)

@@ -25,7 +25,8 @@ from topdown_ray.errors import UserError
 from topdown_ray.networks.supernet import Supernet, build_layer
 from topdown_ray.spaces.latency_table import Conditions
 from topdown_ray.spaces.layers import Layer
-from topdown_ray.spaces.space import SPACES, Config
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Config
 
 # more shapes run in turn than oneDNN remembers by default (1024); what it forgot it would compile again
 # within the timed run

@@ -24,7 +24,7 @@ from topdown_ray.hardware.rounds import Effort, Journal, OnState, Watch, half_wi
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import LatencyTable
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.registry import SPACES
 
 Array = npt.NDArray[np.float64]
 

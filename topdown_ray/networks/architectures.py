@@ -15,7 +15,8 @@ import pandas as pd
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json, read_json
-from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Config, Space, find_space
+from topdown_ray.spaces.registry import SPACES, find_space, searched_space
+from topdown_ray.spaces.space import Config, Space
 from topdown_ray.store.folder import load
 from topdown_ray.store.place import is_uri, shown
 
@@ -27,14 +28,12 @@ def genes_space(row: Mapping[Any, Any]) -> Space:
     """The space of a row's architecture; ``protocol: notebook`` searches MobileNetV3 under every name. Raises
     UserError.
     """
-    if row["protocol"] == "notebook":
-        return MOBILENET_V3
-    if row["space"] not in SPACES:
+    if row["protocol"] != "notebook" and row["space"] not in SPACES:
         raise UserError(
             f"search {row['search_id']}: space: expected one of {', '.join(SPACES)}, found "
             f"{brief(row['space'])}"
         )
-    return SPACES[row["space"]]
+    return searched_space(row["space"], row["protocol"])
 
 
 def config_of(row: Mapping[Any, Any]) -> tuple[Space, Config]:
@@ -141,13 +140,19 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
 
 
 def _space_of(config: Config) -> Space:
-    """The first space that it belongs to; where it belongs to none, the one whose complaint will help
-    most.
-    """
+    """The first space that it belongs to; where it belongs to none, the one that it resembles most."""
     for space in SPACES.values():
         with contextlib.suppress(UserError):
             space.from_config(config)
             return space
-    kernels = config.get("ks")
-    likely = "proxyless" if isinstance(kernels, list) and len(kernels) == 21 else "mobilenet_v3"
-    return SPACES["resnet50d" if "w" in config else likely]
+    return min(SPACES.values(), key=lambda space: _differences(space, config))
+
+
+def _differences(space: Space, config: Config) -> tuple[int, int]:
+    """How many keys of a configuration are not those of a space, and how many lists have another length."""
+    lengths: dict[str, int] = {key: len(values) for key, values in space.fixed}
+    for gene in space.genes:
+        lengths[gene.key] = lengths.get(gene.key, 0) + 1
+    lists = {key: value for key, value in config.items() if isinstance(value, list)}
+    wrong = sum(len(value) != lengths[key] for key, value in lists.items() if key in lengths)
+    return len(lengths.keys() ^ config.keys()), wrong

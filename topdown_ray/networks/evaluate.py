@@ -24,7 +24,8 @@ from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import find_weights
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import CostModel
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.store.evaluations import Parts, read_table
 
 FLUSH_S = 30.0  # rows wait at most this long to be written

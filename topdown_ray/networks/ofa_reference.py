@@ -4,17 +4,22 @@ Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.Ac
 ``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies
 up, ``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks. Parameters are
 counted, and measured tables added up, over the layers that those networks describe their active subnets as.
-Genes are places in those networks' lists of choices."""
+Genes are places in those networks' lists of choices. Which of OFA's classes read a space is in the space's
+own file (:class:`topdown_ray.spaces.space.Reference`)."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ofa.nas.accuracy_predictor
+import ofa.nas.efficiency_predictor.latency_lookup_table
+import ofa.tutorial.accuracy_predictor
+import ofa.tutorial.latency_table
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,41 +27,34 @@ import safetensors.torch
 import torch
 import yaml
 from ofa.model_zoo import ofa_net
-from ofa.nas.accuracy_predictor import AccuracyPredictor as NasAccuracyPredictor
-from ofa.nas.accuracy_predictor import ResNetArchEncoder
-from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
-from ofa.nas.efficiency_predictor.latency_lookup_table import ProxylessNASLatencyTable
-from ofa.tutorial.accuracy_predictor import AccuracyPredictor
-from ofa.tutorial.latency_table import LatencyEstimator, LatencyTable
 from ofa.utils.layers import set_layer_from_config
 
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
-from topdown_ray.spaces import latency_table
-from topdown_ray.spaces.predictor import in_order
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces import latency_table, ofa_tables
+from topdown_ray.spaces.predictor_files import in_order
+from topdown_ray.spaces.registry import SPACES, notebook_space
+from topdown_ray.spaces.space import Reference, Space
 
 Config = dict[str, Any]
 
-_NETWORKS: dict[str, tuple[str, Any]] = {
-    "mobilenet_v3": ("ofa_mbv3_d234_e346_k357_w1.2", Mbv3FLOPsModel),
-    "proxyless": ("ofa_proxyless_d234_e346_k357_w1.3", ProxylessNASFLOPsModel),
-    "resnet50d": ("ofa_resnet50", ResNet50FLOPsModel),
-}
-_MOBILE_RESOLUTIONS = [160, 176, 192, 208, 224]
-_RESNET_RESOLUTIONS = [128, 144, 160, 176, 192, 224, 240, 256]
+
+def _reference(space: str) -> Reference:
+    """How OFA's classes read a space."""
+    return SPACES[space].traits.reference
 
 
 @functools.cache
 def _network(space: str) -> Any:
     """OFA's supernet of a space, with random weights."""
-    return ofa_net(_NETWORKS[space][0], pretrained=False)
+    return ofa_net(_reference(space).network, pretrained=False)
 
 
 def macs_of(space: str) -> Callable[[Config], float]:
     """The MACs of an architecture in 1e6, by OFA's own rule."""
-    count = _NETWORKS[space][1](_network(space)).get_efficiency
+    model = getattr(ofa.nas.efficiency_predictor, _reference(space).macs_model)
+    count = model(_network(space)).get_efficiency
     return lambda config: float(count(config))
 
 
@@ -95,37 +93,7 @@ def genes_of(space: str) -> Callable[[Config], list[int]]:
     """The genes of an architecture: each value's place in the list of choices of OFA's network, 0 in blocks
     that are off.
     """
-    network = _network(space)
-
-    def of_resnet(config: Config) -> list[int]:
-        network.set_active_subnet(d=config["d"], e=config["e"], w=config["w"])
-        stages = zip(network.grouped_block_index, network.runtime_depth, strict=True)
-        off = [index for blocks, skipped in stages for index in blocks[len(blocks) - skipped :]]
-        stem = [0, max(network.depth_list)].index(config["d"][0])
-        depths = [network.depth_list.index(depth) for depth in config["d"][1:]]
-        expands = [
-            0 if i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])
-        ]
-        widths = [range(len(network.width_mult_list)).index(width) for width in config["w"]]
-        return [stem, *depths, *expands, *widths, _RESNET_RESOLUTIONS.index(config["image_size"])]
-
-    def of_mobile(config: Config) -> list[int]:
-        network.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
-        stages = zip(network.block_group_info, network.runtime_depth, strict=True)
-        off = [index for blocks, depth in stages for index in blocks[depth:]]  # blocks[0] is not searched
-        kernels = [
-            0 if 1 + i in off else network.ks_list.index(kernel) for i, kernel in enumerate(config["ks"])
-        ]
-        expands = [
-            0 if 1 + i in off else network.expand_ratio_list.index(ratio)
-            for i, ratio in enumerate(config["e"])
-        ]
-        depths = [
-            network.depth_list.index(depth) for depth in config["d"][:5]
-        ]  # ProxylessNAS's sixth stage is one block
-        return [*kernels, *expands, *depths, _MOBILE_RESOLUTIONS.index(config["image_size"])]
-
-    return of_resnet if space == "resnet50d" else of_mobile
+    return functools.partial(_reference(space).genes, _network(space))
 
 
 def latency_of(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
@@ -135,21 +103,13 @@ def latency_of(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
     source = latency_table.source_of(cost, SPACES[space])
     if source is not None:
         return measured_latency(source, space, sha256)
-    _check_tables(cost, sha256)
-    if space != "proxyless":
-        table = _latency_table(cost)
-        return lambda config: float(table.predict_efficiency(_tutorial_form(config)))
-    tables = {}
-    for resolution, path in _table_files(cost).items():
-        tables[resolution] = ProxylessNASLatencyTable.__new__(ProxylessNASLatencyTable)
-        tables[resolution].lut = yaml.safe_load(path.read_text())
-    active = active_network(space)
-
-    def of_config(config: Config) -> float:
-        size = config["image_size"]
-        return float(tables[size].predict_network_latency_given_config(active(config), size))
-
-    return of_config
+    files = _table_files(cost, SPACES[space])
+    _check_tables(cost, files, sha256)
+    read = _reference(space).latency
+    if read is None:
+        raise UserError(f"cost: expected a table that OFA's classes read for {space}, found {cost!r}")
+    tables = {resolution: yaml.safe_load(path.read_text()) for resolution, path in files.items()}
+    return read(ofa, tables, active_network(space))
 
 
 def active_network(space: str) -> Callable[[Config], Config]:
@@ -234,42 +194,32 @@ def layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
     yield ("linear", 1, 1, *sides, 1, 1, "", False, False, False)
 
 
-def tutorial_models() -> tuple[AccuracyPredictor, LatencyTable]:
-    """``ofa.tutorial``'s published MobileNetV3 predictor and Note10 table."""
-    return _tutorial_predictor(assets.find("acc_predictor.pth")), _latency_table("note10")
-
-
-def _tutorial_predictor(path: Path) -> AccuracyPredictor:
-    predictor = AccuracyPredictor(pretrained=False, device="cpu")
-    predictor.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return predictor
-
-
-def _latency_table(cost: str) -> LatencyTable:
-    """``ofa.tutorial.LatencyTable`` on local files (its constructor downloads, and calls yaml.load as PyYAML
-    6 refuses).
-    """
-    table = LatencyTable.__new__(LatencyTable)
+def tutorial_models() -> tuple[Any, Any]:
+    """``ofa.tutorial``'s published MobileNetV3 predictor and Note10 table, as the notebook uses them."""
+    predictor = ofa.tutorial.accuracy_predictor.AccuracyPredictor(pretrained=False, device="cpu")
+    predictor.model.load_state_dict(_state(assets.find("acc_predictor.pth")))
+    classes = ofa.tutorial.latency_table
+    table = classes.LatencyTable.__new__(classes.LatencyTable)  # its constructor downloads
     table.latency_tables = {}
-    for resolution, path in _table_files(cost).items():
-        estimator = LatencyEstimator.__new__(LatencyEstimator)
-        estimator.lut = yaml.safe_load(path.read_text())
-        table.latency_tables[resolution] = estimator
-    return table
+    for resolution, path in ofa_tables.find_published("note10", notebook_space()).items():
+        table.latency_tables[resolution] = classes.LatencyEstimator.__new__(classes.LatencyEstimator)
+        table.latency_tables[resolution].lut = yaml.safe_load(path.read_text())
+    return predictor, table
 
 
-def _table_files(cost: str) -> dict[int, Path]:
-    files = {resolution: f"{resolution}_lookup_table.yaml" for resolution in assets.NOTE10_RESOLUTIONS}
-    if cost == "note10":
-        return {resolution: assets.find(f"note10/{name}") for resolution, name in files.items()}
-    return {resolution: Path(cost) / name for resolution, name in files.items()}
+def _state(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _check_tables(cost: str, sha256: str) -> None:
+def _table_files(cost: str, space: Space) -> dict[int, Path]:
+    if cost in space.traits.published.tables:
+        return ofa_tables.find_published(cost, space)
+    return ofa_tables.files_in(Path(cost), space)
+
+
+def _check_tables(cost: str, files: Mapping[int, Path], sha256: str) -> None:
     try:
-        found = hashlib.sha256(
-            b"".join(path.read_bytes() for path in _table_files(cost).values())
-        ).hexdigest()
+        found = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
     except OSError as error:
         raise UserError(
             f"{cost}: expected the tables of the rows, found no readable file ({error.strerror})"
@@ -278,31 +228,11 @@ def _check_tables(cost: str, sha256: str) -> None:
         raise UserError(f"{cost}: expected the tables of the rows, SHA-256 {sha256}, found {found}")
 
 
-def _tutorial_form(config: Config) -> Config:
-    """The dictionary of ``ofa.tutorial``; its predictor reads the first 20 blocks of a ProxylessNAS
-    architecture.
-    """
-    return {
-        "wid": None,
-        "ks": config["ks"][:20],
-        "e": config["e"][:20],
-        "d": config["d"][:5],
-        "r": [config["image_size"]],
-    }
-
-
 def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
     """The predicted top-1 of each architecture by the predictor that the rows name. Raises UserError where it
     is another one.
     """
-    resnet = space == "resnet50d"
-    if predictor == "published":
-        path = assets.find("ofa_resnet50_acc_predictor.pth" if resnet else "acc_predictor.pth")
-    elif predictor == "embedded":
-        name = "embedded_resnet50d.safetensors" if resnet else "embedded_mobilenet_v3.safetensors"
-        path = data(name)
-    else:
-        path = Path(predictor)
+    path = _predictor_file(predictor, SPACES[space])
     if not path.is_file():
         raise UserError(f"{path}: expected the predictor of the rows, found no such file")
     found = assets.sha256_of(path)
@@ -310,40 +240,24 @@ def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]
         raise UserError(f"{path}: expected the predictor of the rows, SHA-256 {sha256}, found {found}")
     if not archs:
         return {}
-    encoder = ResNetArchEncoder(image_size_list=_RESNET_RESOLUTIONS)
+    reference = _reference(space)
     with torch.inference_mode():
-        if predictor == "published" and resnet:
-            model = NasAccuracyPredictor(encoder, device="cpu")
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            values = torch.cat([model.predict_acc(part).view(-1) for part in _parts(archs.values())])
-        elif predictor == "published":
-            tutorial = _tutorial_predictor(path)
-            parts = _parts(_tutorial_form(config) for config in archs.values())
-            values = torch.cat([tutorial.predict_accuracy(part).view(-1) for part in parts])
+        if predictor == "published":
+            top1 = reference.predictor(ofa, _state(path))
+            values = torch.cat([top1(part) for part in _parts(archs.values())])
         else:
             network, base = _perceptron(path)
-            if resnet:
-                encoded = [torch.tensor(encoder.arch2feature(config)).float() for config in archs.values()]
-            else:
-                whole = space == "proxyless" and bool(
-                    network[0].in_features == 134
-                )  # its own predictor reads the 21st block as well
-                encoded = [_mobile_features(config, whole) for config in archs.values()]
+            n = next(network.parameters()).shape[1]  # inputs
+            encoded = [reference.features(ofa, config, n) for config in archs.values()]
             values = network(torch.stack(encoded)).view(-1) + base
     return dict(zip(archs, values.double().tolist(), strict=True))
 
 
-def _mobile_features(config: Config, last_block: bool) -> torch.Tensor:
-    """``ofa.tutorial``'s features; with ``last_block``, ProxylessNAS's 21st block follows the 20 in kernels
-    and expand ratios.
-    """
-    form = _tutorial_form(config)
-    encoded: torch.Tensor = AccuracyPredictor.spec2feats(form["ks"], form["e"], form["d"], form["r"][0])
-    if not last_block:
-        return encoded
-    kernel = torch.tensor([float(config["ks"][20] == choice) for choice in (3, 5, 7)])
-    expand = torch.tensor([float(config["e"][20] == choice) for choice in (3, 4, 6)])
-    return torch.cat([encoded[:60], kernel, encoded[60:120], expand, encoded[120:]])
+def _predictor_file(predictor: str, space: Space) -> Path:
+    trained_on = space.traits.predictor_space
+    if predictor == "published":
+        return assets.find(SPACES[trained_on].traits.published.predictor or "")
+    return data(f"embedded_{trained_on}.safetensors") if predictor == "embedded" else Path(predictor)
 
 
 def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
@@ -358,7 +272,7 @@ def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
     if path.suffix == ".safetensors":
         state = dict(sorted(safetensors.torch.load_file(path).items(), key=lambda item: in_order(item[0])))
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _state(path)
         state = state.get("state_dict", state)
     layers: list[torch.nn.Module] = []
     for name in [key.removesuffix(".weight") for key in state if key.endswith(".weight")]:

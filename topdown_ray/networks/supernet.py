@@ -7,14 +7,13 @@ A supernet is built with published weights where they lie on this machine, else 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from ofa.imagenet_classification.elastic_nn import networks
 from ofa.imagenet_classification.elastic_nn.modules.dynamic_op import DynamicBatchNorm2d
-from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
-from ofa.nas.efficiency_predictor import Mbv3FLOPsModel, ProxylessNASFLOPsModel, ResNet50FLOPsModel
 from ofa.utils import MyGlobalAvgPool2d
 from ofa.utils.layers import (
     ConvLayer,
@@ -26,37 +25,21 @@ from ofa.utils.layers import (
 )
 from torch import nn
 
-from topdown_ray import assets
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path
-from topdown_ray.networks.weights import WEIGHTS, Checkpoint, find_weights
+from topdown_ray.networks.weights import Checkpoint, find_weights, published_weights
+from topdown_ray.spaces.cost import macs
 from topdown_ray.spaces.layers import Layer
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, Config, Space
+from topdown_ray.spaces.space import Config, Space
 
-_MACS_MODELS = {
-    MOBILENET_V3.name: Mbv3FLOPsModel,
-    PROXYLESS.name: ProxylessNASFLOPsModel,
-    RESNET50D.name: ResNet50FLOPsModel,
-}
 _COUNTER = "num_batches_tracked"
 
 
 def build(space: Space, width: float = 1.0, n_classes: int = 1000) -> Any:
     """The network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download; ``width`` is
-    relative to it.
+    relative to it. Raises UserError for a width at which OFA cannot build it.
     """
-    common: dict[str, Any] = {"dropout_rate": 0, "n_classes": n_classes}
-    if space.name == RESNET50D.name:
-        if (
-            width < 0.06
-        ):  # channels are whole eights: a stage as wide as its input, and OFA cannot cut subnets out
-            raise UserError(f"width: expected at least 0.06 for {space.name}, found {width:g}")
-        depths, expands, widths = [0, 1, 2], [0.2, 0.25, 0.35], [width * ratio for ratio in (0.65, 0.8, 1.0)]
-        return OFAResNets(**common, depth_list=depths, expand_ratio_list=expands, width_mult_list=widths)
-    common |= {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
-    if space.name == PROXYLESS.name:
-        return OFAProxylessNASNets(**common, width_mult=1.3 * width)
-    return OFAMobileNetV3(**common, width_mult=1.2 * width)
+    return space.traits.build(networks, width, n_classes)
 
 
 class Supernet:
@@ -69,8 +52,8 @@ class Supernet:
         shape."""
         self.space = space
         if checkpoint is None:
-            path = assets.local(f"ofa_nets/{WEIGHTS[space.name]}")
-            checkpoint = find_weights("random" if path is None else "published", space, allow_random=True)
+            weights = "random" if published_weights(space) is None else "published"
+            checkpoint = find_weights(weights, space, allow_random=True)
         description = checkpoint.description
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # of random weights: the same ones everywhere
@@ -80,7 +63,7 @@ class Supernet:
         self.weights = checkpoint.name
         if checkpoint.path is not None:
             self._load(checkpoint.state(), brief_path(checkpoint.path))
-        self._macs_model = _MACS_MODELS[space.name](self.network)
+        self._macs = macs(space, description.width, description.n_classes)
         self._parameters_of: dict[tuple[Any, ...], int] = {}
         self._counts: dict[tuple[Any, ...], tuple[float, float]] = {}
 
@@ -148,8 +131,8 @@ class Supernet:
         return str(self.network.module_str)
 
     def count(self, config: Config) -> tuple[float, float]:
-        """(MACs in 1e6, parameters in 1e6) of the real subnet: OFA's MAC rule, and the parameters of its
-        materialised layers.
+        """(MACs in 1e6, parameters in 1e6) of the real subnet: MACs by the terms of
+        :func:`topdown_ray.spaces.cost.macs`, and the parameters of its materialised layers.
 
         Layers are materialised once each and remembered: a whole subnet shares nearly all of its layers with
         others."""
@@ -158,54 +141,23 @@ class Supernet:
             for name, value in sorted(config.items())
         )
         if key not in self._counts:
-            macs = float(self._macs_model.get_efficiency(config))  # sets the active subnet
-            self._counts[key] = macs, sum(self._layer_parameters()) / 1e6
+            genes = torch.from_numpy(self.space.from_config(config))[None]
+            in_millions = float(self._macs.in_ticks(genes)[0]) / 1e6  # one rounding, as OFA's division
+            self._counts[key] = in_millions, self._parameters(config) / 1e6
             if len(self._counts) > 100_000:
                 self._counts.pop(next(iter(self._counts)))
         return self._counts[key]
 
-    def _layer_parameters(self) -> Iterator[int]:
-        """Parameters of every layer of the active subnet, in the order of OFA's ``get_active_subnet``."""
-        network = self.network
-        if self.space.name == RESNET50D.name:
-            yield self._layer("stem0", network.input_stem[0], 3, network.input_stem[0].active_out_channel)
-            channels = network.input_stem[0].active_out_channel
-            if not network.input_stem_skipping:
-                yield self._layer("stem1", network.input_stem[1].conv, channels, channels)
-            yield self._layer(
-                "stem2", network.input_stem[2], channels, network.input_stem[2].active_out_channel
-            )
-            channels = network.input_stem[2].active_out_channel
-            for stage, indices in enumerate(network.grouped_block_index):
-                for index in indices[: len(indices) - network.runtime_depth[stage]]:
-                    block = network.blocks[index]
-                    yield self._layer(
-                        index, block, channels, block.active_out_channel, block.active_expand_ratio
-                    )
-                    channels = block.active_out_channel
-            yield self._layer("classifier", network.classifier, channels)
-            return
-        for name in ("first_conv", "final_expand_layer", "feature_mix_layer", "classifier"):
-            if hasattr(network, name):
-                yield self._whole(name, getattr(network, name))
-        yield self._whole("first_block", network.blocks[0])
-        channels = network.blocks[0].conv.out_channels
-        for stage, indices in enumerate(network.block_group_info):
-            for index in indices[: network.runtime_depth[stage]]:
-                layer = network.blocks[index].conv
-                yield self._layer(index, layer, channels, layer.active_kernel_size, layer.active_expand_ratio)
-                channels = layer.active_out_channel
-
-    def _layer(self, name: str | int, layer: Any, channels: int, *choices: float) -> int:
-        key = (name, channels, *choices)
-        if key not in self._parameters_of:
-            self._parameters_of[key] = n_parameters(layer.get_active_subnet(channels, True))
-        return self._parameters_of[key]
-
-    def _whole(self, name: str, layer: nn.Module) -> int:
-        if (name,) not in self._parameters_of:
-            self._parameters_of[(name,)] = n_parameters(layer)
-        return self._parameters_of[(name,)]
+    def _parameters(self, config: Config) -> int:
+        """The parameters of every layer of a subnet, without the layers that it does not have."""
+        self.activate(config)
+        total = 0
+        for key, module, channels in self.space.traits.active_layers(self.network):
+            if key not in self._parameters_of:
+                layer = module if channels is None else module.get_active_subnet(channels, True)
+                self._parameters_of[key] = n_parameters(layer)
+            total += self._parameters_of[key]
+        return total
 
 
 def n_parameters(module: nn.Module) -> int:

@@ -24,7 +24,8 @@ from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
 from topdown_ray.networks.dataset import Dataset, read_dataset
-from topdown_ray.spaces.predictor import RELU, encoding, features, load_predictor
+from topdown_ray.spaces.predictor import encoding, features
+from topdown_ray.spaces.predictor_files import RELU, load_predictor
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.stats import Agreement, agreement

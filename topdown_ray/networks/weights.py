@@ -19,14 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from topdown_ray import assets
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import brief_path, check_file, first_mistake, written
-from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.tensors import read_header, read_safetensors, read_torch
-
-WEIGHTS = {
-    MOBILENET_V3.name: "ofa_mbv3_d234_e346_k357_w1.2",
-    PROXYLESS.name: "ofa_proxyless_d234_e346_k357_w1.3",
-    RESNET50D.name: "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
-}
 
 _HEADER = "topdown_ray_supernet"
 
@@ -88,26 +83,11 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
     space: what it must be of; None: whatever the file says. Raises UserError: not to be had, of another
     space, random weights although ``allow_random`` is not set."""
     if weights == "published" and space is not None:
-        name = f"ofa_nets/{WEIGHTS[space.name]}"
-        pinned = assets.ASSETS[name].sha256
-        path = assets.local(name)
-        if path is None and pinned is not None and not allow_random:
-            path = assets.find(name)
-        if path is not None:
-            sha256 = assets.sha256_of(path)
-            if pinned not in (None, sha256):
-                raise UserError(f"{path}: expected SHA-256 {pinned}, found {sha256}")
-            return Checkpoint(
-                name=f"published:{path.name}", sha256=sha256, path=path, description=_published(space)
-            )
+        found = _find_published(space, fetch=not allow_random)
+        if found is not None:
+            return found
         if not allow_random:
-            raise UserError(
-                f"--weights: expected the published weights of {space.network} as "
-                "$TOPDOWN_RAY_ASSETS/ofa_nets/"
-                f"{WEIGHTS[space.name]}, found none (no hash of them is known: topdown-ray assets fetch "
-                f"{WEIGHTS[space.name]} "
-                "fetches them all the same); name a file, or say --allow-random-weights to go without"
-            )
+            raise UserError(_unpublished(space))
         weights = "random"
     if weights in ("published", "random"):
         if space is None:
@@ -118,6 +98,42 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
             name="random", sha256=f"random:{space.name}", path=None, description=_published(space)
         )
     return _own(Path(weights), space)
+
+
+def published_weights(space: Space) -> Path | None:
+    """Where the published weights of a space lie on this machine."""
+    file = space.traits.published.weights
+    return None if file is None else assets.local(file)
+
+
+def _find_published(space: Space, fetch: bool) -> Checkpoint | None:
+    """The published weights, fetched if that is allowed and their hash is known; None: not to be had."""
+    file, path = space.traits.published.weights, published_weights(space)
+    if file is None:
+        return None
+    pinned = assets.ASSETS[file].sha256
+    if path is None and pinned is not None and fetch:
+        path = assets.find(file)
+    if path is None:
+        return None
+    sha256 = assets.sha256_of(path)
+    if pinned not in (None, sha256):
+        raise UserError(f"{path}: expected SHA-256 {pinned}, found {sha256}")
+    return Checkpoint(name=f"published:{path.name}", sha256=sha256, path=path, description=_published(space))
+
+
+def _unpublished(space: Space) -> str:
+    """Why there are no published weights, and what to do."""
+    advice = "name a file, or say --allow-random-weights to go without"
+    file = space.traits.published.weights
+    if file is None:
+        return f"--weights: expected a space with published weights, found {space.name}; {advice}"
+    name = assets.ASSETS[file].name
+    return (
+        f"--weights: expected the published weights of {space.network} as $TOPDOWN_RAY_ASSETS/{file}, found "
+        f"none (no hash of them is known: topdown-ray assets fetch {name} fetches them all the same); "
+        f"{advice}"
+    )
 
 
 def _own(path: Path, space: Space | None) -> Checkpoint:

@@ -15,9 +15,10 @@ import torch
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
-from topdown_ray.spaces.cost import macs, note10, shipped_tables
-from topdown_ray.spaces.predictor import PUBLISHED, load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.cost import macs, published, shipped_tables
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 
 _RANDOM = 5_000
@@ -53,27 +54,33 @@ def entries() -> list[Entry]:
 
 
 def _predictors() -> Iterator[Entry]:
-    for name, file in PUBLISHED.items():
-        space = SPACES[name]
+    for space in SPACES.values():
+        file = space.traits.published.predictor
+        if file is None:
+            continue
 
-        def published(space: Space = space) -> _Extent:
+        def extent(space: Space = space) -> _Extent:
             return _seen(space, "published")
 
-        yield _published("published", "predictor", "top-1", space, [file], published)
-        path = data(f"embedded_{name}.safetensors")
-        yield _shipped(
-            "embedded", "predictor", space, _seen(space, "embedded"), f"distilled from {file}", path
-        )
+        yield _published("published", "predictor", "top-1", space, [file], extent)
+        path = data(f"embedded_{space.name}.safetensors")
+        if path.is_file():
+            yield _shipped(
+                "embedded", "predictor", space, _seen(space, "embedded"), f"distilled from {file}", path
+            )
 
 
 def _tables() -> Iterator[Entry]:
-    paths = [path for path, asset in assets.ASSETS.items() if asset.name == "note10"]
-    yield _published(
-        "note10", "latency table", "ms", MOBILENET_V3, paths, lambda: _Extent("ms", *note10().range())
-    )
+    for space in SPACES.values():
+        for name, files in space.traits.published.tables.items():
+
+            def extent(name: str = name, space: Space = space) -> _Extent:
+                return _Extent("ms", *published(name, space).range())
+
+            yield _published(name, "latency table", "ms", space, list(files.values()), extent)
     for table in shipped_tables():
-        extent = _Extent(table.unit, table.low, table.high)
-        yield _shipped(table.name, "latency table", SPACES[table.space], extent, table.source, table.path)
+        shipped = _Extent(table.unit, table.low, table.high)
+        yield _shipped(table.name, "latency table", SPACES[table.space], shipped, table.source, table.path)
 
 
 def _macs() -> Iterator[Entry]:
@@ -84,11 +91,11 @@ def _macs() -> Iterator[Entry]:
 
 
 def _weights() -> Iterator[Entry]:
-    for asset in assets.ASSETS.values():
-        if asset.path.startswith("ofa_nets/"):
-            space = next(space for space in SPACES.values() if asset.name.startswith(space.network))
+    spaces = {space.traits.published.weights: space for space in SPACES.values()}
+    for path, asset in assets.ASSETS.items():
+        if path in spaces:
             yield _published(
-                asset.name, "supernet weights", "", space, [asset.path], lambda: _Extent("", None, None)
+                asset.name, "supernet weights", "", spaces[path], [path], lambda: _Extent("", None, None)
             )
 
 

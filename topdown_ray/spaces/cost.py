@@ -12,43 +12,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from topdown_ray import assets
 from topdown_ray.errors import UserError
-from topdown_ray.files import brief_path, read_yaml, validated
-from topdown_ray.spaces import latency_table
-from topdown_ray.spaces.layers import (
-    FRAMES,
-    N_CLASSES,
-    Layer,
-    MobileBlock,
-    MobileFrame,
-    layer_terms,
-    mobile_terms,
-    published_entry,
-    resnet_block_terms,
-    resolutions_of,
-    strided,
-)
-from topdown_ray.spaces.space import MOBILENET_V3, RESNET50D, SPACES, Genes, Space, make_divisible
-from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, flatten, minimise, tabulate
+from topdown_ray.files import brief_path
+from topdown_ray.spaces import latency_table, ofa_tables
+from topdown_ray.spaces.layers import N_CLASSES
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Genes, Space
+from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, flatten, minimise
 
 MS_TICK = 2.0**-30
 MACS_TICK = 1e-6
 _MOST_TICKS = 2.0**53  # up to which float64 holds every whole number
-
-
-class _Entry(BaseModel):
-    """A layer of a table of OFA's published form; it may say more (count, std)."""
-
-    model_config = ConfigDict(strict=True)
-
-    mean: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # ms
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +51,12 @@ class CostModel:
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Costs: genes int8 (N, G) -> float64 (N,) in ``unit``."""
+        return self.in_ticks(genes).mul_(self.tick)
+
+    def in_ticks(self, genes: torch.Tensor) -> torch.Tensor:
+        """Costs as whole numbers: genes int8 (N, G) -> float64 (N,) in ticks, or in single MACs; exact."""
         places = self._index(genes)  # (N, T)
-        return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1).mul_(self.tick)
+        return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1)
 
     @functools.cached_property
     def flat(self) -> FlatSum:
@@ -95,12 +77,9 @@ class CostModel:
 # --- published tables ---------------------------------------------------------------------------------------
 
 
-def note10() -> CostModel:
-    """The published Samsung Note10 latency tables (MobileNetV3, width 1.2), in ms; found, fetched and
-    verified.
-    """
-    paths = {r: assets.find(f"note10/{r}_lookup_table.yaml") for r in assets.NOTE10_RESOLUTIONS}
-    return _published("note10", MOBILENET_V3, paths)
+def published(name: str, space: Space) -> CostModel:
+    """A latency table that is published for a space (``note10``), in ms; found, fetched and verified."""
+    return _of_ofas_form(name, space, ofa_tables.find_published(name, space))
 
 
 def published_tables(space: Space, folder: Path) -> CostModel:
@@ -108,35 +87,15 @@ def published_tables(space: Space, folder: Path) -> CostModel:
 
     Raises UserError that names the file and the entry which is missing or not a finite number above 0.
     """
-    paths = {r: folder / f"{r}_lookup_table.yaml" for r in resolutions_of(space)}
-    return _published(f"table:{folder.resolve().name}", space, paths)
+    return _of_ofas_form(f"table:{folder.resolve().name}", space, ofa_tables.files_in(folder, space))
 
 
-def _published(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
-    tables = {
-        resolution: read_yaml(path, "a latency table", "layer names to latencies")
-        for resolution, path in paths.items()
-    }
+def _of_ofas_form(name: str, space: Space, paths: Mapping[int, Path]) -> CostModel:
+    of_layer = ofa_tables.reader(space, paths)
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values())).hexdigest()
-
-    def of_layer(layer: Layer, resolution: int) -> float:
-        key, path = published_entry(space, layer), paths[resolution]
-        if not key:
-            return 0.0
-        if key not in tables[resolution]:
-            raise UserError(f"{path}: expected an entry {key!r}, found none")
-        return validated(_Entry, tables[resolution][key], f"{path}: {key}").mean
-
-    terms = layer_terms(space, of_layer)
-    return CostModel(
-        name,
-        "ms",
-        digest,
-        space.name,
-        MS_TICK,
-        _ms_ticks(terms, space, str(paths[min(paths)].parent)),
-        space.sizes,
-    )
+    terms = space.traits.layer_terms(space, of_layer)
+    ticks = _ms_ticks(terms, space, str(paths[min(paths)].parent))
+    return CostModel(name, "ms", digest, space.name, MS_TICK, ticks, space.sizes)
 
 
 def _ms_ticks(terms: Sequence[Term], space: Space, where: str) -> tuple[Term, ...]:
@@ -164,62 +123,14 @@ def _ms_ticks(terms: Sequence[Term], space: Space, where: str) -> tuple[Term, ..
 # --- MACs ---------------------------------------------------------------------------------------------------
 
 
-def macs(space: Space) -> CostModel:
+def macs(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> CostModel:
     """Multiply-accumulates in 1e6, counted by OFA's own rule
     (``ofa.nas.efficiency_predictor.*FLOPsModel``).
-    """
-    terms = _resnet_macs(space) if space.name == RESNET50D.name else _mobile_macs(space, FRAMES[space.name])
+
+    width: of the supernet, relative to the published one; n_classes: of its classifier."""
+    terms = space.traits.mac_terms(space, width, n_classes)
     digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
     return CostModel("macs", "1e6 MACs", digest, space.name, MACS_TICK, tuple(terms), space.sizes)
-
-
-def _mobile_macs(space: Space, frame: MobileFrame) -> list[Term]:
-    def around(resolution: int, last: int) -> float:
-        half = strided(resolution, 2)
-        total = half**2 * 3 * frame.first_conv * 9
-        total += half**2 * frame.first_conv * (9 + frame.first_block)
-        width = space.widths[-1][0]
-        for layer, channels in enumerate(frame.final):
-            total += (last**2 if layer < frame.pool_after else 1) * width * channels
-            width = channels
-        return total + width * N_CLASSES
-
-    def of_block(x: MobileBlock) -> float:
-        middle = x.width_in * x.expand
-        total = x.size_in**2 * x.width_in * middle
-        total += x.size_out**2 * middle * (x.kernel**2 + x.width_out)
-        if frame.squeeze[x.block.stage]:
-            total += 2 * middle * make_divisible(middle // 4)
-        return total
-
-    return mobile_terms(space, frame.first_block, around, of_block)
-
-
-def _resnet_macs(space: Space) -> list[Term]:
-    """Not additive per gene: a stage's first block depends on the previous stage's width, the stem couples
-    both its widths.
-    """
-    resolutions = resolutions_of(space)
-    stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
-
-    def stem(r: int, d: int, w0: int, w1: int) -> float:
-        half, middle, out = strided(resolutions[r], 2), space.widths[0][w0], space.widths[1][w1]
-        return half**2 * 9 * middle * (3 + (middle if d else 0) + out)
-
-    terms = [
-        tabulate(space, (space.resolution, stem_depth, *width_genes[:2]), stem),
-        tabulate(space, (width_genes[-1],), lambda w: float(space.widths[-1][w] * N_CLASSES)),
-    ]
-    return terms + resnet_block_terms(space, _bottleneck_macs)
-
-
-def _bottleneck_macs(x: Layer, resolution: int) -> float:
-    total = x.size_in**2 * x.width_in * x.width_mid + x.size_out**2 * x.width_mid * (
-        9 * x.width_mid + x.width_out
-    )
-    return float(
-        total if x.shortcut else total + x.size_out**2 * x.width_in * x.width_out
-    )  # with the down-sampling shortcut
 
 
 # --- measured tables ----------------------------------------------------------------------------------------
@@ -231,7 +142,7 @@ def measured(source: latency_table.Source, space: Space) -> CostModel:
     if table.space != space.name:
         raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
     values, where = table.values, brief_path(source.path)
-    terms = layer_terms(space, lambda layer, resolution: values[layer])
+    terms = space.traits.layer_terms(space, lambda layer, resolution: values[layer])
     if source.corrected:
         try:
             offset, slope = table.correction
@@ -282,26 +193,40 @@ def shipped_tables() -> list[ShippedTable]:
 
 
 def load_cost(cost: str, space: Space) -> CostModel:
-    """The cost model of a space by name: ``note10``, ``macs``, a measured table's name or path, a folder.
+    """The cost model of a space by name: ``macs``, a published or measured table's name, a path, a folder.
     Raises UserError.
     """
     if cost == "macs":
         return macs(space)
-    if cost == "note10":
-        if space.name != MOBILENET_V3.name:
+    owners = ofa_tables.published_names()
+    if cost in owners:
+        if space.name != owners[cost].name:
             raise UserError(
-                f"cost: note10 is a table of {MOBILENET_V3.name} only, found the space {space.name!r}; "
+                f"cost: {cost} is a table of {owners[cost].name} only, found the space {space.name!r}; "
                 f"use {' or '.join(['macs', *latency_table.shipped()])} there"
             )
-        return note10()
+        return published(cost, space)
     source = latency_table.source_of(cost, space)
     if source is not None:
         return measured(source, space)
-    path = Path(cost)
-    if path.is_dir() and space.name in FRAMES:
+    path, with_folders = Path(cost), ofa_tables.spaces_with_tables()
+    if path.is_dir() and space.name in with_folders:
         return published_tables(space, path)
-    names = ", ".join(["note10", "macs", *latency_table.shipped()])
-    folders = f" or a folder of published tables ({', '.join(FRAMES)})"
+    folders = f" or a folder of published tables ({', '.join(with_folders)})"
     raise UserError(
-        f"cost: expected {names}, a measured table (.parquet){folders}, found {cost!r} for {space.name}"
+        f"cost: expected {', '.join(names())}, a measured table (.parquet){folders}, found {cost!r} for "
+        f"{space.name}"
     )
+
+
+def names() -> list[str]:
+    """The costs that have names: published tables, MACs, tables that come with the package."""
+    return [*ofa_tables.published_names(), "macs", *latency_table.shipped()]
+
+
+def full_name(cost: str) -> str:
+    """A ``cost`` of a sweep file with the whole path where it is one."""
+    plain = cost.removesuffix(latency_table.CORRECTED)
+    if plain in names() or not Path(plain).exists():
+        return cost
+    return f"{Path(plain).resolve()}{cost[len(plain) :]}"

@@ -7,7 +7,6 @@ for: ``NAME+corrected``. Tables that come with the package are known by name."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,7 +21,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from topdown_ray.errors import UserError, brief, one_line
@@ -35,15 +33,9 @@ from topdown_ray.files import (
     validated,
     written,
 )
-from topdown_ray.spaces.layers import (
-    FRAMES,
-    Layer,
-    distinct_layers,
-    layer_terms,
-    published_entry,
-    resolutions_of,
-)
-from topdown_ray.spaces.space import SPACES, Space
+from topdown_ray.spaces.layers import Layer
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Space
 
 SCHEMA_VERSION = 1
 CORRECTED = "+corrected"
@@ -302,7 +294,7 @@ def read(path: Path) -> LatencyTable:
                 raise UserError(
                     f"{where}: {name} of {one_line(layer, 400)}: expected {kind}, found {brief(value)}"
                 )
-    missing = set(distinct_layers(SPACES[space])) - set(layers)
+    missing = set(SPACES[space].distinct_layers()) - set(layers)
     if missing or len(set(layers)) < len(layers):
         found = f"none of {min(missing)}" if missing else "one twice"
         raise UserError(f"{where}: expected every layer of {space} once, found {found}")
@@ -381,58 +373,3 @@ def source_of(cost: str, space: Space) -> Source | None:
             f"{cost!r}"
         )
     return None
-
-
-def full_name(cost: str) -> str:
-    """A ``cost`` of a sweep file with the whole path where it is one."""
-    plain = cost.removesuffix(CORRECTED)
-    if plain in ("note10", "macs", *shipped()) or not Path(plain).exists():
-        return cost
-    return f"{Path(plain).resolve()}{cost[len(plain) :]}"
-
-
-# --- tables of OFA's published form -------------------------------------------------------------------------
-
-
-def export_published(table: LatencyTable, folder: Path) -> list[Path]:
-    """Write a table as OFA publishes them, ``R_lookup_table.yaml`` for each resolution R; the medians are
-    called mean there.
-
-    All files are written, or none. Raises UserError where they cannot be, and for ResNet50D, for which OFA
-    has no such form."""
-    space = SPACES[table.space]
-    if space.name not in FRAMES:
-        raise UserError(
-            f"{space.name}: expected a space of which OFA publishes tables ({', '.join(FRAMES)}), found "
-            "another"
-        )
-    place = {layer: i for i, layer in enumerate(table.layers)}
-    entries: dict[int, dict[str, dict[str, float]]] = {r: {} for r in resolutions_of(space)}
-    parts: dict[tuple[int, str], set[int]] = {}  # ProxylessNAS: one entry for the pooling and the classifier
-
-    def see(layer: Layer, resolution: int) -> float:
-        key = published_entry(space, layer)
-        if not key:  # goes with the pooling of this resolution
-            key = next(name for at, name in parts if at == resolution and name.startswith("Logits"))
-        parts.setdefault((resolution, key), set()).add(place[layer])
-        return 0.0
-
-    layer_terms(space, see)
-    for (resolution, key), rows in parts.items():
-        at = sorted(rows)
-        deviation = (
-            (table.high_ms[at] - table.low_ms[at]) / (2 * 1.96) * np.sqrt(table.count[at])
-        )  # as its reader would
-        entries[resolution][key] = {
-            "count": int(table.count[at].min()),
-            "mean": float(table.median_ms[at].sum()),
-            "std": float(np.sqrt((deviation**2).sum())),
-        }
-    texts = {
-        folder / f"{resolution}_lookup_table.yaml": yaml.safe_dump(entry)
-        for resolution, entry in entries.items()
-    }
-    with contextlib.ExitStack() as all_of_them:  # none takes its place before the last one is written
-        for path, text in texts.items():
-            all_of_them.enter_context(written(path)).write_text(text)
-    return list(texts)

@@ -1,4 +1,5 @@
-"""Design spaces as data: genes, their choices, which genes are active, and the codec to OFA's configurations.
+"""Design spaces as data: genes, their choices, which genes are active, the codec to OFA's configurations, and
+what else a space must provide.
 
 An architecture is a row of small integers, ``genes: int8 (N, G)``; each is the *index* of a choice (kernel
 3/5/7, expand 3/4/6, depth 2/3/4, resolution ...). OFA's dictionaries appear only at the border:
@@ -7,14 +8,17 @@ is *inactive*: it changes neither cost nor accuracy, and the canonical form sets
 
 Sources: ``ofa.imagenet_classification.elastic_nn.networks`` (choices, widths, strides) and
 ``ofa.tutorial.evolution_finder``, ``ofa.nas.accuracy_predictor.arch_encoder`` (what mutates together, and how
-often). Adding a space means adding a value to :data:`SPACES`."""
+often).
+
+This module holds the types. Every space has a file of its own, and :mod:`topdown_ray.spaces.registry` finds
+them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +26,8 @@ import torch
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json
+from topdown_ray.spaces.layers import Layer, OfLayer, strided
+from topdown_ray.spaces.terms import Term
 
 Genes = npt.NDArray[np.int8]
 Config = dict[str, Any]
@@ -62,11 +68,100 @@ class Block:
     kernel: int = -1
 
 
+# --- what a space provides beside its genes -----------------------------------------------------------------
+
+
+class Encoding(NamedTuple):
+    """A one-hot encoding: choice c of gene g is feature ``first[g] + c`` while the gene is active; -1: not
+    encoded.
+    """
+
+    n_features: int
+    first: tuple[int, ...]
+
+
+class ActiveLayer(NamedTuple):
+    """A layer of a supernet's active subnet. Layers with equal keys have equally many parameters."""
+
+    key: tuple[Any, ...]
+    module: Any  # OFA's layer in the supernet
+    channels: int | None  # of its input, if the subnet's layer is cut out of it; None: it is used as it is
+
+
+@dataclass(frozen=True)
+class Published:
+    """The files that OFA's authors published for a space: paths of :data:`topdown_ray.assets.ASSETS`."""
+
+    weights: str | None = None  # of the supernet
+    predictor: str | None = None
+    # whether tensors of these names and shapes are a predictor of the published class, of any size
+    is_predictor: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
+    tables: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # name -> resolution -> file
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How OFA's own classes read an architecture: the oracle of ``verify``.
+
+    Nothing here uses the encoding, the terms or the genes of the space, which it is there to check. ``ofa``
+    is the imported package; a network is OFA's supernet."""
+
+    network: str  # a name of ``ofa.model_zoo.ofa_net``
+    macs_model: str  # a class of ``ofa.nas.efficiency_predictor``
+    genes: Callable[[Any, Config], list[int]]  # (network, config)
+    # (ofa, state dict) -> the published predictor: configurations -> top-1 (N,)
+    predictor: Callable[[Any, Mapping[str, torch.Tensor]], Callable[[list[Config]], torch.Tensor]]
+    features: Callable[[Any, Config, int], torch.Tensor]  # (ofa, config, number of features) -> (features,)
+    # (ofa, resolution -> table of the published form, config -> OFA's description) -> (config -> ms)
+    latency: (
+        Callable[
+            [Any, Mapping[int, Mapping[str, Any]], Callable[[Config], Config]], Callable[[Config], float]
+        ]
+        | None
+    ) = None
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo searches for: targets under MACs, or under a published table where that is to be had."""
+
+    macs: tuple[float, ...]  # in 1e6
+    table: str = ""
+    table_name: str = ""  # in words
+    table_targets: tuple[float, ...] = ()  # ms
+
+
+@dataclass(frozen=True)
+class Traits:
+    """All that is special to one space beside its genes. Functions are of a module's top level, so that a
+    space can be pickled.
+    """
+
+    title: str  # the space's name in print
+    layer_terms: Callable[[Space, OfLayer], list[Term]]  # their sum is ``of_layer`` summed over all layers
+    # of (space, width relative to the published network, classes): single multiply-accumulates
+    mac_terms: Callable[[Space, float, int], list[Term]]
+    # of (space, the predictor's space); spaces with the same function read each other's predictors
+    encoding: Callable[[Space, Space], Encoding]
+    predictor_space: str  # the space of the predictors that read it, unless a file names another
+    # of (OFA's networks, width relative to the published network, classes): the supernet
+    build: Callable[[Any, float, int], Any]
+    active_layers: Callable[[Any], Iterator[ActiveLayer]]  # of a supernet with an active subnet
+    reference: Reference
+    published: Published = Published()
+    # a layer's entry in a table of OFA's published form, "" for what another entry includes; None: OFA has no
+    # such form for this space
+    table_entry: Callable[[Layer], str] | None = None
+    demo: Demo | None = None
+    notebook: bool = False  # whether ``protocol: notebook`` searches this space, under every name
+
+
 @dataclass(frozen=True, eq=False)
 class Space:
     """A design space, compared and hashed as an object.
 
-    ``network`` is OFA's own name of the supernet; ``widths`` its stages' output channels."""
+    ``network`` is OFA's own name of the supernet; ``widths`` its stages' output channels. A search needs no
+    more than this; ``provides`` is what costs, predictors, networks and ``verify`` need."""
 
     name: str
     network: str
@@ -78,6 +173,14 @@ class Space:
     ]  # the kinds that top-down pruning walks, each a tuple of gene kinds
     mutation_groups: tuple[MutationGroup, ...]
     fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()  # constants that OFA's lists need at their end
+    provides: Traits | None = None
+
+    @property
+    def traits(self) -> Traits:
+        """What the space provides. Raises UserError for one that provides nothing but genes."""
+        if self.provides is None:
+            raise UserError(f"{self.name}: expected a space with traits, found one that has genes only")
+        return self.provides
 
     @property
     def G(self) -> int:
@@ -93,6 +196,30 @@ class Space:
     def resolution(self) -> int:
         """The index of the resolution gene."""
         return next(g for g, gene in enumerate(self.genes) if gene.kind == "resolution")
+
+    @property
+    def resolutions(self) -> list[int]:
+        """The input sizes, in pixels."""
+        return [int(size) for size in self.genes[self.resolution].choices]
+
+    def block_sizes(self, size: int) -> list[tuple[int, int]]:
+        """Feature-map sizes (in, out) of every block, from the size in front of the first."""
+        sizes = []
+        for block in self.blocks:
+            sizes.append((size, strided(size, block.stride)))
+            size = sizes[-1][1]
+        return sizes
+
+    def distinct_layers(self) -> tuple[Layer, ...]:
+        """Every layer that some subnet of the space has, each once, in a fixed order."""
+        seen: set[Layer] = set()
+
+        def see(layer: Layer, resolution: int) -> float:
+            seen.add(layer)
+            return 0.0
+
+        self.traits.layer_terms(self, see)
+        return tuple(sorted(seen))
 
     def indices(self, *kinds: str) -> tuple[int, ...]:
         """The indices of all genes of these kinds, in order."""
@@ -205,143 +332,3 @@ def _same_number(found: Any, choice: float) -> bool:
     none.
     """
     return isinstance(found, int | float) and not isinstance(found, bool) and found == choice
-
-
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """OFA's channel rounding (``ofa.utils.make_divisible``): to a multiple of 8 that is not below nine
-    tenths.
-    """
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def _mobile(
-    name: str,
-    network: str,
-    widths: Sequence[int],
-    strides: Sequence[int],
-    resolutions: Sequence[int],
-    single_block_stages: int,
-) -> Space:
-    """The MobileNet family: stages of 2 to 4 inverted-bottleneck blocks, then stages of exactly one block."""
-    kernels, expands, depths = (3, 5, 7), (3, 4, 6), (2, 3, 4)
-    stages = len(widths) - single_block_stages
-    places = [(stage, position) for stage in range(stages) for position in range(max(depths))]
-    places += [(stage, 0) for stage in range(stages, len(widths))]
-    n = len(places)
-
-    def of_block(kind: str, key: str, choices: tuple[float, ...]) -> list[Gene]:
-        return [
-            Gene(
-                kind,
-                key,
-                i,
-                choices,
-                stage,
-                2 * n + stage if position >= min(depths) else -1,
-                max(0, position - 1),
-            )
-            for i, (stage, position) in enumerate(places)
-        ]
-
-    genes = [
-        *of_block("kernel", "ks", kernels),
-        *of_block("expand", "e", expands),
-        *(Gene("depth", "d", stage, depths, stage) for stage in range(stages)),
-        Gene("resolution", "image_size", 0, tuple(resolutions)),
-    ]
-    blocks = [
-        Block(
-            stage,
-            position,
-            strides[stage] if position == 0 else 1,
-            2 * n + stage if stage < stages else -1,
-            n + i,
-            i,
-        )
-        for i, (stage, position) in enumerate(places)
-    ]
-    groups = [MutationGroup((len(genes) - 1,))]
-    groups += [MutationGroup((i, n + i)) for i in range(n)]
-    groups += [MutationGroup((2 * n + stage,)) for stage in range(stages)]
-    return Space(
-        name=name,
-        network=network,
-        genes=tuple(genes),
-        blocks=tuple(blocks),
-        widths=tuple((width,) for width in widths),
-        prune_kinds=(("kernel",), ("depth",), ("expand",)),
-        mutation_groups=tuple(groups),
-        fixed=(("d", (1,) * single_block_stages),) if single_block_stages else (),
-    )
-
-
-def _resnet50d() -> Space:
-    """ResNet50D: stem, then four stages of bottleneck blocks with searched widths (``OFAResNets``)."""
-    base_depths, depths, expands, width_ratios = (2, 2, 4, 2), (0, 1, 2), (0.2, 0.25, 0.35), (0.65, 0.8, 1.0)
-    resolutions = (128, 144, 160, 176, 192, 224, 240, 256)
-    places = [
-        (stage, position) for stage, base in enumerate(base_depths) for position in range(base + max(depths))
-    ]
-    genes = [Gene("stem_depth", "d", 0, (0, 2))]
-    genes += [Gene("depth", "d", 1 + stage, depths, stage) for stage in range(len(base_depths))]
-    for i, (stage, position) in enumerate(places):
-        minimum = max(0, position - base_depths[stage] + 1)
-        genes.append(Gene("expand", "e", i, expands, stage, 1 + stage if minimum else -1, minimum))
-    genes += [Gene("width", "w", i, (0, 1, 2), i - 2) for i in range(len(base_depths) + 2)]
-    genes.append(Gene("resolution", "image_size", 0, resolutions))
-    blocks = [
-        Block(stage, position, 2 if position == 0 and stage > 0 else 1, 1 + stage, 1 + len(base_depths) + i)
-        for i, (stage, position) in enumerate(places)
-    ]
-    resolution = len(genes) - 1
-    stem = tuple(make_divisible(64 * ratio) for ratio in width_ratios)
-    return Space(
-        name="resnet50d",
-        network="ofa_resnet50",
-        genes=tuple(genes),
-        blocks=tuple(blocks),
-        widths=(
-            tuple(make_divisible(width // 2) for width in stem),
-            stem,
-            *(
-                tuple(make_divisible(width * ratio) for ratio in width_ratios)
-                for width in (256, 512, 1024, 2048)
-            ),
-        ),
-        prune_kinds=(("width",), ("stem_depth", "depth"), ("expand",)),
-        mutation_groups=(
-            MutationGroup((resolution,), 0.5),
-            *(MutationGroup((g,)) for g in range(resolution)),
-        ),
-    )
-
-
-_MOBILE_RESOLUTIONS = (160, 176, 192, 208, 224)
-
-MOBILENET_V3 = _mobile(
-    "mobilenet_v3",
-    "ofa_mbv3_d234_e346_k357_w1.2",
-    (32, 48, 96, 136, 192),
-    (2, 2, 2, 1, 2),
-    _MOBILE_RESOLUTIONS,
-    0,
-)
-PROXYLESS = _mobile(
-    "proxyless",
-    "ofa_proxyless_d234_e346_k357_w1.3",
-    tuple(make_divisible(width * 1.3) for width in (24, 40, 80, 96, 192, 320)),
-    (2, 2, 2, 1, 2, 1),
-    _MOBILE_RESOLUTIONS,
-    1,
-)
-RESNET50D = _resnet50d()
-
-SPACES: dict[str, Space] = {space.name: space for space in (MOBILENET_V3, RESNET50D, PROXYLESS)}
-
-
-def find_space(name: str) -> Space:
-    """The space of this name. Raises UserError."""
-    if name not in SPACES:
-        raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {name!r}")
-    return SPACES[name]

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from topdown_ray.spaces.space import Genes, Space
-
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -50,9 +48,11 @@ class Term:
     values: Array
 
 
-def tabulate(space: Space, genes: tuple[int, ...], value: Callable[..., float | Array]) -> Term:
-    """A term whose entries are ``value(*choice indices)`` for every combination of the genes' choices."""
-    sizes = [space.sizes[g] for g in genes]
+def tabulate(choices: Sequence[int], genes: tuple[int, ...], value: Callable[..., float | Array]) -> Term:
+    """A term whose entries are ``value(*choice indices)`` for every combination of the genes' choices.
+
+    choices: the number of choices of every gene of the space."""
+    sizes = [choices[g] for g in genes]
     entries = [value(*combination) for combination in itertools.product(*map(range, sizes))]
     values = np.asarray(entries, dtype=np.float64)
     return Term(genes, values.reshape(*sizes, *values.shape[1:]))
@@ -144,7 +144,7 @@ def elimination(scopes: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[t
     return order
 
 
-def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, Genes]:
+def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, npt.NDArray[np.int8]]:
     """The smallest possible sum of scalar terms and a row of genes (G,) that has it, exactly (bucket
     elimination).
 

@@ -184,15 +184,16 @@ def pymoo_nsga2(scale: Scale) -> Runner:
     others.
     """
     from topdown_ray.algorithms.baselines.nsga2 import nsga2
-    from topdown_ray.spaces.cost import note10
-    from topdown_ray.spaces.predictor import load_predictor
-    from topdown_ray.spaces.space import MOBILENET_V3
+    from topdown_ray.spaces.cost import load_cost
+    from topdown_ray.spaces.predictor_files import load_predictor
+    from topdown_ray.spaces.registry import notebook_space
 
-    predictor, table = load_predictor("published", MOBILENET_V3), note10()
+    space = notebook_space()
+    predictor, table = load_predictor("published", space), load_cost("note10", space)
 
     def run(repeat: int) -> Lap:
         start = time.perf_counter()
-        _, accuracy = nsga2(MOBILENET_V3, predictor, table, scale.targets, _evaluations(scale), seed=repeat)
+        _, accuracy = nsga2(space, predictor, table, scale.targets, _evaluations(scale), seed=repeat)
         return Lap(time.perf_counter() - start, 1, _evaluations(scale), float(accuracy.mean()), 1)
 
     return run
@@ -231,12 +232,14 @@ def floor(scale: Scale) -> Runner:
     """
     import torch
 
-    from topdown_ray.spaces.predictor import features, load_predictor
-    from topdown_ray.spaces.space import MOBILENET_V3
+    from topdown_ray.spaces.predictor import features
+    from topdown_ray.spaces.predictor_files import load_predictor
+    from topdown_ray.spaces.registry import notebook_space
 
     torch.set_num_threads(1)
-    predictor = load_predictor("published", MOBILENET_V3)
-    inputs = features(MOBILENET_V3, predictor.encoding, MOBILENET_V3.random(3200, 0))
+    space = notebook_space()
+    predictor = load_predictor("published", space)
+    inputs = features(space, predictor.encoding, space.random(3200, 0))
 
     def run(repeat: int) -> Lap:
         laps = max(1, round(8 * _evaluations(scale) / len(inputs)))
@@ -259,12 +262,13 @@ def plan_of(
     search: dict[str, int] | None = None,
 ) -> Any:
     """A sweep of MobileNetV3 under Note10. search: hyper-parameters; None: those of the scale."""
+    from topdown_ray.spaces.registry import notebook_space
     from topdown_ray.sweeps.driver import make_plan
     from topdown_ray.sweeps.spec import make_spec
 
     data = {
         "name": "bench",
-        "spaces": ["mobilenet_v3"],
+        "spaces": [notebook_space().name],
         "strategies": [strategy],
         "cost": "note10",
         "targets": [list(scale.targets)],

@@ -7,15 +7,11 @@ from __future__ import annotations
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.cost import ShippedTable, shipped_tables
-from topdown_ray.spaces.predictor import PUBLISHED
+from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.space import Demo, Space
 from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 TABLE = "epyc_1thread"  # a shipped latency table of all spaces
-_MACS = {
-    "mobilenet_v3": [400, 350, 300, 250, 200],
-    "resnet50d": [3500, 2800, 2200, 1600, 1000],
-    "proxyless": [500, 430, 360, 300, 240],
-}
 _SHARES = (
     0.5,
     0.4,
@@ -27,27 +23,30 @@ _SHARES = (
 
 def demo_spec() -> tuple[SweepSpec, str]:
     """The sweep, and one line that says what it uses."""
-    cost: dict[str, str] = dict.fromkeys(_MACS, "macs")
-    targets: dict[str, list[float]] = {
-        space: [float(value) for value in values] for space, values in _MACS.items()
-    }
+    demos = {name: space.traits.demo for name, space in SPACES.items() if space.traits.demo is not None}
+    cost = dict.fromkeys(demos, "macs")
+    targets = {name: list(demo.macs) for name, demo in demos.items()}
     try:
-        for path in [*PUBLISHED.values(), *(path for path in assets.ASSETS if path.startswith("note10/"))]:
-            assets.find(path)
-        predictor, cost["mobilenet_v3"], targets["mobilenet_v3"] = "published", "note10", [35, 30, 25, 20, 15]
-        used = "Using the published predictors; MobileNetV3 under Note10 latency (ms), the others under MACs."
+        _find_published({SPACES[name]: demo for name, demo in demos.items()})
+        predictor, with_tables = "published", {name: demo for name, demo in demos.items() if demo.table}
+        cost |= {name: demo.table for name, demo in with_tables.items()}
+        targets |= {name: list(demo.table_targets) for name, demo in with_tables.items()}
+        tables = ", ".join(
+            f"{SPACES[name].traits.title} under {demo.table_name}" for name, demo in with_tables.items()
+        )
+        used = f"Using the published predictors; {tables}, the others under MACs."
     except UserError as error:
-        predictor, tables = "embedded", [table for table in shipped_tables() if table.name == TABLE]
-        cost |= {table.space: table.name for table in tables}
-        targets |= {table.space: _targets(table) for table in tables}
-        measured = f"the shipped latency table {TABLE} (ms on {tables[0].source})" if tables else "MACs"
+        predictor, shipped = "embedded", [table for table in shipped_tables() if table.name == TABLE]
+        cost |= {table.space: table.name for table in shipped}
+        targets |= {table.space: _targets(table) for table in shipped}
+        measured = f"the shipped latency table {TABLE} (ms on {shipped[0].source})" if shipped else "MACs"
         used = (
             f"Using the embedded stand-in predictors and {measured}, because of the published artefacts: "
             f"{error}"
         )
     data = {
         "name": "demo",
-        "spaces": list(_MACS),
+        "spaces": list(demos),
         "strategies": ["top_down"],
         "cost": cost,
         "predictor": predictor,
@@ -55,6 +54,17 @@ def demo_spec() -> tuple[SweepSpec, str]:
         "seeds": 2,
     }
     return make_spec(data, "demo"), used
+
+
+def _find_published(demos: dict[Space, Demo]) -> None:
+    """Find all published files that the demo uses. Raises UserError."""
+    files = [space.traits.published for space in demos]
+    for published in files:
+        if published.predictor is not None:
+            assets.find(published.predictor)
+    for published, demo in zip(files, demos.values(), strict=True):
+        for path in published.tables.get(demo.table, {}).values():
+            assets.find(path)
 
 
 def _targets(table: ShippedTable) -> list[float]:

@@ -27,7 +27,8 @@ import pyarrow as pa
 from topdown_ray import machine
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
-from topdown_ray.spaces import latency_table
+from topdown_ray.spaces.cost import full_name
+from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.store.folder import SCHEMA_VERSION, ResultFolder, to_tables
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
@@ -106,7 +107,7 @@ class Plan:
 
     def _spec_with_full_paths(self) -> dict[str, Any]:
         spec = self.spec.model_dump(mode="json")
-        spec["cost"] = {space: latency_table.full_name(value) for space, value in spec["cost"].items()}
+        spec["cost"] = {space: full_name(value) for space, value in spec["cost"].items()}
         spec["predictor"] = {
             space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
             for space, value in spec["predictor"].items()
@@ -155,7 +156,7 @@ def make_plan(spec: SweepSpec) -> Plan:
 
 
 def search(
-    space: str = "mobilenet_v3",
+    space: str = DEFAULT_SPACE,
     cost: str = "note10",
     targets: Sequence[float] = (35, 30, 25),
     strategy: str = "top_down",

@@ -23,8 +23,10 @@ from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Outcome, Searc
 from topdown_ray.errors import UserError
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.spaces.cost import CostModel, load_cost
-from topdown_ray.spaces.predictor import Predictor, load_predictor
-from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Space
+from topdown_ray.spaces.predictor import Predictor
+from topdown_ray.spaces.predictor_files import load_predictor
+from topdown_ray.spaces.registry import SPACES, searched_space
+from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
 from topdown_ray.sweeps.spec import Group, Protocol, SearchParams, Shard, SweepSpec
@@ -64,7 +66,7 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
     """Find and check the artefacts of a space. Raises UserError: not to be had, wrong, or a target no
     architecture meets.
     """
-    genes_space = MOBILENET_V3 if spec.protocol == "notebook" else SPACES[space]
+    genes_space = searched_space(space, spec.protocol)
     cost = load_cost(spec.cost[space], genes_space)
     predictor = load_predictor(spec.predictor[space], genes_space)
     lowest, _ = cost.cheapest()

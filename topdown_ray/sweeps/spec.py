@@ -30,7 +30,7 @@ from topdown_ray.algorithms.joint import Moves
 from topdown_ray.algorithms.strategies import STRATEGIES, Budget
 from topdown_ray.errors import brief
 from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
-from topdown_ray.spaces.space import SPACES
+from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.folder import read_manifest
 from topdown_ray.store.place import Place
 

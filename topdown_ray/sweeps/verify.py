@@ -23,7 +23,8 @@ from topdown_ray import machine
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import validated
 from topdown_ray.networks import ofa_reference
-from topdown_ray.spaces.space import SPACES, Config, Space
+from topdown_ray.spaces.registry import SPACES, searched_space
+from topdown_ray.spaces.space import Config, Space
 from topdown_ray.store.folder import INCIDENTAL, SEARCHES, TRACE, Results, to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.checks import Check, check, compared, counts, curves, identities, once, promised
@@ -223,7 +224,7 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
 
 
 def _genes_space(space: str, spec: SweepSpec) -> Space:
-    return SPACES["mobilenet_v3" if spec.protocol == "notebook" else space]
+    return searched_space(space, spec.protocol)
 
 
 def _parsed(space: Space, text: Any) -> Config | UserError:

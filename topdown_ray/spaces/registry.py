@@ -1,0 +1,94 @@
+"""Which spaces there are, by name. Names are known without importing torch, for the command line's help.
+
+The package's own spaces are listed here, one line each; another package adds some with entry points of the
+group ``topdown_ray.spaces`` (``name = "module:CONSTANT"``). A space is imported when it is first asked
+for."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from topdown_ray.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from topdown_ray.spaces.space import Space
+
+GROUP = "topdown_ray.spaces"
+_OWN = {
+    "mobilenet_v3": "topdown_ray.spaces.mobilenet_v3:MOBILENET_V3",
+    "resnet50d": "topdown_ray.spaces.resnet50d:RESNET50D",
+    "proxyless": "topdown_ray.spaces.proxyless:PROXYLESS",
+}
+DEFAULT_SPACE = next(iter(_OWN))  # of commands and functions if none is named
+
+
+@functools.cache
+def _places() -> dict[str, str]:
+    """Where each space is defined, ``module:CONSTANT``: the package's own, then those of other packages."""
+    others = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
+    return _OWN | {entry.name: entry.value for entry in others if entry.name not in _OWN}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all spaces, the default one first; torch is not imported."""
+    return tuple(_places())
+
+
+def in_words() -> str:
+    """The names for a sentence: ``a, b or c``."""
+    *others, last = names()
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+class _Spaces(Mapping[str, "Space"]):
+    """The spaces by name, each imported when it is first looked up."""
+
+    def __getitem__(self, name: str) -> Space:
+        return _load(name, _places()[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in _places()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_places())
+
+    def __len__(self) -> int:
+        return len(_places())
+
+
+SPACES: Mapping[str, Space] = _Spaces()
+
+
+@functools.cache
+def _load(name: str, place: str) -> Space:
+    module, _, constant = place.partition(":")
+    try:
+        space: Space = getattr(importlib.import_module(module), constant)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"space {name}: expected it at {place}, found {type(error).__name__}: {one_line(error, 200)}"
+        ) from error
+    if space.name != name:
+        raise UserError(f"space {name}: expected a space of that name at {place}, found {space.name!r}")
+    return space
+
+
+def find_space(name: str) -> Space:
+    """The space of this name. Raises UserError."""
+    if name not in SPACES:
+        raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {name!r}")
+    return SPACES[name]
+
+
+def notebook_space() -> Space:
+    """The space that the notebook searched, whatever name it printed."""
+    return next(space for space in SPACES.values() if space.traits.notebook)
+
+
+def searched_space(name: str, protocol: str) -> Space:
+    """The space whose genes a search of this space has: another one under ``protocol: notebook``."""
+    return notebook_space() if protocol == "notebook" else SPACES[name]
