@@ -13,13 +13,13 @@ import time
 
 import torch
 
-from topdown_ray.algorithms.evolution import Problem
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Searches
 from topdown_ray.spaces.cost import note10
 from topdown_ray.spaces.predictor import features, load_predictor
 from topdown_ray.spaces.space import MOBILENET_V3
-from topdown_ray.sweeps.spec import SearchParams
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 
@@ -34,14 +34,14 @@ def main() -> None:
     torch.set_num_threads(1)
     predictor, cost = load_predictor("published", MOBILENET_V3), note10()
     problem = Problem(MOBILENET_V3, predictor, cost, torch.from_numpy(cost.cheapest()[1]))
-    params = SearchParams()
+    params = EvolutionParams()
     rows = arguments.batch * params.population
     inputs = features(MOBILENET_V3, predictor.encoding, MOBILENET_V3.random(rows, 0))
     searching, floor, ratios = [], [], []
     with torch.inference_mode():
         for repeat in range(arguments.repeats + 1):
             draws = Draws(range(arguments.batch), MOBILENET_V3.name)
-            searches = Searches(problem, params.sizes(), params.budget(), TARGETS, draws)
+            searches = Searches(problem, params, TARGETS, draws)
             start = time.perf_counter()
             outcomes = list(STRATEGIES["top_down"].serve(searches))
             middle = time.perf_counter()

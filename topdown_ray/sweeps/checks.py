@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from topdown_ray.algorithms.strategies import STRATEGIES, evaluations
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import brief
-from topdown_ray.sweeps.spec import Group, SearchParams, SweepSpec, search_identity
+from topdown_ray.sweeps.spec import Group, SweepSpec, search_identity
 
 
 @dataclass(frozen=True)
@@ -158,14 +159,14 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, in
     rule = "each search and target once"
     found = check("search_id, target_index", rule, rows, single & whole)
     have = set(zip(rows["space"], rows["strategy"], rows["targets"].map(_targets), rows["seed"], strict=True))
-    lacking = (
+    absent = (
         (group, seed)
         for group in spec.groups()
         for seed in spec.seeds
         if (group.space, group.strategy, group.targets, seed) not in have
     )
-    first = next(lacking, None)
-    missing = 0 if first is None else 1 + sum(1 for _ in lacking)
+    first = next(absent, None)
+    missing = 0 if first is None else 1 + sum(1 for _ in absent)
     if first is None or found.failures or not complete:
         return found, missing
     group, seed = first
@@ -178,7 +179,7 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, in
     ), missing
 
 
-def generations_of(strategy: str, params: SearchParams, k: int, index: int) -> int | None:
+def generations_of(strategy: str, params: EvolutionParams, k: int, index: int) -> int | None:
     """How many generations a strategy runs for a target; None for strategies that this module does not
     know.
     """
@@ -191,7 +192,7 @@ def generations_of(strategy: str, params: SearchParams, k: int, index: int) -> i
     )
 
 
-def evaluations_by(strategy: str, params: SearchParams, k: int, index: int, generation: int) -> int | None:
+def evaluations_by(strategy: str, params: EvolutionParams, k: int, index: int, generation: int) -> int | None:
     """The children that a strategy has scored for a target up to a generation; None as above."""
     population = params.population
     if strategy == "joint":  # slot j of generation n serves target (j + n) mod k
@@ -217,19 +218,23 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
     """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification
     promises.
     """
-    params, rule = spec.search, "the strategy's rule"
+    rule = "the strategy's rule"
+    params = {name: spec.search.of(name) for name in spec.strategies}
     places = list(zip(rows["strategy"], rows["k"].astype(int), rows["target_index"].astype(int), strict=True))
-    wanted = {(name, k, index): generations_of(name, params, k, index) for name, k, index in set(places)}
+    wanted = {
+        (name, k, index): generations_of(name, params[name], k, index) for name, k, index in set(places)
+    }
     known = np.array([wanted[place] is not None for place in places], dtype=bool)
     own, mine = rows[known], [place for place, is_known in zip(places, known, strict=True) if is_known]
     yield compared("generations", rule, own, [wanted[place] for place in mine])
     most = {
-        place: evaluations_by(place[0], params, place[1], place[2], wanted[place] or 0) for place in set(mine)
+        place: evaluations_by(place[0], params[place[0]], place[1], place[2], wanted[place] or 0)
+        for place in set(mine)
     }
     yield compared("evaluations", rule, own, [most[place] for place in mine])
     if not known.all():
         sums = rows["evaluations"].groupby(rows["search_id"]).transform("sum")
-        total = [evaluations(name, params.sizes(), params.budget(), k) for name, k, _ in places]
+        total = [STRATEGIES[name].evaluations(params[name], k) for name, k, _ in places]
         yield check(
             "evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist()
         )
@@ -284,7 +289,7 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     )
     places = zip(points["strategy"], points["k"], points["target_index"], points["generation"], strict=True)
     spent = [
-        None if n != n else evaluations_by(name, spec.search, int(k), int(i), int(n))
+        None if n != n else evaluations_by(name, spec.search.of(name), int(k), int(i), int(n))
         for name, k, i, n in places
     ]
     known = np.array([value is not None for value in spent], dtype=bool)
