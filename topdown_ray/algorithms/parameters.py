@@ -25,8 +25,9 @@ class Sizes:
 class EvolutionParams(BaseModel):
     """What every strategy reads; the defaults are those of OFA and of the top-down paper.
 
-    A derived model adds fields with defaults and bounds of their own. It may narrow the bounds of the fields
-    that are here, but not change their defaults: a sweep has one value of them for all its strategies."""
+    A derived model adds fields with defaults and bounds of their own; their values are numbers, booleans or
+    text, as JSON holds them. It may narrow the bounds of the fields that are here, but not change their
+    defaults: a sweep has one value of them for all its strategies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

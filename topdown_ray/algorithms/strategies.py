@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +20,7 @@ from topdown_ray.algorithms.evolution import EvolutionState
 from topdown_ray.algorithms.gradients import gradient_of
 from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.algorithms.memory import Memo
-from topdown_ray.algorithms.parameters import SHARED, EvolutionParams
+from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 
@@ -114,18 +114,16 @@ class _Served:
 Serve = Callable[[Searches], Iterator[Outcome]]
 
 
+# predictor evaluations of one search over k targets, from the strategy's parameters and k
+Evaluations = Callable[[Any, int], int]
+
+
 class Strategy(NamedTuple):
-    """A registered strategy, what it reads and what it costs."""
+    """A registered strategy, what it costs and what it reads."""
 
     serve: Serve
-    # evaluations of a target after the first, from those of a full and of a warm search
-    later: Callable[[int, int], int]
+    evaluations: Evaluations
     parameters: type[EvolutionParams] = EvolutionParams
-
-    def evaluations(self, params: EvolutionParams, k: int) -> int:
-        """Predictor evaluations of one search over k targets."""
-        full = params.population * (1 + params.generations)
-        return full + (k - 1) * self.later(full, params.population * params.warm_generations)
 
 
 STRATEGIES: dict[str, Strategy] = {}
@@ -133,26 +131,46 @@ STRATEGIES: dict[str, Strategy] = {}
 
 def strategy(
     name: str,
-    later: Callable[[int, int], int],
+    later: Callable[[int, int], int] | None = None,
+    *,
+    evaluations: Evaluations | None = None,
     parameters: type[EvolutionParams] = EvolutionParams,
     label: str | None = None,
     colour: str | None = None,
 ) -> Callable[[Serve], Serve]:
-    """Register a strategy under a name; ``later`` and ``parameters`` as in :class:`Strategy`.
+    """Register a strategy under a name.
 
-    label, colour: how reports show it; by default its name and a colour that is still free. Raises ValueError
-    where ``parameters`` changes a default that all strategies share."""
-    for field_name in (*SHARED, "distinct_parents"):
-        shared = EvolutionParams.model_fields[field_name].default
-        if (own := parameters.model_fields[field_name].default) != shared:
-            raise ValueError(f"{name}: {field_name}: expected the shared default {shared}, found {own}")
+    later: the evaluations of each target after the first, from those of a full and of a warm search, where
+    the first takes a full search; any other count is a function ``evaluations`` of the parameters and the
+    number of targets. parameters: the hyper-parameters that it reads. label, colour: how reports show it; by
+    default its name and a colour that is still free. Raises ValueError: no count or two, or ``parameters``
+    changes a default that all strategies share."""
+    if later is not None and evaluations is None:
+        evaluations = _full_then(later)
+    elif later is not None or evaluations is None:
+        raise ValueError(
+            f"{name}: expected one of later and evaluations, found {'both' if later else 'none'}"
+        )
+    for key, shared in EvolutionParams.model_fields.items():
+        if (own := parameters.model_fields[key].default) != shared.default:
+            raise ValueError(f"{name}: {key}: expected the shared default {shared.default}, found {own}")
 
     def register(function: Serve) -> Serve:
-        STRATEGIES[name] = Strategy(function, later, parameters)
+        STRATEGIES[name] = Strategy(function, evaluations, parameters)
         strategy_styles.choose(name, label, colour)
         return function
 
     return register
+
+
+def _full_then(later: Callable[[int, int], int]) -> Evaluations:
+    """The evaluations where the first target takes a full search, and each further one ``later``."""
+
+    def evaluations(params: EvolutionParams, k: int) -> int:
+        full = params.population * (1 + params.generations)
+        return full + (k - 1) * later(full, params.population * params.warm_generations)
+
+    return evaluations
 
 
 @strategy("independent", lambda full, warm: full)
@@ -207,7 +225,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
         yield searches.outcome(index, best, accuracy, searches.params.generations, trace)
 
 
-@strategy("joint", lambda full, warm: warm, JointParams)
+@strategy("joint", lambda full, warm: warm, parameters=JointParams)
 def joint(searches: Searches) -> Iterator[Outcome]:
     """All targets at once: an archive for each, every child offered to all of them
     (:mod:`topdown_ray.algorithms.joint`).

@@ -69,22 +69,20 @@ class SearchParams(EvolutionParams):
         return self.read_as(STRATEGIES[strategy].parameters)
 
     def of_sweep(self, strategies: Sequence[str]) -> SearchParams:
-        """These parameters, valid for the strategies of a sweep, without further fields that are as they are
-        by default. Raises ValueError: one line with the field.
+        """These parameters, valid for the strategies of a sweep; further fields only where they differ from
+        their defaults. Raises ValueError: one line with the field.
 
-        A field that none of these strategies reads is validated by the others, and has no effect."""
-        named = _models(strategies)
-        read = {model: self._read_by(model) for model in named}
-        decisive: dict[str, Any] = {}
-        for key in sorted(self.model_extra or {}, key=_known_keys().index):
-            readers = [model for model in named if key in model.model_fields]
-            readers = readers or [model for model in _models(STRATEGIES) if key in model.model_fields]
-            values = [getattr(read.get(model) or self._read_by(model), key) for model in readers]
-            if any(
-                value != model.model_fields[key].default for model, value in zip(readers, values, strict=True)
-            ):
-                decisive[key] = values[0]
-        return SearchParams(**self.shared(), distinct_parents=self.distinct_parents, **decisive)
+        A field that none of these strategies reads is validated as the others read it, and has no effect."""
+        for model in _models(strategies):
+            self._read_by(model)
+        own: dict[str, Any] = {}
+        for key in _known_keys():
+            if key in (self.model_extra or {}):
+                readers = _readers(key, strategies) or _readers(key, STRATEGIES)
+                values = [getattr(self._read_by(model), key) for model in readers]
+                if values != [model.model_fields[key].default for model in readers]:
+                    own[key] = values[0]
+        return SearchParams(**self.shared(), distinct_parents=self.distinct_parents, **own)
 
     def _read_by(self, model: type[EvolutionParams]) -> EvolutionParams:
         try:
@@ -95,8 +93,8 @@ class SearchParams(EvolutionParams):
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came after the first version is written only where it is not as it was: old and new
-        specifications compare.
+        """What came after the first version is written only where it differs from its default, so that old
+        and new specifications compare; of further fields :meth:`of_sweep` keeps only these.
         """
         values: dict[str, Any] = dump(self)
         if values["distinct_parents"] is None:
@@ -107,6 +105,11 @@ class SearchParams(EvolutionParams):
 def _models(strategies: Iterable[str]) -> list[type[EvolutionParams]]:
     """The distinct parameter models of these strategies."""
     return list(dict.fromkeys(STRATEGIES[name].parameters for name in strategies))
+
+
+def _readers(key: str, strategies: Iterable[str]) -> list[type[EvolutionParams]]:
+    """Those of these strategies' models that have this field."""
+    return [model for model in _models(strategies) if key in model.model_fields]
 
 
 def _known_keys() -> list[str]:
