@@ -306,7 +306,7 @@ def _first_feasible(
     did.
     """
     block = min(max(_ROWS_A_ROUND // n, 1), bound)
-    genes, success = _try(propose.first(block), problem, limit, block)
+    genes, success = _first_fitting(propose.first(block), problem, limit, block)
     pending = success.logical_not_().nonzero().view(-1)
     attempt, rows_a_round = block, 2 * _ROWS_A_ROUND
     while attempt < bound and len(pending):
@@ -318,7 +318,7 @@ def _first_feasible(
             if block > 1
             else attempt
         )
-        drawn, success = _try(propose.again(rows, attempts), problem, limit, block)
+        drawn, success = _first_fitting(propose.again(rows, attempts), problem, limit, block)
         found = success.nonzero().view(-1)
         genes.index_copy_(0, pending.index_select(0, found), drawn.index_select(0, found))
         pending = pending.index_select(0, success.logical_not_().nonzero().view(-1))
@@ -326,7 +326,7 @@ def _first_feasible(
     return genes, pending
 
 
-def _try(
+def _first_fitting(
     drawn: torch.Tensor, problem: Problem, limit: float, block: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of every ``block`` attempts the first that fits, and whether one does: genes (n * block, G) -> (n, G),

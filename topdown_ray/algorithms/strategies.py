@@ -36,9 +36,8 @@ class Outcome:
     accuracy: torch.Tensor  # float32 (S,)
     generations: int
     evaluations: int  # children scored, each search
-    unique_evaluations: (
-        torch.Tensor
-    )  # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    unique_evaluations: torch.Tensor
     seconds: Seconds  # of the whole batch, for this target
     trace: Trace = field(repr=False)
     gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
@@ -112,8 +111,6 @@ class _Served:
 
 
 Serve = Callable[[Searches], Iterator[Outcome]]
-
-
 # predictor evaluations of one search over k targets, from the strategy's parameters and k
 Evaluations = Callable[[Any, int], int]
 

@@ -21,7 +21,7 @@ from topdown_ray.sweeps.spec import Group, SweepSpec, search_identity
 
 
 @dataclass(frozen=True)
-class Check:
+class RowCheck:
     """One rule, held against all rows that it is about, and the first row that breaks it."""
 
     name: str
@@ -46,14 +46,14 @@ def check(
     expected: Sequence[Any] | None = None,
     found: Sequence[Any] | None = None,
     **more: Any,
-) -> Check:
+) -> RowCheck:
     """A check from a verdict on each row. columns: their names, with commas between. expected, found: of each
     row, for the message.
     """
     bad = np.flatnonzero(~np.asarray(good, dtype=bool))
     names = tuple(columns.split(", "))
     if not len(bad):
-        return Check(columns, names, rule, len(rows), **more)
+        return RowCheck(columns, names, rule, len(rows), **more)
     at = int(bad[0])
     row = rows.iloc[at]
     values = [row[name.removeprefix("trace.")] for name in names] if found is None else [found[at]]
@@ -65,10 +65,10 @@ def check(
         "expected": wanted,
         "found": shown,
     }
-    return Check(columns, names, rule, len(rows), len(bad), **where, **more)
+    return RowCheck(columns, names, rule, len(rows), len(bad), **where, **more)
 
 
-def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any], **more: Any) -> Check:
+def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any], **more: Any) -> RowCheck:
     """A column against the value that each row should have."""
     values = [plain(value) for value in rows[column.removeprefix("trace.")]]
     wanted = [plain(value) for value in expected]
@@ -96,7 +96,7 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[Check], pd.DataFrame]:
+def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.DataFrame]:
     """Each row against the specification's spaces, strategies, protocol, targets and seeds; and the rows that
     pass.
     """
@@ -134,7 +134,7 @@ def _targets(value: Any) -> tuple[float, ...]:
     return () if value is None else tuple(value)
 
 
-def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> Check:
+def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> RowCheck:
     """Each search's identity, from all that decides it.
 
     rows: those that the specification promises. hashes: of each space, those of its cost table and its
@@ -150,7 +150,7 @@ def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping
     )
 
 
-def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, int]:
+def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck, int]:
     """Every search once, with all its targets; of a complete sweep, all searches. Also how many searches have
     no rows.
     """
@@ -174,7 +174,7 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, in
         f"{group.space}, {group.strategy}, targets {' '.join(f'{target:g}' for target in group.targets)}, "
         f"seed {seed}"
     )
-    return Check(
+    return RowCheck(
         found.name, found.columns, rule, len(rows), missing, expected=brief(label), found="no rows"
     ), missing
 
@@ -214,7 +214,7 @@ def _is_full(strategy: str, k: int, index: int) -> bool:
     return strategy in ("independent", "random") or first.get(strategy) == index
 
 
-def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
+def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowCheck]:
     """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification
     promises.
     """
@@ -239,7 +239,7 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
             "evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist()
         )
     if schema < 2:
-        yield Check(
+        yield RowCheck(
             "unique_evaluations",
             ("unique_evaluations",),
             "",
@@ -253,7 +253,7 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
             rows["unique_evaluations"].between(0, rows["evaluations"]),
         )
     if schema < 3:
-        yield Check("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
+        yield RowCheck("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
         return
     takes_none = rows["strategy"].isin(
         set(STRATEGIES) & {"independent", "random", "bottom_up", "top_down", "prune"}
@@ -262,7 +262,7 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
     yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
 
 
-def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[Check]:
+def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[RowCheck]:
     """The anytime curves against the rows that they end in. rows: those that the specification promises."""
     keys = ["search_id", "target_index"]
     names = ("run_id", "shard_id", "seed", "target", "strategy", "k", "generations", "accuracy")

@@ -122,8 +122,8 @@ class Worker:
         )  # once for each space and strategy: an actor has to start in bounded time
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
-                short = _short(self.params.of(group.strategy))
                 try:
+                    short = _short(self.params.of(group.strategy))
                     outcomes = self._serve(group, (0,), short)
                     if (group.space, group.strategy) not in batched:
                         outcomes = self._serve(group, range(batch), short)
