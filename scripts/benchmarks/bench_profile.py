@@ -15,9 +15,10 @@ import torch
 from torch.nn import functional
 
 from topdown_ray.algorithms import kernels
-from topdown_ray.algorithms.evolution import Problem, Sizes
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
-from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
+from topdown_ray.algorithms.strategies import STRATEGIES, Searches
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.predictor_files import load_predictor
@@ -59,19 +60,16 @@ def main() -> None:
         MOBILENET_V3, load_predictor("published", MOBILENET_V3), cost, torch.from_numpy(cost.cheapest()[1])
     )
 
-    def search(budget: Budget) -> None:
+    def search(generations: int, warm_generations: int) -> None:
         with torch.inference_mode():
             draws = Draws(range(batch), MOBILENET_V3.name)
-            list(
-                STRATEGIES["top_down"].serve(
-                    Searches(problem, Sizes(100, 25, 50, 0.1), budget, TARGETS, draws)
-                )
-            )
+            params = EvolutionParams(generations=generations, warm_generations=warm_generations)
+            list(STRATEGIES["top_down"].serve(Searches(problem, params, TARGETS, draws)))
 
-    search(Budget(3, 2))  # compiles
+    search(3, 2)  # compiles
     seconds.clear()
     start = time.perf_counter()
-    search(Budget(500, 100))
+    search(500, 100)
     total = time.perf_counter() - start
     print(f"{batch} searches in lock step: {total / batch:.3f} s a search")
     for _, _, label in STEPS:

@@ -36,7 +36,9 @@ from scipy import stats
 from torch.nn import functional
 
 import topdown_ray
-from topdown_ray.algorithms.evolution import Problem, Sizes, generation, initial
+from topdown_ray.algorithms.evolution import generation, initial
+from topdown_ray.algorithms.parameters import Sizes
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.assets import sha256_of
 from topdown_ray.files import data as package_data

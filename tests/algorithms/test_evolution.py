@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.problems import PROBLEMS, SMALL, searches
+from support.problems import PROBLEMS, SMALL, searches, small
 
-from topdown_ray.algorithms import evolution, rng
-from topdown_ray.algorithms.evolution import Problem, Sizes
+from topdown_ray.algorithms import evolution, proposals, rng
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
-from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches, evaluations
+from topdown_ray.algorithms.strategies import STRATEGIES, Searches
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.spaces.registry import SPACES
@@ -21,7 +22,7 @@ from topdown_ray.spaces.registry import SPACES
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", SPACES)
 def test_answers_are_feasible_true_and_counted(name: str, strategy: str) -> None:
-    batch = searches(name, [0, 1, 2], [1.0, 0.6, 0.3], Budget(12, 4))
+    batch = searches(name, [0, 1, 2], [1.0, 0.6, 0.3], small(12, 4))
     outcomes = list(STRATEGIES[strategy].serve(batch))
     assert sorted(outcome.target_index for outcome in outcomes) == [0, 1, 2]
     for outcome in outcomes:
@@ -30,16 +31,18 @@ def test_answers_are_feasible_true_and_counted(name: str, strategy: str) -> None
         curve = torch.stack([best for _, _, best in outcome.trace])
         assert (curve.diff(dim=0) >= 0).all()
         assert torch.equal(curve[-1], outcome.accuracy)
-    assert sum(outcome.evaluations for outcome in outcomes) == evaluations(strategy, SMALL, batch.budget, 3)
+    assert sum(outcome.evaluations for outcome in outcomes) == STRATEGIES[strategy].evaluations(
+        batch.params, 3
+    )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", SPACES)
 def test_a_search_among_others_equals_the_search_alone(name: str, strategy: str) -> None:
-    serve, budget = STRATEGIES[strategy].serve, Budget(10, 4)
-    together = list(serve(searches(name, [5, 9, 2, 7], [0.9, 0.4], budget)))
+    serve, params = STRATEGIES[strategy].serve, small(10, 4)
+    together = list(serve(searches(name, [5, 9, 2, 7], [0.9, 0.4], params)))
     for s, seed in enumerate([5, 9, 2, 7]):
-        for one, many in zip(serve(searches(name, [seed], [0.9, 0.4], budget)), together, strict=True):
+        for one, many in zip(serve(searches(name, [seed], [0.9, 0.4], params)), together, strict=True):
             assert torch.equal(one.genes[0], many.genes[s])
             assert one.accuracy[0] == many.accuracy[s]
 
@@ -51,19 +54,19 @@ def test_compiled_code_and_tensor_operations_agree(
 ) -> None:
     """Bit by bit, however many attempts the tensor operations draw at once."""
     monkeypatch.setattr(
-        evolution, "MAX_INITIAL_REDRAWS", 64
+        proposals, "MAX_INITIAL_REDRAWS", 64
     )  # at the tightest target some draws fail, and some children
-    monkeypatch.setattr(evolution, "MAX_REDRAWS", 8)
+    monkeypatch.setattr(proposals, "MAX_REDRAWS", 8)
 
     def answers() -> list[tuple[list[int], list[float], list[int]]]:
-        served = STRATEGIES[strategy].serve(searches(name, [1, 2], [0.5, 0.2, 0.01], Budget(8, 3)))
+        served = STRATEGIES[strategy].serve(searches(name, [1, 2], [0.5, 0.2, 0.01], small(8, 3)))
         return [(x.genes.tolist(), x.accuracy.tolist(), x.unique_evaluations.tolist()) for x in served]
 
     expected = answers()
-    monkeypatch.setattr(evolution, "_compiled_cost", lambda problem, device: None)
+    monkeypatch.setattr(proposals, "compiled_cost", lambda problem, device: None)
     assert answers() == expected
-    monkeypatch.setattr(evolution, "_ROWS_A_ROUND", 1)
-    monkeypatch.setattr(evolution, "_MOST_ROWS_A_ROUND", 1)
+    monkeypatch.setattr(proposals, "_ROWS_A_ROUND", 1)
+    monkeypatch.setattr(proposals, "_MOST_ROWS_A_ROUND", 1)
     assert answers() == expected
 
 
@@ -75,9 +78,9 @@ def test_the_tightest_possible_target_is_met_within_bounds(
     """Only one architecture fits: every redraw fails, pruning goes all the way down to the resolution,
     nothing hangs.
     """
-    monkeypatch.setattr(evolution, "MAX_INITIAL_REDRAWS", 64)
-    monkeypatch.setattr(evolution, "MAX_REDRAWS", 32)
-    for outcome in STRATEGIES[strategy].serve(searches(name, [0, 1], [0.5, 0.0], Budget(3, 2))):
+    monkeypatch.setattr(proposals, "MAX_INITIAL_REDRAWS", 64)
+    monkeypatch.setattr(proposals, "MAX_REDRAWS", 32)
+    for outcome in STRATEGIES[strategy].serve(searches(name, [0, 1], [0.5, 0.0], small(3, 2))):
         if outcome.target_index == 1:
             canonical = PROBLEMS[name].space.canonical(outcome.genes)
             assert torch.equal(canonical, PROBLEMS[name].cheapest.expand(2, -1))
@@ -87,9 +90,7 @@ def test_the_tightest_possible_target_is_met_within_bounds(
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_every_child_is_feasible(name: str, data: st.DataObject) -> None:
-    batch = searches(
-        name, [data.draw(st.integers(0, 2**40))], [data.draw(st.floats(0.05, 1.5))], Budget(1, 1)
-    )
+    batch = searches(name, [data.draw(st.integers(0, 2**40))], [data.draw(st.floats(0.05, 1.5))], small(1, 1))
     limit, problem = batch.targets[0], batch.problem
     state = evolution.initial(problem, SMALL, limit, batch.draws, 0)
     for number in (1, 2, 3):
@@ -111,11 +112,11 @@ def scored_children(
 
 
 def test_the_predictor_is_called_once_a_generation_for_all_children() -> None:
-    batch = searches("mobilenet_v3", [0, 1, 2], [0.8], Budget(6, 1))
+    batch = searches("mobilenet_v3", [0, 1, 2], [0.8], small(6, 1))
     seen: list[int] = []
     plain = PROBLEMS["mobilenet_v3"]
     problem = Problem(plain.space, scored_children(plain.accuracy, seen), plain.cost, plain.cheapest)
-    list(STRATEGIES["independent"].serve(Searches(problem, SMALL, batch.budget, batch.targets, batch.draws)))
+    list(STRATEGIES["independent"].serve(Searches(problem, batch.params, batch.targets, batch.draws)))
     assert len(seen) == 7
     assert max(seen) <= 3 * SMALL.population
 
@@ -127,7 +128,7 @@ def test_mutation_redraws_each_group_with_its_probability() -> None:
     space, n = SPACES["resnet50d"], 40_000
     mothers = torch.zeros(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([3], "x").stream(rng.MUTATION, 0, 1), n), 0)
-    mutate = evolution.Mutation(space, 0.1, torch.device("cpu"))
+    mutate = proposals.Mutation(space, 0.1, torch.device("cpu"))
     children = mutate(mothers, rng.words(keys, len(space.mutation_groups)))
     for g, size in enumerate(space.sizes):
         p = (0.5 if g == space.resolution else 0.1) * (1 - 1 / size)
@@ -142,7 +143,7 @@ def test_kernel_and_expand_ratio_of_a_block_are_redrawn_together() -> None:
     space, n = SPACES["mobilenet_v3"], 60_000
     mothers = torch.zeros(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([4], "x").stream(rng.MUTATION, 0, 1), n), 0)
-    mutate = evolution.Mutation(space, 0.1, torch.device("cpu"))
+    mutate = proposals.Mutation(space, 0.1, torch.device("cpu"))
     children = mutate(mothers, rng.words(keys, len(space.mutation_groups)))
     kernel, expand = children[:, space.indices("kernel")], children[:, space.indices("expand")]
     chosen = expand[kernel > 0].double()
@@ -156,7 +157,7 @@ def test_crossover_takes_every_gene_from_either_parent_evenly() -> None:
     space, n = SPACES["mobilenet_v3"], 20_000
     mothers, fathers = torch.zeros(n, space.G, dtype=torch.int8), torch.ones(n, space.G, dtype=torch.int8)
     keys = rng.keys(rng.slots(rng.Draws([5], "x").stream(rng.CROSSOVER, 0, 1), n), 0)
-    children = evolution.crossed(mothers, fathers, rng.words(keys, 2)).double()
+    children = proposals.crossed(mothers, fathers, rng.words(keys, 2)).double()
     assert ((children.mean(0) - 0.5).abs() < 5 * 0.5 / n**0.5).all()
 
 
@@ -185,9 +186,8 @@ def test_lock_step_search_equals_published_predictions(published: Path) -> None:
     space = SPACES["mobilenet_v3"]
     cost = load_cost("note10", space)
     case = Problem(space, load_predictor("published", space), cost, torch.from_numpy(cost.cheapest()[1]))
-    sizes = Sizes(100, 25, 50, 0.1)
     with torch.inference_mode():
-        batch = Searches(case, sizes, Budget(500, 100), [35.0], rng.Draws(range(4), space.name))
+        batch = Searches(case, EvolutionParams(), [35.0], rng.Draws(range(4), space.name))
         (outcome,) = STRATEGIES["top_down"].serve(batch)
     assert ((outcome.accuracy > 0.826) & (outcome.accuracy < 0.839)).all()
     assert (cost(outcome.genes) <= 35).all()

@@ -9,15 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.problems import PROBLEMS, SMALL, searches
+from support.problems import PROBLEMS, SMALL, searches, small
 from support.sweeping import ALL_SPACES, assert_same
 from support.sweeping import run as sweep_results
 
 from topdown_ray.algorithms import evolution, memory, rng
-from topdown_ray.algorithms.evolution import Sizes
 from topdown_ray.algorithms.gradients import Gradient, gradient_of
-from topdown_ray.algorithms.joint import Joint, Moves
-from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
+from topdown_ray.algorithms.joint import Joint, JointParams, Moves
+from topdown_ray.algorithms.parameters import Sizes
+from topdown_ray.algorithms.problem import Problem
+from topdown_ray.algorithms.strategies import STRATEGIES, Searches
 from topdown_ray.spaces.predictor import features
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import spec
@@ -111,9 +112,9 @@ class Recorder:
 def recorded(
     name: str, seeds: list[int], generations: int, moves: Moves = SIX
 ) -> tuple[Joint, Recorder, Recorder]:
-    batch = searches(name, seeds, [1.0, 0.7, 0.4, 0.1], Budget(1, 1))
+    batch = searches(name, seeds, [1.0, 0.7, 0.4, 0.1], small(1, 1))
     accuracy, gradient = Recorder(PROBLEMS[name].accuracy), Recorder(GRADIENTS[name])
-    problem = evolution.Problem(batch.problem.space, accuracy, batch.problem.cost, batch.problem.cheapest)
+    problem = Problem(batch.problem.space, accuracy, batch.problem.cost, batch.problem.cheapest)
     run = Joint(problem, Sizes(30, 6, 15, 0.1), moves, batch.targets, batch.draws, gradient, generations)
     for number in range(1, generations + 1):
         run.generation(number)
@@ -162,12 +163,14 @@ def test_targets_that_nothing_initial_fits_start_from_the_cheapest() -> None:
     """Fewer children than targets, and tight ones: every answer was scored and is feasible, alone as in
     company.
     """
-    problem, sizes = PROBLEMS["mobilenet_v3"], Sizes(3, 2, 2, 0.1)
+    problem = PROBLEMS["mobilenet_v3"]
+    lengths: dict[str, Any] = {"generations": 1, "warm_generations": 0}
+    params = JointParams.model_construct(population=3, **lengths)  # fewer than a sweep may ask for
     lowest = float(problem.cost(problem.cheapest[None]))
     targets = [lowest * factor for factor in (3.0, 2.0, 1.5, 1.02, 1.01, 1.0)]
 
     def answers(seeds: list[int]) -> list[Any]:
-        batch = Searches(problem, sizes, Budget(1, 0), targets, rng.Draws(seeds, "mobilenet_v3"))
+        batch = Searches(problem, params, targets, rng.Draws(seeds, "mobilenet_v3"))
         return list(STRATEGIES["joint"].serve(batch))
 
     together, alone = answers([4, 5]), answers([5])
@@ -197,7 +200,7 @@ def test_off_switches_give_other_searches_that_still_answer() -> None:
 
 def test_a_row_counts_what_was_spent_for_its_target() -> None:
     outcomes = list(
-        STRATEGIES["joint"].serve(searches("mobilenet_v3", [1, 2, 3], [1.0, 0.6, 0.3], Budget(10, 5)))
+        STRATEGIES["joint"].serve(searches("mobilenet_v3", [1, 2, 3], [1.0, 0.6, 0.3], small(10, 5)))
     )
     assert [outcome.target_index for outcome in outcomes] == [0, 1, 2]
     assert sum(outcome.evaluations for outcome in outcomes) == SMALL.population * 21
@@ -215,9 +218,9 @@ def test_a_row_counts_what_was_spent_for_its_target() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_search_among_others_counts_as_alone(name: str) -> None:
     serve = STRATEGIES["joint"].serve
-    together = list(serve(searches(name, [5, 9, 2], [0.9, 0.4], Budget(15, 5))))
+    together = list(serve(searches(name, [5, 9, 2], [0.9, 0.4], small(15, 5))))
     for s, seed in enumerate([5, 9, 2]):
-        for one, many in zip(serve(searches(name, [seed], [0.9, 0.4], Budget(15, 5))), together, strict=True):
+        for one, many in zip(serve(searches(name, [seed], [0.9, 0.4], small(15, 5))), together, strict=True):
             assert one.gradients is not None
             assert many.gradients is not None
             assert one.unique_evaluations[0] == many.unique_evaluations[s]
@@ -317,9 +320,9 @@ def test_identities_of_the_other_strategies_are_what_they_were(monkeypatch: pyte
 @pytest.mark.parametrize("name", SPACES)
 def test_distinct_parents_are_the_best_distinct_of_all(name: str) -> None:
     sizes = Sizes(20, 5, 10, 0.1, distinct_parents=True)
-    batch = searches(name, [4], [0.8], Budget(1, 1))
+    batch = searches(name, [4], [0.8], small(1, 1))
     recorder = Recorder(PROBLEMS[name].accuracy)
-    problem = evolution.Problem(batch.problem.space, recorder, batch.problem.cost, batch.problem.cheapest)
+    problem = Problem(batch.problem.space, recorder, batch.problem.cost, batch.problem.cheapest)
     state = evolution.initial(problem, sizes, batch.targets[0], batch.draws, 0)
     first = recorder.rows.pop()[
         : sizes.mutations

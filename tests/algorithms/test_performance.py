@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from topdown_ray.algorithms.evolution import Problem, Sizes
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
-from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
+from topdown_ray.algorithms.strategies import STRATEGIES, Searches
 from topdown_ray.cli import present
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.spaces.cost import load_cost
@@ -32,7 +33,8 @@ def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
     with torch.inference_mode():
         for attempt in range(3):  # the best of three: a neighbour on the machine may disturb one
             draws = Draws(range(32 * attempt, 32 * attempt + 32), MOBILENET_V3.name)
-            searches = Searches(problem, Sizes(100, 25, 50, 0.1), Budget(100, 50), [40.0, 25.0], draws)
+            params = EvolutionParams(generations=100, warm_generations=50)
+            searches = Searches(problem, params, [40.0, 25.0], draws)
             start = time.perf_counter()
             outcomes = list(STRATEGIES["top_down"].serve(searches))
             middle = time.perf_counter()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support.tight import cheapest, problem
 
 from topdown_ray.algorithms import rng
-from topdown_ray.algorithms.evolution import Problem
 from topdown_ray.algorithms.gradients import gradient_of
 from topdown_ray.algorithms.memory import Memo
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import SPACES
@@ -30,10 +30,10 @@ CPU = torch.device("cpu")
 def answers(
     space: str, cost: str, targets: list[float], seeds: list[int], strategy: str, params: dict[str, Any]
 ) -> list[Outcome]:
-    read = SearchParams(**params)
+    read = SearchParams(**params).of(strategy)
     with torch.inference_mode():
         draws = rng.Draws(seeds, space)
-        searches = Searches(problem(space, cost), read.sizes(), read.budget(), targets, draws, read.moves())
+        searches = Searches(problem(space, cost), read, targets, draws)
         return sorted(STRATEGIES[strategy].serve(searches), key=lambda outcome: outcome.target_index)
 
 
@@ -159,11 +159,9 @@ def test_an_accuracy_that_is_no_fraction_ends_the_search(strategy: str, value: f
     params = SearchParams(population=20, generations=3, warm_generations=1)
     searches = Searches(
         spoilt,
-        params.sizes(),
-        params.budget(),
+        params.of(strategy),
         [300.0, 200.0],
         rng.Draws([0, 1], "proxyless"),
-        params.moves(),
     )
     message = "^predictor: expected a top-1 from 0 to 1 for every architecture, "
     message += rf"found {value:g} by spoilt for the genes \[.*\]$"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from support.tight import cheapest, problem
 
-from topdown_ray.algorithms import evolution, rng, uniform
-from topdown_ray.algorithms.evolution import Problem
+from topdown_ray.algorithms import proposals, rng, uniform
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.uniform import Counts
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.registry import SPACES
@@ -156,7 +156,7 @@ def test_counts_and_rejection_draw_alike(space: str, cost: str, limit: float) ->
     """Where both work: the choices of every gene, and the costs."""
     case, n = problem(space, cost), 3000
     assert isinstance(case.cost, CostModel)
-    rejected, failed = evolution._redrawn(case, n, limit, rng.Draws([3], "y"), 0, 0, 1 << 14)
+    rejected, failed = proposals._redrawn(case, n, limit, rng.Draws([3], "y"), 0, 0, 1 << 14)
     counts = Counts(case.cost, limit)
     drawn, _ = counts.draw(slots(n))
     assert len(failed) == 0
@@ -177,20 +177,20 @@ def test_a_search_draws_the_same_rows_alone_in_a_batch_and_in_tensor_operations(
     space: str, cost: str, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = problem(space, cost)
-    monkeypatch.setattr(evolution, "MAX_INITIAL_REDRAWS", 600)
-    together = evolution.random_feasible(case, 30, limit, rng.Draws([5, 9, 2], space), 1, 4)
+    monkeypatch.setattr(proposals, "MAX_INITIAL_REDRAWS", 600)
+    together = proposals.random_feasible(case, 30, limit, rng.Draws([5, 9, 2], space), 1, 4)
     assert (case.cost(together.view(-1, case.space.G)) <= limit).all()
     assert len(torch.unique(together.view(-1, case.space.G), dim=0)) == 90
     for s, seed in enumerate([5, 9, 2]):
         assert torch.equal(
-            evolution.random_feasible(case, 30, limit, rng.Draws([seed], space), 1, 4)[0], together[s]
+            proposals.random_feasible(case, 30, limit, rng.Draws([seed], space), 1, 4)[0], together[s]
         )
     assert torch.equal(
-        evolution.random_feasible(case, 7, limit, rng.Draws([9], space), 1, 4)[0], together[1, :7]
+        proposals.random_feasible(case, 7, limit, rng.Draws([9], space), 1, 4)[0], together[1, :7]
     )
-    monkeypatch.setattr(evolution, "_compiled_cost", lambda problem, device: None)
+    monkeypatch.setattr(proposals, "compiled_cost", lambda problem, device: None)
     assert torch.equal(
-        evolution.random_feasible(case, 30, limit, rng.Draws([5, 9, 2], space), 1, 4), together
+        proposals.random_feasible(case, 30, limit, rng.Draws([5, 9, 2], space), 1, 4), together
     )
 
 
@@ -200,10 +200,10 @@ def test_rows_that_redrawing_finds_stay_as_they_are() -> None:
     the counts.
     """
     case, draws, limit = problem("mobilenet_v3", "macs"), rng.Draws([1, 2], "z"), 130.0
-    rejected, failed = evolution._redrawn(case, 20, limit, draws, 0, 0, evolution.MAX_INITIAL_REDRAWS)
-    _, soon = evolution._redrawn(case, 20, limit, draws, 0, 0, evolution._FIRST_REDRAWS)
+    rejected, failed = proposals._redrawn(case, 20, limit, draws, 0, 0, proposals.MAX_INITIAL_REDRAWS)
+    _, soon = proposals._redrawn(case, 20, limit, draws, 0, 0, proposals._FIRST_REDRAWS)
     assert 0 < len(failed) < len(soon)
-    genes = evolution.random_feasible(case, 20, limit, draws, 0, 0).view(-1, case.space.G)
+    genes = proposals.random_feasible(case, 20, limit, draws, 0, 0).view(-1, case.space.G)
     assert (case.cost(genes) <= limit).all()
     kept = torch.ones(40, dtype=torch.bool)
     kept[failed] = False
@@ -215,15 +215,15 @@ def test_without_counts_draws_are_pruned(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where the cost is no sum over terms, or where its terms couple too many genes."""
     case, limit = problem("proxyless", "macs"), 150.0
     plain = Problem(case.space, case.accuracy, lambda genes: case.cost(genes) + 0, case.cheapest)
-    monkeypatch.setattr(evolution, "MAX_INITIAL_REDRAWS", 16)
+    monkeypatch.setattr(proposals, "MAX_INITIAL_REDRAWS", 16)
     uniform.counts_of.cache_clear()
-    usual = evolution.random_feasible(case, 10, limit, rng.Draws([4], "x"), 0, 0)
-    pruned = evolution.random_feasible(plain, 10, limit, rng.Draws([4], "x"), 0, 0)
+    usual = proposals.random_feasible(case, 10, limit, rng.Draws([4], "x"), 0, 0)
+    pruned = proposals.random_feasible(plain, 10, limit, rng.Draws([4], "x"), 0, 0)
     assert (case.cost(pruned[0]) <= limit).all()
     assert not torch.equal(pruned, usual)
     uniform.counts_of.cache_clear()
     monkeypatch.setattr(uniform, "_MOST_COUNTS", 100)
-    assert torch.equal(evolution.random_feasible(case, 10, limit, rng.Draws([4], "x"), 0, 0), pruned)
+    assert torch.equal(proposals.random_feasible(case, 10, limit, rng.Draws([4], "x"), 0, 0), pruned)
     uniform.counts_of.cache_clear()
 
 

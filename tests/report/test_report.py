@@ -24,6 +24,7 @@ from topdown_ray.figures import Picture
 from topdown_ray.report import build, comparisons, plots, tables
 from topdown_ray.report.build import Options, write_report
 from topdown_ray.store.folder import SCHEMA_VERSION, SEARCHES, ResultFolder
+from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.spec import make_spec
 
@@ -217,7 +218,7 @@ def test_a_strategy_of_your_own_has_its_own_colour(tmp_path: Path) -> None:
         tmp_path / "own", *synthetic.frames({"mine": 0.0, "yours": 0.0, "independent": 0.0})
     )
     write_report([folder], tmp_path / "out")
-    assert plots.look("mine", ["mine", "yours"]) != plots.look("yours", ["mine", "yours"])
+    assert style_of("mine", ["mine", "yours"]).colour != style_of("yours", ["mine", "yours"]).colour
 
 
 def test_a_front_that_does_not_compare_is_told(tmp_path: Path) -> None:

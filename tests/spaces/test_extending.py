@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.strategy_styles import style_of
 
 BLOCKS = re.findall(
     r"^## (.+?)\n.*?```python\n(.+?)```",
@@ -28,6 +29,16 @@ def test_a_new_strategy(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 1 + 2 * 2
     full, warm = 100 * 21, 1 + 2 * 100 * 5
     assert sorted(int(line.split()[-1]) for line in lines[1:]) == [warm, warm, full, full]
+
+
+def test_a_strategy_with_parameters_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        run("A strategy with parameters of its own")
+        assert style_of("patient").label == "patient top-down"
+    finally:
+        STRATEGIES.pop("patient", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(line.split()[-1]) for line in lines[1:]] == [20 * 21, 1 + 20 * 3 * 5]
 
 
 def test_a_new_space(capsys: pytest.CaptureFixture[str]) -> None:

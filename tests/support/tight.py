@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from topdown_ray.algorithms.evolution import Problem
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.spaces.cost import CostModel, load_cost
 from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.spaces.registry import SPACES

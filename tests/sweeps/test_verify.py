@@ -15,7 +15,7 @@ from support.sweeping import run
 from support.tampering import rewritten
 
 import topdown_ray
-from topdown_ray.algorithms.strategies import evaluations
+from topdown_ray.algorithms import strategies
 from topdown_ray.errors import UserError
 from topdown_ray.networks import ofa_reference
 from topdown_ray.spaces.registry import SPACES
@@ -313,4 +313,4 @@ def test_the_rules_of_evaluations_add_up(strategy: str, population: int, k: int)
         curve = [checks.evaluations_by(strategy, spec.search, k, index, number) for number in range(last + 1)]
         assert None not in curve
         total += curve[-1] or 0
-    assert total == evaluations(strategy, spec.search.sizes(), spec.search.budget(), k)
+    assert total == strategies.STRATEGIES[strategy].evaluations(spec.search.of(strategy), k)

@@ -17,18 +17,22 @@ rows."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field
 
-from topdown_ray.algorithms import evolution, rng
-from topdown_ray.algorithms.evolution import Problem, Sizes
+from topdown_ray.algorithms import proposals, rng
+from topdown_ray.algorithms.evolution import best_first
 from topdown_ray.algorithms.gradients import Gradient, Ranking
 from topdown_ray.algorithms.memory import Seen, identity_of
+from topdown_ray.algorithms.parameters import EvolutionParams, Sizes
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 
 MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
@@ -55,7 +59,26 @@ class Moves:
     distinct_parents: bool = True
 
 
-DEFAULT_MOVES = Moves()
+class JointParams(EvolutionParams):
+    """What the strategy ``joint`` reads. ``distinct_parents``: yes unless it is switched off; an archive then
+    holds no architecture twice, and none is drawn twice.
+    """
+
+    gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
+    temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
+    changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
+    neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
+    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
+    share_archive: bool = Moves.share_archive
+
+    def moves(self) -> Moves:
+        """How children are made."""
+        own = {name: value for name, value in self if name not in EvolutionParams.model_fields}
+        return Moves(**own, distinct_parents=self.distinct_parents is not False)
+
+    def identity(self) -> dict[str, Any]:
+        """What of a search's identity follows from its hyper-parameters."""
+        return {**self.shared(), "moves": dataclasses.asdict(self.moves())}
 
 
 def archive_size(children: int, K: int) -> int:
@@ -162,11 +185,11 @@ class Joint:
             torch.full((S, self.K, Q), math.inf, dtype=torch.float64, device=self.device),
             torch.zeros(S, self.K, Q, dtype=torch.int64, device=self.device),
         )
-        return self._without_gaps(
+        return self._filled_from_the_cheapest(
             self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target))
         )
 
-    def _without_gaps(self, archive: Archive) -> Archive:
+    def _filled_from_the_cheapest(self, archive: Archive) -> Archive:
         """Archives that no initial architecture fits start from the cheapest architecture of all, scored once
         a search.
         """
@@ -252,12 +275,12 @@ class Joint:
                 rng.words(keys[:moves], 5 + self.moves.changes)[:, 4:],
             )
         if mutants > moves:
-            mutate = evolution.mutation(space, sizes.mutate_prob, self.device)
+            mutate = proposals.mutation(space, sizes.mutate_prob, self.device)
             mutate(genes[moves:mutants], rng.words(keys[moves:mutants], 4 + len(mutate.limits))[:, 4:])
         if len(rows) > mutants:
             father, _ = self._parents(search[mutants:], target[mutants:], words[mutants:, 2:])
             bits = rng.words(keys[mutants:], 4 + (space.G + 31) // 32)[:, 4:]
-            genes[mutants:] = evolution.crossed(genes[mutants:], father, bits)
+            genes[mutants:] = proposals.crossed(genes[mutants:], father, bits)
         return genes
 
     def _parents(
@@ -362,7 +385,7 @@ class Joint:
             fits = fits & (known | twice).logical_not_()[:, None]
         offered = children.accuracy[:, None].masked_fill(~fits, -math.inf)
         everyone = torch.cat([archive.accuracy, offered], dim=2).view(S * K, Q + n)
-        order = evolution.best_first(everyone, Q).view(S, K, Q)  # of Q + n
+        order = best_first(everyone, Q).view(S, K, Q)  # of Q + n
         old = order < Q
         base = torch.arange(S * K, device=self.device).view(S, K, 1)
         of_archive = base * Q + order.clamp_max(Q - 1)

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from topdown_ray import strategy_styles
 from topdown_ray.algorithms import evolution, rng
 from topdown_ray.algorithms.clock import Laps, Seconds
-from topdown_ray.algorithms.evolution import Problem, Sizes, State
+from topdown_ray.algorithms.evolution import EvolutionState
 from topdown_ray.algorithms.gradients import gradient_of
-from topdown_ray.algorithms.joint import DEFAULT_MOVES, Joint, Moves
+from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.algorithms.memory import Memo
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long each evolution runs."""
-
-    generations: int
-    warm_generations: int
-
 
 Trace = list[tuple[int, int, torch.Tensor]]  # (generation, evaluations within the target, best accuracy (S,))
 
@@ -42,35 +36,35 @@ class Outcome:
     accuracy: torch.Tensor  # float32 (S,)
     generations: int
     evaluations: int  # children scored, each search
-    unique_evaluations: (
-        torch.Tensor
-    )  # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    unique_evaluations: torch.Tensor
     seconds: Seconds  # of the whole batch, for this target
     trace: Trace = field(repr=False)
     gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
 
 
-@dataclass(frozen=True)
 class Searches:
-    """S searches over the same targets: what they search, how, and their random numbers."""
+    """S searches over the same targets: what they search, how, and their random numbers.
 
-    problem: Problem
-    sizes: Sizes
-    budget: Budget
-    targets: Sequence[float]  # loosest first
-    draws: rng.Draws
-    moves: Moves = DEFAULT_MOVES  # of the strategy joint
-    memo: Memo = field(init=False, repr=False)
-    lap: Laps = field(init=False, repr=False)  # each outcome takes the seconds since the one before it
+    ``problem.accuracy`` remembers what each search has scored. ``predictor`` is the predictor itself, and
+    ``predict`` computes its accuracies anew."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lap", Laps(self.draws.seeds.device))
-        memo = Memo(self.problem.space, self.problem.accuracy, len(self.draws.seeds), self.draws.seeds.device)
-        object.__setattr__(self, "memo", memo)
-        object.__setattr__(self, "problem", replace(self.problem, accuracy=memo))
+    def __init__(
+        self, problem: Problem, params: EvolutionParams, targets: Sequence[float], draws: rng.Draws
+    ) -> None:
+        """targets: loosest first."""
+        device = draws.seeds.device
+        memo = Memo(problem.space, problem.accuracy, len(draws.seeds), device)
+        self.problem = replace(problem, accuracy=memo)
+        self.predictor = problem.accuracy
+        self.predict = memo.predict
+        self.params, self.sizes = params, params.sizes()
+        self.targets, self.draws = targets, draws
+        self.lap = Laps(device)  # each outcome takes the seconds since the one before it
+        self._memo = memo
 
     def evolve(
-        self, target_index: int, state: State | None, generations: int, seed_evaluations: int
+        self, target_index: int, state: EvolutionState | None, generations: int, seed_evaluations: int
     ) -> _Served:
         """Evolve for one target, from a fresh random population where ``state`` is None."""
         limit = self.targets[target_index]
@@ -92,10 +86,17 @@ class Searches:
     ) -> Outcome:
         """The answers as they stand, with the seconds since the outcome before."""
         return Outcome(
-            target_index, best, accuracy, generations, trace[-1][1], self.memo.take_count(), self.lap(), trace
+            target_index,
+            best,
+            accuracy,
+            generations,
+            trace[-1][1],
+            self._memo.take_count(),
+            self.lap(),
+            trace,
         )
 
-    def pruned(self, target_index: int, genes: torch.Tensor) -> State:
+    def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
         slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
         problem, limit = self.problem, self.targets[target_index]
@@ -105,46 +106,75 @@ class Searches:
 
 @dataclass(frozen=True)
 class _Served:
-    state: State
+    state: EvolutionState
     outcome: Outcome
 
 
 Serve = Callable[[Searches], Iterator[Outcome]]
+# predictor evaluations of one search over k targets, from the strategy's parameters and k
+Evaluations = Callable[[Any, int], int]
 
 
 class Strategy(NamedTuple):
-    """A registered strategy, and what it costs."""
+    """A registered strategy, what it costs and what it reads."""
 
     serve: Serve
-    later: Callable[
-        [int, int], int
-    ]  # evaluations of a target after the first, from those of a full and of a warm search
+    evaluations: Evaluations
+    parameters: type[EvolutionParams] = EvolutionParams
 
 
 STRATEGIES: dict[str, Strategy] = {}
 
 
-def strategy(name: str, later: Callable[[int, int], int]) -> Callable[[Serve], Serve]:
-    """Register a strategy under a name; ``later`` as in :class:`Strategy`."""
+def strategy(
+    name: str,
+    later: Callable[[int, int], int] | None = None,
+    *,
+    evaluations: Evaluations | None = None,
+    parameters: type[EvolutionParams] = EvolutionParams,
+    label: str | None = None,
+    colour: str | None = None,
+) -> Callable[[Serve], Serve]:
+    """Register a strategy under a name.
+
+    later: the evaluations of each target after the first, from those of a full and of a warm search, where
+    the first takes a full search; any other count is a function ``evaluations`` of the parameters and the
+    number of targets. parameters: the hyper-parameters that it reads. label, colour: how reports show it; by
+    default its name and a colour that is still free. Raises ValueError: no count or two, or ``parameters``
+    changes a default that all strategies share."""
+    if later is not None and evaluations is None:
+        evaluations = _full_then(later)
+    elif later is not None or evaluations is None:
+        raise ValueError(
+            f"{name}: expected one of later and evaluations, found {'both' if later else 'none'}"
+        )
+    for key, shared in EvolutionParams.model_fields.items():
+        if (own := parameters.model_fields[key].default) != shared.default:
+            raise ValueError(f"{name}: {key}: expected the shared default {shared.default}, found {own}")
 
     def register(function: Serve) -> Serve:
-        STRATEGIES[name] = Strategy(function, later)
+        STRATEGIES[name] = Strategy(function, evaluations, parameters)
+        strategy_styles.choose(name, label, colour)
         return function
 
     return register
 
 
-def evaluations(name: str, sizes: Sizes, budget: Budget, k: int) -> int:
-    """Predictor evaluations of one search over k targets."""
-    full, warm = sizes.population * (1 + budget.generations), sizes.population * budget.warm_generations
-    return full + (k - 1) * STRATEGIES[name].later(full, warm)
+def _full_then(later: Callable[[int, int], int]) -> Evaluations:
+    """The evaluations where the first target takes a full search, and each further one ``later``."""
+
+    def evaluations(params: EvolutionParams, k: int) -> int:
+        full = params.population * (1 + params.generations)
+        return full + (k - 1) * later(full, params.population * params.warm_generations)
+
+    return evaluations
 
 
 @strategy("independent", lambda full, warm: full)
 def independent(searches: Searches) -> Iterator[Outcome]:
     """A full search for every target: the baseline of Once-for-All (Cai et al. 2020)."""
     for index in range(len(searches.targets)):
-        yield searches.evolve(index, None, searches.budget.generations, 0).outcome
+        yield searches.evolve(index, None, searches.params.generations, 0).outcome
 
 
 @strategy("bottom_up", lambda full, warm: warm)
@@ -154,7 +184,7 @@ def bottom_up(searches: Searches) -> Iterator[Outcome]:
     """
     state = None
     for index in reversed(range(len(searches.targets))):
-        generations = searches.budget.generations if state is None else searches.budget.warm_generations
+        generations = searches.params.generations if state is None else searches.params.warm_generations
         served = searches.evolve(index, state, generations, 0)
         state = served.state
         yield served.outcome
@@ -165,7 +195,7 @@ def top_down(searches: Searches) -> Iterator[Outcome]:
     """A full search for the loosest target; each tighter one starts from the answer before, pruned (arXiv
     2012.06748).
     """
-    yield from _downwards(searches, searches.budget.warm_generations)
+    yield from _downwards(searches, searches.params.warm_generations)
 
 
 @strategy("prune", lambda full, warm: 1)
@@ -184,27 +214,27 @@ def random(searches: Searches) -> Iterator[Outcome]:
         state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
         best, accuracy = state.best, state.best_accuracy
         trace = [(0, P, accuracy)]
-        for number in range(1, searches.budget.generations + 1):
+        for number in range(1, searches.params.generations + 1):
             best, accuracy = evolution.random_draw(
                 searches.problem, P, limit, searches.draws, index, number, best, accuracy
             )
             trace.append((number, P * (number + 1), accuracy))
-        yield searches.outcome(index, best, accuracy, searches.budget.generations, trace)
+        yield searches.outcome(index, best, accuracy, searches.params.generations, trace)
 
 
-@strategy("joint", lambda full, warm: warm)
+@strategy("joint", lambda full, warm: warm, parameters=JointParams)
 def joint(searches: Searches) -> Iterator[Outcome]:
     """All targets at once: an archive for each, every child offered to all of them
     (:mod:`topdown_ray.algorithms.joint`).
 
     As many children as a search that warms up for each further target; each target draws its share of them.
     """
-    budget, K = searches.budget, len(searches.targets)
-    generations = budget.generations + (K - 1) * budget.warm_generations
-    gradient = gradient_of(searches.memo.accuracy, searches.problem.cost)
-    problem = replace(searches.problem, accuracy=searches.memo.predict)  # next to no child is drawn twice
+    params, K = searches.params.read_as(JointParams), len(searches.targets)
+    generations = params.generations + (K - 1) * params.warm_generations
+    gradient = gradient_of(searches.predictor, searches.problem.cost)
+    problem = replace(searches.problem, accuracy=searches.predict)  # next to no child is drawn twice
     run = Joint(
-        problem, searches.sizes, searches.moves, searches.targets, searches.draws, gradient, generations
+        problem, params.sizes(), params.moves(), searches.targets, searches.draws, gradient, generations
     )
     curve = [run.best[1].clone()]  # a view would keep the whole archive
     for number in range(1, generations + 1):
@@ -233,7 +263,7 @@ def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:
     answer = None
     for index in range(len(searches.targets)):
         if answer is None:
-            outcome = searches.evolve(index, None, searches.budget.generations, 0).outcome
+            outcome = searches.evolve(index, None, searches.params.generations, 0).outcome
         else:
             outcome = searches.evolve(index, searches.pruned(index, answer), warm_generations, 1).outcome
         answer = outcome.genes

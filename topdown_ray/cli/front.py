@@ -40,13 +40,13 @@ def front(
     """A reference front for `report --reference`: long joint searches, then the best single and double
     changes until none helps.
     """
-    from topdown_ray.sweeps.reference_front import Effort, make_front
+    from topdown_ray.sweeps.reference_front import FrontEffort, make_front
 
     path = Path(f"front-{space}-{Path(cost).name}.csv") if out is None else out
     if not path.absolute().parent.is_dir():
         raise UserError(f"--out: expected a file in an existing folder, found {brief_path(path)}")
     check_output(path, "--out")
-    effort = Effort(seeds, first_seed, children, population)
+    effort = FrontEffort(seeds, first_seed, children, population)
     with status_line("starting") as status:
         frame, text = make_front(
             space, cost, predictor, _numbers(targets), effort, start or (), status.update

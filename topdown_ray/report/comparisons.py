@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from topdown_ray import stats
 from topdown_ray.errors import UserError
-from topdown_ray.report.labelling import Data, strategy_rank
+from topdown_ray.report.labelling import Data
 from topdown_ray.report.tables import widest
+from topdown_ray.strategy_styles import strategy_rank
 
 GAPS = (
     0.01,

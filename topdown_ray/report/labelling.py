@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError
 from topdown_ray.store.reading import words
+from topdown_ray.strategy_styles import strategy_rank
 
 LONE = "lone searches"
 AMORTISED = "amortised over batches"
 PUBLISHED = "published (another machine)"
-
-STRATEGY_ORDER = ("random", "independent", "bottom_up", "top_down", "prune", "joint")
 
 _NEEDED = [
     "search_id",
@@ -306,11 +305,6 @@ def _untimed(searches: pd.DataFrame) -> list[str]:
             "each size is shown apart. Run the sweep with `batch: N` to compare them."
         )
     return notes
-
-
-def strategy_rank(strategy: str) -> tuple[int, str]:
-    """Sorts the known strategies in a fixed order, others by name behind them."""
-    return (STRATEGY_ORDER.index(strategy) if strategy in STRATEGY_ORDER else len(STRATEGY_ORDER), strategy)
 
 
 def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -3,13 +3,12 @@
 >>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
 >>> axes = plots.accuracy(topdown_ray.summary(results).accuracy)  # doctest: +SKIP
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; a strategy keeps its colour, marker
-and dash everywhere."""
+A strategy keeps its colour, marker and dash everywhere (:mod:`topdown_ray.strategy_styles`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,40 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from topdown_ray.errors import UserError
-from topdown_ray.report.labelling import strategy_rank
 from topdown_ray.report.tables import widest
+from topdown_ray.strategy_styles import strategy_rank, style_of
 
-
-class Look(NamedTuple):
-    """How a strategy is drawn."""
-
-    colour: str
-    marker: str
-    dash: str
-    hatch: str
-
-
-_LOOKS = {
-    "random": Look("#8c8c8c", "x", ":", "||"),
-    "independent": Look("#0072b2", "o", "-", ""),
-    "bottom_up": Look("#e69f00", "^", "--", "//"),
-    "top_down": Look("#009e73", "s", "-", "\\\\"),
-    "prune": Look("#cc79a7", "D", "-.", "xx"),
-    "joint": Look("#d55e00", "P", "-", "oo"),
-}
-_OTHERS = (Look("#56b4e9", "v", "--", "++"), Look("#f0e442", "*", ":", "--"))
 _BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
-
-
-def look(strategy: str, strategies: Sequence[str] = ()) -> Look:
-    """A strategy's look; strategies that are not ours get the remaining colours in the order of their
-    names.
-    """
-    if strategy in _LOOKS:
-        return _LOOKS[strategy]
-    others = sorted(set(strategies) - set(_LOOKS))
-    return _OTHERS[others.index(strategy) % len(_OTHERS) if strategy in others else 0]
 
 
 def _strategies(table: pd.DataFrame) -> list[str]:
@@ -136,9 +106,9 @@ def accuracy(
     names = _strategies(table)
     hollow: dict[str, Any] = {}
     for name in names:
-        rows, style = table[table["strategy"] == name].sort_values("target"), look(name, names)
+        rows, style = table[table["strategy"] == name].sort_values("target"), style_of(name, names)
         line: dict[str, Any] = {"marker": style.marker, "markersize": 4, "linewidth": _width(names, name)}
-        ax.plot(rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, label=name, **line)
+        ax.plot(rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, label=style.label, **line)
         ax.fill_between(
             rows["target"],
             100 * rows["low"],
@@ -164,7 +134,7 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
     groups, names = sorted(table[at].unique()), _strategies(table)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
-        rows, style = table[table["strategy"] == name].drop_duplicates(at), look(name, names)
+        rows, style = table[table["strategy"] == name].drop_duplicates(at), style_of(name, names)
         x = np.array([groups.index(group) for group in rows[at]]) + (i - (len(names) - 1) / 2) * width
         ax.bar(
             x,
@@ -174,7 +144,7 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
             hatch=style.hatch,
             edgecolor="white",
             linewidth=0,
-            label=name,
+            label=style.label,
         )
         if "low" in rows and rows["low"].notna().any():
             reach = np.stack([rows[value] - rows["low"], rows["high"] - rows[value]])
@@ -251,9 +221,9 @@ def differences(
     low, high = (np.where(sign > 0, table[a], -table[b]) for a, b in (("low", "high"), ("high", "low")))
     table = pick(table.assign(strategy=other, mean=sign * table["mean"], low=low, high=high))
     names, places = _strategies(table), sorted(table["target"].unique())
-    ax.axhline(0, color=look(against, names).colour, linewidth=1.2)
+    ax.axhline(0, color=style_of(against, names).colour, linewidth=1.2)
     for i, name in enumerate(names):
-        rows, style = table[table["strategy"] == name], look(name, names)
+        rows, style = table[table["strategy"] == name], style_of(name, names)
         x = np.array([places.index(target) for target in rows["target"]]) + (i - (len(names) - 1) / 2) * 0.16
         reach = np.nan_to_num(100 * np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
         ax.errorbar(
@@ -264,7 +234,7 @@ def differences(
             color=style.colour,
             markersize=4,
             elinewidth=1.2,
-            label=name,
+            label=style.label,
         )
     ax.set_xticks(range(len(places)), [f"{target:g}" for target in places])
     title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
@@ -279,7 +249,7 @@ def anytime(
     table = pick(table, setting=setting, target=target)
     names = _strategies(table)
     for name in names:
-        rows, style = table[table["strategy"] == name], look(name, names)
+        rows, style = table[table["strategy"] == name], style_of(name, names)
         if len(rows) == 1:
             ax.plot(
                 rows["evaluations"],
@@ -287,7 +257,7 @@ def anytime(
                 style.marker,
                 color=style.colour,
                 markersize=5,
-                label=name,
+                label=style.label,
             )
             continue
         width = _width(names, name)
@@ -298,7 +268,7 @@ def anytime(
             where="post",
             color=style.colour,
             lw=width,
-            label=name,
+            label=style.label,
         )
         edges = (100 * rows["low"], 100 * rows["high"])
         ax.fill_between(
@@ -324,7 +294,7 @@ def front(
     table = _widest(searches[searches["feasible"]], setting, None)
     names = _strategies(table)
     for name in names:
-        rows, style = table[table["strategy"] == name], look(name, names)
+        rows, style = table[table["strategy"] == name], style_of(name, names)
         rows = rows.iloc[:: -(-len(rows) // MOST_POINTS)]
         ax.plot(
             rows["cost"],
@@ -333,7 +303,7 @@ def front(
             color=style.colour,
             markersize=3,
             alpha=0.7,
-            label=name,
+            label=style.label,
         )
     if reference is not None:
         known = reference.sort_values("cost")
@@ -360,7 +330,7 @@ def hypervolume(
     table = _widest(table, setting, targets)
     names = _strategies(table)
     for i, name in enumerate(names):
-        row, style = table[table["strategy"] == name].iloc[0], look(name, names)
+        row, style = table[table["strategy"] == name].iloc[0], style_of(name, names)
         reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
         ax.errorbar(
             [row["hypervolume"]],
@@ -371,7 +341,8 @@ def hypervolume(
             elinewidth=1.5,
             capsize=3,
         )
-    ax.set_yticks(range(len(names)), names, parse_math=False)
+    labels = [style_of(name, names).label for name in names]
+    ax.set_yticks(range(len(names)), labels, parse_math=False)
     ax.set_ylim(len(names) - 0.4, -0.6)
     first = table.iloc[0]
     title = (

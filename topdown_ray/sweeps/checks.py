@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from topdown_ray.algorithms.strategies import STRATEGIES, evaluations
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import brief
-from topdown_ray.sweeps.spec import Group, SearchParams, SweepSpec, search_identity
+from topdown_ray.sweeps.spec import Group, SweepSpec, search_identity
 
 
 @dataclass(frozen=True)
-class Check:
+class RowCheck:
     """One rule, held against all rows that it is about, and the first row that breaks it."""
 
     name: str
@@ -45,14 +46,14 @@ def check(
     expected: Sequence[Any] | None = None,
     found: Sequence[Any] | None = None,
     **more: Any,
-) -> Check:
+) -> RowCheck:
     """A check from a verdict on each row. columns: their names, with commas between. expected, found: of each
     row, for the message.
     """
     bad = np.flatnonzero(~np.asarray(good, dtype=bool))
     names = tuple(columns.split(", "))
     if not len(bad):
-        return Check(columns, names, rule, len(rows), **more)
+        return RowCheck(columns, names, rule, len(rows), **more)
     at = int(bad[0])
     row = rows.iloc[at]
     values = [row[name.removeprefix("trace.")] for name in names] if found is None else [found[at]]
@@ -64,10 +65,10 @@ def check(
         "expected": wanted,
         "found": shown,
     }
-    return Check(columns, names, rule, len(rows), len(bad), **where, **more)
+    return RowCheck(columns, names, rule, len(rows), len(bad), **where, **more)
 
 
-def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any], **more: Any) -> Check:
+def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any], **more: Any) -> RowCheck:
     """A column against the value that each row should have."""
     values = [plain(value) for value in rows[column.removeprefix("trace.")]]
     wanted = [plain(value) for value in expected]
@@ -95,7 +96,7 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[Check], pd.DataFrame]:
+def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.DataFrame]:
     """Each row against the specification's spaces, strategies, protocol, targets and seeds; and the rows that
     pass.
     """
@@ -133,7 +134,7 @@ def _targets(value: Any) -> tuple[float, ...]:
     return () if value is None else tuple(value)
 
 
-def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> Check:
+def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> RowCheck:
     """Each search's identity, from all that decides it.
 
     rows: those that the specification promises. hashes: of each space, those of its cost table and its
@@ -149,7 +150,7 @@ def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping
     )
 
 
-def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, int]:
+def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck, int]:
     """Every search once, with all its targets; of a complete sweep, all searches. Also how many searches have
     no rows.
     """
@@ -158,14 +159,14 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, in
     rule = "each search and target once"
     found = check("search_id, target_index", rule, rows, single & whole)
     have = set(zip(rows["space"], rows["strategy"], rows["targets"].map(_targets), rows["seed"], strict=True))
-    lacking = (
+    absent = (
         (group, seed)
         for group in spec.groups()
         for seed in spec.seeds
         if (group.space, group.strategy, group.targets, seed) not in have
     )
-    first = next(lacking, None)
-    missing = 0 if first is None else 1 + sum(1 for _ in lacking)
+    first = next(absent, None)
+    missing = 0 if first is None else 1 + sum(1 for _ in absent)
     if first is None or found.failures or not complete:
         return found, missing
     group, seed = first
@@ -173,12 +174,12 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[Check, in
         f"{group.space}, {group.strategy}, targets {' '.join(f'{target:g}' for target in group.targets)}, "
         f"seed {seed}"
     )
-    return Check(
+    return RowCheck(
         found.name, found.columns, rule, len(rows), missing, expected=brief(label), found="no rows"
     ), missing
 
 
-def generations_of(strategy: str, params: SearchParams, k: int, index: int) -> int | None:
+def generations_of(strategy: str, params: EvolutionParams, k: int, index: int) -> int | None:
     """How many generations a strategy runs for a target; None for strategies that this module does not
     know.
     """
@@ -191,7 +192,7 @@ def generations_of(strategy: str, params: SearchParams, k: int, index: int) -> i
     )
 
 
-def evaluations_by(strategy: str, params: SearchParams, k: int, index: int, generation: int) -> int | None:
+def evaluations_by(strategy: str, params: EvolutionParams, k: int, index: int, generation: int) -> int | None:
     """The children that a strategy has scored for a target up to a generation; None as above."""
     population = params.population
     if strategy == "joint":  # slot j of generation n serves target (j + n) mod k
@@ -213,28 +214,32 @@ def _is_full(strategy: str, k: int, index: int) -> bool:
     return strategy in ("independent", "random") or first.get(strategy) == index
 
 
-def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
+def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowCheck]:
     """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification
     promises.
     """
-    params, rule = spec.search, "the strategy's rule"
+    rule = "the strategy's rule"
+    params = {name: spec.search.of(name) for name in spec.strategies}
     places = list(zip(rows["strategy"], rows["k"].astype(int), rows["target_index"].astype(int), strict=True))
-    wanted = {(name, k, index): generations_of(name, params, k, index) for name, k, index in set(places)}
+    wanted = {
+        (name, k, index): generations_of(name, params[name], k, index) for name, k, index in set(places)
+    }
     known = np.array([wanted[place] is not None for place in places], dtype=bool)
     own, mine = rows[known], [place for place, is_known in zip(places, known, strict=True) if is_known]
     yield compared("generations", rule, own, [wanted[place] for place in mine])
     most = {
-        place: evaluations_by(place[0], params, place[1], place[2], wanted[place] or 0) for place in set(mine)
+        place: evaluations_by(place[0], params[place[0]], place[1], place[2], wanted[place] or 0)
+        for place in set(mine)
     }
     yield compared("evaluations", rule, own, [most[place] for place in mine])
     if not known.all():
         sums = rows["evaluations"].groupby(rows["search_id"]).transform("sum")
-        total = [evaluations(name, params.sizes(), params.budget(), k) for name, k, _ in places]
+        total = [STRATEGIES[name].evaluations(params[name], k) for name, k, _ in places]
         yield check(
             "evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist()
         )
     if schema < 2:
-        yield Check(
+        yield RowCheck(
             "unique_evaluations",
             ("unique_evaluations",),
             "",
@@ -248,7 +253,7 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
             rows["unique_evaluations"].between(0, rows["evaluations"]),
         )
     if schema < 3:
-        yield Check("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
+        yield RowCheck("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
         return
     takes_none = rows["strategy"].isin(
         set(STRATEGIES) & {"independent", "random", "bottom_up", "top_down", "prune"}
@@ -257,7 +262,7 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[Check]:
     yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
 
 
-def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[Check]:
+def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[RowCheck]:
     """The anytime curves against the rows that they end in. rows: those that the specification promises."""
     keys = ["search_id", "target_index"]
     names = ("run_id", "shard_id", "seed", "target", "strategy", "k", "generations", "accuracy")
@@ -284,7 +289,7 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     )
     places = zip(points["strategy"], points["k"], points["target_index"], points["generation"], strict=True)
     spent = [
-        None if n != n else evaluations_by(name, spec.search, int(k), int(i), int(n))
+        None if n != n else evaluations_by(name, spec.search.of(name), int(k), int(i), int(n))
         for name, k, i, n in places
     ]
     known = np.array([value is not None for value in spent], dtype=bool)

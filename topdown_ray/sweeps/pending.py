@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from topdown_ray.algorithms.strategies import evaluations
+from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, search_identity
 
 
 def evaluations_of(spec: SweepSpec, group: Group) -> int:
     """Predictor evaluations of one search of a group."""
-    return evaluations(group.strategy, spec.search.sizes(), spec.search.budget(), len(group.targets))
+    return STRATEGIES[group.strategy].evaluations(spec.search.of(group.strategy), len(group.targets))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from topdown_ray.algorithms.evolution import Problem
 from topdown_ray.algorithms.gradients import gradient_of, rows_a_gradient
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
-from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Outcome, Searches
+from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.spaces.cost import CostModel, load_cost
@@ -116,11 +117,7 @@ class Worker:
 
         The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where
         they are first used."""
-        params = self.params
-        short = Budget(
-            min(params.generations, WARM_GENERATIONS), min(params.warm_generations, WARM_GENERATIONS)
-        )
-        batch = max(1, min(WARM_BATCH, LARGEST_ROWS // params.population))
+        batch = max(1, min(WARM_BATCH, LARGEST_ROWS // self.params.population))
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
         batched: set[tuple[str, str]] = (
             set()
@@ -128,6 +125,7 @@ class Worker:
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
                 try:
+                    short = _short(self.params.of(group.strategy))
                     outcomes = self._serve(group, (0,), short)
                     if (group.space, group.strategy) not in batched:
                         outcomes = self._serve(group, range(batch), short)
@@ -141,17 +139,15 @@ class Worker:
                 if gradient is not None and any(outcome.gradients is not None for outcome in outcomes):
                     self.gradient_rows[group.space] = rows_a_gradient(gradient, setup.predictor)
 
-    def _serve(self, group: Group, seeds: Sequence[int], budget: Budget) -> list[Outcome]:
+    def _serve(self, group: Group, seeds: Sequence[int], params: EvolutionParams) -> list[Outcome]:
         """The outcomes of a group's searches with these seeds, loosest target first."""
-        setup, params = self.setups[group.space], self.params
+        setup = self.setups[group.space]
         cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
         searches = Searches(
             problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
-            sizes=params.sizes(),
-            budget=budget,
+            params=params,
             targets=group.targets,
             draws=Draws(seeds, group.space, self.device),
-            moves=params.moves(),
         )
         return sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
 
@@ -160,7 +156,7 @@ class Worker:
         setup, group, S = self.setups[shard.group.space], shard.group, len(shard.seeds)
         started_at = datetime.datetime.now(datetime.UTC)
         with one_thread(), torch.inference_mode():
-            outcomes = self._serve(group, shard.seeds, self.params.budget())
+            outcomes = self._serve(group, shard.seeds, self.params.of(group.strategy))
             costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
         common = {
             "shard_id": shard.shard_id,
@@ -208,6 +204,12 @@ class Worker:
                     for point in _anytime(outcome, s)
                 ]
         return rows, trace
+
+
+def _short(params: EvolutionParams) -> EvolutionParams:
+    """The parameters of a search of a few generations."""
+    lengths = {"generations": params.generations, "warm_generations": params.warm_generations}
+    return params.model_copy(update={name: min(n, WARM_GENERATIONS) for name, n in lengths.items()})
 
 
 def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:

@@ -6,10 +6,9 @@ names the field, what was expected and what was found."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,11 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from topdown_ray.algorithms.evolution import Sizes
-from topdown_ray.algorithms.joint import Moves
-from topdown_ray.algorithms.strategies import STRATEGIES, Budget
-from topdown_ray.errors import brief
-from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.errors import brief, one_line
+from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, short_hash, validated
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.folder import read_manifest
 from topdown_ray.store.place import Place
@@ -44,85 +42,79 @@ MAX_SEEDS = 10_000_000
 Protocol = Literal["default", "notebook"]
 
 
-_OF_JOINT = (
-    "gradient_share",
-    "temperature",
-    "changes",
-    "neighbour_rate",
-    "archive",
-    "share_archive",
-)  # read by no other strategy
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SearchParams(BaseModel):
-    """Hyper-parameters of the evolution; the defaults are those of OFA and of the top-down paper."""
+class SearchParams(EvolutionParams):
+    """The mapping ``search`` of a sweep: what every strategy reads, and as further fields what some of them
+    read besides. :meth:`of` gives each strategy its own parameters.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    population: Annotated[int, Field(ge=4, le=2**20)] = 100
-    generations: Annotated[int, Field(ge=0, le=2**31)] = 500
-    warm_generations: Annotated[int, Field(ge=0, le=2**31)] = 100
-    parent_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
-    mutation_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
-    mutate_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
-    distinct_parents: bool | None = None  # None: as the strategy has it, joint yes, the others no
-    gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
-    temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
-    changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
-    neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
-    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
-    share_archive: bool = Moves.share_archive
+    model_config = ConfigDict(extra="allow")
 
     @model_validator(mode="after")
-    def _at_least_one_parent(self) -> SearchParams:
-        if self.sizes().parents < 1:
-            raise ValueError(
-                f"parent_ratio: expected at least one parent, found {self.parent_ratio} x {self.population}"
-            )
+    def _known_to_some_strategy(self) -> SearchParams:
+        known = _known_keys()
+        for key in self.model_extra or {}:
+            if key not in known:
+                raise ValueError(
+                    f"search.{one_line(key, 60)}: expected one of the keys {', '.join(known)}, found an "
+                    "unknown key"
+                )
         return self
 
-    def sizes(self) -> Sizes:
-        """The whole numbers that the ratios stand for."""
-        return Sizes(
-            population=self.population,
-            parents=round(self.parent_ratio * self.population),
-            mutations=round(self.mutation_ratio * self.population),
-            mutate_prob=self.mutate_prob,
-            distinct_parents=bool(self.distinct_parents),
-        )
+    def of(self, strategy: str) -> EvolutionParams:
+        """What a strategy reads."""
+        return self.read_as(STRATEGIES[strategy].parameters)
 
-    def moves(self) -> Moves:
-        """How the strategy ``joint`` makes children."""
-        values = {name: getattr(self, name) for name in _OF_JOINT}
-        return Moves(**values, distinct_parents=self.distinct_parents is not False)
+    def of_sweep(self, strategies: Sequence[str]) -> SearchParams:
+        """These parameters, valid for the strategies of a sweep; further fields only where they differ from
+        their defaults. Raises ValueError: one line with the field.
+
+        A field that none of these strategies reads is validated as the others read it, and has no effect."""
+        for model in _models(strategies):
+            self._read_by(model)
+        own: dict[str, Any] = {}
+        for key in _known_keys():
+            if key in (self.model_extra or {}):
+                readers = _readers(key, strategies) or _readers(key, STRATEGIES)
+                values = [getattr(self._read_by(model), key) for model in readers]
+                if values != [model.model_fields[key].default for model in readers]:
+                    own[key] = values[0]
+        return SearchParams(**self.shared(), distinct_parents=self.distinct_parents, **own)
+
+    def _read_by(self, model: type[EvolutionParams]) -> EvolutionParams:
+        try:
+            return self.read_as(model)
+        except pydantic.ValidationError as error:
+            at = "search." if error.errors()[0]["loc"] else "search: "
+            raise ValueError(f"{at}{first_mistake(error, model)}") from error
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came after the first version is written only where it is not as it was: old and new
-        specifications compare.
+        """What came after the first version is written only where it differs from its default, so that old
+        and new specifications compare; of further fields :meth:`of_sweep` keeps only these.
         """
         values: dict[str, Any] = dump(self)
-        later = {"distinct_parents": None, **{name: getattr(Moves, name) for name in _OF_JOINT}}
-        return {name: value for name, value in values.items() if name not in later or value != later[name]}
+        if values["distinct_parents"] is None:
+            del values["distinct_parents"]
+        return values
 
-    def identity(self, strategy: str) -> dict[str, Any]:
-        """The hyper-parameters that decide a search's result: those that its strategy reads."""
-        values = {
-            name: value
-            for name, value in self.model_dump().items()
-            if name not in (*_OF_JOINT, "distinct_parents")
-        }
-        if strategy == "joint":
-            return {**values, "moves": dataclasses.asdict(self.moves())}
-        return {**values, "distinct_parents": True} if self.distinct_parents else values
 
-    def budget(self) -> Budget:
-        """How long each evolution runs."""
-        return Budget(self.generations, self.warm_generations)
+def _models(strategies: Iterable[str]) -> list[type[EvolutionParams]]:
+    """The distinct parameter models of these strategies."""
+    return list(dict.fromkeys(STRATEGIES[name].parameters for name in strategies))
+
+
+def _readers(key: str, strategies: Iterable[str]) -> list[type[EvolutionParams]]:
+    """Those of these strategies' models that have this field."""
+    return [model for model in _models(strategies) if key in model.model_fields]
+
+
+def _known_keys() -> list[str]:
+    """The hyper-parameters that some registered strategy reads."""
+    return list(dict.fromkeys(key for model in _models(STRATEGIES) for key in model.model_fields))
 
 
 Targets = tuple[float, ...]
@@ -209,6 +201,11 @@ class SweepSpec(_Frozen):
             raise ValueError(f"expected distinct seeds, found {brief(_repeated(value))} more than once")
         return tuple(value)
 
+    @field_validator("search")
+    @classmethod
+    def _read_by_the_strategies(cls, value: SearchParams, info: pydantic.ValidationInfo) -> SearchParams:
+        return value.of_sweep(info.data.get("strategies", ()))
+
     @model_validator(mode="before")
     @classmethod
     def _of_each_space(cls, data: Any) -> Any:
@@ -290,7 +287,7 @@ def search_identity(
         "space": group.space,
         "strategy": group.strategy,
         "targets": group.targets,
-        "params": params.identity(group.strategy),
+        "params": params.of(group.strategy).identity(),
         "protocol": protocol,
         "artefacts": dict(artefacts),
     }

@@ -27,7 +27,7 @@ from topdown_ray.spaces.registry import SPACES, searched_space
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.store.folder import INCIDENTAL, SEARCHES, TRACE, Results, to_tables
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.checks import Check, check, compared, counts, curves, identities, once, promised
+from topdown_ray.sweeps.checks import RowCheck, check, compared, counts, curves, identities, once, promised
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Group, Shard, SweepSpec, make_spec, sweep_identity
 
@@ -41,7 +41,7 @@ class Verification:
     """What the checks came to."""
 
     rows: int
-    checks: tuple[Check, ...]
+    checks: tuple[RowCheck, ...]
     missing: int  # searches of the sweep without rows
     complete: bool  # whether the sweep says that none is missing
 
@@ -129,7 +129,7 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
     return Verification(len(rows), tuple(checks), missing, complete)
 
 
-def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[Check]:
+def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[RowCheck]:
     """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are
     read.
     """
@@ -138,18 +138,18 @@ def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[Check]:
         yield compared(column, "as in run.json", rows, [of_space[space][column] for space in rows["space"]])
 
 
-def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
+def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[RowCheck]:
     if manifest.algorithm != ALGORITHM_VERSION:
         yield compared(
             "run_id", "as in run.json", rows, [manifest.run_id] * len(rows), not_checked=_older(manifest)
         )
-        yield Check("search_id", ("search_id",), "", not_checked=_older(manifest))
+        yield RowCheck("search_id", ("search_id",), "", not_checked=_older(manifest))
         return
     hashes = {space: manifest.artefacts[space].hashes for space in spec.spaces}
     run_id = sweep_identity(spec, hashes)
     if run_id != manifest.run_id:
         where: dict[str, Any] = {"search_id": "run.json", "expected": run_id, "found": brief(manifest.run_id)}
-        yield Check(
+        yield RowCheck(
             "run_id", ("run_id",), "the hash of all that decides the sweep", len(rows), len(rows), **where
         )
     yield compared("run_id", "the hash of all that decides the sweep", rows, [run_id] * len(rows))
@@ -160,7 +160,7 @@ def _older(manifest: _Manifest) -> str:
     return f"written by algorithm {manifest.algorithm}, this is {ALGORITHM_VERSION}"
 
 
-def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[Check]:
+def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[RowCheck]:
     """All that follows from ``arch``, through OFA's own classes."""
     parsed: dict[tuple[str, Any], Config | UserError] = {}
     keys = list(
@@ -266,12 +266,12 @@ def _by_ofa(
 
 def _rerun(
     results: Results, rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest, n: int, rerun_seed: int
-) -> Iterator[Check]:
+) -> Iterator[RowCheck]:
     """Search the searches of ``n`` random rows again, in this process, and compare all that is not
     incidental, bit by bit.
     """
     if manifest.algorithm != ALGORITHM_VERSION:
-        yield Check("rerun", (), "", not_checked=_older(manifest))
+        yield RowCheck("rerun", (), "", not_checked=_older(manifest))
         return
     on_cpu = rows[rows["device"].eq("cpu")]
     chosen = np.random.default_rng(rerun_seed).permutation(len(on_cpu))[:n]
@@ -303,7 +303,9 @@ def _rerun(
         yield _same_bits(("rerun", "rerun trace")[number], frame.sort_values(order), fresh, columns, note)
 
 
-def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str) -> Check:
+def _same_bits(
+    name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str
+) -> RowCheck:
     """Whether rows that were searched again are as they were; the columns of the check are those that are
     not.
     """
@@ -314,7 +316,7 @@ def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: li
             "expected": f"{len(fresh)} rows",
             "found": f"{len(stored)}",
         }
-        return Check(
+        return RowCheck(
             name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note
         )
     failed = [
@@ -323,7 +325,7 @@ def _same_bits(name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: li
         if (found := compared(column, rule, stored, fresh[column].tolist())).failures
     ]
     if not failed:
-        return Check(name, (), rule, len(stored), not_checked=note)
+        return RowCheck(name, (), rule, len(stored), not_checked=note)
     names = tuple(found.name for found in failed)
     most = max(failed, key=lambda found: found.failures)
     return dataclasses.replace(most, name=name, columns=names, not_checked=note)

@@ -1,0 +1,55 @@
+"""How strategies are shown: their order in tables and pictures, their labels, colours and markers.
+
+It stands on the ground floor because both sides need it: strategies are registered with a label and a colour
+(:func:`topdown_ray.algorithms.strategies.strategy`), and reports, which know nothing of searching, draw them.
+The package's own strategies are listed here, so that a report need not import the search to know them.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class StrategyStyle(NamedTuple):
+    """How a strategy is shown. label: in legends; "" stands for the strategy's name."""
+
+    colour: str
+    marker: str
+    dash: str
+    hatch: str
+    label: str = ""
+
+
+STYLES = {  # in the order of tables and legends
+    "random": StrategyStyle("#8c8c8c", "x", ":", "||"),
+    "independent": StrategyStyle("#0072b2", "o", "-", ""),
+    "bottom_up": StrategyStyle("#e69f00", "^", "--", "//"),
+    "top_down": StrategyStyle("#009e73", "s", "-", "\\\\"),
+    "prune": StrategyStyle("#cc79a7", "D", "-.", "xx"),
+    "joint": StrategyStyle("#d55e00", "P", "-", "oo"),
+}
+_OTHERS = (StrategyStyle("#56b4e9", "v", "--", "++"), StrategyStyle("#f0e442", "*", ":", "--"))
+_chosen: dict[str, tuple[str | None, str | None]] = {}  # label and colour, as registered
+
+
+def choose(strategy: str, label: str | None, colour: str | None) -> None:
+    """Show a strategy with this label and colour; None leaves the default."""
+    _chosen[strategy] = (label, colour)
+
+
+def style_of(strategy: str, strategies: Sequence[str] = ()) -> StrategyStyle:
+    """A strategy's style beside others; strategies that are not listed here share the remaining markers, and
+    the remaining colours unless they chose one, in the order of their names.
+    """
+    others = sorted(set(strategies) - set(STYLES))
+    place = others.index(strategy) % len(_OTHERS) if strategy in others else 0
+    style = STYLES.get(strategy, _OTHERS[place])
+    label, colour = _chosen.get(strategy, (None, None))
+    return style._replace(label=label or style.label or strategy, colour=colour or style.colour)
+
+
+def strategy_rank(strategy: str) -> tuple[int, str]:
+    """Sorts the listed strategies in their order, others by name behind them."""
+    order = list(STYLES)
+    return (order.index(strategy) if strategy in STYLES else len(order), strategy)
