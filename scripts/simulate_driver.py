@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from topdown_ray import cluster
-from topdown_ray.store.folder import ResultFolder, to_tables
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.executors import Attempt, Done, Event, Lost, Slot
 from topdown_ray.sweeps.runner import Worker

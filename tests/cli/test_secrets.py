@@ -23,8 +23,8 @@ from support.sweeping import Faulty
 from topdown_ray import assets
 from topdown_ray.addresses import checked, hidden, is_uri, shown, without_secrets
 from topdown_ray.errors import UserError
-from topdown_ray.store.folder import load
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.status import Reader
 

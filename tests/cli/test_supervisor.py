@@ -23,7 +23,7 @@ from support.sweeping import assert_same, run
 import topdown_ray
 from topdown_ray import cluster
 from topdown_ray.cli import supervisor
-from topdown_ray.store.folder import load
+from topdown_ray.store.results import load
 
 SWEEP = {
     "name": "faults",

@@ -27,8 +27,8 @@ from topdown_ray.spaces.predictor import load_predictor
 from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D
 from topdown_ray.store.evaluations import EVALUATIONS, Parts, read_table, write_table
 from topdown_ray.store.failures import read_failures
-from topdown_ray.store.folder import load
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps.spec import make_spec
 
 EMBEDDED = data("embedded_resnet50d.safetensors")

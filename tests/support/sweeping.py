@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 import topdown_ray
-from topdown_ray.store.folder import INCIDENTAL, ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import INCIDENTAL
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.executors import Event, Failed, InProcess, Lost
 from topdown_ray.sweeps.spec import make_spec

@@ -26,7 +26,7 @@ import topdown_ray
 from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.progress import Progress
-from topdown_ray.store.folder import load
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import ray_executor
 from topdown_ray.sweeps.dispatch import Limits
 

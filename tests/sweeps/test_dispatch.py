@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.executors import Attempt, Slot

@@ -20,7 +20,8 @@ from support.sweeping import assert_same, run
 import topdown_ray
 from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver, ray_executor
 from topdown_ray.sweeps.spec import make_spec
 

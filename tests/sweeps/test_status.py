@@ -20,7 +20,8 @@ from support.sweeping import Faulty, Stopping
 from topdown_ray.cli.present import print_cluster
 from topdown_ray.errors import UserError
 from topdown_ray.store import parts
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.events import EVENTS, json_lines
 from topdown_ray.sweeps.executors import InProcess

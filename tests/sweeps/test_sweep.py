@@ -24,7 +24,9 @@ from support.sweeping import ALL_SPACES, Faulty, Stopping, assert_same, run
 import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
-from topdown_ray.store.folder import SEARCHES, TRACE, ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import SEARCHES, TRACE
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.executors import Attempt, Done
 from topdown_ray.sweeps.spec import make_spec

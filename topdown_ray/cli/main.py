@@ -80,7 +80,7 @@ def demo(
     supervisor.supervise(address)
     from topdown_ray.addresses import shown
     from topdown_ray.cli import present
-    from topdown_ray.store.folder import load
+    from topdown_ray.store.results import load
     from topdown_ray.sweeps import demo as demo_module
     from topdown_ray.sweeps.driver import make_plan
 
@@ -122,7 +122,7 @@ def sweep(
     """Run a sweep: every combination of space, strategy, target set and seed."""
     supervisor.supervise("none" if dry_run else address)
     from topdown_ray.addresses import shown
-    from topdown_ray.store.folder import failed_searches
+    from topdown_ray.store.failures import failed_searches
     from topdown_ray.sweeps.driver import make_plan
     from topdown_ray.sweeps.spec import read_spec
 
@@ -216,7 +216,7 @@ def verify(
 ) -> None:
     """Derive every column again: from the architecture through OFA's own classes, and from run.json."""
     from topdown_ray.cli import present
-    from topdown_ray.store.folder import load
+    from topdown_ray.store.results import load
     from topdown_ray.sweeps.verify import verify as verify_results
 
     verification = verify_results(load(folder), rerun, rerun_seed)

@@ -16,8 +16,8 @@ import pandas as pd
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json, read_json
 from topdown_ray.spaces.space import MOBILENET_V3, SPACES, Config, Space, find_space
-from topdown_ray.store.folder import load
 from topdown_ray.store.place import is_uri, shown
+from topdown_ray.store.results import load
 
 Which = Literal["best", "all"]
 Filters = Mapping[str, str | int | float | None]

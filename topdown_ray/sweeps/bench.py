@@ -201,7 +201,8 @@ def pymoo_nsga2(scale: Scale) -> Runner:
 def ours_on_ray(scale: Scale, actors: int) -> Runner:
     """This project through Ray: a sweep of shards into Parquet, actors ready before the clock starts."""
     from topdown_ray.cluster import connect
-    from topdown_ray.store.folder import ResultFolder, load
+    from topdown_ray.store.folder import ResultFolder
+    from topdown_ray.store.results import load
     from topdown_ray.sweeps import driver
     from topdown_ray.sweeps.ray_executor import RayPool
 

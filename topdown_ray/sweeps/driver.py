@@ -27,7 +27,8 @@ from topdown_ray import machine
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces import latency_table
-from topdown_ray.store.folder import SCHEMA_VERSION, ResultFolder, to_tables
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.schema import SCHEMA_VERSION, to_tables
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import Attempt, Done, Event, Executor, InProcess, Lost
@@ -328,7 +329,7 @@ def run(
     try:
         state.loop(writer)
     except BaseException as error:
-        folder.hurry()
+        folder.stop_merging()
         writer.close()
         with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
             state._count(writer.written())
@@ -340,7 +341,7 @@ def run(
     writer.close()
     wall_s, there = executor.clock() - started, others + progress.done
     try:
-        _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), there)
+        _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), count=True)
     except (StoreError, UserError) as error:
         observe("end", {**progress.facts, "status": "error", "error": last_line(str(error))})
         raise
@@ -350,7 +351,7 @@ def run(
 
 
 def _finish(
-    folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, promised: int = 0
+    folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, count: bool = False
 ) -> None:
     facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
-    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, promised)
+    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, count)

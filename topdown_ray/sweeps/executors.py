@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from topdown_ray.store.folder import to_tables
+from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import Shard
 

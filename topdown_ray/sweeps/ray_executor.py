@@ -27,7 +27,7 @@ import ray.exceptions
 
 from topdown_ray.cluster import START_TIMEOUT_S
 from topdown_ray.errors import StartError, UserError
-from topdown_ray.store.folder import to_tables
+from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps.executors import Attempt, Done, Event, Failed, Lost, Slot
 from topdown_ray.sweeps.runner import Setup, Worker
 from topdown_ray.sweeps.spec import Group, SearchParams, Shard

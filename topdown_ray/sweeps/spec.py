@@ -31,8 +31,8 @@ from topdown_ray.algorithms.strategies import STRATEGIES, Budget
 from topdown_ray.errors import brief
 from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
 from topdown_ray.spaces.space import SPACES
-from topdown_ray.store.folder import read_manifest
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import read_manifest
 
 # Part of every search's identity: raise it when the same search would give another result. 2: random
 # architectures that are not found by redrawing are drawn uniformly from the feasible ones instead of pruned,
