@@ -13,7 +13,8 @@ from pathlib import Path
 
 from topdown_ray import cluster
 from topdown_ray.store.folder import ResultFolder
-from topdown_ray.sweeps import driver, ray_executor
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.executors import shard_pool
 from topdown_ray.sweeps.spec import make_spec
 
 
@@ -45,7 +46,7 @@ def main() -> None:
     with cluster.connected("local"):
         for n in arguments.actors:
             plan = plan_of(arguments.shards, 0)
-            pool = ray_executor.RayPool(n, plan.run_id, plan.setups, plan.spec.search)
+            pool = shard_pool(n, plan.run_id, plan.setups, plan.spec.search)
             pool.until_ready()
             for warm_up, planned in ((True, plan_of(n, 10**6)), (False, plan)):
                 with tempfile.TemporaryDirectory() as folder:

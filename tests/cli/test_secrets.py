@@ -106,7 +106,7 @@ def test_a_failed_shard_and_a_damaged_part_tell_no_secret(
     server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), with_secret(server, "failing")
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     events: list[Any] = []
     driver.run(plan, opened(plan, out), executor, observe=lambda event, facts: events.append((event, facts)))

@@ -27,7 +27,7 @@ from topdown_ray.networks.images import SUB_SEED, Loader, Settings, find_images,
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import Description, find_weights
 from topdown_ray.spaces.space import MOBILENET_V3, PROXYLESS, RESNET50D, SPACES, Space
-from topdown_ray.store.evaluations import INCIDENTAL, Parts
+from topdown_ray.store.evaluations import INCIDENTAL, Evaluations
 
 HERE = Resources(address="none")
 SPACE = RESNET50D  # the fastest of the three
@@ -336,13 +336,13 @@ def test_a_row_does_not_depend_on_order_or_company(setup: Setup, tmp_path: Path)
 
 def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path: Path) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 4))
-    parts = Parts(tmp_path / "parts")
+    parts = Evaluations(tmp_path, "parts")
     parts.open()
-    evaluate.measure(setup, todo[:2], parts, HERE)
-    progress = evaluate.measure(setup, todo, parts, HERE)
+    evaluate.evaluate_tasks(setup, todo[:2], parts, HERE)
+    progress = evaluate.evaluate_tasks(setup, todo, parts, HERE)
     assert (progress.before, progress.done) == (2, 4)
     assert len(parts.read()) == 4
-    assert evaluate.measure(setup, todo, parts, HERE).before == 4
+    assert evaluate.evaluate_tasks(setup, todo, parts, HERE).before == 4
     others = [
         make_setup(untrained(tmp_path / "b.safetensors", SPACE, origin="other"), data),
         make_setup(weights, data, calibration=5),
@@ -355,7 +355,7 @@ def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path
 
 def test_an_interrupt_keeps_what_was_measured(setup: Setup, tmp_path: Path) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 3))
-    parts = Parts(tmp_path / "parts")
+    parts = Evaluations(tmp_path, "parts")
     parts.open()
 
     def stop(progress: evaluate.Progress) -> None:
@@ -363,7 +363,7 @@ def test_an_interrupt_keeps_what_was_measured(setup: Setup, tmp_path: Path) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate.measure(setup, todo, parts, HERE, stop)
+        evaluate.evaluate_tasks(setup, todo, parts, HERE, stop)
     assert len(parts.read()) == 2
 
 

@@ -26,7 +26,7 @@ from topdown_ray.store.parts import MERGED, TABLES, Parts
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import InProcess
+from topdown_ray.tasks import InProcess
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ class Deleting(InProcess):
     """Somebody deletes a folder of the results while the last shard runs."""
 
     def __init__(self, plan: driver.Plan, victim: Path, at: int):
-        super().__init__(plan.run_id, driver.in_process(plan).worker)
+        super().__init__(driver.in_process(plan).hosted)
         self.victim, self.left = victim, at
 
     def wait(self, timeout_s: float) -> Any:

@@ -41,7 +41,7 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), tmp_path / "out"
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     summary = driver.run(plan, opened(plan, out), executor)
     (shard_id,) = summary.given_up

@@ -28,9 +28,9 @@ from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import SEARCHES, TRACE
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import Attempt, Done
 from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.sweeps.verify import verify
+from topdown_ray.tasks import Attempt, Done
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_stopped_sweep_goes_on_with_another_batch_size(
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Stopping(plan.run_id, driver.in_process(plan).worker))
+        driver.run(plan, folder, Stopping(driver.in_process(plan).hosted))
     half = load(tmp_path / "out")
     assert len(half.searches["search_id"].unique()) == 4 + 4 + 2
     assert half.manifest["status"] == "incomplete"
@@ -132,7 +132,7 @@ def test_a_shard_that_raises_once_is_retried(everything: topdown_ray.Results, tm
     plan = driver.make_plan(make_spec(ALL_SPACES, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    summary = driver.run(plan, folder, Faulty(plan.run_id, driver.in_process(plan).worker))
+    summary = driver.run(plan, folder, Faulty(driver.in_process(plan).hosted))
     assert summary.progress.losses == 1
     assert not summary.given_up
     assert_same(everything, load(tmp_path / "out"))
@@ -143,7 +143,7 @@ def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: P
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     summary = driver.run(plan, folder, executor)
     assert summary.given_up == {executor.bad: "ValueError: boom"}

@@ -346,10 +346,10 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
     if workers.actors == 0 and workers.gpus == 0:
         raise UserError("--actors: expected at least 1, or --gpus, found 0")
     from topdown_ray.cluster import connected
-    from topdown_ray.sweeps.ray_executor import RayPool
+    from topdown_ray.sweeps.executors import shard_pool
 
     with connected(workers.address):
-        pool = RayPool(
+        pool = shard_pool(
             workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups())
         )
         try:
