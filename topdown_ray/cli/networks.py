@@ -99,6 +99,7 @@ def evaluate(
     supervise(address)
     import pandas as pd
 
+    from topdown_ray.cli.present import print_damaged
     from topdown_ray.networks.architectures import is_run, read_arch, winners
     from topdown_ray.networks.evaluate import Wanted, evaluate_rows
     from topdown_ray.networks.evaluator import canonical
@@ -124,8 +125,10 @@ def evaluate(
                 [{"genes_space": its_space.name, "arch": canonical(its_space, config), **nothing}]
             )
             folder = stack.enter_context(tempfile.TemporaryDirectory())
+        evaluations = Evaluations(folder)
         with _display() as show:
-            measured = evaluate_rows(rows, wanted, Evaluations(folder), resources, show)
+            measured = evaluate_rows(rows, wanted, evaluations, resources, show)
+        print_damaged(evaluations.damaged)
     if as_json:
         columns = [
             "space",

@@ -83,16 +83,17 @@ class Evaluations:
         self.folder = folder
         self.place = Place(run)
         self._parts = Parts(self.place, _layout(folder))
+        self.damaged: list[str] = []  # what these parts held is measured again
         self._failed: set[str] = set()
 
-    def open(self) -> list[str]:
-        """Make the folder or take up what lies in it. Returns the parts that were found damaged and moved
-        away: what they held is measured again. Raises UserError, StoreError.
-        """
+    def open(self) -> None:
+        """Make the folder, or take up what lies in it: damaged parts move to ``damaged/`` (see ``damaged``).
+
+        Raises UserError, StoreError."""
         try:
             self.place.prepare((self.folder,))
             self.place.clear_away((self.folder,))
-            damaged = self._parts.resume().damaged
+            self.damaged = self._parts.resume().damaged
             names = self.place.files(f"{self.folder}/{FAILURES}")
             self._failed = {name.removesuffix(".json") for name in names if name.endswith(".json")}
         except OSError as error:
@@ -100,7 +101,6 @@ class Evaluations:
                 f"{self.place.of(self.folder)}: expected a folder to write to, found "
                 f"{self.place.reason(error)}"
             ) from error
-        return damaged
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows as one part. When this returns, they are there for good. Raises StoreError."""
