@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from support.commands import assert_one_line, main_in_process, sweep_file
 
-from topdown_ray.sweeps import ray_executor
+from topdown_ray import cluster
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_where_something_else_answers(
     arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A server that takes connections and says nothing: the wait is bounded."""
-    monkeypatch.setattr(ray_executor, "CONNECT_TIMEOUT_S", 4)
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 4)
     started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

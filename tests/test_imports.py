@@ -21,7 +21,7 @@ ARROWS = {
     "spaces": set(),
 }
 LONGEST_CHAIN = 6
-RAY = {"cluster", "sweeps.ray_executor", "networks.hosting", "hardware.nodes"}
+RAY = {"cluster", "hardware.nodes"}
 OFA = {"networks.supernet", "networks.ofa_reference", "sweeps.bench"}
 
 

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from topdown_ray.errors import UserError as UserError
     from topdown_ray.report.tables import summary as summary
-    from topdown_ray.store.folder import Results as Results
-    from topdown_ray.store.folder import load as load
+    from topdown_ray.store.results import Results as Results
+    from topdown_ray.store.results import load as load
     from topdown_ray.sweeps.driver import search as search
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "UserError": "errors",
-    "Results": "store.folder",
-    "load": "store.folder",
+    "Results": "store.results",
+    "load": "store.results",
     "search": "sweeps.driver",
     "summary": "report.tables",
 }

@@ -1,34 +1,46 @@
-"""The door to Ray: connect to a cluster, leave it in bounded time.
+"""The door to Ray: connect to a cluster, leave it in bounded time, and the pool of actors that runs tasks.
 
-With ``actors``, ``hosting`` and ``nodes``, the only importer of ray.
-"""
+With ``nodes``, the only importer of ray. The pattern: actors with ``max_restarts=0`` that each host one
+object, one task in flight an actor (a death is blamed on the right task), a replacement for every dead actor,
+every wait bounded. A replacement that finds no room waits for it: that is what makes a cluster scale, and
+what takes a node that comes back into use."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any, Generic
 
 os.environ.setdefault(
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
 )  # Ray announces this default with a warning otherwise
 
 import ray
+import ray.exceptions
 
 from topdown_ray.addresses import check_address
-from topdown_ray.errors import UserError, one_line
+from topdown_ray.errors import StartError, UserError, one_line
+from topdown_ray.tasks import Attempt, Done, Event, Failed, Lost, Make, Result, Slot, Task
 from topdown_ray.terminal import end_on_signals, say
 
 CONNECT_TIMEOUT_S = 10
 SHUTDOWN_TIMEOUT_S = 20
 START_TIMEOUT_S = 180  # of a process
+SCALE_UP_TIMEOUT_S = 1800  # the same on a cluster that scales: machines boot and install first
+MAX_FAILED_STARTS = 3  # in a row
+GROW_EVERY_S = 2.0
+EVENTS_AT_ONCE = 32  # results that are taken at a time
+DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 
 
 def connect(address: str) -> None:
@@ -104,3 +116,193 @@ def dashboard_url() -> str | None:
     """Where the dashboard of the connected cluster is; None where none runs."""
     url = ray.get_runtime_context().worker.node.address_info.get("webui_url")
     return f"http://{url}" if url else None
+
+
+def resources() -> dict[str, int]:
+    """The CPUs and GPUs of the connected cluster."""
+    found = ray.cluster_resources()
+    return {kind: int(found.get(kind, 0)) for kind in ("CPU", "GPU")}
+
+
+def scales() -> bool:
+    """Whether a node of the cluster has no CPUs: the head of a cluster whose workers come when they are asked
+    for.
+    """
+    return any(node["Alive"] and not node["Resources"].get("CPU") for node in ray.nodes())
+
+
+@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
+class HostActor:
+    """One process with one hosted object."""
+
+    def __init__(self, make: Make[Any, Any], device: str):
+        self.hosted = make(device)
+        gc.collect()
+        gc.freeze()  # what stands for good is not searched again and again
+
+    def ready(self) -> dict[str, Any]:
+        """Answer once the object stands."""
+        return {**getattr(self.hosted, "info", {}), "pid": os.getpid()}
+
+    def run(self, task: Any) -> tuple[Any, float]:
+        """The object's answer to a task, and the seconds that it took."""
+        started = time.perf_counter()
+        return self.hosted(task), time.perf_counter() - started
+
+
+class Pool(Generic[Task, Result]):
+    """An executor over actors on a Ray cluster; use it inside :func:`connected`.
+
+    actors: how many of each kind of device, see ``DEVICES``. gpus: of an actor on GPUs; a fraction lets
+    several share one. grows: an actor is started on every CPU that joins."""
+
+    def __init__(
+        self,
+        make: Make[Task, Result],
+        actors: Mapping[str, int],
+        gpus: float = 1.0,
+        grows: bool = False,
+    ) -> None:
+        self._grows = grows
+        self._gpus = gpus
+        self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales() else START_TIMEOUT_S
+        self.info: Mapping[str, Any] = {}
+        self._make = ray.put(make)  # once: actors take it from the object store in their constructor
+        self._actors: dict[int, Any] = {}  # those that stand
+        self._idle: dict[int, Slot] = {}
+        self._starting: dict[Any, tuple[Any, Slot]] = {}
+        self._running: dict[Any, tuple[Any, Attempt[Task]]] = {}
+        self._devices: Counter[str] = Counter()
+        self._started_so_far = 0
+        self._failed_starts = 0
+        self._looked = time.monotonic()
+        self._alive = time.monotonic()  # when an actor stood last
+        for device, number in actors.items():
+            for _ in range(number):
+                self._start(device)
+
+    def _start(self, device: str) -> None:
+        slot = Slot(self._started_so_far, device)
+        self._started_so_far += 1
+        self._devices[device] += 1
+        actor_class: Any = HostActor
+        if device == "cuda":
+            actor_class = actor_class.options(num_gpus=self._gpus)
+        actor = actor_class.remote(self._make, DEVICES[device])
+        self._starting[actor.ready.remote()] = (actor, slot)
+
+    @property
+    def devices(self) -> Mapping[str, int]:
+        """How many actors of each kind of device there are or will be, those that still start included."""
+        return self._devices
+
+    @property
+    def standing(self) -> Set[int]:
+        """The numbers of the actors that have started."""
+        return self._actors.keys()
+
+    def idle(self) -> list[Slot]:
+        """The actors that wait for a task."""
+        return list(self._idle.values())
+
+    def clock(self) -> float:
+        """The system's."""
+        return time.monotonic()
+
+    def until_ready(self) -> None:
+        """Block until all actors stand."""
+        while self._starting:
+            done, _ = ray.wait(list(self._starting), num_returns=1, timeout=self._start_timeout_s)
+            if not done:
+                raise StartError(f"no actor was ready within {self._start_timeout_s} s")
+            self._ready(done[0])
+
+    def submit(self, attempt: Attempt[Task]) -> None:
+        """Run a task on an idle actor."""
+        actor = self._actors[self._idle.pop(attempt.slot.worker).worker]
+        self._running[actor.run.remote(attempt.task)] = (actor, attempt)
+
+    def wait(self, timeout_s: float) -> list[Event[Task, Result]]:
+        """Block until something happened to a task or an actor became ready, or for this long."""
+        self._grow()
+        events: list[Event[Task, Result]] = []
+        references = [*self._running, *self._starting]
+        done, others = ray.wait(references, num_returns=1, timeout=timeout_s) if references else ([], [])
+        if done and others:  # whatever else is there already: asking costs time in proportion to all of them
+            done += ray.wait(others, num_returns=min(len(others), EVENTS_AT_ONCE), timeout=0)[0]
+        for reference in done:
+            if reference in self._starting:
+                self._ready(reference)
+            else:
+                events.append(self._ended(reference))
+        if self._running or self._idle:
+            self._alive = time.monotonic()
+        elif time.monotonic() - self._alive > self._start_timeout_s:
+            free = ray.available_resources()
+            raise StartError(
+                f"no actor was ready within {self._start_timeout_s} s; the cluster has {free} free"
+            )
+        return events
+
+    def _grow(self) -> None:
+        """Start an actor on every CPU that has joined."""
+        if not self._grows or time.monotonic() - self._looked < GROW_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        for _ in range(resources()["CPU"] - len(self._actors) - len(self._starting)):
+            self._start("cpu")
+
+    def _ready(self, reference: Any) -> None:
+        actor, slot = self._starting.pop(reference)
+        try:
+            self.info = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            cause = str(error).strip()
+            final = any(sign in cause for sign in ("creation task", "low on memory", "out of memory"))
+            # with others standing it may be a node that was lost while its actors started: those come again
+            if final or (self._failed_starts >= MAX_FAILED_STARTS and not self._actors):
+                raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
+            self._instead_of(actor, slot.device)
+        else:
+            self._actors[slot.worker] = actor
+            self._idle[slot.worker] = slot
+            self._failed_starts = 0
+
+    def _ended(self, reference: Any) -> Event[Task, Result]:
+        _, attempt = self._running[reference]
+        try:
+            result, busy_s = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            mistake = error.cause if isinstance(error.cause, UserError) else None
+            event: Event[Task, Result] = Failed(attempt, str(error), mistake)
+        except ray.exceptions.RayError as error:  # the actor died, or its node with the result on it
+            self._replace(reference)
+            return Lost(attempt, " ".join(str(error).split())[:300])
+        else:
+            event = Done(attempt, result, busy_s)
+        del self._running[reference]
+        self._idle[attempt.slot.worker] = attempt.slot
+        return event
+
+    def _replace(self, reference: Any) -> None:
+        actor, attempt = self._running.pop(reference)
+        del self._actors[attempt.slot.worker]
+        self._instead_of(actor, attempt.slot.device)
+
+    def _instead_of(self, actor: Any, device: str) -> None:
+        ray.kill(actor)
+        self._devices[device] -= 1
+        self._start(device)
+
+    def cancel(self, attempt: Attempt[Task]) -> None:
+        """Forget an attempt: if it still runs, its actor, which may hang, is replaced."""
+        for reference in [
+            reference for reference, (_, running) in self._running.items() if running is attempt
+        ]:
+            self._replace(reference)
+
+    def close(self) -> None:
+        """Kill all actors."""
+        for actor in [*self._actors.values(), *(actor for actor, _ in self._starting.values())]:
+            ray.kill(actor)

@@ -25,8 +25,9 @@ import numpy as np
 import pyarrow as pa
 
 from topdown_ray.store import parts
-from topdown_ray.store.folder import SCHEMA_VERSION, SEARCHES, TRACE, load
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
 from topdown_ray.sweeps.spec import digest, make_spec, search_identity
 from topdown_ray.sweeps.status import Reader
 
@@ -118,7 +119,7 @@ def measure(where: str, n: int, merge_at: int) -> None:
     timed("status again (--watch)", reader.read)
     results = timed("load", lambda: load(place.where))
     resumed = timed("resume", lambda: parts.Parts(place).resume())
-    assert status.done == len(resumed.search_ids) == results.searches["search_id"].nunique() == n
+    assert status.done == len(resumed.finished) == results.searches["search_id"].nunique() == n
 
 
 STRATEGIES = ("independent", "bottom_up", "top_down", "joint")

@@ -24,11 +24,12 @@ import numpy as np
 import pyarrow as pa
 
 from topdown_ray import cluster
-from topdown_ray.store.folder import ResultFolder, to_tables
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import Attempt, Done, Event, Lost, Slot
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import SearchParams, Shard, make_spec
+from topdown_ray.tasks import Attempt, Done, Event, Lost, Slot
 
 GROUPS = 10  # strategies x target sets
 
@@ -109,7 +110,7 @@ class SimulatedActors:
 
     def submit(self, attempt: Attempt) -> None:
         del self._idle[attempt.slot.worker]
-        batch = len(attempt.shard.seeds)
+        batch = len(attempt.task.seeds)
         takes = (1.3 + 0.9 * self._seconds * batch) * self._random.lognormal(
             0, self._spread
         )  # as measured: a fixed part a shard
@@ -134,8 +135,8 @@ class SimulatedActors:
                 events.append(Lost(attempt, "reclaimed"))
             else:
                 self.busy_s += takes
-                searches, trace = (rows_of(table, attempt.shard) for table in self._tables)
-                events.append(Done(attempt, searches, trace, takes))
+                rows = tuple(rows_of(table, attempt.task) for table in self._tables)
+                events.append(Done(attempt, rows, takes))
         self._skipped -= time.perf_counter() - outside
         self.own_cpu_s += time.thread_time() - own
         return events
@@ -199,31 +200,19 @@ def simulate(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def through_ray(shards: int, batch: int) -> dict[str, Any]:
     """Shards through Ray actors that answer at once with the rows of a batch."""
-    import ray
-
-    from topdown_ray.sweeps import ray_executor
 
     plan = plan_of(shards * batch, batch)
     tables = one_search(plan)
 
-    class Answering(ray_executor.SearchActor.__ray_metadata__.modified_class):  # type: ignore[misc, name-defined]
-        def __init__(self, run_id: str, setups: Any, params: SearchParams, device: str) -> None:
-            self.tables = tables
-
-        def ready(self) -> dict[str, Any]:
-            return {}
-
-        def run(self, shard: Shard) -> tuple[pa.Table, pa.Table, float]:
-            started = time.perf_counter()
-            return *(rows_of(table, shard) for table in self.tables), time.perf_counter() - started
+    def answer(shard: Shard) -> tuple[pa.Table, ...]:
+        return tuple(rows_of(table, shard) for table in tables)
 
     class Discarding(ResultFolder):
         def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
             """Parquet is not what is measured here."""
 
-    ray_executor.SearchActor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Answering)
     with cluster.connected("local"), tempfile.TemporaryDirectory() as folder:
-        pool = ray_executor.RayPool(2, plan.run_id, plan.setups, plan.spec.search)
+        pool = cluster.Pool(lambda device: answer, {"cpu": 2})
         pool.until_ready()
         results = Discarding(Path(folder) / "out")
         results.open(plan.manifest(), resume=True)

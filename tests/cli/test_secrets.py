@@ -23,8 +23,8 @@ from support.sweeping import Faulty
 from topdown_ray import assets
 from topdown_ray.addresses import checked, hidden, is_uri, shown, without_secrets
 from topdown_ray.errors import UserError
-from topdown_ray.store.folder import load
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.status import Reader
 
@@ -106,7 +106,7 @@ def test_a_failed_shard_and_a_damaged_part_tell_no_secret(
     server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), with_secret(server, "failing")
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     events: list[Any] = []
     driver.run(plan, opened(plan, out), executor, observe=lambda event, facts: events.append((event, facts)))

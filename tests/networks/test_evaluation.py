@@ -5,9 +5,12 @@ without growing.
 import gc
 import json
 import math
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -15,13 +18,15 @@ from ofa.imagenet_classification.data_providers.imagenet import ImagenetDataProv
 from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAProxylessNASNets, OFAResNets
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 from PIL import Image
-from support.commands import assert_one_line, main_in_process
+from support.buckets import server as server
+from support.buckets import uri
+from support.commands import assert_one_line, main_in_process, sweep_file
 from support.tiny import WIDTH, few_digits, make_setup, untrained
 from torchvision import transforms
 
 from topdown_ray.errors import UserError
 from topdown_ray.networks import evaluate
-from topdown_ray.networks.evaluator import Evaluator, Setup, archs_of, tasks
+from topdown_ray.networks.evaluator import Evaluator, Setup, Task, archs_of, tasks
 from topdown_ray.networks.hosting import Resources
 from topdown_ray.networks.images import SUB_SEED, Loader, Settings, find_images, normalise
 from topdown_ray.networks.supernet import Supernet
@@ -31,7 +36,10 @@ from topdown_ray.spaces.proxyless import PROXYLESS
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.spaces.space import Space
-from topdown_ray.store.evaluations import INCIDENTAL, Parts
+from topdown_ray.store import parts as store_parts
+from topdown_ray.store.evaluations import INCIDENTAL, Evaluations, load_evaluations
+from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 
 HERE = Resources(address="none")
 SPACE = RESNET50D  # the fastest of the three
@@ -340,13 +348,13 @@ def test_a_row_does_not_depend_on_order_or_company(setup: Setup, tmp_path: Path)
 
 def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path: Path) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 4))
-    parts = Parts(tmp_path / "parts")
-    parts.open()
-    evaluate.measure(setup, todo[:2], parts, HERE)
-    progress = evaluate.measure(setup, todo, parts, HERE)
+    rows = Evaluations(tmp_path, "parts")
+    rows.open()
+    evaluate.evaluate_tasks(setup, todo[:2], rows, HERE)
+    progress = evaluate.evaluate_tasks(setup, todo, rows, HERE)
     assert (progress.before, progress.done) == (2, 4)
-    assert len(parts.read()) == 4
-    assert evaluate.measure(setup, todo, parts, HERE).before == 4
+    assert len(rows.read()) == 4
+    assert evaluate.evaluate_tasks(setup, todo, rows, HERE).before == 4
     others = [
         make_setup(untrained(tmp_path / "b.safetensors", SPACE, origin="other"), data),
         make_setup(weights, data, calibration=5),
@@ -359,16 +367,89 @@ def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path
 
 def test_an_interrupt_keeps_what_was_measured(setup: Setup, tmp_path: Path) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 3))
-    parts = Parts(tmp_path / "parts")
-    parts.open()
+    rows = Evaluations(tmp_path, "parts")
+    rows.open()
 
     def stop(progress: evaluate.Progress) -> None:
         if progress.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate.measure(setup, todo, parts, HERE, stop)
-    assert len(parts.read()) == 2
+        evaluate.evaluate_tasks(setup, todo, rows, HERE, stop)
+    assert len(rows.read()) == 2
+
+
+def failing_on(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every evaluation of this architecture raises."""
+    real = Evaluator.__call__
+
+    def call(self: Evaluator, task: Task) -> Any:
+        if task.arch == arch:
+            raise ValueError("boom")
+        return real(self, task)
+
+    monkeypatch.setattr(Evaluator, "__call__", call)
+
+
+def test_what_finally_fails_is_recorded_and_the_others_are_measured(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo, _ = tasks(setup, small_archs(SPACE, 3))
+    rows = Evaluations(tmp_path / "run")
+    rows.open()
+    with monkeypatch.context() as patch:
+        failing_on(todo[1].arch, patch)
+        progress = evaluate.evaluate_tasks(setup, todo, rows, HERE)
+    assert progress.given_up == {todo[1].evaluation_id: "ValueError: boom"}
+    assert (progress.done, progress.failures) == (2, 1)
+    assert set(rows.read()["evaluation_id"]) == {todo[0].evaluation_id, todo[2].evaluation_id}
+    record = tmp_path / "run" / "evaluations" / "failures" / f"{todo[1].evaluation_id}.json"
+    assert json.loads(record.read_text())["arch"] == todo[1].arch
+    assert "in call" in "".join(json.loads(record.read_text())["traceback"])
+    again = Evaluations(tmp_path / "run")
+    again.open()
+    assert evaluate.evaluate_tasks(setup, todo, again, HERE).done == 3
+    assert not record.exists()
+
+
+def test_older_parts_are_read_and_damaged_ones_are_measured_again(setup: Setup, tmp_path: Path) -> None:
+    todo, _ = tasks(setup, small_archs(SPACE, 3))
+    rows = Evaluations(tmp_path)
+    rows.open()
+    for task in todo:
+        evaluate.evaluate_tasks(setup, [task], rows, HERE)
+    expected = rows.read()
+    older, damaged, _ = sorted((tmp_path / "evaluations").iterdir())
+    older.rename(older.with_name(f"{older.name.partition('.')[0]}.parquet"))  # a name without checksum
+    pd.testing.assert_frame_equal(rows.read(), expected)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.raises(UserError, match=rf"{damaged.name}: expected a part as it was written, found"):
+        rows.read()
+    again = Evaluations(tmp_path)
+    again.open()
+    assert len(again.damaged) == 1
+    assert (tmp_path / "evaluations" / "damaged" / "evaluations" / damaged.name).exists()
+    assert evaluate.evaluate_tasks(setup, todo, again, HERE).before == 2
+    columns = [name for name in expected.columns if name not in INCIDENTAL]
+    pd.testing.assert_frame_equal(again.read()[columns], expected[columns])
+
+
+def test_many_parts_of_evaluations_are_merged(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_parts, "MERGE_AT", 3)
+    (task,), _ = tasks(setup, small_archs(SPACE, 1))
+    row = Evaluator(setup)(task)
+    rows = Evaluations(tmp_path)
+    rows.open()
+    for i in range(10):
+        rows.write([{**row, "evaluation_id": str(i)}])
+    assert len(list((tmp_path / "evaluations").iterdir())) < 3
+    assert rows.read()["evaluation_id"].tolist() == [str(i) for i in range(10)]
+    again = Evaluations(tmp_path)
+    again.open()
+    assert len(again.read()) == 10
 
 
 def test_a_dataset_goes_on_and_refuses_other_weights(setup: Setup, data: Path, tmp_path: Path) -> None:
@@ -451,6 +532,63 @@ def test_evaluate_one_architecture(
     (tmp_path / "arch.json").write_text(arch)
     result = main_in_process(["evaluate", tmp_path / "arch.json", *common], capsys)
     assert f"top-1 {100 * row['top1']:.2f} %" in result.stdout
+
+
+def test_evaluate_a_sweep_in_a_bucket(
+    server: str, weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows lie beside the sweep's, are found again, and are handed over with what is exported."""
+    out = uri(server, "run")
+    file = sweep_file(tmp_path, spaces=["resnet50d"], targets=[[2000, 1500]], seeds=1)
+    done = main_in_process(["sweep", file, "--out", out, "--address", "none"], capsys)
+    assert done.returncode == 0, done.stderr
+    measured = ["--data", data, "--weights", weights, "--address", "none", "--json"]
+    first = main_in_process(["evaluate", out, *measured], capsys)
+    assert first.returncode == 0, first.stderr
+    rows = json.loads(first.stdout)["evaluations"]
+    assert {row["arch"] for row in rows} == set(load(out).searches["arch"])
+    names = list(Place(out).files("evaluations"))
+    assert all(re.fullmatch(r"[0-9a-f]{20}\.[0-9a-f]{8}\.parquet", name) for name in names)
+    again = main_in_process(["evaluate", out, *measured], capsys)
+    assert json.loads(again.stdout)["evaluations"] == rows
+    assert list(Place(out).files("evaluations")) == names
+    assert set(load_evaluations(out)["arch"]) == {row["arch"] for row in rows}
+    place, broken = Place(out), f"evaluations/{names[0]}"
+    place.write(broken, place.read(broken)[:-1])
+    mended = main_in_process(["evaluate", out, *measured], capsys)
+    assert "damaged, to be computed afresh" in mended.stderr
+    assert json.loads(mended.stdout)["evaluations"] == rows
+
+
+def test_a_failure_is_named_and_the_status_is_1(
+    weights: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one, other = small_archs(SPACE, 2)
+    common = ["--data", data, "--weights", weights, "--address", "none"]
+    failing_on(one, monkeypatch)
+    result = main_in_process(["evaluate", one, *common], capsys)
+    assert result.returncode == 1
+    line = result.stderr.strip().splitlines()[-1]  # before it, how far it came
+    assert re.fullmatch(r"measurement [0-9a-f]{20} failed: ValueError: boom", line)
+    genes = torch.stack([torch.from_numpy(SPACE.from_config(json.loads(arch))) for arch in (one, other)])
+    monkeypatch.setattr(evaluate, "uniform", lambda *arguments: genes)
+    out = tmp_path / "set.parquet"
+    command = ["sample-dataset", "--out", out, "--n", 2, *common]
+    result = main_in_process(command, capsys)
+    assert result.returncode == 1
+    assert "ValueError: boom; failures/" in result.stderr
+    assert "1 subnets of" in result.stdout
+    assert len(list((tmp_path / ".set.parquet.parts" / "failures").iterdir())) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluate, "uniform", lambda *arguments: genes)
+    result = main_in_process(command, capsys)
+    assert result.returncode == 0, result.stderr
+    assert "2 subnets of" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["set.parquet"]
 
 
 def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

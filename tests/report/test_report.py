@@ -23,7 +23,8 @@ from topdown_ray.errors import UserError
 from topdown_ray.figures import Picture
 from topdown_ray.report import build, comparisons, plots, tables
 from topdown_ray.report.build import Options, write_report
-from topdown_ray.store.folder import SCHEMA_VERSION, SEARCHES, ResultFolder
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES
 from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.spec import make_spec

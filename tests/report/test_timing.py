@@ -14,7 +14,7 @@ from topdown_ray import stats
 from topdown_ray.report import tables
 from topdown_ray.report.build import write_report
 from topdown_ray.report.labelling import AMORTISED, LONE
-from topdown_ray.store.folder import Results
+from topdown_ray.store.results import Results
 
 
 def batched(strategy: str, targets: tuple[float, ...], seeds: int, batch: int) -> pd.DataFrame:

@@ -27,10 +27,10 @@ from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.spaces.proxyless import PROXYLESS
 from topdown_ray.spaces.resnet50d import RESNET50D
-from topdown_ray.store.evaluations import EVALUATIONS, Parts, read_table, write_table
+from topdown_ray.store.evaluations import EVALUATIONS, Evaluations, read_table, write_table
 from topdown_ray.store.failures import read_failures
-from topdown_ray.store.folder import load
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps.spec import make_spec
 
 EMBEDDED = data("embedded_resnet50d.safetensors")
@@ -236,7 +236,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     assert (
         complaint(write_table, measured(), out) == f"{out}: expected a place to write to, found File exists"
     )
-    assert "expected a folder to write to, found" in complaint(Parts(tmp_path / "file").open)
+    assert "expected a folder to write to, found" in complaint(Evaluations(tmp_path, "file").open)
     with pytest.raises(StoreError, match="out: expected room and leave to write, found: "):
         Place(tmp_path / "file").write("out", b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
@@ -244,7 +244,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_killed_writers_leftovers_go_with_the_next_start(tmp_path: Path) -> None:
     (tmp_path / ".x.parquet.123.tmp").write_text("half")
-    parts = Parts(tmp_path)
+    parts = Evaluations(tmp_path.parent, tmp_path.name)
     parts.open()
     assert list(tmp_path.iterdir()) == []
     parts.write(measured().to_pylist())

@@ -22,11 +22,11 @@ from support.sweeping import assert_same
 
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store import parts
-from topdown_ray.store.folder import load
 from topdown_ray.store.parts import MERGED, TABLES, Parts
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import InProcess
+from topdown_ray.tasks import InProcess
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ for room in (1 << 16, 6 << 20, 20 << 20, 42 << 20, 50 << 20, 58 << 20, 4 << 30):
         signal.alarm(5)  # a thread of Python that finds no memory as it starts is waited for without end
         resource.setrlimit(resource.RLIMIT_AS, (used() + room, resource.RLIM_INFINITY))
         try:
-            end = f"done {sorted(Parts(Place(sys.argv[1])).resume().search_ids)}"
+            end = f"done {sorted(Parts(Place(sys.argv[1])).resume().finished)}"
         except (OSError, UserError, MemoryError) as error:
             end = f"error {type(error).__name__}: {error}"
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -180,7 +180,7 @@ def test_a_merged_part_is_believed_only_for_what_it_holds(rows: int, finished: P
     folder = opened(plan_of(), out)
     assert len(folder.finished()) == 24
     assert contents(out).items() >= before.items()
-    folder.end(True, {"wall_s": 0.0}, {}, promised=24)
+    folder.end(True, {"wall_s": 0.0}, {}, count=True)
     assert_same(load(finished), load(out))
 
 
@@ -241,7 +241,7 @@ class Deleting(InProcess):
     """Somebody deletes a folder of the results while the last shard runs."""
 
     def __init__(self, plan: driver.Plan, victim: Path, at: int):
-        super().__init__(plan.run_id, driver.in_process(plan).worker)
+        super().__init__(driver.in_process(plan).hosted)
         self.victim, self.left = victim, at
 
     def wait(self, timeout_s: float) -> Any:

@@ -17,7 +17,8 @@ from support.commands import assert_one_line, main_in_process
 
 from topdown_ray import load
 from topdown_ray.errors import UserError
-from topdown_ray.store.folder import SEARCHES, TRACE, load_columns
+from topdown_ray.store.results import load_columns
+from topdown_ray.store.schema import SEARCHES, TRACE
 
 
 def naive(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

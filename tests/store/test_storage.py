@@ -19,8 +19,9 @@ from support.sweeping import assert_same
 import topdown_ray
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store import parts
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver, status
 from topdown_ray.sweeps.status import Reader
 

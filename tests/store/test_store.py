@@ -25,8 +25,9 @@ from support.sweeping import Faulty, assert_same
 import topdown_ray
 from topdown_ray.errors import UserError
 from topdown_ray.store import parts
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.spec import make_spec
 
@@ -40,7 +41,7 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), tmp_path / "out"
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     summary = driver.run(plan, opened(plan, out), executor)
     (shard_id,) = summary.given_up
@@ -277,7 +278,7 @@ def test_many_threads_write_while_parts_are_merged(tmp_path: Path, monkeypatch: 
         2 * [f"search-{number}" for number in range(200)]
     )
     resumed = parts.Parts(place).resume()
-    assert resumed.search_ids == {f"search-{number}" for number in range(200)}
+    assert resumed.finished == {f"search-{number}" for number in range(200)}
     assert not resumed.damaged
 
 

@@ -7,7 +7,9 @@ import pyarrow as pa
 import yaml
 
 import topdown_ray
-from topdown_ray.store.folder import SEARCHES, TRACE, ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import SEARCHES, TRACE
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.spec import make_spec
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from support.sweeping import ALL_SPACES
 from topdown_ray.store.folder import ResultFolder
-from topdown_ray.sweeps import driver, ray_executor
+from topdown_ray.sweeps import driver, executors
 from topdown_ray.sweeps.dispatch import Limits
 from topdown_ray.sweeps.spec import make_spec
 
@@ -32,7 +32,7 @@ def run_on_ray(
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(out)
     folder.open(plan.manifest(), resume=True)
-    pool = ray_executor.RayPool(n, plan.run_id, plan.setups, plan.spec.search, gpus)
+    pool = executors.shard_pool(n, plan.run_id, plan.setups, plan.spec.search, gpus)
     try:
         return driver.run(plan, folder, pool, on_progress, limits, observe)
     finally:

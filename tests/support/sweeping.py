@@ -6,10 +6,12 @@ from typing import Any
 import pandas as pd
 
 import topdown_ray
-from topdown_ray.store.folder import INCIDENTAL, ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import INCIDENTAL
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import Event, Failed, InProcess, Lost
 from topdown_ray.sweeps.spec import make_spec
+from topdown_ray.tasks import Event, Failed, InProcess, Lost
 
 ALL_SPACES = {
     "name": "all",
@@ -64,8 +66,8 @@ class Faulty(InProcess):
 
     def wait(self, timeout_s: float) -> list[Event]:
         attempt = self._queue[0]
-        if self.bad in (None, attempt.shard.shard_id) and self.times:
-            self.bad = attempt.shard.shard_id
+        if self.bad in (None, attempt.task.shard_id) and self.times:
+            self.bad = attempt.task.shard_id
             self.times -= 1
             self._queue.popleft()
             return [Failed(attempt, "Traceback\nValueError: boom")]

@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from topdown_ray.store.folder import SCHEMA_VERSION, SEARCHES, TRACE, Results
+from topdown_ray.store.results import Results
+from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
 
 SETS = (
     (35.0,),

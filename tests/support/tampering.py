@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from topdown_ray.store.folder import SEARCHES, TRACE
+from topdown_ray.store.schema import SEARCHES, TRACE
 
 Change = Callable[[pd.DataFrame, pd.DataFrame], None]
 

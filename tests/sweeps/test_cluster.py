@@ -23,11 +23,12 @@ from support.on_ray import LONGER, run_on_ray
 from support.sweeping import assert_same, run
 
 import topdown_ray
+from topdown_ray import cluster as pools
 from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.progress import Progress
-from topdown_ray.store.folder import load
-from topdown_ray.sweeps import ray_executor
+from topdown_ray.store.results import load
+from topdown_ray.sweeps import executors
 from topdown_ray.sweeps.dispatch import Limits
 
 pytestmark = pytest.mark.ray
@@ -100,7 +101,7 @@ class Meanwhile:
 
 def actor_processes(of: psutil.Process | None = None) -> list[psutil.Process]:
     found = (of or psutil.Process()).children(recursive=True)
-    return [child for child in found if "ray::SearchActor" in " ".join(child.cmdline()[:1])]
+    return [child for child in found if "ray::HostActor" in " ".join(child.cmdline()[:1])]
 
 
 @pytest.mark.slow
@@ -136,7 +137,7 @@ def test_what_hangs_is_done_elsewhere(cluster: Any, undisturbed: topdown_ray.Res
 
     meanwhile = Meanwhile({9: stop_one})
     try:
-        limits = Limits(overdue_floor_s=3.0, hopeless=100.0)
+        limits = Limits(overdue_floor_s=3.0, hung=100.0)
         summary = run_on_ray(LONGER, tmp_path / "out", 2, meanwhile, limits)
         meanwhile.join()
     finally:
@@ -158,7 +159,7 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
     import torch
 
     with pytest.raises(UserError, match="--gpus: expected at most 0"):
-        ray_executor._check_request(1, 1, ray_executor._resources(), scales=False)
+        executors.check_request(1, 1, pools.resources(), scales=False)
     cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
     if not torch.cuda.is_available():
@@ -166,16 +167,16 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
             StartError, match=r"an actor could not start: .*--gpus: expected a GPU that torch can use"
         ):
             run_on_ray(LONGER, tmp_path / "none", 1, gpus=1)
-    monkeypatch.setitem(ray_executor.DEVICES, "cuda", "cpu")  # the same bits: what is tested is who gets work
+    monkeypatch.setitem(pools.DEVICES, "cuda", "cpu")  # the same bits: what is tested is who gets work
     work: dict[str, int] = {}
-    done = ray_executor.RayPool._ended
+    done = pools.Pool._ended
 
     def counted(pool: Any, reference: Any) -> Any:
         event = done(pool, reference)
         work[event.attempt.slot.device] = work.get(event.attempt.slot.device, 0) + 1
         return event
 
-    monkeypatch.setattr(ray_executor.RayPool, "_ended", counted)
+    monkeypatch.setattr(pools.Pool, "_ended", counted)
     run_on_ray(LONGER, tmp_path / "out", 1, gpus=1)
     assert work["cuda"] >= 3
     assert work["cpu"] >= 3

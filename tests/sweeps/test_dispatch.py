@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
-from topdown_ray.sweeps.executors import Attempt, Slot
 from topdown_ray.sweeps.pending import Pending
 from topdown_ray.sweeps.sizing import AIM_S, ENOUGH, Speeds, batch_size
 from topdown_ray.sweeps.spec import Group, SweepSpec, make_spec, search_id
+from topdown_ray.tasks import Attempt, Slot
 
 CPU, OTHER, GPU = Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "cuda")
 WORKERS = {"cpu": 2}
@@ -99,14 +100,14 @@ def test_what_failed_goes_to_a_worker_that_has_not_tried_it() -> None:
     dispatch = dispatch_of()
     first = given(dispatch, CPU, {0, 1})
     assert not dispatch.failed(first)
-    assert given(dispatch, CPU, {0, 1}).shard != first.shard
+    assert given(dispatch, CPU, {0, 1}).task != first.task
     second = given(dispatch, OTHER, {0, 1})
-    assert second.shard == first.shard
+    assert second.task == first.task
     assert not dispatch.failed(second)
     third = given(dispatch, CPU, {0, 1})  # all have tried
-    assert third.shard == first.shard
+    assert third.task == first.task
     assert dispatch.failed(third)  # given up
-    assert given(dispatch, OTHER, {0, 1}).shard != first.shard
+    assert given(dispatch, OTHER, {0, 1}).task != first.task
 
 
 def test_a_copy_of_what_is_overdue_and_the_first_result_counts() -> None:
@@ -114,11 +115,11 @@ def test_a_copy_of_what_is_overdue_and_the_first_result_counts() -> None:
     quick = given(dispatch, CPU, {0, 1})
     assert dispatch.done(quick, 2.0) == []
     slow = given(dispatch, CPU, {0, 1}, now=10.0)
-    assert list(dispatch.hopeless(17.9)) == []
-    assert given(dispatch, OTHER, {0, 1}, now=17.9).shard != slow.shard  # not yet
-    assert list(dispatch.hopeless(18.1)) == []  # four times its peers' two seconds: overdue
+    assert list(dispatch.hung(17.9)) == []
+    assert given(dispatch, OTHER, {0, 1}, now=17.9).task != slow.task  # not yet
+    assert list(dispatch.hung(18.1)) == []  # four times its peers' two seconds: overdue
     copy = given(dispatch, OTHER, {0, 1}, now=18.1)
-    assert copy.shard == slow.shard
+    assert copy.task == slow.task
     assert dispatch.done(copy, 2.0) == [slow]
     assert not dispatch.running(slow)  # its result, if it comes after all, is of no use
     assert not dispatch.running(copy)
@@ -129,10 +130,10 @@ def test_what_is_beyond_hope_is_handed_to_a_replacement() -> None:
     dispatch = dispatch_of()
     dispatch.done(given(dispatch, CPU, {0}), 2.0)
     slow = given(dispatch, CPU, {0})
-    assert list(dispatch.hopeless(23.9)) == []
-    assert list(dispatch.hopeless(24.1)) == [slow]
+    assert list(dispatch.hung(23.9)) == []
+    assert list(dispatch.hung(24.1)) == [slow]
     assert not dispatch.lost(slow)
-    assert given(dispatch, Slot(7, "cpu"), {7}).shard == slow.shard
+    assert given(dispatch, Slot(7, "cpu"), {7}).task == slow.task
 
 
 def test_a_first_shard_that_hangs_is_copied_once_nothing_else_is_pending() -> None:
@@ -142,14 +143,14 @@ def test_a_first_shard_that_hangs_is_copied_once_nothing_else_is_pending() -> No
     limits = Limits(unmeasured_floor_s=60.0)
     dispatch = dispatch_of(limits, spaces=["mobilenet_v3"], strategies=["top_down"], targets=[[300]], seeds=8)
     hanging = given(dispatch, CPU, {0, 1})
-    assert list(dispatch.hopeless(1e6)) == []
+    assert list(dispatch.hung(1e6)) == []
     other = given(dispatch, OTHER, {0, 1})  # another shard is pending: that first
-    assert other.shard != hanging.shard
-    assert list(dispatch.hopeless(59.0)) == []
+    assert other.task != hanging.task
+    assert list(dispatch.hung(59.0)) == []
     assert not dispatch.waiting
-    assert list(dispatch.hopeless(1e6)) == []
+    assert list(dispatch.hung(1e6)) == []
     copy = given(dispatch, Slot(2, "cpu"), {0, 1, 2})
-    assert copy.shard == hanging.shard
+    assert copy.task == hanging.task
     assert dispatch.done(copy, 2.0) == [hanging]
 
 
@@ -157,15 +158,15 @@ def test_losses_are_bounded_and_a_copy_saves_a_lost_shard() -> None:
     dispatch = dispatch_of(Limits(losses=2, overdue_floor_s=1))
     dispatch.done(given(dispatch, CPU, {0, 1}), 2.0)
     slow = given(dispatch, CPU, {0, 1})
-    list(dispatch.hopeless(9.0))
+    list(dispatch.hung(9.0))
     copy = given(dispatch, OTHER, {0, 1})
-    assert copy.shard == slow.shard
+    assert copy.task == slow.task
     assert not dispatch.lost(slow)
     assert dispatch.done(copy, 2.0) == []
     lost = [given(dispatch, CPU, {0, 1})]
     assert not dispatch.lost(lost[0])
     lost.append(given(dispatch, OTHER, {0, 1}))
-    assert lost[1].shard == lost[0].shard
+    assert lost[1].task == lost[0].task
     assert dispatch.lost(lost[1])
 
 

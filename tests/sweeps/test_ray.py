@@ -13,15 +13,16 @@ from typing import Any
 
 import psutil
 import pytest
-import ray
 from support.on_ray import LONGER, run_on_ray
 from support.sweeping import assert_same, run
 
 import topdown_ray
+from topdown_ray import cluster as pools
 from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
-from topdown_ray.store.folder import ResultFolder, load
-from topdown_ray.sweeps import driver, ray_executor
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
+from topdown_ray.sweeps import driver, executors
 from topdown_ray.sweeps.spec import make_spec
 
 pytestmark = pytest.mark.ray
@@ -54,7 +55,7 @@ def actor_processes() -> list[int]:
     return [
         child.pid
         for child in psutil.Process().children(recursive=True)
-        if child.name().startswith("ray::SearchActor") or "SearchActor" in " ".join(child.cmdline()[:1])
+        if child.name().startswith("ray::HostActor") or "HostActor" in " ".join(child.cmdline()[:1])
     ]
 
 
@@ -94,10 +95,10 @@ def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
     (tmp_path / "ofa_nets" / "ofa_mbv3_d234_e346_k357_w1.2").write_bytes(b"not a checkpoint")
     plan = driver.make_plan(make_spec(LONGER, "test"))
     broken = {"env_vars": {"TOPDOWN_RAY_ASSETS": str(tmp_path)}}
-    monkeypatch.setattr(ray_executor, "SearchActor", ray_executor.SearchActor.options(runtime_env=broken))
+    monkeypatch.setattr(pools, "HostActor", pools.HostActor.options(runtime_env=broken))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    pool = ray_executor.RayPool(1, plan.run_id, plan.setups, plan.spec.search)
+    pool = executors.shard_pool(1, plan.run_id, plan.setups, plan.spec.search)
     with pytest.raises(StartError, match=r"an actor could not start: .*expected weights of ofa_mbv3"):
         driver.run(plan, folder, pool)
 
@@ -108,8 +109,8 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
     """One search raises wherever it runs, another one on the first actor only."""
     first = tmp_path / "first"
 
-    class Raising(ray_executor.SearchActor.__ray_metadata__.modified_class):
-        def run(self, shard: Any) -> Any:
+    class Raising(executors.ShardHost):
+        def __call__(self, shard: Any) -> Any:
             if 7 in shard.seeds:
                 raise ValueError(f"boom on {os.getpid()}")
             if 13 in shard.seeds:
@@ -117,11 +118,9 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
                     first.write_text(str(os.getpid()))
                 if first.read_text() == str(os.getpid()):
                     raise ValueError("boom here only")
-            return super().run(shard)
+            return super().__call__(shard)
 
-    monkeypatch.setattr(
-        ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Raising)
-    )
+    monkeypatch.setattr(executors, "ShardHost", Raising)
     tried: dict[str, list[str]] = {}
 
     def observe(event: str, facts: Any) -> None:
@@ -150,16 +149,14 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
 def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
     cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Starved(ray_executor.SearchActor.__ray_metadata__.modified_class):
+    class Starved(executors.ShardHost):
         def __init__(self, *arguments: Any):
             import torch
 
             self.hoard = torch.zeros(2**50)  # more than there is
             super().__init__(*arguments)
 
-    monkeypatch.setattr(
-        ray_executor, "SearchActor", ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Starved)
-    )
+    monkeypatch.setattr(executors, "ShardHost", Starved)
     started = time.monotonic()
     with pytest.raises(StartError, match=r"an actor could not start: .*can't allocate memory"):
         run_on_ray(LONGER, tmp_path / "out", 1)
@@ -169,4 +166,4 @@ def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
 def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> None:
     plan = driver.make_plan(make_spec(LONGER, "test"))
     with pytest.raises(UserError, match="--actors: expected at most"):
-        ray_executor.RayPool(10_000, plan.run_id, plan.setups, plan.spec.search)
+        executors.shard_pool(10_000, plan.run_id, plan.setups, plan.spec.search)

@@ -20,11 +20,12 @@ from support.sweeping import Faulty, Stopping
 from topdown_ray.cli.present import print_cluster
 from topdown_ray.errors import UserError
 from topdown_ray.store import parts
-from topdown_ray.store.folder import ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.events import EVENTS, json_lines
-from topdown_ray.sweeps.executors import InProcess
 from topdown_ray.sweeps.status import Reader, Status
+from topdown_ray.tasks import InProcess
 
 
 def watch(reader: Reader) -> Iterator[Status]:
@@ -94,7 +95,7 @@ def test_a_sweep_that_ended_early_then_a_complete_one(
     folder = opened(plan, out)
     assert Reader(out).read().done == 0
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Stopping(plan.run_id, driver.in_process(plan).worker))
+        driver.run(plan, folder, Stopping(driver.in_process(plan).hosted))
     reader = Reader(out)
     half = reader.read()
     assert (half.state, half.done, half.total) == ("incomplete", 12, 24)
@@ -112,7 +113,7 @@ def test_status_tells_of_failures_and_unreadable_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), tmp_path / "out"
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     (shard_id,) = driver.run(plan, opened(plan, out), executor).given_up
     part = sorted((out / "searches").glob("*.parquet"))[0]
@@ -147,12 +148,12 @@ def test_status_of_what_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_every_event_is_a_line(tmp_path: Path) -> None:
     plan, out, file = plan_of(), tmp_path / "out", tmp_path / "lines.jsonl"
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     for _ in range(2):  # the second time everything goes well; lines are added
         with json_lines(str(file)) as observe:
             driver.run(plan, opened(plan, out), executor, observe=observe)
-        executor = InProcess(plan.run_id, driver.in_process(plan).worker)  # type: ignore[assignment]
+        executor = InProcess(driver.in_process(plan).hosted)  # type: ignore[assignment]
     events = [json.loads(line) for line in file.read_text().splitlines()]
     for event in events:
         assert set(event) == {"time", "event", *EVENTS[event["event"]]}
@@ -205,7 +206,7 @@ def test_the_dashboards_link_is_printed(url: str | None, capsys: pytest.CaptureF
 
 def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:
     plan, seen = plan_of(), []
-    folder, stopping = opened(plan, tmp_path / "out"), Stopping(plan.run_id, driver.in_process(plan).worker)
+    folder, stopping = opened(plan, tmp_path / "out"), Stopping(driver.in_process(plan).hosted)
     with pytest.raises(KeyboardInterrupt):
         driver.run(plan, folder, stopping, observe=lambda event, facts: seen.append((event, facts)))
     assert seen[-1][0] == "end"

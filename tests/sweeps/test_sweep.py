@@ -25,11 +25,13 @@ from support.sweeping import ALL_SPACES, Faulty, Stopping, assert_same, run
 import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
-from topdown_ray.store.folder import SEARCHES, TRACE, ResultFolder, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import SEARCHES, TRACE
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.executors import Attempt, Done, InProcess
 from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.sweeps.verify import verify
+from topdown_ray.tasks import Attempt, Done, InProcess
 from topdown_ray.terminal import interrupt
 
 
@@ -105,7 +107,7 @@ def test_a_stopped_sweep_goes_on_with_another_batch_size(
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Stopping(plan.run_id, driver.in_process(plan).worker))
+        driver.run(plan, folder, Stopping(driver.in_process(plan).hosted))
     half = load(tmp_path / "out")
     assert len(half.searches["search_id"].unique()) == 4 + 4 + 2
     assert half.manifest["status"] == "incomplete"
@@ -132,7 +134,7 @@ def test_a_shard_that_raises_once_is_retried(everything: topdown_ray.Results, tm
     plan = driver.make_plan(make_spec(ALL_SPACES, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    summary = driver.run(plan, folder, Faulty(plan.run_id, driver.in_process(plan).worker))
+    summary = driver.run(plan, folder, Faulty(driver.in_process(plan).hosted))
     assert summary.progress.losses == 1
     assert not summary.given_up
     assert_same(everything, load(tmp_path / "out"))
@@ -143,7 +145,7 @@ def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: P
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    executor = Faulty(plan.run_id, driver.in_process(plan).worker)
+    executor = Faulty(driver.in_process(plan).hosted)
     executor.times = 99
     summary = driver.run(plan, folder, executor)
     assert summary.given_up == {executor.bad: "ValueError: boom"}
@@ -263,7 +265,7 @@ def test_an_interrupt_that_python_drops_still_ends_the_sweep(tmp_path: Path) -> 
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Dropping(plan.run_id, driver.in_process(plan).worker))
+        driver.run(plan, folder, Dropping(driver.in_process(plan).hosted))
     assert load(tmp_path / "out").manifest["status"] == "incomplete"
 
 

@@ -20,8 +20,9 @@ from topdown_ray.errors import UserError
 from topdown_ray.networks import ofa_reference
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
-from topdown_ray.store.folder import INCIDENTAL, SEARCHES, TRACE, load
 from topdown_ray.store.reading import SEARCH_KEYS
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE
 from topdown_ray.sweeps import checks
 from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec
 from topdown_ray.sweeps.verify import verify

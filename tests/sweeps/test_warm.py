@@ -8,7 +8,7 @@ import pytest
 from support.commands import sweep_file, topdown_ray
 
 from topdown_ray.algorithms.strategies import STRATEGIES
-from topdown_ray.store.folder import load
+from topdown_ray.store.results import load
 
 TARGETS = {"mobilenet_v3": [[400, 300]], "resnet50d": [[2500, 1500]], "proxyless": [[500, 400]]}
 ATTEMPTS = 3

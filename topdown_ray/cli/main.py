@@ -81,7 +81,7 @@ def demo(
     supervisor.supervise(address)
     from topdown_ray.addresses import shown
     from topdown_ray.cli import present
-    from topdown_ray.store.folder import load
+    from topdown_ray.store.results import load
     from topdown_ray.sweeps import demo as demo_module
     from topdown_ray.sweeps.driver import make_plan
 
@@ -123,7 +123,7 @@ def sweep(
     """Run a sweep: every combination of space, strategy, target set and seed."""
     supervisor.supervise("none" if dry_run else address)
     from topdown_ray.addresses import shown
-    from topdown_ray.store.folder import failed_searches
+    from topdown_ray.store.failures import failed_searches
     from topdown_ray.sweeps.driver import make_plan
     from topdown_ray.sweeps.spec import read_spec
 
@@ -217,7 +217,7 @@ def verify(
 ) -> None:
     """Derive every column again: from the architecture through OFA's own classes, and from run.json."""
     from topdown_ray.cli import present
-    from topdown_ray.store.folder import load
+    from topdown_ray.store.results import load
     from topdown_ray.sweeps.verify import verify as verify_results
 
     verification = verify_results(load(folder), rerun, rerun_seed)
@@ -347,10 +347,10 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[Any]:
     if workers.actors == 0 and workers.gpus == 0:
         raise UserError("--actors: expected at least 1, or --gpus, found 0")
     from topdown_ray.cluster import connected
-    from topdown_ray.sweeps.ray_executor import RayPool
+    from topdown_ray.sweeps.executors import shard_pool
 
     with connected(workers.address):
-        pool = RayPool(
+        pool = shard_pool(
             workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups())
         )
         try:

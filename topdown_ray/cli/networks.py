@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,11 +100,12 @@ def evaluate(
     supervise(address)
     import pandas as pd
 
+    from topdown_ray.cli.present import print_damaged
     from topdown_ray.networks.architectures import is_run, read_arch, winners
     from topdown_ray.networks.evaluate import Wanted, evaluate_rows
     from topdown_ray.networks.evaluator import canonical
-    from topdown_ray.store.evaluations import FOLDER, Parts
-    from topdown_ray.store.place import is_uri, shown
+    from topdown_ray.store.evaluations import Evaluations
+    from topdown_ray.store.place import is_uri
 
     if which not in ("best", "all"):
         raise UserError(f"--which: expected best or all, found {brief(which)}")
@@ -114,23 +115,21 @@ def evaluate(
     filters = {"space": space, "strategy": strategy, "target": target, "seed": seed}
     with contextlib.ExitStack() as stack:
         if is_run(source):
-            if is_uri(source):
-                raise UserError(
-                    f"{shown(source)}: expected a local result folder, beside whose rows what is measured is "
-                    "kept, found a URI"
-                )
             rows = winners(source, filters, "all" if which == "all" else "best")
-            folder = Path(source) / FOLDER
-            check_output(folder, str(source), folder=True)
+            folder = source
+            if not is_uri(source):
+                check_output(Path(source), source, folder=True)
         else:
             its_space, config = read_arch(source, filters)
             nothing = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
             rows = pd.DataFrame(
                 [{"genes_space": its_space.name, "arch": canonical(its_space, config), **nothing}]
             )
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        evaluations = Evaluations(folder)
         with _display() as show:
-            measured = evaluate_rows(rows, wanted, Parts(folder), resources, show)
+            measured = evaluate_rows(rows, wanted, evaluations, resources, show)
+        print_damaged(evaluations.damaged)
     if as_json:
         columns = [
             "space",
@@ -146,9 +145,10 @@ def evaluate(
         rows = pd.concat([part.rows[columns] for part in measured]).astype(object)
         found = rows.where(rows.notna(), None).to_dict("records")  # not pandas' JSON, which rounds
         print(json.dumps({"left_out": sum(part.left_out for part in measured), "evaluations": found}))
-        return
-    for part in measured:
-        _print_measured(part.rows, part.left_out)
+    else:
+        for part in measured:
+            _print_measured(part.rows, part.left_out)
+    _exit_status([part.progress.given_up for part in measured], is_run(source))
 
 
 def sample_dataset(
@@ -203,6 +203,7 @@ def sample_dataset(
     facts |= {name: float(getattr(rows["top1"], name)()) for name in ("min", "median", "max", "std")}
     if as_json:
         print(json.dumps(facts))
+        _exit_status([progress.given_up])
         return
     print(f"{out}: {len(rows)} subnets of {setup.checkpoint.name}, {facts['measured']} of them measured now")
     print(
@@ -210,6 +211,7 @@ def sample_dataset(
         end="",
     )
     print(f", standard deviation {100 * facts['std']:.2f} points")
+    _exit_status([progress.given_up])
 
 
 def train_predictor(
@@ -324,6 +326,17 @@ def export(
         print(f"onnxruntime and torch differ by at most {exported.onnx_difference:.1e}")
     if form != "config" and not exported.calibrated:
         print("Batch normalisation is not recalibrated (no --data).")
+
+
+def _exit_status(given_up: Sequence[Mapping[str, str]], kept: bool = True) -> None:
+    """Exit with status 1 where measurements finally failed, a line for each. kept: whether records of them
+    are.
+    """
+    for identity, reason in (pair for each in given_up for pair in each.items()):
+        record = f"; failures/{identity}.json beside the rows has its architecture and the traceback"
+        say(f"measurement {identity} failed: {reason}{record if kept else ''}")
+    if any(given_up):
+        raise typer.Exit(1)
 
 
 def _resources(address: str, actors: int | None, gpus: float) -> Resources:

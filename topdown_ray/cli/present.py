@@ -19,8 +19,8 @@ from topdown_ray.errors import UserError
 from topdown_ray.networks.architectures import Filters, check_whole, config_of, filtered, is_run, read_arch
 from topdown_ray.networks.supernet import Supernet, n_parameters
 from topdown_ray.progress import Progress
-from topdown_ray.store.folder import Results, load
 from topdown_ray.store.place import shown
+from topdown_ray.store.results import Results, load
 from topdown_ray.sweeps.events import Observer
 from topdown_ray.sweeps.verify import Verification
 from topdown_ray.terminal import visible

@@ -17,8 +17,8 @@ from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json, read_json
 from topdown_ray.spaces.registry import SPACES, find_space, searched_space
 from topdown_ray.spaces.space import Config, Space
-from topdown_ray.store.folder import load
 from topdown_ray.store.place import is_uri, shown
+from topdown_ray.store.results import load
 
 Which = Literal["best", "all"]
 Filters = Mapping[str, str | int | float | None]

@@ -1,4 +1,4 @@
-"""The driver of measurements: what is wanted minus what has rows, spread over actors, written in parts.
+"""The driver of evaluations: what is wanted minus what has rows, spread over actors, written in parts.
 
 Serves ``evaluate`` (a sweep's answers, or one architecture) and ``sample-dataset`` (random subnets: what a
 predictor learns from)."""
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from topdown_ray.errors import UserError
 from topdown_ray.networks.evaluator import Evaluator, Setup, Task, archs_of, tasks
-from topdown_ray.networks.hosting import Resources, map_hosted
+from topdown_ray.networks.hosting import Resources, run_hosted
 from topdown_ray.networks.images import Settings, find_images
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import find_weights
@@ -26,7 +26,8 @@ from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
-from topdown_ray.store.evaluations import Parts, read_table
+from topdown_ray.store.evaluations import Evaluations, read_table
+from topdown_ray.tasks import GivenUp
 
 FLUSH_S = 30.0  # rows wait at most this long to be written
 POOL = 64  # candidates for each architecture that is drawn along the cost range
@@ -40,41 +41,51 @@ def _quiet(progress: Progress) -> None:
     """No display."""
 
 
-def measure(
+@dataclass
+class Evaluating(Progress):
+    """How far an evaluation is, and what was given up."""
+
+    given_up: dict[str, str] = field(default_factory=dict)  # evaluation id -> the last line of its last error
+
+
+def evaluate_tasks(
     setup: Setup,
     tasks: Sequence[Task],
-    parts: Parts,
+    into: Evaluations,
     resources: Resources,
     show: Show = _quiet,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Progress:
-    """Measure what has no row yet, into an opened folder of parts. extra: further columns by architecture.
-    Raises UserError.
+) -> Evaluating:
+    """Evaluate what has no row yet, into opened evaluations. extra: further columns by architecture.
 
-    Rows that are there when it is interrupted are written before it ends.
-    """
+    Rows that are there when it is interrupted are written before it ends. A task that finally fails is
+    recorded, and the others go on. Raises UserError, StartError, StoreError."""
     extra = {} if extra is None else extra
     resources.check()
     if resources.gpus and resources.address == "none" and not torch.cuda.is_available():
         raise UserError(f"--gpus: expected 0, since there is no GPU here, found {resources.gpus:g}")
-    finished = set(parts.read()["evaluation_id"])
+    finished = set(into.read()["evaluation_id"])
     pending = [task for task in tasks if task.evaluation_id not in finished]
-    progress = Progress(len(tasks), len(tasks) - len(pending), len(tasks) - len(pending))
+    progress = Evaluating(len(tasks), len(tasks) - len(pending), len(tasks) - len(pending))
     show(progress)
     waiting: list[dict[str, Any]] = []
     written = time.monotonic()
-    device = "cuda" if resources.gpus else "cpu"
     try:
-        for task, row in map_hosted(functools.partial(Evaluator, setup, device), pending, resources):
-            waiting.append({**row, **extra.get(task.arch, {})})
-            progress.done += 1
-            if time.monotonic() - written > FLUSH_S:
-                parts.write(waiting)
+        for end in run_hosted(functools.partial(Evaluator, setup), pending, resources):
+            if isinstance(end, GivenUp):
+                progress.failures += 1
+                progress.given_up[end.task.evaluation_id] = end.error.strip().splitlines()[-1]
+                into.record_failure(end.task.evaluation_id, end.task.arch, end.error)
+            else:
+                waiting.append({**end.result, **extra.get(end.attempt.task.arch, {})})
+                progress.done += 1
+            if waiting and time.monotonic() - written > FLUSH_S:
+                into.write(waiting)
                 waiting, written = [], time.monotonic()
             show(progress)
     finally:
         if waiting:
-            parts.write(waiting)
+            into.write(waiting)
     return progress
 
 
@@ -147,8 +158,8 @@ def _distinct(space: Space, draw: Callable[[int], torch.Tensor], n: int) -> torc
 
 def sample_dataset(
     setup: Setup, genes: torch.Tensor, out: Path, resources: Resources, show: Show = _quiet
-) -> tuple[pd.DataFrame, Progress]:
-    """Measure these architectures into one Parquet file; continues what an earlier run began, and keeps what
+) -> tuple[pd.DataFrame, Evaluating]:
+    """Evaluate these architectures into one Parquet file; continues what an earlier run began, and keeps what
     the file held.
 
     Raises UserError.
@@ -156,27 +167,28 @@ def sample_dataset(
     if out.is_dir():
         raise UserError(f"--out {out}: expected a Parquet file, found a folder")
     wanted = tasks(setup, archs_of(setup.space, genes))[0]
-    parts = Parts(out.with_name(f".{out.name}.parts"))
+    parts = Evaluations(out.parent, f".{out.name}.parts")
     parts.open()
-    held = [(parts.folder, parts.read())]  # of a run that was interrupted
+    held = [(parts.place.of(parts.folder), parts.read())]  # of a run that was interrupted
     if out.is_file():
-        held.append((out, read_table(out).to_pandas()))
+        held.append((str(out), read_table(out).to_pandas()))
     for place, there in held:
         for column, expected in (
             ("weights_sha256", setup.checkpoint.sha256),
             ("data_sha256", setup.images.sha256),
         ):
-            if strange := set(there[column]) - {expected}:
-                found = f"{column} {next(iter(strange))} in {place}"
+            if others := set(there[column]) - {expected}:
+                found = f"{column} {next(iter(others))} in {place}"
                 raise UserError(
                     f"--out {out}: expected a new file, or measurements of the same weights and images, "
                     f"found {found}"
                 )
     if out.is_file():
         parts.write(read_table(out).to_pylist())
-    progress = measure(setup, wanted, parts, resources, show)
-    order = {task.arch: task.evaluation_id for task in wanted}
-    parts.combine(out, [order[arch] for arch in archs_of(setup.space, genes)])
+    progress = evaluate_tasks(setup, wanted, parts, resources, show)
+    names = {task.arch: task.evaluation_id for task in wanted}
+    order = [names[arch] for arch in archs_of(setup.space, genes)]
+    parts.combine(out, [name for name in order if name not in progress.given_up])
     return read_table(out).to_pandas(), progress
 
 
@@ -203,18 +215,18 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the measurement of one space's architectures came to."""
+class Evaluated:
+    """What the evaluation of one space's architectures came to."""
 
     rows: pd.DataFrame
-    progress: Progress
+    progress: Evaluating
     left_out: int  # architectures at image sizes that the supernet was not trained for
 
 
 def evaluate_rows(
-    answers: pd.DataFrame, wanted: Wanted, parts: Parts, resources: Resources, show: Show = _quiet
-) -> list[Measured]:
-    """Measure a sweep's answers (rows of ``searches`` with ``genes_space``), a space after another. Raises
+    answers: pd.DataFrame, wanted: Wanted, into: Evaluations, resources: Resources, show: Show = _quiet
+) -> list[Evaluated]:
+    """Evaluate a sweep's answers (rows of ``searches`` with ``genes_space``), a space after another. Raises
     UserError.
 
     Weights, images and resolutions of all spaces are checked before the first subnet is measured.
@@ -232,14 +244,14 @@ def evaluate_rows(
             for arch, row in predicted.to_dict("index").items()
         }
         plans.append((setup, todo, left_out, extra))
-    parts.open()
-    measured = []
+    into.open()
+    evaluated = []
     for setup, todo, left_out, extra in plans:
-        progress = measure(setup, todo, parts, resources, show, extra)
-        rows = parts.read()
-        measured.append(
-            Measured(
+        progress = evaluate_tasks(setup, todo, into, resources, show, extra)
+        rows = into.read()
+        evaluated.append(
+            Evaluated(
                 rows[rows["evaluation_id"].isin([task.evaluation_id for task in todo])], progress, left_out
             )
         )
-    return measured
+    return evaluated

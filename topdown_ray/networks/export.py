@@ -32,7 +32,6 @@ from topdown_ray.networks.weights import Checkpoint
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.store.evaluations import load_evaluations
-from topdown_ray.store.place import is_uri
 
 TOLERANCE = (
     1e-4  # of an output, between onnxruntime and torch; relative to the largest output where that is above 1
@@ -266,9 +265,9 @@ def measured_facts(source: str, space: Space, config: Config, checkpoint: Checkp
     """What was measured of this architecture with these weights, where the source is a result folder that
     holds it.
     """
-    if not is_run(source) or is_uri(source):  # measured accuracies lie in local folders
+    if not is_run(source):
         return {}
-    rows = load_evaluations(Path(source))
+    rows = load_evaluations(source)
     rows = rows[(rows["arch"] == canonical(space, config)) & (rows["weights_sha256"] == checkpoint.sha256)]
     found = [
         f"top-1 {100 * row['top1']:.2f} %, top-5 {100 * row['top5']:.2f} % on {row['n_images']} images of "

@@ -25,8 +25,8 @@ from topdown_ray.report import comparisons, measured, notebook, plots, regret, r
 from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.report.page import Column, Section, Table, interval, number, page, text
 from topdown_ray.report.provenance import missing, provenance
-from topdown_ray.store.folder import Results, load_columns
 from topdown_ray.store.place import Place, is_uri
+from topdown_ray.store.results import Results, load_columns
 
 _PERCENT: dict[str, Any] = {"digits": ".2f", "scale": 100.0}
 _POINTS: dict[str, Any] = {"digits": "+.2f", "scale": 100.0}

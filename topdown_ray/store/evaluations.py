@@ -1,11 +1,13 @@
 """Tables of measured accuracies: the schema, parts that appear whole or not at all, loading them.
 
-A folder of parts is what a running measurement writes to; ``combine`` makes one file of it, the training set
-of a predictor."""
+A folder of parts (see :mod:`parts`) is what a running measurement writes to; ``combine`` makes one file of
+it, the training set of a predictor."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import datetime
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import TEMPORARY, brief_path, check_file, digest, written
+from topdown_ray.files import brief_path, check_file, digest, written
+from topdown_ray.store.parts import DamagedError, Layout, Parts, parallel, part_names, read_part
+from topdown_ray.store.place import Place
 
 FOLDER = "evaluations"  # in a sweep's result folder
+FAILURES = "failures"  # in that
+READ_ATTEMPTS = 5  # while a driver merges parts
 
 _VERSION = b"topdown_ray_evaluations"  # in the file's metadata
 
@@ -67,41 +73,105 @@ _UNREADABLE = (
 INCIDENTAL = ("device", "host", "wall_s", "started_at")
 
 
-class Parts:
-    """A folder of measured rows, as the driver writes it."""
+class Evaluations:
+    """The measured rows beside a sweep's, in a local folder or a bucket, as their driver writes them.
 
-    def __init__(self, folder: Path):
+    folder: of the parts, in ``run``; ``failures/`` in it holds a record for each measurement that finally
+    failed."""
+
+    def __init__(self, run: str | Path, folder: str = FOLDER):
         self.folder = folder
+        self.place = Place(run)
+        self._parts = Parts(self.place, _layout(folder))
+        self.damaged: list[str] = []  # what these parts held is measured again
+        self._failed: set[str] = set()
 
     def open(self) -> None:
-        """Create the folder. Raises UserError."""
+        """Make the folder, or take up what lies in it: damaged parts move to ``damaged/`` (see ``damaged``).
+
+        Raises UserError, StoreError."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.folder.glob(f".*{TEMPORARY}"):
-                leftover.unlink()
+            self.place.prepare((self.folder,))
+            self.place.clear_away((self.folder,))
+            self.damaged = self._parts.resume().damaged
+            names = self.place.files(f"{self.folder}/{FAILURES}")
+            self._failed = {name.removesuffix(".json") for name in names if name.endswith(".json")}
         except OSError as error:
             raise UserError(
-                f"{self.folder}: expected a folder to write to, found {error.strerror}"
+                f"{self.place.of(self.folder)}: expected a folder to write to, found "
+                f"{self.place.reason(error)}"
             ) from error
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows as one part, atomically."""
+        """Add rows as one part. When this returns, they are there for good. Raises StoreError."""
         table = pa.Table.from_pylist(list(rows), schema=EVALUATIONS)
-        write_table(table, self.folder / f"{digest(table['evaluation_id'].to_pylist())}.parquet")
+        identities = table["evaluation_id"].to_pylist()
+        self._parts.write(digest(identities), table)
+        for identity in self._failed.intersection(identities):
+            self.place.delete(self._record(identity))
+            self._failed.remove(identity)
+
+    def record_failure(self, identity: str, arch: str, error: str) -> None:
+        """Write a record of a measurement that is given up. It goes away with the row. Raises StoreError."""
+        record = {
+            "evaluation_id": identity,
+            "arch": arch,
+            "failed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "error": error.strip().splitlines()[-1] if error.strip() else "",
+            "traceback": error.splitlines(),
+        }
+        self.place.write(self._record(identity), (json.dumps(record, indent=2) + "\n").encode())
+        self._failed.add(identity)
+
+    def _record(self, identity: str) -> str:
+        return f"{self.folder}/{FAILURES}/{identity}.json"
 
     def read(self) -> pd.DataFrame:
         """All rows, each measurement once, in the order of their identities. Raises UserError."""
-        return _ordered([read_table(part) for part in sorted(self.folder.glob("*.parquet"))])
+        for _ in range(READ_ATTEMPTS):
+            try:
+                names = list(part_names(self.place, self.folder))
+                return _ordered(list(parallel(self.place, self._part, names)))
+            except FileNotFoundError:  # merged meanwhile
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"{self.place.of(self.folder)}: expected parts that can be read, found "
+                    f"{self.place.reason(error)}"
+                ) from error
+        raise UserError(
+            f"{self.place.of(self.folder)}: expected parts that stay while they are read, found them merged "
+            f"{READ_ATTEMPTS} times"
+        )
+
+    def _part(self, name: str) -> pa.Table:
+        where = self.place.of(f"{self.folder}/{name}")
+        try:
+            return _checked(read_part(self.place, self.folder, name, layout=self._parts.layout), where)
+        except DamagedError as error:
+            raise UserError(
+                f"{where}: expected a part as it was written, found {error}; the same evaluate or "
+                "sample-dataset again measures its rows afresh"
+            ) from error
 
     def combine(self, out: Path, order: Sequence[str]) -> int:
-        """Write these measurements, in this order, then all others, as one file; remove the parts. Returns
-        the number of rows.
+        """Write these measurements, in this order, then all others, as one file; remove the parts of a local
+        folder. Returns the number of rows.
         """
         rows = self.read().set_index("evaluation_id", drop=False)
         rows = rows.loc[[*order, *rows.index.difference(list(order))]]
         write_table(pa.Table.from_pandas(rows, schema=EVALUATIONS, preserve_index=False), out)
-        shutil.rmtree(self.folder)
+        for name in part_names(self.place, self.folder):
+            self.place.delete(f"{self.folder}/{name}")
+        if self.place.local is not None:
+            for folder in (f"{self.folder}/{FAILURES}", self.folder):
+                with contextlib.suppress(OSError):  # records of failures, or damaged parts, stay
+                    (self.place.local / folder).rmdir()
         return len(rows)
+
+
+def _layout(folder: str) -> Layout:
+    return Layout("evaluation_id", {folder: ("evaluation_id",)}, damaged=f"{folder}/damaged")
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -121,6 +191,11 @@ def read_table(path: Path) -> pa.Table:
             table = file.read()
     except _UNREADABLE as error:
         raise UserError(f"{where}: expected {what}, found {one_line(error)}") from error
+    return _checked(table, where)
+
+
+def _checked(table: pa.Table, where: str) -> pa.Table:
+    """The rows in the columns and types of the schema. Raises UserError, see :func:`read_table`."""
     version = (table.schema.metadata or {}).get(_VERSION, b"1")
     if version != b"1":
         raise UserError(
@@ -157,9 +232,9 @@ def read_table(path: Path) -> pa.Table:
     return table
 
 
-def load_evaluations(run: Path) -> pd.DataFrame:
+def load_evaluations(run: str | Path) -> pd.DataFrame:
     """The measured rows beside a sweep's; empty where there are none. Raises UserError."""
-    return Parts(run / FOLDER).read()
+    return Evaluations(run).read()
 
 
 def _ordered(tables: Sequence[pa.Table]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import json
 import shlex
 import threading
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import pydantic
@@ -145,3 +146,8 @@ def read_failures(place: Place) -> dict[str, dict[str, Any]]:
         validated(Record, record, place.of(where))
         records[name.removesuffix(".json")] = record
     return records
+
+
+def failed_searches(folder: str | Path) -> dict[str, list[str]]:
+    """The searches of every shard that ``failures/`` records. Raises UserError."""
+    return {shard_id: record["search_ids"] for shard_id, record in read_failures(Place(folder)).items()}

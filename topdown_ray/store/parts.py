@@ -1,17 +1,17 @@
-"""The parts of a result folder's tables: named by content, verified, merged while the sweep goes on.
+"""The parts of tables: named by content, verified, merged while the work that fills them goes on.
 
-A shard is two files of one name, ``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet``. SUMS are the
-CRC-32 of the one and of the other, so a file that lost a byte is known by its name; KEY is the shard, or
-stands for the shards that were merged. Older folders have ``KEY.parquet``; those parts are damaged where
-pyarrow says that they are no valid Parquet. Nothing else is damage: memory that runs out, a disk that does
-not answer or a thread that does not start end with an error, and no file is touched. A damaged part is moved
-to ``damaged/``, never deleted.
+A :class:`Layout` names the tables. A part is one file of one name in the folder of each table,
+``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet`` for a shard of a sweep. SUMS are the CRC-32 of
+these files, so a file that lost a byte is known by its name; KEY names the rows, or stands for the parts that
+were merged. Older folders have ``KEY.parquet``; those parts are damaged where pyarrow says that they are no
+valid Parquet. Nothing else is damage: memory that runs out, a disk that does not answer or a thread that does
+not start end with an error, and no file is touched. A damaged part is moved to ``damaged/``, never deleted.
 
-The trace is written first: a shard is finished when its file in ``searches/`` exists. Small parts are merged
-into larger ones, for 10^5 files are slow to list, to resume from and to read. The merged part is written
-before those in it are deleted, searches before trace; whatever moment the driver dies at, the rows are there
-once or twice, and twice is harmless. On resuming, a part that a merged part names is deleted only if the
-merged part holds every row of it."""
+The first table of a layout is written last: a part is finished when its file there exists. Small parts are
+merged into larger ones, for 10^5 files are slow to list, to resume from and to read. The merged part is
+written before those in it are deleted, those of the first table before the others; whatever moment the driver
+dies at, the rows are there once or twice, and twice is harmless. On resuming, a part that a merged part names
+is deleted only if the merged part holds every row of it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -33,18 +34,12 @@ from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import digest, parse_json
 from topdown_ray.store.place import Entry, Place, reason
 
-TABLES = ("searches", "trace")
-DAMAGED = "damaged"  # the folder that damaged parts are moved to
 MERGE_AT = 256  # small parts
 SMALL = 2 << 20  # bytes of both files; a part above is never merged again
 LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part: ten times as much in memory
 ORPHAN_S = 3600.0  # on a remote place a trace without searches may be another driver's, just being written
 MERGED = b"topdown_ray_merged"  # in the metadata of a merged part: the names of the parts in it
 
-_ROWS = {
-    "searches": ["search_id", "target_index"],
-    "trace": ["search_id", "target_index", "generation"],
-}  # name a row
 _NOT_OF_THE_FILE = re.compile(
     r"alloc|memory|thread|resource", re.IGNORECASE
 )  # in pyarrow's errors: what failed is the machine
@@ -53,25 +48,63 @@ _Name = TypeVar("_Name")
 _Value = TypeVar("_Value")
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Tables whose parts belong together. Every table has the identity's column."""
+
+    identity: str  # the column that says what a row is about
+    keys: Mapping[str, Sequence[str]]  # of each table, the finishing one first: the columns that name a row
+    damaged: str = "damaged"  # the folder that damaged parts are moved to
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables, which are those of their folders."""
+        return tuple(self.keys)
+
+    @property
+    def first(self) -> str:
+        """The table that is written last: a part whose file is there is finished."""
+        return self.tables[0]
+
+
+SWEEP = Layout(
+    "search_id",
+    {
+        "searches": ("search_id", "target_index"),
+        "trace": ("search_id", "target_index", "generation"),
+    },
+)
+TABLES = SWEEP.tables
+
+
 class DamagedError(Exception):
     """A file that is not what was written; the text says how that is known."""
+
+
+class ShortOfMemoryError(UserError):
+    """There was too little memory to read a part, which says nothing of the part."""
 
 
 class Resumed(NamedTuple):
     """What a folder holds."""
 
-    search_ids: set[str]
+    finished: set[str]  # the identities that have rows
     damaged: list[str]  # parts that were moved to damaged/, and why
 
 
-def sums_of(name: str) -> tuple[int, int] | None:
-    """The checksums of searches and trace in a part's name; none in those of older folders."""
-    found = re.fullmatch(r"[^.]+\.([0-9a-f]{8})([0-9a-f]{8})\.parquet", name)
-    return (int(found[1], 16), int(found[2], 16)) if found else None
+def sums_of(name: str, tables: int) -> tuple[int, ...] | None:
+    """The checksums in a part's name, one for each table; none in those of older folders."""
+    found = re.fullmatch(rf"[^.]+\.([0-9a-f]{{{8 * tables}}})\.parquet", name)
+    return tuple(int(found[1][8 * i : 8 * i + 8], 16) for i in range(tables)) if found else None
 
 
 def read_part(
-    place: Place, table: str, name: str, schema: pa.Schema | None = None, columns: list[str] | None = None
+    place: Place,
+    table: str,
+    name: str,
+    schema: pa.Schema | None = None,
+    columns: Sequence[str] | None = None,
+    layout: Layout = SWEEP,
 ) -> pa.Table:
     """A part's file, verified by its checksum.
 
@@ -80,15 +113,14 @@ def read_part(
     where = place.of(f"{table}/{name}")
     try:
         data = place.read(f"{table}/{name}")
-        sums = sums_of(name)
-        if sums is not None and zlib.crc32(data) != sums[TABLES.index(table)]:
+        sums = sums_of(name, len(layout.tables))
+        if sums is not None and zlib.crc32(data) != (expected := sums[layout.tables.index(table)]):
             raise DamagedError(
-                f"checksum {zlib.crc32(data):08x}, expected {sums[TABLES.index(table)]:08x} ({len(data)} "
-                "bytes)"
+                f"checksum {zlib.crc32(data):08x}, expected {expected:08x} ({len(data)} bytes)"
             )
-        return _parse(data, sums is not None, schema, columns)
+        return _parse(data, sums is not None, schema, None if columns is None else list(columns))
     except MemoryError as error:  # also pyarrow's
-        raise UserError(
+        raise ShortOfMemoryError(
             f"{where}: expected memory to read it, found too little ({reason(error) or 'MemoryError'})"
         ) from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -143,32 +175,46 @@ def parallel(place: Place, function: Callable[[_Name], _Value], names: Sequence[
 
 
 class Parts:
-    """The parts of one folder, as its driver writes them."""
+    """The parts of one folder, as their driver writes them."""
 
-    def __init__(self, place: Place):
+    def __init__(self, place: Place, layout: Layout = SWEEP):
         self.place = place
-        self._small: dict[str, int] = {}  # name -> bytes of both files
+        self.layout = layout
+        self._small: dict[str, int] = {}  # name -> bytes of all its files
         self._written: dict[str, int] = {}  # the same of all parts that should be here
-        self._lock = threading.Lock()  # over both
+        self._finished: set[str] = set()  # identities that had rows when the folder was resumed
+        self._added: set[str] = set()  # those written since
+        self._lock = threading.Lock()  # over these four
         self._merging = False
-        self.hurry = (
-            False  # begin no more merges: the driver is told to end, and a backlog of them may take minutes
-        )
+        self._stopped = False  # see :meth:`stop_merging`
+        self._postponed = 0  # parts beyond MERGE_AT to wait for, since there was too little memory
+
+    @property
+    def promised(self) -> int:
+        """How many identities had rows when the folder was resumed, or were given rows since."""
+        with self._lock:
+            return len(self._finished) + len(self._added - self._finished)
+
+    def stop_merging(self) -> None:
+        """Begin no more merges: the driver is to end, and a backlog of them may take minutes."""
+        self._stopped = True
 
     def resume(self) -> Resumed:
-        """Verify every part, move those that are damaged or half there to ``damaged/``, and tell which
-        searches have rows.
+        """Verify every part, move those that are damaged or half there to ``damaged/``, and tell what has
+        rows.
 
         Raises OSError, UserError where a file cannot be read (which does not say that it is damaged), before
         anything is changed; StoreError."""
-        found = {table: part_names(self.place, table) for table in TABLES}
-        whole = [name for name in found["searches"] if name in found["trace"]]
-        half = [name for name in found["searches"] if name not in found["trace"]]
+        tables, first = self.layout.tables, self.layout.first
+        found = {table: part_names(self.place, table) for table in tables}
+        whole = [name for name in found[first] if all(name in found[table] for table in tables)]
         problems = {
-            name: f"{self.place.of(f'searches/{name}')}: expected a trace beside it, found none"
-            for name in half
+            name: f"{self.place.of(f'{first}/{name}')}: expected a {table} beside it, found none"
+            for table in tables[1:]
+            for name in found[first]
+            if name not in found[table]
         }
-        search_ids: set[str] = set()
+        finished: set[str] = set()
         claims: dict[str, list[str]] = {}  # of a merged part: the parts that it names
         for name, (ids, inside, problem) in zip(
             whole, parallel(self.place, self._verify, whole), strict=True
@@ -176,27 +222,31 @@ class Parts:
             if problem:
                 problems[name] = problem
             else:
-                search_ids.update(ids)
+                finished.update(ids)
                 claims[name] = inside
         young = time.time() - ORPHAN_S if self.place.local is None else float("inf")
-        orphans = {name for name, (_, written_at) in found["trace"].items() if written_at < young} - set(
-            found["searches"]
-        )
+        orphans = {
+            name
+            for table in tables[1:]
+            for name, (_, written_at) in found[table].items()
+            if written_at < young and name not in found[first]
+        }
         merged = self._merged(
             {name: inside for name, inside in claims.items() if inside}, set(claims) | orphans, found
         )
         for name in sorted(set(problems) | orphans - merged):
-            for table in TABLES:
+            for table in tables:
                 if name in found[table]:
-                    self.place.set_aside(f"{table}/{name}", DAMAGED)
+                    self.place.set_aside(f"{table}/{name}", self.layout.damaged)
         self._delete(sorted(merged))
         self._written = {
-            name: sum(found[table][name].size for table in TABLES) for name in claims if name not in merged
+            name: sum(found[table][name].size for table in tables) for name in claims if name not in merged
         }
         self._small = {name: size for name, size in self._written.items() if size < SMALL}
+        self._finished, self._added = finished, set()
         self._merge()
-        moved = f"; moved to {self.place.of(DAMAGED)}"
-        return Resumed(search_ids, [problem + moved for _, problem in sorted(problems.items())])
+        moved = f"; moved to {self.place.of(self.layout.damaged)}"
+        return Resumed(finished, [problem + moved for _, problem in sorted(problems.items())])
 
     def _merged(
         self, claims: Mapping[str, Sequence[str]], there: Set[str], found: Mapping[str, Mapping[str, Entry]]
@@ -206,7 +256,7 @@ class Parts:
         """
         merged: set[str] = set()
         for holder in sorted(
-            claims, key=lambda name: found["searches"][name].size
+            claims, key=lambda name: found[self.layout.first][name].size
         ):  # what is merged twice, from within
             inside = claims[holder]
             names = [
@@ -216,51 +266,54 @@ class Parts:
             ]
             if holder in merged or not names:
                 continue
-            rows = {table: read_part(self.place, table, holder, columns=_ROWS[table]) for table in TABLES}
+            rows = {table: self._read(table, holder, keys) for table, keys in self.layout.keys.items()}
             for name in names:
-                if all(self._within(table, name, rows[table]) for table in TABLES if name in found[table]):
+                if all(self._within(table, name, rows[table]) for table in rows if name in found[table]):
                     merged.add(name)
         return merged
 
     def _within(self, table: str, name: str, rows: pa.Table) -> bool:
+        keys = list(self.layout.keys[table])
         try:
-            mine = read_part(self.place, table, name, columns=_ROWS[table])
-        except DamagedError:  # an orphaned trace
+            mine = self._read(table, name, keys)
+        except DamagedError:  # an orphan
             return False
-        return bool(mine.join(rows, _ROWS[table], join_type="left anti", use_threads=False).num_rows == 0)
+        return bool(mine.join(rows, keys, join_type="left anti", use_threads=False).num_rows == 0)
 
-    def lacking(self, promised: int) -> int:
-        """How many of the promised searches have no rows in the folder now.
+    def _read(self, table: str, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        return read_part(self.place, table, name, columns=columns, layout=self.layout)
+
+    def missing(self) -> set[str]:
+        """The promised identities that have no rows in the folder now.
 
         A listing of each table tells whether every part that was written is still there, of its size; only
-        where one is not are the searches of the others counted, for another driver may have merged it. Raises
-        OSError, UserError."""
-        found = {table: part_names(self.place, table) for table in TABLES}
-        whole = {name for name in found["searches"] if name in found["trace"]}
+        where one is not are the parts read, for another driver may have merged it. Raises OSError,
+        UserError."""
+        found = {table: part_names(self.place, table) for table in self.layout.tables}
+        whole = {name for name in found[self.layout.first] if all(name in names for names in found.values())}
         with self._lock:
-            written = dict(self._written)
+            written, missing = dict(self._written), self._finished | self._added
         if all(
-            name in whole and size == sum(found[table][name].size for table in TABLES)
+            name in whole and size == sum(names[name].size for names in found.values())
             for name, size in written.items()
         ):
-            return 0
-        search_ids: set[str] = set()
+            return set()
         for ids, _, _ in parallel(self.place, self._verify, sorted(whole)):
-            search_ids.update(ids)
-        return max(promised - len(search_ids), 0)
+            missing.difference_update(ids)
+        return missing
 
-    def write(self, key: str, searches: pa.Table, trace: pa.Table) -> None:
-        """Add a part; several threads may. Raises StoreError."""
-        name, size = self._store(key, searches, trace)
+    def write(self, key: str, *tables: pa.Table) -> None:
+        """Add a part, a table of the layout each; several threads may. Raises StoreError."""
+        name, size = self._store(key, tables)
+        identities = tables[0][self.layout.identity].unique().to_pylist()
         with self._lock:
             self._note(name, size)
-            due = len(self._small) >= MERGE_AT and not self._merging
+            self._added.update(identities)
+            due = self._due() and not self._merging
             self._merging = self._merging or due
         if due:  # by this thread; the others go on writing
             try:
                 self._merge()
-            except MemoryError:  # merging can wait
-                self.hurry = True
             finally:
                 self._merging = False
 
@@ -269,72 +322,80 @@ class Parts:
         if size < SMALL:
             self._small[name] = size
 
-    def _store(self, key: str, searches: pa.Table, trace: pa.Table) -> tuple[str, int]:
-        """Write both files. Returns their name and the bytes of both."""
+    def _store(self, key: str, tables: Sequence[pa.Table]) -> tuple[str, int]:
+        """Write the files of a part. Returns their name and the bytes of all."""
         buffers = {}
-        for table, rows in zip(TABLES, (searches, trace), strict=True):
+        for table, rows in zip(self.layout.tables, tables, strict=True):
             sink = pa.BufferOutputStream()
             pq.write_table(rows, sink, compression="zstd")
             buffers[table] = sink.getvalue()
-        name = f"{key}.{''.join(f'{zlib.crc32(buffers[table]):08x}' for table in TABLES)}.parquet"
-        for table in reversed(TABLES):
+        name = f"{key}.{''.join(f'{zlib.crc32(buffer):08x}' for buffer in buffers.values())}.parquet"
+        for table in reversed(buffers):
             self.place.write(f"{table}/{name}", buffers[table])
         return name, sum(buffer.size for buffer in buffers.values())
 
     def _verify(self, name: str) -> tuple[list[str], list[str], str | None]:
-        """Of a part: its searches, the parts merged in it, and what is wrong with it."""
-        found = []
-        for table in TABLES:
+        """Of a part: its identities, the parts merged in it, and what is wrong with it."""
+        found, identity = [], self.layout.identity
+        for table in self.layout.tables:
             try:
-                found.append(read_part(self.place, table, name, columns=["search_id"]))
+                found.append(self._read(table, name, [identity]))
             except FileNotFoundError:  # merged by another driver since (object stores only)
                 return [], [], None
             except DamagedError as error:
-                return (
-                    [],
-                    [],
-                    f"{self.place.of(f'{table}/{name}')}: expected a part as it was written, found {error}",
-                )
-        where = self.place.of(f"searches/{name}")
+                path = self.place.of(f"{table}/{name}")
+                return [], [], f"{path}: expected a part as it was written, found {error}"
+        where = self.place.of(f"{self.layout.first}/{name}")
         inside = parse_json(
             (found[0].schema.metadata or {}).get(MERGED, b"[]"), f"{where}: {MERGED.decode()}"
         )
         if not isinstance(inside, list) or not all(isinstance(each, str) for each in inside):
             raise UserError(f"{where}: {MERGED.decode()}: expected a list of names, found {brief(inside)}")
-        column = found[0]["search_id"]
+        column = found[0][identity]
         if not pa.types.is_string(column.type) or column.null_count:
-            raise UserError(f"{where}: search_id: expected strings, found {one_line(column.type)} or nulls")
+            raise UserError(f"{where}: {identity}: expected strings, found {one_line(column.type)} or nulls")
         ids = column.unique().to_pylist()
         return ids, inside, None
 
+    def _due(self) -> bool:
+        return len(self._small) >= MERGE_AT + self._postponed
+
     def _merge(self) -> None:
-        while not self.hurry:
+        """Merge until few small parts are left. Where memory runs out they stay, until more have come."""
+        while not self._stopped:
             chosen: dict[str, int] = {}
             with self._lock:
-                if len(self._small) < MERGE_AT:
+                if not self._due():
                     return
                 for name, size in self._small.items():  # the oldest first
                     if len(chosen) < 2 or sum(chosen.values()) + size <= LARGEST_MERGE:
                         chosen[name] = size
                 for name in chosen:
                     del self._small[name]
-            self._merge_these(list(chosen))
+            try:
+                self._merge_these(list(chosen))
+            except MemoryError:
+                with self._lock:
+                    self._small = {
+                        name: chosen[name] for name in chosen if name in self._written
+                    } | self._small
+                    self._postponed = len(self._small)
+                return
+            self._postponed = 0
 
     def _merge_these(self, names: list[str]) -> None:
-        pairs = zip(names, parallel(self.place, self._pair, names), strict=True)
-        read = {name: pair for name, pair in pairs if pair is not None}
+        groups = zip(names, parallel(self.place, self._whole, names), strict=True)
+        read = {name: group for name, group in groups if group is not None}
         if not read:
             return
-        searches, trace = (
+        first, *others = (
             pa.concat_tables(tables, promote_options="permissive")
             for tables in zip(*read.values(), strict=True)
         )
-        searches = searches.replace_schema_metadata(
-            {**(searches.schema.metadata or {}), MERGED: json.dumps(list(read))}
-        )
-        name, size = self._store(digest(list(read)), searches, trace)
+        metadata = {**(first.schema.metadata or {}), MERGED: json.dumps(list(read))}
+        name, size = self._store(digest(list(read)), [first.replace_schema_metadata(metadata), *others])
         try:
-            for table in TABLES:
+            for table in self.layout.tables:
                 self.place.settle(table)
         except OSError:  # not certain to last: the small parts stay too, loading counts their rows once
             return
@@ -344,16 +405,17 @@ class Parts:
                 del self._written[each]
         self._delete(list(read))
 
-    def _pair(self, name: str) -> tuple[pa.Table, pa.Table] | None:
+    def _whole(self, name: str) -> list[pa.Table] | None:
+        """All tables of a part; None where resuming will tell what is wrong, or another driver has merged it
+        (object stores only).
+        """
         try:
-            return read_part(self.place, "searches", name), read_part(self.place, "trace", name)
-        except (
-            DamagedError,
-            OSError,
-            UserError,
-        ):  # resuming will tell; or another driver has merged it (object stores only)
+            return [self._read(table, name) for table in self.layout.tables]
+        except ShortOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        except (DamagedError, OSError, UserError):
             return None
 
     def _delete(self, names: Sequence[str]) -> None:
-        for table in TABLES:  # searches first: a trace alone is no shard
+        for table in self.layout.tables:  # the finishing one first: another alone is no part
             deque(parallel(self.place, self.place.delete, [f"{table}/{name}" for name in names]), maxlen=0)

@@ -392,9 +392,9 @@ class Place:
         self._made = []
 
     def clear_away(self, folders: tuple[str, ...]) -> None:
-        """Delete what a killed writer left in a local folder; only who holds it may."""
+        """Delete what a killed writer left in these folders of a local one; only who holds it may."""
         if self.local is not None:
-            for folder in (".", *folders):
+            for folder in folders:
                 for leftover in (self.local / folder).glob(f".*{TEMPORARY}"):
                     leftover.unlink(missing_ok=True)
 

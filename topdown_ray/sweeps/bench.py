@@ -202,14 +202,15 @@ def pymoo_nsga2(scale: Scale) -> Runner:
 def ours_on_ray(scale: Scale, actors: int) -> Runner:
     """This project through Ray: a sweep of shards into Parquet, actors ready before the clock starts."""
     from topdown_ray.cluster import connect
-    from topdown_ray.store.folder import ResultFolder, load
+    from topdown_ray.store.folder import ResultFolder
+    from topdown_ray.store.results import load
     from topdown_ray.sweeps import driver
-    from topdown_ray.sweeps.ray_executor import RayPool
+    from topdown_ray.sweeps.executors import shard_pool
 
     connect("local")
     n = scale.ray_shards * scale.ray_batch
     plan = plan_of(scale, range(n), scale.ray_batch)
-    pool = RayPool(actors, plan.run_id, plan.setups, plan.spec.search)
+    pool = shard_pool(actors, plan.run_id, plan.setups, plan.spec.search)
     pool.until_ready()
 
     def run(repeat: int) -> Lap:

@@ -15,7 +15,7 @@ from topdown_ray.cluster import connected
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.bench import Scale, plan_of
-from topdown_ray.sweeps.ray_executor import RayPool
+from topdown_ray.sweeps.executors import shard_pool
 
 SHARDS, BATCH = 64, 8
 TARGETS = (35.0, 30.0, 25.0)
@@ -32,7 +32,7 @@ def costs(
     with connected("local"):
         for n in actors:
             plan = plan_of(scale, range(SHARDS * BATCH), BATCH)
-            pool = RayPool(n, plan.run_id, plan.setups, plan.spec.search)
+            pool = shard_pool(n, plan.run_id, plan.setups, plan.spec.search)
             pool.until_ready()
             try:
                 for repeat, planned in enumerate(

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from topdown_ray.sweeps.executors import Attempt, Slot
 from topdown_ray.sweeps.pending import Pending
 from topdown_ray.sweeps.sizing import Speeds, batch_size
 from topdown_ray.sweeps.spec import Shard
+from topdown_ray.tasks import FAILURES, LOSSES, Attempt, Slot, Tries
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,18 @@ class Limits:
     the same device.
     """
 
-    failures: int = 3  # a shard that raised this often is given up
-    losses: int = 5  # a shard whose process died this often is given up
+    failures: int = FAILURES  # a shard that raised this often is given up
+    losses: int = LOSSES  # a shard whose process died this often is given up
     overdue: float = 4.0  # times its peers' time: it is started elsewhere as well
     overdue_floor_s: float = 15.0  # but not before
     unmeasured: float = (
         20.0  # the same while no peer has finished: times a guess, for workers that would be idle
     )
     unmeasured_floor_s: float = 120.0  # but not before
-    hopeless: float = 3.0  # times that again: its worker is replaced, whether or not another is free
+    hung: float = 3.0  # times that again: its worker is replaced, whether or not another is free
 
 
-@dataclass(eq=False)
-class _Flight:
-    """A shard that was taken and has no rows yet."""
-
-    shard: Shard
-    attempts: dict[Attempt, float] = field(default_factory=dict)  # running: when each began
-    tried: set[int] = field(default_factory=set)  # workers
-    failures: int = 0
-    losses: int = 0
-    queued: bool = False  # waits for another worker
+Flight = Tries[Shard]  # a shard that was taken and has no rows yet
 
 
 class Dispatch:
@@ -57,8 +48,8 @@ class Dispatch:
         self._population = population
         self._batch = batch
         self._limits = limits
-        self._flights: dict[str, _Flight] = {}
-        self._again: deque[_Flight] = deque()
+        self._flights: dict[str, Flight] = {}
+        self._again: deque[Flight] = deque()
 
     @property
     def finished(self) -> bool:
@@ -70,15 +61,17 @@ class Dispatch:
         """Whether there is anything for a free worker."""
         return bool(self._again) or self._pending.group is not None
 
-    def next(self, slot: Slot, workers: Mapping[str, int], standing: Set[int], now: float) -> Attempt | None:
+    def next(
+        self, slot: Slot, workers: Mapping[str, int], standing: Set[int], now: float
+    ) -> Attempt[Shard] | None:
         """What a free worker does now: a shard to be tried again that it has not tried, else a new one, else
         nothing.
         """
         for flight in self._again:
-            if slot.worker not in flight.tried or standing <= flight.tried:
+            if flight.suits(slot, standing):
                 self._again.remove(flight)
                 flight.queued = False
-                return self._start(flight, slot, now)
+                return flight.start(slot, now)
         group = self._pending.group
         if group is None:
             return None
@@ -86,28 +79,22 @@ class Dispatch:
         if size is None:
             each, left = self._pending.evaluations_of(group), self._pending.evaluations
             size = batch_size(self.speeds, slot.device, group, each, left, workers, self._population)
-        flight = _Flight(self._pending.take(size))
-        self._flights[flight.shard.shard_id] = flight
-        return self._start(flight, slot, now)
+        flight = Flight(self._pending.take(size))
+        self._flights[flight.task.shard_id] = flight
+        return flight.start(slot, now)
 
-    def _start(self, flight: _Flight, slot: Slot, now: float) -> Attempt:
-        attempt = Attempt(flight.shard, slot)
-        flight.attempts[attempt] = now
-        flight.tried.add(slot.worker)
-        return attempt
-
-    def started(self, attempt: Attempt) -> float:
+    def started(self, attempt: Attempt[Shard]) -> float:
         """When a running attempt began."""
-        return self._flights[attempt.shard.shard_id].attempts[attempt]
+        return self._flights[attempt.task.shard_id].attempts[attempt]
 
-    def running(self, attempt: Attempt) -> bool:
+    def running(self, attempt: Attempt[Shard]) -> bool:
         """Whether an attempt still counts: not where another one at the same shard was first."""
-        flight = self._flights.get(attempt.shard.shard_id)
+        flight = self._flights.get(attempt.task.shard_id)
         return flight is not None and attempt in flight.attempts
 
-    def done(self, attempt: Attempt, busy_s: float) -> list[Attempt]:
+    def done(self, attempt: Attempt[Shard], busy_s: float) -> list[Attempt[Shard]]:
         """A shard has rows. Returns the attempts at it that still run, to be cancelled."""
-        shard = attempt.shard
+        shard = attempt.task
         evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
         self.speeds.record(attempt.slot.device, shard.group, evaluations, busy_s)
         flight = self._flights.pop(shard.shard_id)
@@ -115,24 +102,24 @@ class Dispatch:
             self._again.remove(flight)
         return [other for other in flight.attempts if other is not attempt]
 
-    def failed(self, attempt: Attempt) -> bool:
+    def failed(self, attempt: Attempt[Shard]) -> bool:
         """A shard raised. Returns whether it is given up."""
-        flight = self._flights[attempt.shard.shard_id]
+        flight = self._flights[attempt.task.shard_id]
         flight.failures += 1
         return self._ended(flight, attempt, flight.failures >= self._limits.failures)
 
-    def lost(self, attempt: Attempt) -> bool:
+    def lost(self, attempt: Attempt[Shard]) -> bool:
         """A shard's worker died or was replaced. Returns whether the shard is given up."""
-        flight = self._flights[attempt.shard.shard_id]
+        flight = self._flights[attempt.task.shard_id]
         flight.losses += 1
         return self._ended(flight, attempt, flight.losses >= self._limits.losses)
 
-    def _ended(self, flight: _Flight, attempt: Attempt, exhausted: bool) -> bool:
+    def _ended(self, flight: Flight, attempt: Attempt[Shard], exhausted: bool) -> bool:
         del flight.attempts[attempt]
         if flight.attempts:
             return False  # its copy may still end well
         if exhausted:
-            del self._flights[flight.shard.shard_id]
+            del self._flights[flight.task.shard_id]
             if flight.queued:
                 self._again.remove(flight)
             return True
@@ -141,24 +128,22 @@ class Dispatch:
             self._again.append(flight)
         return False
 
-    def hopeless(self, now: float) -> Iterator[Attempt]:
-        """Queue what is overdue for another worker; yield what is beyond hope, whose workers are to be
-        replaced.
-        """
+    def hung(self, now: float) -> Iterator[Attempt[Shard]]:
+        """Queue what is overdue for another worker; yield what hangs, whose workers are to be replaced."""
         for flight in list(self._flights.values()):
             allowed, measured = self._allowed_s(flight)
             for attempt, started in list(flight.attempts.items()):
-                if measured and now - started > allowed * self._limits.hopeless:
+                if measured and now - started > allowed * self._limits.hung:
                     yield attempt
                 elif now - started > allowed and len(flight.attempts) == 1 and not flight.queued:
                     flight.queued = True
                     self._again.append(flight)
 
-    def _allowed_s(self, flight: _Flight) -> tuple[float, bool]:
+    def _allowed_s(self, flight: Flight) -> tuple[float, bool]:
         """Seconds after which a shard is overdue, and whether they are known from its peers. A guess never
         replaces a worker.
         """
-        shard, limits = flight.shard, self._limits
+        shard, limits = flight.task, self._limits
         evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
         devices = [attempt.slot.device for attempt in flight.attempts]
         measured = [

@@ -29,13 +29,15 @@ from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import full_name
 from topdown_ray.spaces.registry import DEFAULT_SPACE
-from topdown_ray.store.folder import SCHEMA_VERSION, ResultFolder, to_tables
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.schema import SCHEMA_VERSION, to_tables
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
-from topdown_ray.sweeps.executors import Attempt, Done, Event, Executor, InProcess, Lost
+from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
 from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, Worker, resolve
 from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
 LARGEST_BATCH = 32  # of a plain list of shards
@@ -185,9 +187,9 @@ def search(
     return frame
 
 
-def in_process(plan: Plan) -> InProcess:
+def in_process(plan: Plan) -> InProcess[Shard, Tables]:
     """The executor for ``--address none``."""
-    return InProcess(plan.run_id, Worker(plan.setups, plan.spec.search, groups=plan.spec.groups()))
+    return InProcess(ShardHost(plan.run_id, plan.setups, plan.spec.search, list(plan.spec.groups())))
 
 
 class _Writer:
@@ -198,18 +200,18 @@ class _Writer:
     def __init__(self, folder: ResultFolder):
         self._folder = folder
         self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
-        self._writing: deque[tuple[Future[None], Attempt, float]] = deque()
+        self._writing: deque[tuple[Future[None], Attempt[Shard], float]] = deque()
 
-    def put(self, done: Done) -> None:
+    def put(self, done: Done[Shard, Tables]) -> None:
         """Write a shard; blocks while too many are being written."""
         waiting = [future for future, _, _ in self._writing if not future.done()]
         if len(waiting) >= UNWRITTEN:
             futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
-        shard = done.attempt.shard
-        future = self._threads.submit(self._folder.write, shard.shard_id, done.searches, done.trace)
+        shard = done.attempt.task
+        future = self._threads.submit(self._folder.write, shard.shard_id, *done.result)
         self._writing.append((future, done.attempt, done.busy_s))
 
-    def written(self, wait: bool = False) -> Iterator[tuple[Attempt, float]]:
+    def written(self, wait: bool = False) -> Iterator[tuple[Attempt[Shard], float]]:
         """The shards written since the last call, with the seconds that each took; wait: until none is left.
         Raises StoreError.
         """
@@ -229,7 +231,7 @@ class _Run:
     """One run of the driver's loop over what is pending."""
 
     folder: ResultFolder
-    executor: Executor
+    executor: ShardExecutor
     dispatch: Dispatch
     progress: Progress
     on_progress: Callable[[Progress], None]
@@ -246,7 +248,7 @@ class _Run:
                 raise KeyboardInterrupt
             now = executor.clock()
             if now - looked > LOOK_EVERY_S:
-                for attempt in dispatch.hopeless(now):
+                for attempt in dispatch.hung(now):
                     executor.cancel(attempt)
                     self._lost(
                         Lost(
@@ -269,16 +271,16 @@ class _Run:
                 self._take(event, writer)
         self._count(writer.written(wait=True))
 
-    def _count(self, written: Iterator[tuple[Attempt, float]]) -> None:
+    def _count(self, written: Iterator[tuple[Attempt[Shard], float]]) -> None:
         progress = self.progress
         for attempt, busy_s in written:
-            progress.done += len(attempt.shard.seeds)
+            progress.done += len(attempt.task.seeds)
             self.on_progress(progress)
             on = {"worker": attempt.slot.worker, "device": attempt.slot.device, "seconds": round(busy_s, 3)}
             state = {"done": progress.done, "total": progress.total, "rate": round(progress.rate, 3)}
-            self.observe("shard", {**facts_of(attempt.shard), **on, **state})
+            self.observe("shard", {**facts_of(attempt.task), **on, **state})
 
-    def _take(self, event: Event, writer: _Writer) -> None:
+    def _take(self, event: Event[Shard, Tables], writer: _Writer) -> None:
         if not self.dispatch.running(event.attempt):
             return  # a copy was first, in the same moment
         if isinstance(event, Done):
@@ -286,7 +288,7 @@ class _Run:
                 self.executor.cancel(slower)
                 self.progress.losses += 1
                 error = "slower than its copy"
-                self.observe("lost", {**facts_of(slower.shard), "worker": slower.slot.worker, "error": error})
+                self.observe("lost", {**facts_of(slower.task), "worker": slower.slot.worker, "error": error})
             self.busy_s += event.busy_s
             writer.put(event)
         elif isinstance(event, Lost):
@@ -294,18 +296,18 @@ class _Run:
         else:
             self._failed("retry", event.attempt, event.traceback, self.dispatch.failed(event.attempt))
 
-    def _lost(self, event: Lost) -> None:
+    def _lost(self, event: Lost[Shard]) -> None:
         self.progress.losses += 1
         self._failed("lost", event.attempt, event.reason, self.dispatch.lost(event.attempt))
 
-    def _failed(self, event: str, attempt: Attempt, reason: str, given_up: bool) -> None:
-        facts = {**facts_of(attempt.shard), "error": last_line(reason)}
+    def _failed(self, event: str, attempt: Attempt[Shard], reason: str, given_up: bool) -> None:
+        facts = {**facts_of(attempt.task), "error": last_line(reason)}
         if event == "lost" or not given_up:
             self.observe(event, {**facts, "worker": attempt.slot.worker})
         if given_up:
-            command = self.folder.record_failure(attempt.shard, reason)
-            self.given_up[attempt.shard.shard_id] = last_line(reason)
-            self.progress.failures += len(attempt.shard.seeds)
+            command = self.folder.record_failure(attempt.task, reason)
+            self.given_up[attempt.task.shard_id] = last_line(reason)
+            self.progress.failures += len(attempt.task.seeds)
             self.observe("failure", {**facts, "command": command})
         self.on_progress(self.progress)
 
@@ -313,7 +315,7 @@ class _Run:
 def run(
     plan: Plan,
     folder: ResultFolder,
-    executor: Executor,
+    executor: ShardExecutor,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     limits: Limits = LIMITS,
     observe: Observer = ignore,
@@ -334,7 +336,7 @@ def run(
     try:
         state.loop(writer)
     except BaseException as error:
-        folder.hurry()
+        folder.stop_merging()
         writer.close()
         with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
             state._count(writer.written())
@@ -346,7 +348,7 @@ def run(
     writer.close()
     wall_s, there = executor.clock() - started, others + progress.done
     try:
-        _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), there)
+        _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), count=True)
     except (StoreError, UserError) as error:
         observe("end", {**progress.facts, "status": "error", "error": last_line(str(error))})
         raise
@@ -356,7 +358,12 @@ def run(
 
 
 def _finish(
-    folder: ResultFolder, executor: Executor, state: _Run, wall_s: float, complete: bool, promised: int = 0
+    folder: ResultFolder,
+    executor: ShardExecutor,
+    state: _Run,
+    wall_s: float,
+    complete: bool,
+    count: bool = False,
 ) -> None:
     facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
-    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, promised)
+    folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, count)

@@ -1,137 +1,84 @@
-"""What runs shards, as the driver sees it: which workers are free, submit, wait for events. Here the one that
-needs no Ray.
-"""
+"""What runs shards: a worker that is hosted in this process, or in every actor of a pool on Ray."""
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections import deque
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
-from typing import Any, Protocol
+import functools
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import torch
 
-from topdown_ray.store.folder import to_tables
-from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import Shard
+from topdown_ray.errors import UserError
+from topdown_ray.store.schema import to_tables
+from topdown_ray.sweeps.runner import Setup, Worker
+from topdown_ray.sweeps.spec import Group, SearchParams, Shard
+from topdown_ray.tasks import Executor
 
+if TYPE_CHECKING:
+    from topdown_ray.cluster import Pool
 
-@dataclass(frozen=True)
-class Slot:
-    """A worker: its number, never used twice, and the kind of device that it computes on."""
-
-    worker: int
-    device: str
-
-
-@dataclass(frozen=True, eq=False)
-class Attempt:
-    """One of the times that a shard runs, on one worker."""
-
-    shard: Shard
-    slot: Slot
+Tables = tuple[pa.Table, pa.Table]  # searches and trace
+ShardExecutor = Executor[Shard, Tables]
 
 
-@dataclass(frozen=True)
-class Done:
-    """A shard's rows are here. busy_s: seconds that the worker spent on them."""
+class ShardHost:
+    """Hosts a worker: shards in, tables out. groups: what it will run, which it warms up for."""
 
-    attempt: Attempt
-    searches: pa.Table
-    trace: pa.Table
-    busy_s: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A shard raised."""
-
-    attempt: Attempt
-    traceback: str
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The process that ran a shard died."""
-
-    attempt: Attempt
-    reason: str
-
-
-Event = Done | Failed | Lost
-
-
-class Executor(Protocol):
-    """Workers that each run one shard at a time."""
-
-    info: dict[str, Any]  # of a worker: where its supernets' weights come from
-
-    @property
-    def devices(self) -> Mapping[str, int]:
-        """How many workers of each kind of device there are or will be, those that still start included."""
-
-    @property
-    def standing(self) -> Set[int]:
-        """The numbers of the workers that have started."""
-
-    def idle(self) -> list[Slot]:
-        """The workers that wait for a shard."""
-
-    def clock(self) -> float:
-        """Seconds, by the clock that shards take time on."""
-
-    def submit(self, attempt: Attempt) -> None:
-        """Start a shard on an idle worker."""
-
-    def wait(self, timeout_s: float) -> list[Event]:
-        """Block until something happened to a shard or a worker became idle, or for this long."""
-
-    def cancel(self, attempt: Attempt) -> None:
-        """Forget an attempt: if it still runs, its worker, which may hang, is replaced."""
-
-    def close(self) -> None:
-        """Stop all work."""
-
-
-class InProcess:
-    """Runs shards one after another in this process (``--address none``)."""
-
-    devices: Mapping[str, int] = {"cpu": 1}
-    standing: Set[int] = frozenset({0})
-
-    def __init__(self, run_id: str, worker: Worker):
+    def __init__(
+        self,
+        run_id: str,
+        setups: Mapping[str, Setup],
+        params: SearchParams,
+        groups: Sequence[Group] = (),
+        device: str = "cpu",
+    ):
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none"
+            )
         self.run_id = run_id
-        self.worker = worker
-        self.info: dict[str, Any] = {"weights": worker.weights, "host": worker.host}
-        self._queue: deque[Attempt] = deque()
+        self.worker = Worker(setups, params, device, groups)
+        self.info: Mapping[str, Any] = {"weights": self.worker.weights, "host": self.worker.host}
 
-    def idle(self) -> list[Slot]:
-        """This process, between two shards."""
-        return [] if self._queue else [Slot(0, self.worker.device)]
+    def __call__(self, shard: Shard) -> Tables:
+        """Run a shard."""
+        return to_tables(self.run_id, *self.worker.run(shard))
 
-    def clock(self) -> float:
-        """The system's."""
-        return time.monotonic()
 
-    def submit(self, attempt: Attempt) -> None:
-        """Take a shard."""
-        self._queue.append(attempt)
+def shard_pool(
+    actors: int | None,
+    run_id: str,
+    setups: Mapping[str, Setup],
+    params: SearchParams,
+    gpus: int = 0,
+    groups: Sequence[Group] = (),
+) -> Pool[Shard, Tables]:
+    """A pool of actors that run shards; use it inside :func:`topdown_ray.cluster.connected`.
 
-    def wait(self, timeout_s: float) -> list[Event]:
-        """Run the shard that was submitted."""
-        if not self._queue:
-            return []
-        attempt, started = self._queue.popleft(), time.perf_counter()
-        try:
-            tables = to_tables(self.run_id, *self.worker.run(attempt.shard))
-        except Exception:
-            return [Failed(attempt, traceback.format_exc())]
-        return [Done(attempt, *tables, time.perf_counter() - started)]
+    actors: on CPUs; None: as many as the cluster has CPUs, those of nodes that join later too. gpus: actors
+    with a GPU each beside them. More than the cluster has are refused unless it has a node without CPUs, as
+    the head of a cluster that scales has. groups: what they will run, which they warm up for. Raises
+    UserError."""
+    from topdown_ray import cluster
 
-    def cancel(self, attempt: Attempt) -> None:
-        """Nothing runs between two calls."""
+    have = cluster.resources()
+    check_request(actors, gpus, have, cluster.scales())
+    make = functools.partial(ShardHost, run_id, dict(setups), params, tuple(groups))
+    numbers = {"cuda": gpus, "cpu": max(have["CPU"] - gpus, 0) if actors is None else actors}
+    return cluster.Pool(make, numbers, grows=actors is None)
 
-    def close(self) -> None:
-        """Nothing runs between two calls."""
+
+def check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
+    """Raise UserError for more actors than the cluster has room for, or will have."""
+    if have["CPU"] == 0 and actors is None:
+        raise UserError(
+            "--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none"
+        )
+    for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
+        if asked > have[kind] and not scales:
+            found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
+            raise UserError(
+                f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}"
+            )

@@ -26,7 +26,8 @@ from topdown_ray.errors import UserError
 from topdown_ray.files import data
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
-from topdown_ray.store.folder import load, to_tables
+from topdown_ray.store.results import load
+from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps.driver import make_plan
 from topdown_ray.sweeps.runner import Setup, Worker
 from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec

@@ -29,8 +29,8 @@ from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import brief, one_line
 from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, short_hash, validated
 from topdown_ray.spaces.registry import SPACES
-from topdown_ray.store.folder import read_manifest
 from topdown_ray.store.place import Place
+from topdown_ray.store.results import read_manifest
 
 # Part of every search's identity: raise it when the same search would give another result. 2: random
 # architectures that are not found by redrawing are drawn uniformly from the feasible ones instead of pruned,

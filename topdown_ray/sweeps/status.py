@@ -19,10 +19,11 @@ from rich.text import Text
 
 from topdown_ray.errors import UserError, one_line
 from topdown_ray.store.failures import read_failures
-from topdown_ray.store.folder import SEARCHES, read_manifest
 from topdown_ray.store.parts import parallel, part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import READ_ATTEMPTS
+from topdown_ray.store.results import read_manifest
+from topdown_ray.store.schema import SEARCHES
 from topdown_ray.sweeps.pending import evaluations_of
 from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.terminal import terminal

@@ -25,7 +25,8 @@ from topdown_ray.files import validated
 from topdown_ray.networks import ofa_reference
 from topdown_ray.spaces.registry import SPACES, searched_space
 from topdown_ray.spaces.space import Config, Space
-from topdown_ray.store.folder import INCIDENTAL, SEARCHES, TRACE, Results, to_tables
+from topdown_ray.store.results import Results
+from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.checks import RowCheck, check, compared, counts, curves, identities, once, promised
 from topdown_ray.sweeps.runner import Worker
