@@ -12,7 +12,7 @@ import torch
 from topdown_ray.algorithms.evolution import Problem, Sizes
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Budget, Searches
-from topdown_ray.cli import present
+from topdown_ray.cli.present.bench import print_bench
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.spaces.cost import note10
 from topdown_ray.spaces.predictor import features, load_predictor
@@ -77,7 +77,7 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
         assert 0.7 < lap.accuracy < 0.9
         assert lap.evaluations == counted or counted is None
     with pytest.raises(
-        UserError, match=r"--only: expected the beginning of one of floor; ofa; notebook; .*, found 'theirs'"
+        UserError, match=r"--only: expected a prefix of one of floor; ofa; notebook; .*, found 'theirs'"
     ):
         bench.run(scale, ["theirs"])
     frame = bench.run(scale, ["ours, batch"]).set_index("contestant")  # in processes of their own
@@ -88,5 +88,5 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
     assert 0.7 < frame["accuracy"]["ours, batch 2"] < 0.9
     seconds = frame["seconds_per_search_and_core"]["ours, batch 2"]
     assert frame["evaluations_per_second_and_core"]["ours, batch 2"] == pytest.approx(evaluations / seconds)
-    present.print_bench(frame.reset_index(), as_json=False)
+    print_bench(frame.reset_index(), as_json=False)
     assert "faster than notebook" in capsys.readouterr().out
