@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from topdown_ray.report.tables import summary as summary
     from topdown_ray.store.results import Results as Results
     from topdown_ray.store.results import load as load
-    from topdown_ray.sweeps.driver import search as search
+    from topdown_ray.sweeps.api import search as search
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
     "UserError": "errors",
     "Results": "store.results",
     "load": "store.results",
-    "search": "sweeps.driver",
+    "search": "sweeps.api",
     "summary": "report.tables",
 }
 

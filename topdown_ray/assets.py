@@ -8,7 +8,8 @@ to something else silently."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +17,10 @@ from typing import NamedTuple
 import platformdirs
 
 from topdown_ray.addresses import checked, shown
-from topdown_ray.download import BRISK, PATIENT, Patience, Progress, download
+from topdown_ray.download import BRISK, PATIENT, OnBytes, Patience, download
 from topdown_ray.download import sha256_of as sha256_of
 from topdown_ray.errors import UserError
-from topdown_ray.files import replacing
+from topdown_ray.files import check_output, replacing
 
 UPSTREAM = "https://raw.githubusercontent.com/han-cai/files/master/ofa/"
 _ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that holds it"
@@ -225,7 +226,27 @@ def present(asset: Asset, folder: Path | None = None) -> Path | None:
     return None
 
 
-def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: Progress | None = None) -> Path:
+Display = Callable[[Asset], AbstractContextManager[OnBytes]]  # shows how far a download is
+
+
+def provide(names: list[str], to: Path | None, display: Display) -> Iterator[tuple[Path, bool]]:
+    """Have the files of these names in a folder (None: in any that is searched, else the cache): each path,
+    and whether it was fetched now. Raises UserError.
+    """
+    wanted = named(names)
+    if to is not None:
+        check_output(to, "--to", folder=True)
+    for asset in wanted:
+        path = present(asset, to)
+        if path is not None:
+            yield path, False
+            continue
+        with display(asset) as show:
+            path = fetch(asset, cache_folder() if to is None else to, show=show)
+        yield path, True
+
+
+def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: OnBytes | None = None) -> Path:
     """Fetch one file into a folder, and return it. Raises UserError: offline, wrong hash, not to be had.
 
     A file of which no sum is published gets the one it came with recorded beside it, which ``verify`` holds

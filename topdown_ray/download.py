@@ -41,7 +41,7 @@ class Patience:
 PATIENT = Patience()  # a download that the user asked for
 BRISK = Patience(attempts=2, connect_s=5.0)  # one that a sweep found to be needed
 
-Progress = Callable[[int, int | None], None]  # bytes so far, of how many (None: the server did not say)
+OnBytes = Callable[[int, int | None], None]  # bytes so far, of how many (None: the server did not say)
 
 
 class _PassingError(Exception):
@@ -59,7 +59,7 @@ def download(
     destination: Path,
     sha256: str | None,
     patience: Patience = PATIENT,
-    show: Progress | None = None,
+    show: OnBytes | None = None,
 ) -> str:
     """Fetch a file to ``destination``, whole or not at all, and return its SHA-256; ``sha256`` None: whatever
     arrives is taken.
@@ -79,7 +79,7 @@ def download(
 class _Transfer:
     """The attempts to fetch one file."""
 
-    def __init__(self, url: str, part: Path, sha256: str | None, patience: Patience, show: Progress | None):
+    def __init__(self, url: str, part: Path, sha256: str | None, patience: Patience, show: OnBytes | None):
         self.url, self.part, self.sha256, self.patience, self.show = url, part, sha256, patience, show
         if sha256 is None:  # without a hash nothing would tell that two halves belong to different files
             part.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Searches
-from topdown_ray.cli import present
+from topdown_ray.cli.present.bench import print_bench
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
@@ -80,7 +80,7 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
         assert 0.7 < lap.accuracy < 0.9
         assert lap.evaluations == counted or counted is None
     with pytest.raises(
-        UserError, match=r"--only: expected the beginning of one of floor; ofa; notebook; .*, found 'theirs'"
+        UserError, match=r"--only: expected a prefix of one of floor; ofa; notebook; .*, found 'theirs'"
     ):
         bench.run(scale, ["theirs"])
     frame = bench.run(scale, ["ours, batch"]).set_index("contestant")  # in processes of their own
@@ -91,5 +91,5 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
     assert 0.7 < frame["accuracy"]["ours, batch 2"] < 0.9
     seconds = frame["seconds_per_search_and_core"]["ours, batch 2"]
     assert frame["evaluations_per_second_and_core"]["ours, batch 2"] == pytest.approx(evaluations / seconds)
-    present.print_bench(frame.reset_index(), as_json=False)
+    print_bench(frame.reset_index(), as_json=False)
     assert "faster than notebook" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from conftest import ROOT
 from topdown_ray.algorithms.baselines import scalar
 from topdown_ray.networks import ofa_reference
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
-from topdown_ray.sweeps import driver
+from topdown_ray.sweeps import api
 
 OUTCOMES = ROOT / "tests" / "data" / "scalar_top_down.csv"
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
@@ -31,7 +31,7 @@ def test_full_budget_equals_64_scalar_runs(published: Path) -> None:
     """
     with OUTCOMES.open() as file:
         rows = list(csv.DictReader(file))
-    frame = driver.search(targets=TARGETS, seeds=64)
+    frame = api.search(targets=TARGETS, seeds=64)
     for target in TARGETS:
         ours = frame.loc[frame["target"] == target, "accuracy"].to_numpy()
         theirs = np.array([float(row["accuracy"]) for row in rows if float(row["target"]) == target])
@@ -50,7 +50,7 @@ def test_small_budget_equals_live_scalar_runs(published: Path) -> None:
     theirs = [
         scalar.TopDownFinder(predictor, table, seed, **budget).run(targets) for seed in range(1000, 1024)
     ]
-    frame = driver.search(targets=targets, seeds=range(2000, 2256), **budget)
+    frame = api.search(targets=targets, seeds=range(2000, 2256), **budget)
     for i, target in enumerate(targets):
         ours = frame.loc[frame["target"] == target, "accuracy"].to_numpy()
         accuracies = np.array([answers[i].accuracy for answers in theirs])

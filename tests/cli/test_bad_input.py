@@ -18,13 +18,13 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.progress import TextColumn
 from rich.table import Table
 from support.commands import SWEEP, assert_one_line, main_in_process, sweep_file
 
 from topdown_ray.addresses import check_address
 from topdown_ray.cli import main
-from topdown_ray.cli.display import print_table, progress_bar
+from topdown_ray.cli.display import progress_bar
+from topdown_ray.cli.present.tables import print_table
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import LARGEST_DOCUMENT, check_output, read_yaml, written, written_folder
 from topdown_ray.hardware import rounds, stopwatch
@@ -192,7 +192,7 @@ def test_minutes_that_cannot_be_kept_are_refused() -> None:
     watch = stopwatch.Stopwatch("proxyless", Conditions())
     watch.hold_layers(PROXYLESS.distinct_layers()[:20])
     effort = rounds.Effort(minutes=1e-7, strict=True)
-    states: list[rounds.State] = []
+    states: list[rounds.RoundsState] = []
     with pytest.raises(
         UserError, match=r"--minutes: expected at least .*, which 11 rounds take, found 1e-07"
     ):
@@ -216,9 +216,8 @@ def test_cells_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_progress_disappears_before_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     def work(fails: bool) -> None:
-        with progress_bar(TextColumn("{task.description}")) as display:
-            display.add_task("half way")
-            display.start()
+        with progress_bar("half way") as show:
+            show(1, 2)
             if fails:
                 raise UserError("wrong")
 

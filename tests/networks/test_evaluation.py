@@ -573,7 +573,7 @@ def test_a_failure_is_named_and_the_status_is_1(
     result = main_in_process(["evaluate", one, *common], capsys)
     assert result.returncode == 1
     line = result.stderr.strip().splitlines()[-1]  # before it, how far it came
-    assert re.fullmatch(r"measurement [0-9a-f]{20} failed: ValueError: boom", line)
+    assert re.fullmatch(r"evaluation [0-9a-f]{20} failed: ValueError: boom", line)
     genes = torch.stack([torch.from_numpy(SPACE.from_config(json.loads(arch))) for arch in (one, other)])
     monkeypatch.setattr(evaluate, "uniform", lambda *arguments: genes)
     out = tmp_path / "set.parquet"

@@ -21,8 +21,9 @@ from topdown_ray import load
 from topdown_ray.cli.main import app
 from topdown_ray.errors import UserError
 from topdown_ray.figures import Picture
-from topdown_ray.report import build, comparisons, plots, tables
-from topdown_ray.report.build import Options, write_report
+from topdown_ray.report import comparisons, context, plots, tables
+from topdown_ray.report.build import write_report
+from topdown_ray.report.context import Options
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES
 from topdown_ray.strategy_styles import style_of
@@ -77,7 +78,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, for speed, where a test is not about them."""
     monkeypatch.setattr(
-        build, "draw", lambda folder, name, caption, paint: Picture(name, caption, Markup("<svg/>"))
+        context, "draw", lambda folder, name, caption, paint: Picture(name, caption, Markup("<svg/>"))
     )
 
 

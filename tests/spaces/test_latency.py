@@ -24,7 +24,7 @@ from support.oracles import tutorial_spec
 from topdown_ray import machine
 from topdown_ray.errors import UserError
 from topdown_ray.hardware import rounds, stopwatch, whole_subnets
-from topdown_ray.hardware.rounds import Effort, State
+from topdown_ray.hardware.rounds import Effort, RoundsState
 from topdown_ray.networks import ofa_reference
 from topdown_ray.networks.supernet import Supernet, build_layer, n_parameters
 from topdown_ray.spaces import latency_table, ofa_tables
@@ -310,10 +310,10 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
     layers = MOBILENET_V3.distinct_layers()
     truth, out = np.linspace(1, 2, len(layers)), tmp_path / "t.parquet"
     effort = Effort(least=6, most=6, warm=1)
-    states: list[State] = []
+    states: list[RoundsState] = []
 
     def run(watch: Simulated) -> LatencyTable:
-        return rounds.measure(watch, "mobilenet_v3", Conditions(), out, effort, states.append)
+        return rounds.measure_layers(watch, "mobilenet_v3", Conditions(), out, effort, states.append)
 
     with pytest.raises(KeyboardInterrupt):
         run(Simulated(truth, stop_after=int(4.5 * len(layers))))  # the warm round, three rounds, half a round
@@ -352,7 +352,7 @@ def test_the_rounds_of_another_measurement_are_refused(tmp_path: Path) -> None:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of this machine, one round."""
     path = tmp_path_factory.mktemp("real") / "here.parquet"
-    rounds.measure(
+    rounds.measure_layers(
         stopwatch.Stopwatch("mobilenet_v3", Conditions()), "mobilenet_v3", Conditions(), path, ONCE
     )
     return path
@@ -428,16 +428,16 @@ def test_another_machines_table_is_not_compared(real: Path, tmp_path: Path) -> N
 
 def test_figures_of_a_comparison() -> None:
     total = np.linspace(10, 60, 50)
-    figures = whole_subnets.agreement(total, 2 + 1.25 * total)
+    figures = whole_subnets.sum_errors(total, 2 + 1.25 * total)
     assert figures["offset_ms"] == pytest.approx(2)
     assert figures["slope"] == pytest.approx(1.25)
     assert figures["tau"] == 1
     assert figures["corrected_rmse"] == pytest.approx(0, abs=1e-12)
     assert figures["bias"] == pytest.approx(np.mean(total / (2 + 1.25 * total)) - 1)
-    assert whole_subnets.agreement(total, total[::-1].copy())["tau"] == -1
+    assert whole_subnets.sum_errors(total, total[::-1].copy())["tau"] == -1
     broken = total.copy()
     broken[7] *= 10  # one subnet that met other work does not turn the line
-    assert whole_subnets.agreement(total, broken)["slope"] == pytest.approx(1, abs=0.02)
+    assert whole_subnets.sum_errors(total, broken)["slope"] == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -286,13 +286,14 @@ def test_many_threads_write_while_parts_are_merged(tmp_path: Path, monkeypatch: 
 # of the command line
 FORKS = """
 import json, os, sys, torch
-from topdown_ray.cli import main, present
-from topdown_ray.sweeps import demo, status, driver
+from topdown_ray.cli import main
+from topdown_ray.cli.present import sweeps
+from topdown_ray.sweeps import api, demo, status, driver
 from topdown_ray.store import parts, folder
 torch.set_num_threads(1)
 parts.MERGE_AT = 3
 small = {"predictor": "embedded", "population": 8, "generations": 2}
-driver.search("mobilenet_v3", "macs", [300], "top_down", **small)  # all is loaded
+api.search("mobilenet_v3", "macs", [300], "top_down", **small)  # all is loaded
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()

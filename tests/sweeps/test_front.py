@@ -17,7 +17,7 @@ from topdown_ray.algorithms.baselines.nsga2 import nsga2
 from topdown_ray.cli.main import app
 from topdown_ray.errors import UserError
 from topdown_ray.report import comparisons
-from topdown_ray.report.regret import regret
+from topdown_ray.report.comparisons import regret
 from topdown_ray.report.tables import prepare
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.predictor_files import load_predictor

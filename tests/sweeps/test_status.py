@@ -17,12 +17,13 @@ from support.commands import assert_one_line, main_in_process
 from support.folders import command_of, cut, opened, plan_of, ran, sweep_file
 from support.sweeping import Faulty, Stopping
 
-from topdown_ray.cli.present import print_cluster
+from topdown_ray.cli.present.sweeps import print_dashboard
 from topdown_ray.errors import UserError
 from topdown_ray.store import parts
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.api import announce
 from topdown_ray.sweeps.events import EVENTS, json_lines
 from topdown_ray.sweeps.status import Reader, Status
 from topdown_ray.tasks import InProcess
@@ -199,7 +200,7 @@ def test_lines_on_stderr_are_all_that_is_there(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8265", None])
 def test_the_dashboards_link_is_printed(url: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     seen = []
-    print_cluster("auto", url, lambda event, facts: seen.append((event, facts)))
+    announce("auto", url, lambda event, facts: seen.append((event, facts)), print_dashboard)
     assert seen == [("connected", {"address": "auto", "dashboard": url})]
     assert capsys.readouterr().err == (f"Ray dashboard: {url}\n" if url else "")
 

@@ -1,53 +1,72 @@
-"""What the commands share at a terminal: their common options, tables, progress displays, an orderly end when
-told to stop.
-"""
+"""What moves at a terminal while a command works: one progress bar, and one line of text."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from topdown_ray.addresses import check_address
-from topdown_ray.terminal import terminal
+from topdown_ray.terminal import say, terminal
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import ProgressColumn
     from rich.status import Status
-    from rich.table import Table
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Address = Annotated[
-    str, typer.Option(callback=check_address, help="none (this process, no Ray), local, auto or HOST:PORT.")
-]
+    from topdown_ray.assets import Asset
+    from topdown_ray.download import OnBytes
+    from topdown_ray.hardware.rounds import OnState, RoundsState
+    from topdown_ray.progress import Progress
 
 
-def print_table(table: Table) -> None:
-    """A table at its full width: a cut-off number is worse than a long line."""
-    console = terminal(highlight=False)
-    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    terminal(highlight=False, width=max(width, console.width)).print(table)
+class Show(Protocol):
+    """Moves a progress bar; fields: the texts of its own columns."""
+
+    def __call__(self, done: float, total: float | None, **fields: str) -> None:
+        """Draw it anew; the first call makes it appear."""
 
 
 @contextlib.contextmanager
-def progress_bar(*columns: ProgressColumn) -> Iterator[Progress]:
-    """Live progress on stderr once it is started. It disappears if the block fails, so that the error is the
-    only line.
-    """
-    from rich.progress import Progress
+def progress_bar(label: str, *columns: str) -> Iterator[Show]:
+    """A live bar on stderr behind a label; it appears with the first call of what is yielded.
 
-    display = Progress(*columns, console=terminal(stderr=True))
+    columns: ``count``, ``share``, ``bytes``, ``speed`` or ``left`` (the time); any other is a text that the
+    calls give by that name. The bar disappears if the block fails, so that the error is the only line."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    bar = Progress(text, BarColumn(), *map(_column, columns), console=terminal(stderr=True))
+
+    def show(done: float, total: float | None, **fields: Any) -> None:
+        if not bar.tasks:
+            bar.add_task(label, completed=int(done), total=total, **fields)
+            bar.start()
+        bar.update(bar.tasks[0].id, completed=done, total=total, **fields)
+
     try:
-        yield display
+        yield show
     except Exception:
-        display.live.transient = True
-        display.live.stop()  # display.stop would end with an empty line
+        bar.live.transient = True
+        bar.live.stop()  # bar.stop would end with an empty line
         raise
     finally:
-        if display.live.is_started:
-            display.stop()
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _column(name: str) -> ProgressColumn:
+    from rich import progress
+
+    known: dict[str, Callable[[], ProgressColumn]] = {
+        "count": progress.MofNCompleteColumn,
+        "share": progress.TaskProgressColumn,
+        "bytes": progress.DownloadColumn,
+        "speed": progress.TransferSpeedColumn,
+        "left": progress.TimeRemainingColumn,
+    }
+    return known[name]() if name in known else progress.TextColumn(f"{{task.fields[{name}]}}", markup=False)
 
 
 @contextlib.contextmanager
@@ -55,3 +74,77 @@ def status_line(text: str) -> Iterator[Status]:
     """One live line on stderr, at a terminal only, that is gone when the block ends."""
     with terminal(stderr=True).status(text) as status:
         yield status
+
+
+@contextlib.contextmanager
+def sweep_progress() -> Iterator[Callable[[Progress], None]]:
+    """Searches done of all, searches a second, time left, failures."""
+    with progress_bar("searches", "count", "rate", "left", "trouble") as show:
+
+        def on_progress(state: Progress) -> None:
+            trouble = [f"{state.failures} failed"] if state.failures else []
+            trouble += [f"{state.losses} workers died"] if state.losses else []
+            rate = f"{state.rate:.2f}/s" if state.done > state.before else "..."
+            show(state.done, state.total, rate=rate, trouble=", ".join(trouble))
+
+        yield on_progress
+
+
+@contextlib.contextmanager
+def no_progress() -> Iterator[Callable[[Progress], None]]:
+    """Nothing, where stderr is a machine's."""
+    yield lambda state: None
+
+
+@contextlib.contextmanager
+def evaluation_progress() -> Iterator[Callable[[Progress], None]]:
+    """Subnets done of all, subnets a minute, time left; an interrupt says how to continue."""
+    try:
+        with progress_bar("subnets", "count", "rate", "left") as show:
+
+            def on_progress(state: Progress) -> None:
+                rate = f"{60 * state.rate:.1f}/min" if state.done > state.before else "..."
+                show(state.done, state.total, rate=rate)
+
+            yield on_progress
+    except KeyboardInterrupt:
+        say("Interrupted. What was measured is kept; run the same command again to go on.")
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def rounds_progress(what: str, out: Path | None) -> Iterator[OnState]:
+    """The share of a measurement done, rounds, how many intervals are tight, time left at most; an interrupt
+    says how to continue.
+    """
+    from topdown_ray.hardware.rounds import PARTIAL
+
+    try:
+        with progress_bar(what, "share", "rounds", "left") as show:
+
+            def on_state(state: RoundsState) -> None:
+                rounds = f"{state.rounds} rounds, {state.tight:.0%} tight, at most"
+                show(state.done, 1.0, rounds=rounds)
+
+            yield on_state
+    except KeyboardInterrupt:
+        if out is not None:
+            say(
+                f"Interrupted. Finished rounds are in {out.with_name(out.name + PARTIAL)}; run the same "
+                "command again to go on."
+            )
+        raise
+
+
+@contextlib.contextmanager
+def bench_progress() -> Iterator[Callable[[Progress, str], None]]:
+    """Laps of the benchmark done of all, and which contestant runs."""
+    with progress_bar("laps", "count", "contestant") as show:
+        yield lambda state, contestant: show(state.done, state.total, contestant=contestant)
+
+
+@contextlib.contextmanager
+def download_progress(asset: Asset) -> Iterator[OnBytes]:
+    """Bytes of a file, rate, time left."""
+    with progress_bar(asset.path, "bytes", "speed", "left") as show:
+        yield show

@@ -1,4 +1,5 @@
-"""A measurement as the command runs it: here, or on one reserved node of every kind of a Ray cluster.
+"""Latency tables as the commands make, check and read them: measured here, or on one reserved node of every
+kind of a Ray cluster.
 
 Hardware never mixes: every kind of node gets a file of its own, named after it.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from topdown_ray.errors import StartError, UserError
 from topdown_ray.files import brief_path, check_output
 from topdown_ray.hardware import whole_subnets
 from topdown_ray.hardware.nodes import RemoteWatch, node_kinds
-from topdown_ray.hardware.rounds import Effort, OnState, measure
+from topdown_ray.hardware.rounds import FULL, QUICK, Effort, OnState, measure_layers
 from topdown_ray.hardware.stopwatch import Stopwatch, check_conditions, check_words
-from topdown_ray.spaces import latency_table
+from topdown_ray.spaces import latency_table, ofa_tables
 from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.registry import SPACES, find_space
@@ -34,6 +36,44 @@ def silent(what: str, out: Path | None) -> Iterator[OnState]:
     yield lambda state: None
 
 
+@dataclass(frozen=True)
+class Thoroughness:
+    """How much effort a user asks for; None: the usual."""
+
+    quick: bool = False
+    minutes: float | None = None
+    precision: float | None = None
+
+    def effort(self, usual: Effort, strict: bool) -> Effort:
+        """The effort of a measurement that usually takes ``usual``; strict: whether the minutes must do."""
+        effort = QUICK if self.quick else usual
+        if self.minutes is not None:
+            effort = replace(effort, minutes=self.minutes, strict=strict)
+        return effort if self.precision is None else replace(effort, precision=self.precision)
+
+
+def measure_space(
+    address: str,
+    space: str,
+    conditions: Conditions,
+    out: Path,
+    thoroughness: Thoroughness,
+    display: Display = silent,
+) -> dict[Path, LatencyTable]:
+    """Measure a space on this machine (address none) or a cluster: the files written, and their tables.
+    Raises UserError and StartError.
+    """
+    if out.suffix != latency_table.SUFFIX:
+        raise UserError(f"--out: expected a file {latency_table.SUFFIX}, found {out}")
+    check_output(out, "--out")
+    effort = thoroughness.effort(FULL, strict=True)
+    if address == "none":
+        tables = measure_here(space, conditions, out, effort, display)
+    else:
+        tables = measure_cluster(address, space, conditions, out, effort, display)
+    return {path: latency_table.read(path) for path in tables}  # as others will read them
+
+
 def measure_here(
     space: str, conditions: Conditions, out: Path, effort: Effort, display: Display = silent
 ) -> dict[Path, LatencyTable]:
@@ -41,7 +81,7 @@ def measure_here(
     find_space(space)
     watch = Stopwatch(space, conditions)
     with display(space, out) as show:
-        return {out: measure(watch, space, conditions, out, effort, show)}
+        return {out: measure_layers(watch, space, conditions, out, effort, show)}
 
 
 def measure_cluster(
@@ -65,7 +105,7 @@ def measure_cluster(
             watch = RemoteWatch(kind, space, conditions)
             try:
                 with display(f"{kind.label} (1 of {kind.nodes})", path) as show:
-                    tables[path] = measure(watch, space, conditions, path, effort, show)
+                    tables[path] = measure_layers(watch, space, conditions, path, effort, show)
             except StartError as error:
                 failed.append(str(error))
             finally:
@@ -75,23 +115,48 @@ def measure_cluster(
     return tables
 
 
+def picture_of(path: Path) -> Path:
+    """Where the picture of a table's comparison with whole subnets goes unless told otherwise."""
+    return path.with_name(f"{path.stem}.check.svg")
+
+
 def check(
-    path: Path, n: int, effort: Effort, picture: Path | None, display: Display = silent
+    path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: Display = silent
 ) -> whole_subnets.Comparison:
-    """Compare a table with whole subnets on this machine, under the table's conditions, and draw it beside
-    the table.
+    """Compare a table with whole subnets on this machine, under the table's conditions, and draw it.
+    Raises UserError.
     """
     table = latency_table.read(path)
     check_conditions(table.conditions)
-    picture = path.with_name(f"{path.stem}.check.svg") if picture is None else picture
     if picture.suffix != ".svg" or not picture.parent.is_dir():
         raise UserError(f"--picture: expected a file .svg in an existing folder, found {brief_path(picture)}")
     check_output(picture, "--picture")
     watch = Stopwatch(table.space, table.conditions)
     with display("subnets", None) as show:
+        effort = thoroughness.effort(whole_subnets.EFFORT, strict=False)
         comparison = whole_subnets.compare(watch, path, n, effort, on_state=show)
     whole_subnets.draw_comparison(comparison, table, picture.parent, picture.stem)
     return comparison
+
+
+def find_table(source: str, space: str) -> tuple[LatencyTable, Path]:
+    """A measured table by its file, or a shipped one by its name and space; and its file. Raises
+    UserError.
+    """
+    found = latency_table.source_of(source, find_space(space))
+    if found is None:
+        raise UserError(
+            f"{brief_path(source)}: expected a file .parquet or one of {', '.join(latency_table.shipped())}, "
+            "found neither"
+        )
+    return latency_table.read(found.path), found.path
+
+
+def export_table(source: str, space: str, folder: Path) -> list[Path]:
+    """Write a table in OFA's published form (YAML) into a folder: the files. Raises UserError."""
+    table, _ = find_table(source, space)
+    check_output(folder, "--export-yaml", folder=True)
+    return list(ofa_tables.export(table, folder))
 
 
 def facts_of(table: LatencyTable, path: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Watch(Protocol):
         ...
 
 
-class State(NamedTuple):
+class RoundsState(NamedTuple):
     """How far a measurement is: the share of it that is done (0 to 1), rounds, and the share of intervals
     that are tight.
     """
@@ -90,7 +90,7 @@ class State(NamedTuple):
     tight: float
 
 
-OnState = Callable[[State], None]
+OnState = Callable[[RoundsState], None]
 
 
 def median_interval(samples: Array) -> tuple[Array, Array]:
@@ -117,7 +117,7 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
     limit = 60 * effort.minutes
     warm = effort.warm
     tight = 0.0
-    on_state(State(0.0, len(samples), tight))
+    on_state(RoundsState(0.0, len(samples), tight))
     while True:
         if samples:
             tight = float((half_widths(np.array(samples)) <= effort.precision).mean())
@@ -135,7 +135,7 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
             parts = len(samples) + counts * min(start + _PART, n) / n
             elapsed = (seconds + counts * (time.perf_counter() - begun)) / limit
             on_state(
-                State(
+                RoundsState(
                     min(max(min(elapsed, parts / effort.least), parts / effort.most), 1.0),
                     len(samples),
                     tight,
@@ -153,7 +153,7 @@ def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnS
             seconds += time.perf_counter() - begun
             samples.append(lap.tolist())
             journal.add(lap.tolist(), seconds)
-    on_state(State(1.0, len(samples), tight))
+    on_state(RoundsState(1.0, len(samples), tight))
     return np.array(samples), seconds
 
 
@@ -254,7 +254,7 @@ def outliers(samples: Array) -> npt.NDArray[np.int64]:
     return np.asarray((samples > third + 3 * (third - first)).sum(axis=0))
 
 
-def measure(
+def measure_layers(
     watch: Watch,
     space: str,
     conditions: Conditions,

@@ -77,7 +77,7 @@ def compare(
         }
     )
     figures = {
-        **agreement(frame["sum_ms"].to_numpy(), frame["whole_ms"].to_numpy()),
+        **sum_errors(frame["sum_ms"].to_numpy(), frame["whole_ms"].to_numpy()),
         "subnets": n,
         "seed": seed,
         "rounds": len(samples),
@@ -89,7 +89,7 @@ def compare(
     return Comparison(frame, figures)
 
 
-def agreement(total: Array, whole: Array) -> dict[str, float]:
+def sum_errors(total: Array, whole: Array) -> dict[str, float]:
     """Figures of sums (n,) against whole times (n,): errors as fractions of the whole times, as they are and
     corrected.
     """

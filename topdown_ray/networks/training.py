@@ -22,7 +22,7 @@ from torch import nn
 
 from topdown_ray import assets
 from topdown_ray.errors import UserError
-from topdown_ray.files import brief_path
+from topdown_ray.files import brief_path, check_output
 from topdown_ray.networks.dataset import Dataset, read_dataset
 from topdown_ray.spaces.predictor import encoding, features
 from topdown_ray.spaces.predictor_files import RELU, load_predictor
@@ -87,6 +87,7 @@ def train(
 
     The rows decide with the seed alone: one thread, fixed order. Raises UserError.
     """
+    check_output(out, "--out")
     training = Training() if training is None else training
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a file .safetensors, found {out.suffix or 'no suffix'}")

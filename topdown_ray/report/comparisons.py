@@ -1,5 +1,5 @@
-"""Comparisons between strategies: paired differences, anytime curves, evaluations to reach an accuracy,
-fronts. Frames in and out.
+"""Comparisons between strategies: paired differences, anytime curves, what it takes to reach an accuracy,
+fronts, regret. Frames in and out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from topdown_ray import stats
 from topdown_ray.errors import UserError
 from topdown_ray.report.labelling import Data
-from topdown_ray.report.tables import widest
+from topdown_ray.report.tables import spent, widest
 from topdown_ray.strategy_styles import strategy_rank
 
 GAPS = (
@@ -129,23 +129,18 @@ def curves(data: Data) -> pd.DataFrame:
 
 
 def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
-    """Evaluations and seconds within a target until a given accuracy, for each setting's widest target set
-    and each clock.
+    """What it takes within a target to reach a given accuracy, for each setting's widest target set and each
+    clock: evaluations, seconds, predictor rows, CPU seconds.
 
     levels: top-1 as fractions; by default ``GAPS`` below the best accuracy that any search found for the
     target. The median counts searches that never got there as infinitely late; it is NaN where half or more
-    of them did not."""
+    of them did not. All but evaluations are counted at the mean rate of the search within the target."""
     rows = _of_widest(
         data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])
     ).reset_index(drop=True)
-    curve, spent, reached = _traces(data, rows)
+    curve, spent_there, reached = _traces(data, rows)
     best = rows.groupby(["setting", "target"])["accuracy"].transform("max")
-    rate = (rows["wall_s"] / rows["evaluations"]).where(rows["timed"])
-    rate = rate.fillna(
-        rate.groupby(
-            [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
-        ).transform("mean")
-    )
+    rates = {name: _rate(rows, column) for name, column in _SPENT.items()}
     wanted = [(level, pd.Series(level, index=rows.index)) for level in levels] or [
         (-gap, best - gap) for gap in GAPS
     ]
@@ -154,23 +149,39 @@ def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
     for order, (_, level) in enumerate(wanted):
         good = reached >= level.to_numpy()[curve] - 1e-12
         first = np.full(len(rows), math.inf)
-        np.minimum.at(first, curve[good], spent[good])
-        table = rows[keys].assign(
-            order=order, level=level, evaluations=first, seconds=first * rate, reached=np.isfinite(first)
-        )
+        np.minimum.at(first, curve[good], spent_there[good])
+        table = rows[keys].assign(order=order, level=level, evaluations=first, reached=np.isfinite(first))
+        table = table.assign(**{name: _at_rate(first, rate) for name, rate in rates.items()})
         groups = table.groupby([*keys, "order", "level"], sort=False)
-        frames.append(
-            groups.agg(
-                n=("reached", "size"),
-                reached=("reached", "sum"),
-                evaluations=("evaluations", "median"),
-                seconds=("seconds", "median"),
-            ).reset_index()
-        )
+        median = {name: (name, "median") for name in ("evaluations", *_SPENT)}
+        frames.append(groups.agg(n=("reached", "size"), reached=("reached", "sum"), **median).reset_index())
     frame = pd.concat(frames, ignore_index=True).replace([math.inf], math.nan)
     frame["rank"] = [strategy_rank(strategy) for strategy in frame["strategy"]]
     by = ["setting", "clock", "target", "order", "rank"]
     return frame.sort_values(by, kind="stable").drop(columns=["order", "rank"]).reset_index(drop=True)
+
+
+# what is spent on a target -> the column of searches that counts it
+_SPENT = {"seconds": "wall_s", "predictor_rows": "predictor_rows", "cpu_s": "cpu_s"}
+_CLOCKED = ("wall_s", "cpu_s")
+
+
+def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
+    """How much of a column each search spent on an evaluation within the target: of searches that were not
+    timed, the mean of the others.
+    """
+    rate: pd.Series = rows[column] / rows["evaluations"]
+    if column not in _CLOCKED:
+        return rate
+    rate = rate.where(rows["timed"])
+    like = [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
+    return rate.fillna(rate.groupby(like).transform("mean"))
+
+
+def _at_rate(evaluations: stats.Array, rate: pd.Series) -> stats.Array:
+    """What these evaluations cost; infinity for infinitely many, NaN where the rate is not known."""
+    known = np.where(np.isfinite(evaluations), evaluations, 0.0) * rate.to_numpy(float)
+    return np.where(np.isnan(known) | np.isfinite(evaluations), known, math.inf)
 
 
 def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -212,6 +223,84 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
         frame["distance"] = [float(cell.mean()) for cell in distances]
         frame[["distance_low", "distance_high"]] = stats.intervals(distances)
     return frame
+
+
+def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
+    """What each strategy lacks to a reference front, for each setting, target set and target; low, high: of
+    the mean.
+
+    The reference for a target is its most accurate architecture that meets it. A row with target NaN is the
+    mean over the set's targets in each search. predictor_rows, cpu_s: see :func:`spent_of_sets`. Empty where
+    the front is of another space, cost table or predictor."""
+    rows = data.distinct()
+    rows = rows[rows["feasible"] & rows["accuracy"].notna()]
+    keys = [
+        "setting",
+        "space",
+        "cost_name",
+        "cost_sha256",
+        "predictor_sha256",
+        "k",
+        "targets",
+        "cost_unit",
+        "strategy",
+    ]
+    records: list[dict[str, Any]] = []
+    cells: list[stats.Array] = []
+    for key, group in rows.groupby(keys, sort=False):
+        facts = dict(zip(keys, key, strict=True))
+        known = known_for(reference, facts)
+        best = {
+            target: known.loc[known["cost"] <= target, "accuracy"].max()
+            for target in group["target"].unique()
+        }
+        lacking = group.assign(regret=group["target"].map(best).astype(float) - group["accuracy"]).dropna(
+            subset="regret"
+        )
+        table = lacking.set_index(["search_id", "target"])["regret"].unstack("target")
+        for target in sorted(table.columns, reverse=True):
+            records.append({**facts, "target": target, "best": best[target]})
+            cells.append(table[target].dropna().to_numpy(float))
+        if table.shape[1] > 1:
+            whole = table.dropna()
+            records.append(
+                {
+                    **facts,
+                    "target": math.nan,
+                    "best": float(np.mean([best[target] for target in table.columns])),
+                }
+            )
+            cells.append(whole.mean(axis=1).to_numpy(float))
+    frame = pd.DataFrame(records, columns=[*keys, "target", "best"])
+    frame["regret"] = [float(cell.mean()) if len(cell) else math.nan for cell in cells]
+    frame["sd"] = [float(cell.std(ddof=1)) if len(cell) > 1 else math.nan for cell in cells]
+    frame["n"] = [len(cell) for cell in cells]
+    frame[["low", "high"]] = stats.intervals(cells)
+    frame["interval"] = [stats.method(len(cell)) for cell in cells]
+    if frame.empty:
+        return frame.assign(predictor_rows=math.nan, cpu_s=math.nan)
+    return frame.merge(spent_of_sets(data), how="left")
+
+
+def spent_of_sets(data: Data) -> pd.DataFrame:
+    """Mean ``predictor_rows`` and ``cpu_s`` of a whole search, for each setting, strategy and target set.
+
+    cpu_s is NaN where the searches were timed by several clocks, which do not meet in one number."""
+    keys = ["setting", "space", "strategy", "k", "targets"]
+    frame = spent(data, keys)[[*keys, "predictor_rows", "cpu_s"]]
+    clocks = data.searches.groupby(keys, observed=True)["clock"].nunique().reset_index()
+    return frame.assign(cpu_s=frame["cpu_s"].where(frame.merge(clocks, how="left")["clock"] == 1))
+
+
+def unlike(data: Data, reference: pd.DataFrame | None) -> list[str]:
+    """A warning where nothing in the data is of the reference front's space, cost table and predictor."""
+    cases = data.searches[["space", "cost_name", "cost_sha256", "predictor_sha256"]].drop_duplicates()
+    if reference is None or not all(known_for(reference, case).empty for _, case in cases.iterrows()):
+        return []
+    return [
+        "The reference front is of another space, cost table or predictor: there is no regret and no "
+        "distance to it."
+    ]
 
 
 def read_reference(path: Path) -> pd.DataFrame:

@@ -20,6 +20,12 @@ from topdown_ray.files import data
 
 MOST_ROWS = 400  # of a table in the page; the files hold all
 
+DASH = "\N{EN DASH}"  # for what a folder does not tell
+# how numbers read
+PERCENT: dict[str, Any] = {"digits": ".2f", "scale": 100.0}
+POINTS: dict[str, Any] = {"digits": "+.2f", "scale": 100.0}
+COUNT: dict[str, Any] = {"digits": ",.0f", "missing": DASH}
+
 Row = Mapping[Any, Any]
 
 

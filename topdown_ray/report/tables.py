@@ -154,6 +154,28 @@ def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame
     return frame
 
 
+def missing(part: Loaded) -> pd.DataFrame:
+    """The searches that a sweep promises and its rows lack: space, strategy, targets, promised, missing,
+    seeds; a row a group.
+    """
+    spec = part.manifest.get("spec", {})
+    rows = part.searches.drop_duplicates("search_id")
+    rows = rows.assign(_targets=rows["targets"].map(tuple))
+    have = {key: set(group["seed"]) for key, group in rows.groupby(["space", "strategy", "_targets"])}
+    records = []
+    seeds = list(spec.get("seeds", []))
+    for space in spec.get("spaces", []):
+        for strategy in spec.get("strategies", []):
+            for targets in spec.get("targets", {}).get(space, []):
+                lacking = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
+                label = " ".join(f"{target:g}" for target in targets)
+                records.append(
+                    (space, strategy, label, len(seeds), len(lacking), " ".join(map(str, lacking)))
+                )
+    frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
+    return frame if frame["missing"].any() else frame.iloc[:0]
+
+
 def _cells(rows: pd.DataFrame, value: str) -> dict[Any, np.ndarray[Any, Any]]:
     groups = rows.groupby(["k", "targets"], observed=True)
     return {key: cell[value].to_numpy(float) for key, cell in groups}

@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from topdown_ray.errors import StartError, UserError
+from topdown_ray.files import check_output, written
+from topdown_ray.progress import Progress
 
 TARGETS = (60.0, 55.0, 50.0, 45.0, 40.0, 35.0, 30.0, 25.0, 20.0, 15.0)
 
@@ -287,14 +289,31 @@ def _evaluations(scale: Scale) -> int:
 # --- the race -----------------------------------------------------------------------------------------------
 
 
-def run(
-    scale: Scale, only: Sequence[str] = (), on_lap: Callable[[str, int], None] = lambda name, repeat: None
+OnLap = Callable[[Progress, str], None]  # how many laps are done, and which one begins
+
+
+def run_into(
+    out: Path | None, quick: bool, only: Sequence[str], repeats: int | None, on_lap: OnLap
 ) -> pd.DataFrame:
-    """Run the benchmark: a row a contestant. ``only``: beginnings of names, all if empty; the floor always
+    """Run the benchmark, and write its table to a Parquet file where one is named. repeats: None for the
+    scale's own. Raises UserError.
+    """
+    if out is not None:
+        check_output(out, "--out")
+    scale = QUICK if quick else FULL
+    table = run(scale if repeats is None else replace(scale, repeats=repeats), only, on_lap)
+    if out is not None:
+        with written(out) as temporary:
+            table.to_parquet(temporary)
+    return table
+
+
+def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, name: None) -> pd.DataFrame:
+    """Run the benchmark: one row per contestant. ``only``: prefixes of names, all if empty; the floor always
     runs.
 
     Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of
-    medians. Raises UserError for a beginning that no name has."""
+    medians. Raises UserError for a prefix that no name has."""
     cores = os.cpu_count() or 1
     contestants: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
         ("floor", floor, ()),
@@ -310,11 +329,9 @@ def run(
     if scale.with_ray_baselines:
         on_ray = [("ray-naive", ray_naive, ()), ("ours, Ray, 1 actor", ours_on_ray, (1,)), *on_ray]
     names = [name for name, _, _ in [*contestants, *on_ray]]
-    for beginning in only:
-        if not any(name.startswith(beginning) for name in names):
-            raise UserError(
-                f"--only: expected the beginning of one of {'; '.join(names)}, found {beginning!r}"
-            )
+    for prefix in only:
+        if not any(name.startswith(prefix) for name in names):
+            raise UserError(f"--only: expected a prefix of one of {'; '.join(names)}, found {prefix!r}")
     os.environ["TQDM_DISABLE"] = "1"  # OFA's finder would draw a bar over ours
     context = multiprocessing.get_context("spawn")
     wanted = ("floor", *only) if only else ("",)
@@ -327,6 +344,7 @@ def run(
         )
     laps: dict[str, list[Lap]] = {name: [] for name, _, _ in [*contestants, *on_ray]}
     memory: dict[str, float] = {}
+    progress = Progress(len(laps) * (scale.repeats + 1), 0, 0)
     # those with a Ray of their own do not wait beside the others: an idle Ray is not idle
     for together in (contestants, *([contestant] for contestant in on_ray)):
         processes = {}
@@ -341,9 +359,10 @@ def run(
                 processes[name] = process, ours_end
             for repeat in range(scale.repeats + 1):
                 for name, (_, connection) in processes.items():
-                    on_lap(name, repeat)
+                    on_lap(progress, f"{name}, {f'repeat {repeat}' if repeat else 'warming up'}")
                     lap, peak = _answer(connection, name, repeat)
                     memory[name] = peak
+                    progress.done += 1
                     if repeat:  # the first one warms up
                         laps[name].append(lap)
             for process, connection in processes.values():

@@ -9,6 +9,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.spaces.cost import ShippedTable, shipped_tables
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Demo, Space
+from topdown_ray.sweeps.driver import Plan, make_plan
 from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 TABLE = "epyc_1thread"  # a shipped latency table of all spaces
@@ -19,6 +20,14 @@ _SHARES = (
     0.2,
     0.1,
 )  # where the targets lie between a space's cheapest and dearest architecture
+
+
+def plan_demo(out: str | None = None) -> tuple[Plan, str, str]:
+    """The demo's plan, one line that says what it uses, and its result folder, by default
+    ``results/demo-PREDICTOR``. Raises UserError.
+    """
+    spec, used = demo_spec()
+    return make_plan(spec), used, f"results/demo-{spec.predictor[spec.spaces[0]]}" if out is None else out
 
 
 def demo_spec() -> tuple[SweepSpec, str]:

@@ -21,22 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-
 from topdown_ray import machine
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import full_name
-from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.store.folder import ResultFolder
-from topdown_ray.store.schema import SCHEMA_VERSION, to_tables
+from topdown_ray.store.schema import SCHEMA_VERSION
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
 from topdown_ray.sweeps.pending import Pending, evaluations_of
-from topdown_ray.sweeps.runner import Setup, Worker, resolve
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.sweeps.runner import Setup, resolve
+from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, sweep_identity
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
@@ -155,36 +151,6 @@ class Plan:
 def make_plan(spec: SweepSpec) -> Plan:
     """Find all artefacts and check all targets. Raises UserError."""
     return Plan(spec, {space: resolve(spec, space) for space in spec.spaces})
-
-
-def search(
-    space: str = DEFAULT_SPACE,
-    cost: str = "note10",
-    targets: Sequence[float] = (35, 30, 25),
-    strategy: str = "top_down",
-    seeds: int | Sequence[int] = 1,
-    predictor: str = "published",
-    **params: Any,
-) -> pd.DataFrame:
-    """Search in this process, without Ray: one row a search and target, as in a sweep's table ``searches``.
-
-    targets: ms for a latency table, 1e6 MACs for ``macs``. seeds: how many, or which. params: the
-    hyper-parameters of :class:`topdown_ray.sweeps.spec.SearchParams`. Raises UserError."""
-    data = {
-        "name": "search",
-        "spaces": [space],
-        "strategies": [strategy],
-        "cost": cost,
-        "predictor": predictor,
-        "targets": [list(targets)],
-        "seeds": seeds if isinstance(seeds, int) else list(seeds),
-        "search": params,
-    }
-    plan = make_plan(make_spec(data, "search"))
-    worker = Worker(plan.setups, plan.spec.search, groups=plan.spec.groups())
-    tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-    return frame
 
 
 def in_process(plan: Plan) -> InProcess[Shard, Tables]:

@@ -23,7 +23,7 @@ import torch
 from topdown_ray.addresses import shown
 from topdown_ray.algorithms.memory import scored
 from topdown_ray.errors import UserError
-from topdown_ray.files import data
+from topdown_ray.files import brief_path, check_output, data, written
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.store.results import load
@@ -102,6 +102,29 @@ def make_front(
     text.writelines(f"# {line}\n" for line in lines)
     frame.to_csv(text, index=False)
     return frame, text.getvalue()
+
+
+def write_front(
+    out: Path | None,
+    space: str,
+    cost: str,
+    predictor: str,
+    targets: Sequence[float],
+    effort: FrontEffort,
+    start: Sequence[str] = (),
+    on_step: Callable[[str], None] = lambda step: None,
+) -> tuple[pd.DataFrame, Path]:
+    """Make a reference front and write it as CSV: the front and its file, by default ``front-SPACE-COST.csv``
+    here. Raises UserError.
+    """
+    path = Path(f"front-{space}-{Path(cost).name}.csv") if out is None else out
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--out: expected a file in an existing folder, found {brief_path(path)}")
+    check_output(path, "--out")
+    frame, text = make_front(space, cost, predictor, targets, effort, start, on_step)
+    with written(path) as temporary:
+        temporary.write_text(text)
+    return frame, path
 
 
 def _answers(folder: str, setup: Setup, targets: Sequence[float]) -> pd.DataFrame:

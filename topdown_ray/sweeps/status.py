@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from topdown_ray.errors import UserError, one_line
+from topdown_ray.errors import UserError
 from topdown_ray.store.failures import read_failures
 from topdown_ray.store.parts import parallel, part_names
 from topdown_ray.store.place import Place
@@ -26,7 +22,6 @@ from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SEARCHES
 from topdown_ray.sweeps.pending import evaluations_of
 from topdown_ray.sweeps.spec import make_spec
-from topdown_ray.terminal import terminal
 
 WINDOW_S = 600.0  # the rate is that of the last ten minutes
 SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
@@ -36,7 +31,7 @@ _SCHEMA = pa.schema([SEARCHES.field(name) for name in _COLUMNS])
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupStatus:
     """How far the searches of one space and strategy are."""
 
     space: str
@@ -67,7 +62,7 @@ class Status:
     last_write_s: float | None  # seconds ago
     session: dict[str, Any]  # the present or last one, as in run.json
     sessions: int
-    groups: tuple[Part, ...]
+    groups: tuple[GroupStatus, ...]
     failures: tuple[dict[str, str], ...]  # shard_id, error, command
     unreadable: tuple[str, ...]  # files; resuming computes them afresh
 
@@ -79,7 +74,9 @@ class Reader:
 
     def __init__(self, where: str | Path):
         self.place = Place(where)
-        self._known: dict[str, pd.DataFrame | str] = {}  # by part: a row a search, or why it cannot be read
+        self._known: dict[
+            str, pd.DataFrame | str
+        ] = {}  # by part: one row per search, or why it cannot be read
         self._evaluations: dict[str, int] = {}  # by sweep: of all its searches
 
     def read(self) -> Status:
@@ -196,11 +193,23 @@ class Reader:
         return "running" if quiet < SILENT_S else "silent"
 
 
-def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[Part]:
+def updates(where: str | Path, every_s: float | None = None) -> Iterator[Status]:
+    """The status of a sweep now; with ``every_s`` again after so many seconds, until the sweep runs no more.
+    Raises UserError where there is no sweep.
+    """
+    reader = Reader(where)
+    while True:
+        yield (now := reader.read())
+        if every_s is None or now.state != "running":
+            return
+        time.sleep(every_s)
+
+
+def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[GroupStatus]:
     spec = manifest["spec"]
     counts = rows.groupby([rows["space"].astype(str), rows["strategy"].astype(str)]).size().to_dict()
     return [
-        Part(
+        GroupStatus(
             space,
             strategy,
             int(counts.get((space, strategy), 0)),
@@ -239,51 +248,3 @@ def _seconds(moment: Any, default: float) -> float:
 
 def _iso(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def rendered(status: Status) -> RenderableType:
-    """A status for people."""
-    session = status.session
-    where = f"process {session['pid']} on {session['host']}, " if "pid" in session else ""
-    lines = [f"{status.name} ({status.run_id}) in {status.out}: {status.state}"]
-    lines += [
-        f"session {status.sessions}: {where}since {session.get('started_at')}, until "
-        f"{session.get('ended_at') or '...'}"
-    ]
-    table = Table("space", "strategy", box=None, pad_edge=False)
-    for name in ("done", "total", "%"):
-        table.add_column(name, justify="right")
-    for part in status.groups:
-        share = f"{100 * part.done / max(part.total, 1):.1f}"
-        table.add_row(part.space, part.strategy, f"{part.done:,}", f"{part.total:,}", share)
-    tail = f"{status.done:,} of {status.total:,} searches"
-    tail += f", {status.rate:.2f} a second" if status.rate is not None else ""
-    tail += (
-        f", about {datetime.timedelta(seconds=round(status.left_s))} left"
-        if status.left_s is not None
-        else ""
-    )
-    tail += f", {status.failed:,} failed" if status.failed else ""
-    if status.last_write_s is not None:
-        tail += f"; last write {datetime.timedelta(seconds=round(status.last_write_s))} ago"
-    after = [tail]
-    for failure in status.failures:
-        after += [f"failed: shard {failure['shard_id']}: {failure['error']}", failure["command"]]
-    after += [f"unreadable: {problem}" for problem in status.unreadable]
-    if status.state != "running" and status.done < status.total:
-        after.append("The same sweep command again computes what is missing.")
-    return Group(
-        *(Text(one_line(line, 5000)) for line in lines),
-        table,
-        *(Text(one_line(line, 5000)) for line in after),
-    )
-
-
-def print_status(status: Status) -> None:
-    """Print a status; long commands stay on one line."""
-    terminal(soft_wrap=True).print(rendered(status))
-
-
-def as_facts(status: Status) -> dict[str, Any]:
-    """A status for machines."""
-    return dataclasses.asdict(status)

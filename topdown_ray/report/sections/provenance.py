@@ -1,80 +1,57 @@
-"""Where a report's numbers come from: specifications, hashes, versions, machines, batches, and which searches
-are missing.
-"""
+"""Provenance: specifications, hashes, versions, machines, batches, and which searches are missing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from topdown_ray.report.context import Context
 from topdown_ray.report.labelling import Loaded
 from topdown_ray.report.page import Section, Table, number, text
 
 _NOT_KNOWN = "not recorded"
 
 
-def missing(part: Loaded) -> pd.DataFrame:
-    """The searches that a sweep promises and its rows lack: space, strategy, targets, promised, missing,
-    seeds; a row a group.
-    """
-    spec = part.manifest.get("spec", {})
-    rows = part.searches.drop_duplicates("search_id")
-    rows = rows.assign(_targets=rows["targets"].map(tuple))
-    have = {key: set(group["seed"]) for key, group in rows.groupby(["space", "strategy", "_targets"])}
-    records = []
-    seeds = list(spec.get("seeds", []))
-    for space in spec.get("spaces", []):
-        for strategy in spec.get("strategies", []):
-            for targets in spec.get("targets", {}).get(space, []):
-                lacking = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
-                label = " ".join(f"{target:g}" for target in targets)
-                records.append(
-                    (space, strategy, label, len(seeds), len(lacking), " ".join(map(str, lacking)))
-                )
-    frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
-    return frame if frame["missing"].any() else frame.iloc[:0]
-
-
-def provenance(parts: Sequence[Loaded], names: Sequence[str], lacking: Sequence[pd.DataFrame]) -> Section:
-    """The section: a table of facts for each folder, what is missing, and each specification as it was."""
+def provenance(context: Context) -> Section:
+    """A table of facts for each folder, what is missing, and each specification as it was."""
+    names = [Path(source.name).name for source in context.sources]
     facts = [
-        {"folder": Path(name).name, "what": what, "value": value}
-        for name, part in zip(names, parts, strict=True)
-        for what, value in _facts(part).items()
+        {"folder": name, "what": what, "value": value}
+        for name, source in zip(names, context.sources, strict=True)
+        for what, value in _facts(source.results).items()
     ]
     columns = [text("folder"), text("what"), text("value")]
     shown = [Table("provenance", "Folders", pd.DataFrame(facts), columns)]
     gaps = [
-        frame.assign(folder=Path(name).name) for name, frame in zip(names, lacking, strict=True) if len(frame)
+        source.missing.assign(folder=name)
+        for name, source in zip(names, context.sources, strict=True)
+        if len(source.missing)
     ]
     if gaps:
-        frame = pd.concat(gaps, ignore_index=True)
-        columns = [
-            text("folder"),
-            text("space"),
-            text("strategy"),
-            text("targets", "target set"),
-            number("missing"),
-        ]
-        columns += [number("promised", "of"), text("seeds", "missing seeds")]
-        shown.append(Table("missing", "Missing searches", frame[frame["missing"] > 0], columns))
+        shown.append(_gaps(pd.concat(gaps, ignore_index=True)))
     specs = [
         (
-            f"Specification of {Path(name).name}",
-            yaml.safe_dump(part.manifest.get("spec", {}), sort_keys=False),
+            f"Specification of {name}",
+            yaml.safe_dump(source.results.manifest.get("spec", {}), sort_keys=False),
         )
-        for name, part in zip(names, parts, strict=True)
+        for name, source in zip(names, context.sources, strict=True)
     ]
     words = [
         "Times are those of the machines named here. A hash is the SHA-256 of the artefact that the searches "
         "used."
     ]
     return Section("provenance", "Provenance", words, tables=shown, verbatim=specs)
+
+
+def _gaps(frame: pd.DataFrame) -> Table:
+    columns = [text("folder"), text("space"), text("strategy"), text("targets", "target set")]
+    columns += [number("missing"), number("promised", "of"), text("seeds", "missing seeds")]
+    return Table("missing", "Missing searches", frame[frame["missing"] > 0], columns)
 
 
 def _facts(part: Loaded) -> dict[str, str]:

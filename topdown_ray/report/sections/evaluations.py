@@ -1,18 +1,17 @@
-"""The report's section on measured accuracies: predicted against measured, where a result folder holds
-both.
-"""
+"""Predicted against evaluated accuracies, where a result folder holds both."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray.figures import draw, file_name
-from topdown_ray.report.page import Section, Table, number, text
+from topdown_ray.addresses import is_uri
+from topdown_ray.figures import file_name
+from topdown_ray.report.context import Context
+from topdown_ray.report.page import PERCENT, Section, Table, number, text
 from topdown_ray.stats import agreement
 from topdown_ray.store.evaluations import load_evaluations
 
@@ -25,6 +24,13 @@ _KEYS = [
     "data_name",
     "data_sha256",
 ]
+_WORDS = (
+    "Measured: the subnet cut out of its supernet, batch normalisation recalibrated on training images, "
+    "right answers counted on "
+    "validation images. The architectures are answers of searches, chosen for being predicted good: they "
+    "lie close together, and "
+    "their rank correlation is lower than that of random architectures would be."
+)
 
 
 def agreements(rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,55 +68,49 @@ def predicted_against_measured(rows: pd.DataFrame, ax: Axes | None = None) -> Ax
     return ax
 
 
-def sections(folders: Sequence[Path], figures: Path) -> list[Section]:
-    """One section, or none where no folder holds measured accuracies. Raises UserError."""
-    if not folders:  # results may all be remote; measured accuracies lie in local folders
-        return []
-    rows = pd.concat([load_evaluations(folder) for folder in folders], ignore_index=True)
-    rows = (
-        rows[rows["predicted"].notna()]
-        .drop_duplicates(["evaluation_id", "predictor_sha256"])
-        .reset_index(drop=True)
-    )
+def evaluations(context: Context) -> Section | None:
+    """Predicted against measured accuracies; None where no folder holds both. Raises UserError."""
+    rows = _rows([source.where for source in context.sources])
     if rows.empty:
-        return []
-    table = agreements(rows)
-    table["trained"] = ["no: random weights" if name == "random" else "yes" for name in table["weights_name"]]
+        return None
     pictures = []
-    for i, (key, part) in enumerate(
-        rows.groupby(["weights_name", "weights_sha256", "data_sha256"], sort=False)
-    ):
+    data_sets = rows.groupby(["weights_name", "weights_sha256", "data_sha256"], sort=False)
+    for i, (key, part) in enumerate(data_sets):
         caption = (
             f"{key[0]} on {part['data_name'].iloc[0]}: every architecture measured; on the line: predicted = "
             "measured."
         )
         name = file_name("measured", str(key[0]), *([str(i)] if i else []))
-        pictures.append(draw(figures, name, caption, functools.partial(predicted_against_measured, part)))
+        pictures.append(context.draw(name, caption, predicted_against_measured, part))
+    shown = [_agreement(rows), _architectures(rows)]
+    return Section("measured", "Predicted against measured", [_WORDS], pictures, shown)
+
+
+def _rows(folders: Sequence[str | Path]) -> pd.DataFrame:
+    """The evaluations with predictions that the local folders hold, each once."""
+    local = [Path(folder) for folder in folders if not is_uri(str(folder))]
+    if not local:
+        return pd.DataFrame()
+    rows = pd.concat([load_evaluations(folder) for folder in local], ignore_index=True)
+    rows = rows[rows["predicted"].notna()].drop_duplicates(["evaluation_id", "predictor_sha256"])
+    return rows.reset_index(drop=True)
+
+
+def _agreement(rows: pd.DataFrame) -> Table:
+    frame = agreements(rows)
+    frame["trained"] = ["no: random weights" if name == "random" else "yes" for name in frame["weights_name"]]
     columns = [text("space"), text("predictor_name", "predictor"), text("weights_name", "supernet weights")]
     columns += [text("trained", "weights trained"), text("data_name", "images"), number("n", "architectures")]
     columns += [number("kendall", "Kendall's tau", ".3f"), number("spearman", "Spearman", ".3f")]
     columns += [number("mae", "mean absolute error (points)", ".2f", 100.0)]
     columns += [number("bias", "predicted - measured (points)", ".2f", 100.0)]
-    single = [
-        text("space"),
-        number("image_size", "image size", ".0f"),
-        number("predicted", "predicted (%)", ".2f", 100.0),
-    ]
-    single += [number("top1", "measured top-1 (%)", ".2f", 100.0), number("top5", "top-5 (%)", ".2f", 100.0)]
-    single += [
-        number("n_images", "images", ",.0f"),
-        number("n_bad", "left out", ",.0f"),
-        text("arch", "architecture"),
-    ]
-    words = [
-        "Measured: the subnet cut out of its supernet, batch normalisation recalibrated on training images, "
-        "right answers counted on "
-        "validation images. The architectures are answers of searches, chosen for being predicted good: they "
-        "lie close together, and "
-        "their rank correlation is lower than that of random architectures would be.",
-    ]
-    shown = [
-        Table("agreement", "Agreement of predicted and measured", table, columns),
-        Table("measured", "Measured architectures", rows.sort_values("top1", ascending=False), single),
-    ]
-    return [Section("measured", "Predicted against measured", words, pictures, shown)]
+    return Table("agreement", "Agreement of predicted and measured", frame, columns)
+
+
+def _architectures(rows: pd.DataFrame) -> Table:
+    columns = [text("space"), number("image_size", "image size", ".0f")]
+    columns += [number("predicted", "predicted (%)", **PERCENT)]
+    columns += [number("top1", "measured top-1 (%)", **PERCENT), number("top5", "top-5 (%)", **PERCENT)]
+    columns += [number("n_images", "images", ",.0f"), number("n_bad", "left out", ",.0f")]
+    columns += [text("arch", "architecture")]
+    return Table("measured", "Measured architectures", rows.sort_values("top1", ascending=False), columns)

@@ -1,0 +1,41 @@
+"""The command ``bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topdown_ray.cli.display import bench_progress
+from topdown_ray.cli.options import AsJson
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command()(bench)
+
+
+def bench(
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Smaller searches, a minute or two; not comparable with the full ones."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here (Parquet).")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only contestants whose name has this prefix; repeat for more.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Side by side on this machine: OFA's finder, the scalar top-down search, Ray tasks of it, and this
+    project.
+    """
+    from topdown_ray.cli.present.bench import print_bench
+    from topdown_ray.sweeps.bench import run_into
+
+    with bench_progress() as show:
+        table = run_into(out, quick, only or (), repeats, show)
+    print_bench(table, as_json)

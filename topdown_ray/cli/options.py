@@ -1,0 +1,81 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topdown_ray.addresses import check_address
+from topdown_ray.spaces.registry import in_words
+
+SPACES = f"{in_words()}."
+
+# --- every room ---------------------------------------------------------------------------------------------
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Address = Annotated[
+    str, typer.Option(callback=check_address, help="none (this process, no Ray), local, auto or HOST:PORT.")
+]
+SpaceName = Annotated[str, typer.Option("--space", help=SPACES)]
+AnySpace = Annotated[str | None, typer.Option("--space", help=SPACES)]
+
+# --- sweeps and searches ------------------------------------------------------------------------------------
+
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Search actors; default: all CPUs of the cluster, including those of nodes that join later.",
+    ),
+]
+Predictor = Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")]
+
+# --- rows of a result folder, or architectures --------------------------------------------------------------
+
+RunOrArchitecture = Annotated[
+    str,
+    typer.Argument(metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text."),
+]
+OfStrategy = Annotated[
+    str | None, typer.Option("--strategy", help="Of a folder: rows of this strategy only.")
+]
+OfTarget = Annotated[float | None, typer.Option("--target", help="Of a folder: rows of this target only.")]
+
+# --- networks -----------------------------------------------------------------------------------------------
+
+ImageFolder = Annotated[
+    Path, typer.Option("--data", help="A folder with train/CLASS/* and val/CLASS/*, as ImageNet.")
+]
+Weights = Annotated[
+    str, typer.Option(help="published, random, or a supernet's weights (.safetensors, or OFA's form).")
+]
+AllowRandom = Annotated[
+    bool,
+    typer.Option(
+        "--allow-random-weights", help="Continue without trained weights; the figures mean nothing."
+    ),
+]
+Evaluators = Annotated[
+    int | None, typer.Option("--actors", min=1, help="Actors; default: as many as the cluster has room for.")
+]
+Gpus = Annotated[float, typer.Option(help="GPUs of an actor; 0.25 lets four share one. 0: on CPUs.")]
+Bad = Annotated[
+    str,
+    typer.Option(
+        help="Broken images, empty classes, sizes unknown to the supernet: error, or skip (counted)."
+    ),
+]
+Calibration = Annotated[int, typer.Option(help="Training images that recalibrate batch normalisation.")]
+ImagesOfBatch = Annotated[int, typer.Option("--batch", help="Validation images of a batch.")]
+CalibrationSeed = Annotated[
+    int | None,
+    typer.Option(
+        help="Which images calibrate, and how they are cropped; default: the seed that OFA itself uses."
+    ),
+]
+Loaders = Annotated[
+    int, typer.Option(min=0, help="Processes of an actor that decode images; 0: the actor itself.")
+]
+MemoryMib = Annotated[int, typer.Option(min=0, help="Decoded images that an actor keeps, MiB.")]

@@ -1,0 +1,1 @@
+"""All that the commands print, for people and (``--json``) for machines; one file per group."""

@@ -1,0 +1,56 @@
+"""What the commands of the published artefacts print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from topdown_ray.addresses import shown
+from topdown_ray.assets import Check, Folder
+from topdown_ray.cli.present.tables import print_json, print_table
+from topdown_ray.spaces.catalogue import Entry
+
+_HEADINGS = ("name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where")
+
+
+def print_entries(entries: Sequence[Entry], as_json: bool) -> None:
+    """All that a sweep can name."""
+    if as_json:
+        print_json([entry._asdict() for entry in entries], indent=1)
+        return
+    table = Table(*_HEADINGS)
+    for entry in entries:
+        extent = "" if entry.low is None or entry.high is None else f"{entry.low:.4g} to {entry.high:.4g}"
+        size = "" if entry.size is None else f"{entry.size / 1000:,.0f} kB"
+        table.add_row(
+            entry.name, entry.kind, entry.space, entry.unit, extent, entry.source, size, entry.where
+        )
+    print_table(table)
+
+
+def print_checks(checks: Sequence[Check], as_json: bool) -> None:
+    """Which published files are as they should be."""
+    if as_json:
+        print_json([{**check._asdict(), "path": str(check.path)} for check in checks], indent=1)
+        return
+    for check in checks:
+        print(f"{check.path}: {'WRONG: ' if check.right is False else ''}{check.finding}")
+    if not checks:
+        print("no published file is on this machine")
+
+
+def print_folders(folders: Sequence[Folder], upstream: str | None, as_json: bool) -> None:
+    """The folders that are searched, in order; upstream: None where nothing may be fetched."""
+    origin = "nowhere (TOPDOWN_RAY_OFFLINE)" if upstream is None else shown(upstream)
+    if as_json:
+        facts = [
+            {"folder": str(folder.path), "why": folder.why, "there": folder.path.is_dir()}
+            for folder in folders
+        ]
+        print_json({"folders": facts, "upstream": origin}, indent=1)
+        return
+    for number, folder in enumerate(folders, 1):
+        there = "" if folder.path.is_dir() else "; not there yet"
+        print(f"{number}. {folder.path} ({folder.why}{there})")
+    print(f"{len(folders) + 1}. fetched from {origin}")

@@ -1,0 +1,86 @@
+"""What measure and table print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from topdown_ray.cli.present.tables import print_json
+from topdown_ray.hardware.measure import facts_of
+from topdown_ray.spaces.latency_table import CORRECTED, LatencyTable
+
+
+def print_latency_table(table: LatencyTable, path: Path, as_json: bool) -> None:
+    """What a table says about itself."""
+    facts = facts_of(table, path)
+    if as_json:
+        print_json(facts)
+        return
+    low, high = facts["range_ms"]
+    print(f"{path}: {table.space}, {len(table.layers)} layers, {table.describe()}")
+    print(f"  architectures from {low:.3g} to {high:.3g} ms (a batch of {table.conditions.batch})")
+    noise = table.facts.get("noise")
+    if noise:
+        _print_noise(noise, table.facts["seconds"])
+    if "subnets" in table.check:
+        _print_figures(table.check)
+
+
+def _print_noise(noise: Mapping[str, Any], seconds: float) -> None:
+    print(
+        f"  {noise['rounds']} rounds in {seconds:.0f} s; half width of the medians' 95 % "
+        "intervals: "
+        f"{100 * noise['half_width_median']:.1f} % (largest {100 * noise['half_width_largest']:.1f} %), "
+        f"{noise['not_tight']} wider than {100 * noise['precision']:g} %"
+    )
+    print(
+        f"  outliers {100 * noise['outlier_share']:.1f} % of the runs, slowest round "
+        f"{noise['slowest_round']:.2f} x the median"
+    )
+    if noise["contention"] and noise["contention"] > 1.1:
+        print(
+            f"  other work took the core: {noise['contention']:.1f} x the thread's own time went by, "
+            "which does not count"
+        )
+    if noise["throttled"]:
+        print(
+            f"  the last rounds were {noise['slowdown']:.2f} x as slow as the first: the machine "
+            "throttled or was busy"
+        )
+
+
+def print_comparison(table: Path, figures: Mapping[str, Any], picture: Path, as_json: bool) -> None:
+    """How good a table's sums are, and where the picture of it is."""
+    if as_json:
+        print_json(dict(figures))
+        return
+    print(f"{table}:")
+    _print_figures(figures, picture)
+
+
+def print_published_form(paths: Sequence[Path], folder: Path, as_json: bool) -> None:
+    """The files of a table in OFA's published form."""
+    if as_json:
+        print_json([str(path) for path in paths])
+        return
+    print(f"{folder}: {len(paths)} tables written")
+
+
+def _print_figures(figures: Mapping[str, Any], picture: Path | None = None) -> None:
+    """The figures of a comparison with whole subnets."""
+    print(
+        f"  {figures['subnets']} whole subnets ({figures['fastest_ms']:.3g} to {figures['slowest_ms']:.3g} "
+        "ms, half width "
+        f"{100 * figures['half_width_median']:.1f} %): bias of the sum {100 * figures['bias']:+.1f} %, "
+        f"mean error {100 * figures['mae']:.1f} %, RMSE {100 * figures['rmse']:.1f} %, Kendall's tau "
+        f"{figures['tau']:.3f}"
+    )
+    print(
+        f"  correction {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f} (used by {CORRECTED}): on "
+        "subnets left out "
+        f"bias {100 * figures['corrected_bias']:+.1f} %, mean error {100 * figures['corrected_mae']:.1f} %, "
+        f"RMSE {100 * figures['corrected_rmse']:.1f} %"
+    )
+    if picture is not None:
+        print(f"  picture: {picture}")

@@ -1,0 +1,99 @@
+"""What describe, verify, report and front print."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from topdown_ray.cli.present.tables import print_json, print_records, print_wrapped
+from topdown_ray.networks.api import Description
+from topdown_ray.report.build import Report
+from topdown_ray.sweeps.checks import RowCheck
+from topdown_ray.sweeps.verify import Verification
+
+
+def print_architecture(described: Description, as_json: bool) -> None:
+    """An architecture layer by layer, with counts of the OFA network."""
+    space, config, row = described.space, described.config, described.row
+    if as_json:
+        facts: dict[str, Any] = {}
+        if row is not None:
+            names = ("search_id", "strategy", "target", "accuracy", "cost", "cost_unit")
+            facts = {**{name: row[name] for name in names}, "seed": int(row["seed"])}
+        facts |= {"space": space.name, "macs_m": described.macs_m, "params_m": described.params_m}
+        print_json({**facts, "arch": config, "layers": described.layers.splitlines()})
+        return
+    print(f"{space.name} ({space.network}) at {config['image_size']} pixels")
+    print(described.layers)
+    print(f"{described.macs_m:.2f} x 1e6 MACs, {described.params_m:.3f} x 1e6 parameters")
+    if row is not None:
+        print(f"predicted top-1 {100 * row['accuracy']:.2f} %, {row['cost']:.2f} {row['cost_unit']}")
+
+
+def print_verification(verification: Verification, as_json: bool) -> None:
+    """Every check with its numbers of rows and failures, the first failing row of each, and the verdict."""
+    if as_json:
+        facts = {
+            "rows": verification.rows,
+            "missing": verification.missing,
+            "complete": verification.complete,
+            "passed": verification.passed,
+            "checks": [dataclasses.asdict(found) for found in verification.checks],
+        }
+        print_json(facts)
+        return
+    print(f"{verification.rows} rows, checked against OFA's own code and run.json")
+    _print_checks(verification.checks)
+    if verification.missing:
+        said = (
+            "although the sweep says it is complete" if verification.complete else "the sweep is not complete"
+        )
+        print(f"\nSearches without rows: {verification.missing} ({said})")
+    if not verification.passed:
+        print("\nFailed:")
+    for found in verification.checks:
+        if found.failures:
+            _print_failure(found)
+    print("\npassed" if verification.passed else "\nFAILED")
+
+
+def _print_checks(checks: Sequence[RowCheck]) -> None:
+    print(f"\n{'check':<42}{'rows':>8}{'failed':>8}  largest difference")
+    for found in checks:
+        if found.rows or not found.not_checked:
+            at_most = "" if found.largest is None else f"  {found.largest:.1e} of {found.tolerance:g}"
+            print(f"{found.name:<42}{found.rows:>8}{found.failures:>8}{at_most}")
+    if notes := [found for found in checks if found.not_checked]:
+        print("\nNot checked:")
+        for found in notes:
+            print_wrapped(f"{found.name}: {found.not_checked}")
+
+
+def _print_failure(found: RowCheck) -> None:
+    print_wrapped(f"{found.name}: {found.failures} of {found.rows} rows are not {found.rule}")
+    where = "" if found.search_id is None else f"first in search {found.search_id}, "
+    where += "" if found.target is None else f"target {found.target:g}: "
+    print_wrapped(f"{where}expected {found.expected}, found {found.found}", "    ")
+
+
+def print_report(report: Report, as_json: bool) -> None:
+    """Where a report is, and what it holds."""
+    if as_json:
+        print_json({**dataclasses.asdict(report), "path": str(report.path)})
+        return
+    print(f"{report.path}: {report.tables} tables, {report.figures} figures", end="")
+    print(f", {report.missing} searches missing" if report.missing else "")
+
+
+def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
+    """A reference front, and its file."""
+    if as_json:
+        print_records(frame)
+        return
+    for row in frame.to_dict("records"):
+        print(f"{row['target']:g} {row['cost_unit']}: {100 * row['accuracy']:.3f} % at {row['cost']:.3f}")
+    print(path)

@@ -1,0 +1,64 @@
+"""Tables, JSON and paragraphs, as every command prints them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from topdown_ray.terminal import terminal, visible
+
+
+def print_table(table: Table) -> None:
+    """A table at its full width: a cut-off number is worse than a long line."""
+    console = terminal(highlight=False)
+    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    terminal(highlight=False, width=max(width, console.width)).print(table)
+
+
+def print_json(facts: Any, indent: int | None = None, flush: bool = False) -> None:
+    """Facts as JSON, on one line unless ``indent`` is given."""
+    print(json.dumps(facts, indent=indent), flush=flush)
+
+
+def print_records(frame: pd.DataFrame) -> None:
+    """A table as JSON: a list with an object per row."""
+    print(frame.to_json(orient="records", date_format="iso"))
+
+
+def print_wrapped(text: str, indent: str = "  ") -> None:
+    """A paragraph, wrapped at 80 columns; further lines are indented more."""
+    print(textwrap.fill(text, 80, initial_indent=indent, subsequent_indent=indent + "  "))
+
+
+def amount(row: Mapping[Any, Any], column: str = "target") -> str:
+    """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
+    return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
+
+
+ANSWER = ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)")
+
+
+def answer(row: Mapping[Any, Any]) -> list[str]:
+    """The cells of the columns ``ANSWER``, of a row of ``searches``."""
+    numbers = [f"{100 * row['accuracy']:.2f} %", f"{row['macs_m']:.1f}", f"{row['params_m']:.2f}"]
+    return [f"{row['target']:g}", f"{row['cost']:.2f}", row["cost_unit"], *numbers]
+
+
+def table_of(words: Sequence[str], numbers: Sequence[str], title: str | None = None) -> Table:
+    """An empty table: columns of words to the left, columns of numbers to the right."""
+    table = Table(*words, title=title)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def print_damaged(damaged: Sequence[str]) -> None:
+    """The parts of a folder that are computed again."""
+    for problem in damaged:
+        print(f"damaged, to be computed afresh: {visible(problem)}", file=sys.stderr)

@@ -1,0 +1,128 @@
+"""The commands that read results: describe, verify, report, front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topdown_ray.cli.display import status_line
+from topdown_ray.cli.options import AsJson, OfStrategy, Predictor, SpaceName
+from topdown_ray.errors import UserError, brief
+from topdown_ray.spaces.registry import DEFAULT_SPACE
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (describe, verify, report, front):
+        app.command()(command)
+
+
+def describe(
+    source: Annotated[
+        str, typer.Argument(help="A result folder, a JSON file, or an architecture as JSON text.")
+    ],
+    space: Annotated[str | None, typer.Option(help="Of a folder: rows of this space only.")] = None,
+    strategy: OfStrategy = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a folder: the seed; default: the most accurate row.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Of a folder: the target.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """An architecture as OFA's layer list, with MACs and parameters of the OFA network."""
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.networks import api
+
+    filters = {"space": space, "strategy": strategy, "seed": seed, "target": target}
+    present.print_architecture(api.describe(source, filters), as_json)
+
+
+def verify(
+    folder: Annotated[str, typer.Argument(help="A result folder, or its URI.")],
+    rerun: Annotated[
+        int, typer.Option(min=0, help="Repeat the searches of this many random rows and compare all bits.")
+    ] = 0,
+    rerun_seed: Annotated[int, typer.Option(min=0, help="Which rows are searched again.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Derive every column again: from the architecture through OFA's own classes, and from run.json."""
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.store.results import load
+    from topdown_ray.sweeps.verify import verify as verify_results
+
+    verification = verify_results(load(folder), rerun, rerun_seed)
+    present.print_verification(verification, as_json)
+    if not verification.passed:
+        raise typer.Exit(1)
+
+
+def report(
+    folders: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the original notebook's figures beside ours.")
+    ] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="A reference front: its name, or a CSV file with cost and accuracy.")
+    ] = None,
+    reach: Annotated[
+        list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")
+    ] = None,
+    floor: Annotated[float, typer.Option(help="The hypervolume's reference accuracy (a fraction).")] = 0.75,
+    as_json: AsJson = False,
+) -> None:
+    """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as
+    CSV and Markdown.
+    """
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.report.build import write_report
+    from topdown_ray.report.context import Options
+    from topdown_ray.sweeps.reference_front import find_front
+
+    front = None if reference is None else find_front(reference)
+    options = Options(published, front, tuple(reach or ()), floor)
+    present.print_report(write_report(folders, out, options), as_json)
+
+
+def front(
+    targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
+    space: SpaceName = DEFAULT_SPACE,
+    cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
+    predictor: Predictor = "published",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="The number of searches; the best answers count.")] = 8,
+    first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
+    children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
+    population: Annotated[int, typer.Option(min=4, help="Children of a generation.")] = 200,
+    start: Annotated[
+        list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A reference front for `report --reference`: long joint searches, then the best single and double
+    changes until none helps.
+    """
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.sweeps.reference_front import FrontEffort, write_front
+
+    effort = FrontEffort(seeds, first_seed, children, population)
+    with status_line("starting") as line:
+        made = write_front(out, space, cost, predictor, _numbers(targets), effort, start or (), line.update)
+    present.print_front(*made, as_json)
+
+
+def _numbers(targets: str) -> list[float]:
+    try:
+        return [float(part) for part in targets.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--targets: expected numbers with commas between them, found {brief(targets)}"
+        ) from error

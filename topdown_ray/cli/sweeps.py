@@ -1,0 +1,177 @@
+"""The commands that search: demo, sweep, search, status."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from topdown_ray.cli import supervisor
+from topdown_ray.cli.display import no_progress, sweep_progress
+from topdown_ray.cli.options import Actors, Address, AsJson, Predictor, SpaceName
+from topdown_ray.spaces.registry import DEFAULT_SPACE
+from topdown_ray.terminal import say
+
+if TYPE_CHECKING:
+    from topdown_ray.progress import Progress
+    from topdown_ray.store.folder import ResultFolder
+    from topdown_ray.sweeps.api import Workers
+    from topdown_ray.sweeps.driver import Plan, Summary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (demo, sweep, search, status):
+        app.command()(command)
+
+
+def demo(
+    out: Annotated[
+        str | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")
+    ] = None,
+    address: Address = "local",
+    actors: Actors = None,
+) -> None:
+    """A small but true sweep on all three spaces: top-down over five targets, two seeds."""
+    supervisor.supervise(address)
+    from topdown_ray.cli.present import sweeps as present
+    from topdown_ray.sweeps.api import Workers
+    from topdown_ray.sweeps.demo import plan_demo
+
+    plan, used, folder = plan_demo(out)
+    print(used)
+    summary = _run(plan, folder, Workers(address, actors), resume=True)
+    present.print_demo(summary, folder)
+    _exit(summary)
+
+
+def sweep(
+    file: Annotated[
+        str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")
+    ],
+    out: Annotated[
+        str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")
+    ],
+    address: Address = "local",
+    actors: Actors = None,
+    gpus: Annotated[
+        int,
+        typer.Option(min=0, help="Search actors with a GPU each, beside the others; rows name their device."),
+    ] = 0,
+    resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")
+    ] = False,
+    log_json: Annotated[
+        str | None,
+        typer.Option(
+            "--log-json",
+            metavar="FILE|-",
+            help="Also write one line of JSON per event to a file, or to stderr (-).",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep: every combination of space, strategy, target set and seed."""
+    supervisor.supervise("none" if dry_run else address)
+    from topdown_ray.cli.present import sweeps as present
+    from topdown_ray.sweeps import api
+
+    plan = api.plan_sweep(file, out, only or ())
+    if dry_run:
+        present.print_forecast(api.forecast(plan, actors), as_json)
+        return
+    summary = _run(plan, out, api.Workers(address, actors, gpus), resume, log_json)
+    present.print_summary(summary, plan.run_id, out, as_json)
+    _exit(summary)
+
+
+def search(
+    space: SpaceName = DEFAULT_SPACE,
+    cost: Annotated[
+        str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")
+    ] = "note10",
+    target: Annotated[
+        list[float] | None,
+        typer.Option(help="A target (ms, or 1e6 MACs); repeat for more. Default: 35, 30 and 25."),
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
+    ] = "top_down",
+    seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
+    predictor: Predictor = "published",
+    population: Annotated[int, typer.Option(help="Children of a generation.")] = 100,
+    generations: Annotated[int, typer.Option(help="Generations of a full search.")] = 500,
+    warm_generations: Annotated[int, typer.Option(help="Generations after a warm start.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """One search in this process, without Ray."""
+    from topdown_ray.cli.present import sweeps as present
+    from topdown_ray.sweeps import api
+
+    params = {"population": population, "generations": generations, "warm_generations": warm_generations}
+    targets = [35.0, 30.0, 25.0] if target is None else target
+    present.print_search(api.search(space, cost, targets, strategy, [seed], predictor, **params), as_json)
+
+
+def status(
+    out: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="A result folder, or its URI.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the sweep no longer runs.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates of --watch.")] = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; with --watch, one line per update.")
+    ] = False,
+) -> None:
+    """How far a sweep is, from its files alone: done, rate, time left, failures, whether it runs."""
+    from topdown_ray.cli.present.status import print_updates
+    from topdown_ray.sweeps.status import updates
+
+    print_updates(updates(out, every if watch else None), live=watch, as_json=as_json)
+
+
+def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> Summary:
+    """Run a sweep as the terminal follows it."""
+    from topdown_ray.cli.present.sweeps import print_dashboard
+    from topdown_ray.sweeps.api import run_sweep
+
+    return run_sweep(
+        plan, out, workers, resume, log, lambda folder: _follow(folder, out, log), print_dashboard
+    )
+
+
+@contextlib.contextmanager
+def _follow(folder: ResultFolder, out: str, log: str | None) -> Iterator[Callable[[Progress], None]]:
+    """Keep the supervisor and the terminal informed; an interrupt says how to continue."""
+    from topdown_ray.addresses import shown
+    from topdown_ray.cli.present.sweeps import print_opened
+
+    supervisor.sweep_begins(out, log)
+    try:
+        print_opened(out, folder.damaged, folder.rebuilt)
+        with sweep_progress() if log != "-" else no_progress() as show:
+
+            def on_progress(state: Progress) -> None:
+                supervisor.sweep_goes_on(state.done, state.total, state.failures, state.losses)
+                show(state)
+
+            yield on_progress
+    except KeyboardInterrupt:
+        say(f"Interrupted. Finished shards are in {shown(out)}; run the same command again to go on.")
+        raise typer.Exit(130) from None
+    finally:
+        supervisor.sweep_ends()
+
+
+def _exit(summary: Summary) -> None:
+    """Exit status 1, and the reasons, where shards failed for good."""
+    if summary.given_up:
+        from topdown_ray.cli.present.sweeps import print_given_up
+
+        print_given_up(summary.given_up)
+        raise typer.Exit(1)

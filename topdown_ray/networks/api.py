@@ -1,0 +1,186 @@
+"""What the commands do with networks: evaluate them, sample a training set, describe and export them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import check_output
+from topdown_ray.networks import evaluate
+from topdown_ray.networks import export as exporting
+from topdown_ray.networks.architectures import (
+    Filters,
+    check_whole,
+    config_of,
+    filtered,
+    is_run,
+    read_arch,
+    winners,
+)
+from topdown_ray.networks.evaluate import Evaluated, Wanted
+from topdown_ray.networks.evaluator import Setup, canonical
+from topdown_ray.networks.hosting import Resources
+from topdown_ray.networks.images import Settings, find_images
+from topdown_ray.networks.supernet import Supernet, n_parameters
+from topdown_ray.networks.weights import find_weights
+from topdown_ray.progress import Progress
+from topdown_ray.spaces.cost import load_cost
+from topdown_ray.spaces.registry import find_space
+from topdown_ray.spaces.space import Config, Space
+from topdown_ray.store.evaluations import Evaluations
+from topdown_ray.store.place import is_uri, shown
+from topdown_ray.store.results import load
+
+#: Entered when the first subnet is about to be evaluated; shows how far the work is.
+Display = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """An architecture as OFA's code builds it."""
+
+    space: Space
+    config: Config
+    layers: str  # layer by layer
+    macs_m: float
+    params_m: float
+    row: Mapping[Any, Any] | None  # of ``searches``, where it comes from a result folder
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which random subnets a training set is made of."""
+
+    n: int
+    spread: str  # uniform, or cost: evenly along the range of the cost
+    cost: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A training set of a predictor."""
+
+    rows: pd.DataFrame
+    new: int  # evaluated in this run
+    weights: str
+    given_up: Mapping[str, str]  # evaluation -> the last line of its last error
+
+
+@dataclass(frozen=True)
+class EvaluatedSource:
+    """What the evaluation of a sweep's answers, or of one architecture, came to."""
+
+    spaces: list[Evaluated]
+    damaged: tuple[str, ...]  # parts that were found damaged, and computed afresh
+    kept: bool  # whether rows and failure records stay, beside a sweep's
+
+
+def describe(source: str, filters: Filters) -> Description:
+    """An architecture from JSON, or the most accurate row that the filters leave of a result folder. Raises
+    UserError.
+    """
+    if not is_run(source):
+        return _described(*read_arch(source, filters))
+    rows = load(source).searches
+    check_whole(rows, source)
+    rows = filtered(rows, filters)
+    if rows.empty:
+        raise UserError(f"{shown(source)}: expected finished searches, found none")
+    return describe_row(dict(rows.nlargest(1, "accuracy").iloc[0]))
+
+
+def describe_row(row: Mapping[Any, Any]) -> Description:
+    """The architecture of a row of ``searches``."""
+    return _described(*config_of(row), row)
+
+
+def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> Description:
+    supernet = Supernet(space)
+    macs, _ = supernet.count(config)
+    parameters = n_parameters(supernet.materialise(config)) / 1e6
+    return Description(space, config, supernet.describe(config).rstrip(), macs, parameters, row)
+
+
+def evaluate_source(
+    source: str, filters: Filters, which: str, wanted: Wanted, resources: Resources, display: Display
+) -> EvaluatedSource:
+    """Evaluate a sweep's answers into its folder, or one architecture; which: best or all rows that the
+    filters leave. Raises UserError.
+    """
+    if which not in ("best", "all"):
+        raise UserError(f"--which: expected best or all, found {brief(which)}")
+    with _answers(source, filters, which) as (rows, folder):
+        evaluations = Evaluations(folder)
+        with display() as show:
+            evaluated = evaluate.evaluate_rows(rows, wanted, evaluations, resources, show)
+    return EvaluatedSource(evaluated, tuple(evaluations.damaged), kept=is_run(source))
+
+
+@contextlib.contextmanager
+def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.DataFrame, str | Path]]:
+    """The architectures that are meant, and the folder of their evaluations: beside a sweep's rows, or a
+    temporary one.
+    """
+    if not is_run(source):
+        space, config = read_arch(source, filters)
+        row = {"genes_space": space.name, "arch": canonical(space, config)}
+        unknown = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
+        with tempfile.TemporaryDirectory() as folder:
+            yield pd.DataFrame([{**row, **unknown}]), Path(folder)
+        return
+    rows = winners(source, filters, "all" if which == "all" else "best")
+    if not is_uri(source):
+        check_output(Path(source), source, folder=True)
+    yield rows, source
+
+
+def sample(
+    out: Path, draw: Draw, space: str | None, wanted: Wanted, resources: Resources, display: Display
+) -> Sampled:
+    """Evaluate random subnets into one file; what it holds already is kept. Raises UserError."""
+    if draw.spread not in ("uniform", "cost"):
+        raise UserError(f"--spread: expected uniform or cost, found {brief(draw.spread)}")
+    check_output(out, "--out")
+    setup = wanted.setup(None if space is None else find_space(space))
+    sizes = setup.checkpoint.description.image_sizes
+    if draw.spread == "uniform":
+        genes = evaluate.uniform(setup.space, sizes, draw.n, draw.seed)
+    else:
+        cost = load_cost(draw.cost, setup.space)
+        genes = evaluate.along_cost(setup.space, sizes, draw.n, draw.seed, cost)
+    with display() as show:
+        rows, progress = evaluate.sample_dataset(setup, genes, out, resources, show)
+    return Sampled(rows, progress.done - progress.before, setup.checkpoint.name, progress.given_up)
+
+
+def export_source(
+    source: str,
+    filters: Filters,
+    form: str,
+    out: Path,
+    weights: str,
+    allow_random: bool,
+    calibrate: tuple[Path, Settings] | None,
+) -> exporting.Exported:
+    """Export one architecture with its weights; calibrate: images that recalibrate batch normalisation.
+    Raises UserError.
+    """
+    check_output(out, "--out", folder=True)
+    space, config, facts = exporting.choose(source, filters)
+    needs_none = form == "config" and weights == "published"
+    checkpoint = find_weights(weights, space, allow_random or needs_none)
+    setup = None
+    if calibrate is not None:
+        data, settings = calibrate
+        setup = Setup(checkpoint, find_images(data, checkpoint.description, settings))
+    facts |= exporting.measured_facts(source, space, config, checkpoint)
+    return exporting.export(checkpoint, config, form, out, facts, setup)

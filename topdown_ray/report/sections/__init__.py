@@ -1,0 +1,30 @@
+"""The sections of a report: one function each, from a :class:`Context` to a :class:`Section` (or None, where
+the folders hold nothing for it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from topdown_ray.report.context import Context
+from topdown_ray.report.page import Section
+from topdown_ray.report.sections.accuracy import accuracy
+from topdown_ray.report.sections.anytime import anytime
+from topdown_ray.report.sections.baselines import baselines
+from topdown_ray.report.sections.differences import differences
+from topdown_ray.report.sections.evaluations import evaluations
+from topdown_ray.report.sections.fronts import fronts
+from topdown_ray.report.sections.provenance import provenance
+from topdown_ray.report.sections.running_time import running_time
+
+#: In the order of the page.
+SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
+    accuracy,
+    running_time,
+    differences,
+    anytime,
+    fronts,
+    baselines,
+    evaluations,
+    provenance,
+)

@@ -1,0 +1,64 @@
+"""Differences between strategies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from topdown_ray import stats
+from topdown_ray.figures import Picture, file_name
+from topdown_ray.report import plots
+from topdown_ray.report.context import Context
+from topdown_ray.report.page import POINTS, Section, Table, interval, number, text
+
+_WORDS = (
+    "Pairs share seed, target set and target. The mean difference has Student's interval below "
+    f"{stats.STUDENT} pairs, a bootstrap interval over pairs from there on; the probability of improvement "
+    "is the share of pairs in which the first strategy is better, a tie counting half, with Wilson's "
+    "interval; p is that of the paired permutation test (random signs), corrected by Holm for the targets of "
+    'the set. With n pairs no p is below 2^(1-n). The row "all" is the mean over the set\'s targets in each '
+    "search.",
+    "Ties are often no accident: strategies that begin with the same full search give the same answer for "
+    "its target.",
+)
+
+
+def differences(context: Context) -> Section:
+    """Paired differences between all strategies, and pictures of those from the first one."""
+    words = list(_WORDS)
+    if context.accuracy["strategy"].nunique() < 2:
+        words.append("There is only one strategy in these folders: nothing to compare.")
+    table = difference_table(context, context.differences, "differences", "Paired differences")
+    return Section("differences", "Differences between strategies", words, _pictures(context), [table])
+
+
+def difference_table(context: Context, frame: pd.DataFrame, name: str, title: str, note: str = "") -> Table:
+    """Rows of ``comparisons.differences`` as a table of the report."""
+    label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))
+    columns = [*context.set_columns, text("strategy"), text("against")]
+    columns += [text("target_label", "target"), text("cost_unit", "unit")]
+    columns += [number("mean", "difference (points)", **POINTS), interval("low", "high", **POINTS)]
+    columns += [text("interval", "interval by"), number("improvement", "P(improvement)", ".2f")]
+    columns += [interval("improvement_low", "improvement_high", digits=".2f")]
+    columns += [number("p", digits=".4f"), number("p_holm", "p (Holm)", ".4f")]
+    columns += [number("n", "pairs"), number("ties")]
+    return Table(name, title, frame.assign(target_label=label), columns, note)
+
+
+def _pictures(context: Context) -> list[Picture]:
+    strategies, frame = set(context.accuracy["strategy"]), context.differences
+    if len(strategies) < 2:
+        return []
+    against = "independent" if "independent" in strategies else min(strategies)
+    pictures = []
+    for setting in context.settings:
+        if (frame["setting"] == setting).any():
+            caption = (
+                f"{setting}: paired difference from {against}; lines: 95 %. Above zero is better than "
+                f"{against}."
+            )
+            name = file_name("differences", setting)
+            pictures.append(
+                context.draw(name, caption, plots.differences, frame, setting=setting, against=against)
+            )
+    return pictures
