@@ -22,7 +22,7 @@ ARROWS = {
 }
 LONGEST_CHAIN = 6
 RAY = {"cluster", "hardware.nodes"}
-OFA = {"networks.supernet", "networks.ofa_reference", "sweeps.bench"}
+OFA = {"networks.supernet", "networks.ofa_reference", "sweeps.bench.contestants"}
 
 
 def module(path: Path) -> str:

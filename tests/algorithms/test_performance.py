@@ -19,7 +19,7 @@ from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.predictor import features
 from topdown_ray.spaces.predictor_files import load_predictor
-from topdown_ray.sweeps import bench
+from topdown_ray.sweeps.bench import contestants, floor, race
 
 
 def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
@@ -47,34 +47,34 @@ def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
 
 
 def test_a_race_that_cannot_be_run_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scale = bench.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
+    scale = contestants.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))  # no predictor
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"acc_predictor.pth: not on this machine"):
-        bench.run(scale, ["ours, batch"])
+        race.run(scale, ["ours, batch"])
     assert multiprocessing.active_children() == []  # those that could run do not wait for ever
-    monkeypatch.setattr(bench, "floor", died)
+    monkeypatch.setattr(race, "floor", died)
     with pytest.raises(StartError, match="bench: floor ended without an answer"):
-        bench.run(scale, ["floor"])
+        race.run(scale, ["floor"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="nsga2: expected the package pymoo, found none"):
-        bench.run(scale)
+        race.run(scale)
 
 
-def died(scale: bench.Scale) -> bench.Runner:
+def died(scale: contestants.Scale) -> contestants.Runner:
     os._exit(1)
 
 
 @pytest.mark.usefixtures("published")
 def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> None:
     """Two targets and a few generations of each: who takes part and what is counted, not how fast."""
-    scale = bench.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
+    scale = contestants.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
     evaluations = 100 * (1 + 3) + 1 + 100 * 2
     for contestant, counted in [
-        (bench.ofa_finder(scale), 2 * 100 * (1 + 3)),
-        (bench.scalar_search(scale), evaluations),
-        (bench.joint(scale, 2), None),
-        (bench.pymoo_nsga2(scale), evaluations),
+        (contestants.ofa_finder(scale), 2 * 100 * (1 + 3)),
+        (contestants.scalar_search(scale), evaluations),
+        (contestants.joint(scale, 2), None),
+        (contestants.pymoo_nsga2(scale), evaluations),
     ]:
         lap = contestant(0)
         assert 0.7 < lap.accuracy < 0.9
@@ -82,8 +82,8 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(
         UserError, match=r"--only: expected a prefix of one of floor; ofa; notebook; .*, found 'theirs'"
     ):
-        bench.run(scale, ["theirs"])
-    frame = bench.run(scale, ["ours, batch"]).set_index("contestant")  # in processes of their own
+        race.run(scale, ["theirs"])
+    frame = race.run(scale, ["ours, batch"]).set_index("contestant")  # in processes of their own
     assert list(frame.index) == ["floor", "ours, batch 2"]
     assert (frame["repeats"] == 1).all()
     assert (frame[["seconds_per_search_and_core", "to_floor", "peak_gib"]] > 0).all(axis=None)
@@ -91,5 +91,24 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
     assert 0.7 < frame["accuracy"]["ours, batch 2"] < 0.9
     seconds = frame["seconds_per_search_and_core"]["ours, batch 2"]
     assert frame["evaluations_per_second_and_core"]["ours, batch 2"] == pytest.approx(evaluations / seconds)
-    print_bench(frame.reset_index(), as_json=False)
+    print_bench("race", frame.reset_index(), as_json=False)
     assert "faster than notebook" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("published")
+def test_the_distance_to_the_floor_is_told_for_every_strategy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale = contestants.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
+    monkeypatch.setattr(floor, "BATCH", 2)
+    frame = floor.distances(scale).set_index("strategy")
+    assert list(frame.index) == list(STRATEGIES)
+    assert frame["evaluations"]["top_down"] == 100 * (1 + 3) + 1 + 100 * 2
+    assert frame["evaluations"]["independent"] == 2 * 100 * (1 + 3)
+    assert (frame[["seconds_per_search", "floor_s", "to_floor"]] > 0).all(axis=None)
+    with pytest.raises(
+        UserError, match=r"--only: expected a prefix of one of independent, .*, found 'theirs'"
+    ):
+        floor.distances(scale, ["theirs"])
+    print_bench("floor", frame.reset_index(), as_json=False)
+    assert "x floor" in capsys.readouterr().out

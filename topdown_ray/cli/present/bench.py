@@ -6,13 +6,8 @@ import pandas as pd
 
 from topdown_ray.cli.present.tables import print_records, print_table, table_of
 
-
-def print_bench(frame: pd.DataFrame, as_json: bool) -> None:
-    """The benchmark's table."""
-    if as_json:
-        print_records(frame)
-        return
-    columns = {
+_COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: heading and format
+    "race": {
         "contestant": ("", "{}"),
         "seconds_per_search_and_core": ("s / search, core", "{:.3f}"),
         "evaluations_per_second_and_core": ("evaluations / s, core", "{:,.0f}"),
@@ -22,10 +17,38 @@ def print_bench(frame: pd.DataFrame, as_json: bool) -> None:
         "faster_than_ray_naive": ("than ray-naive", "{:.1f}"),
         "accuracy": ("mean top-1", "{:.4f}"),
         "peak_gib": ("peak GiB", "{:.2f}"),
-    }
-    (contestant, *numbers) = (heading for heading, _ in columns.values())
-    title = "Seconds of one search, all its targets, on one core (medians)"
-    table = table_of((contestant,), numbers, title)
+    },
+    "floor": {
+        "strategy": ("strategy", "{}"),
+        "evaluations": ("evaluations", "{:,.0f}"),
+        "seconds_per_search": ("s / search", "{:.3f}"),
+        "floor_s": ("floor, s", "{:.3f}"),
+        "to_floor": ("x floor", "{:.2f}"),
+    },
+    "driver": {
+        "actors": ("actors", "{:.0f}"),
+        "shards": ("shards", "{:.0f}"),
+        "wall_s": ("wall s", "{:.2f}"),
+        "shard_s": ("s / shard", "{:.3f}"),
+        "not_busy": ("not busy", "{:.1%}"),
+        "faster_than_first": ("faster than first", "{:.2f}"),
+    },
+}
+_TITLES = {
+    "race": "Seconds of one search, all its targets, on one core (medians)",
+    "floor": "Batches of 32 searches over ten targets on one core, against the predictor alone (medians)",
+    "driver": "A sweep through Ray, by the number of actors",
+}
+
+
+def print_bench(what: str, frame: pd.DataFrame, as_json: bool) -> None:
+    """A benchmark's table."""
+    if as_json:
+        print_records(frame)
+        return
+    columns = _COLUMNS[what]
+    (first, *numbers) = (heading for heading, _ in columns.values())
+    table = table_of((first,), numbers, _TITLES[what])
     for row in frame.to_dict("records"):
         table.add_row(
             *("" if row[name] != row[name] else form.format(row[name]) for name, (_, form) in columns.items())

@@ -5,16 +5,19 @@ busy is dispatch, transport of results, Parquet and, at the end, waiting for the
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from topdown_ray.cluster import connected
+from topdown_ray.errors import UserError
+from topdown_ray.progress import Progress
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.bench import Scale, plan_of
+from topdown_ray.sweeps.bench.contestants import OnLap, Scale, plan_of
 from topdown_ray.sweeps.executors import shard_pool
 
 SHARDS, BATCH = 64, 8
@@ -22,11 +25,18 @@ TARGETS = (35.0, 30.0, 25.0)
 
 
 def costs(
-    scale: Scale, actors: Sequence[int], on_lap: Callable[[str, int], None] = lambda name, repeat: None
+    scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, actors: None
 ) -> pd.DataFrame:
-    """A row a number of actors: wall seconds, seconds of a shard, the share of time in which actors did not
-    search.
+    """One row per number of actors: wall seconds, seconds of a shard, and the share of the time in which the
+    actors did not search.
+
+    only: numbers of actors; by default one, and one for each CPU. Raises UserError for what is no number.
     """
+    for number in only:
+        if not (number.isascii() and number.isdigit() and int(number) > 0):
+            raise UserError(f"--only: expected a number of actors, found {number!r}")
+    actors = [int(number) for number in only] or sorted({1, os.cpu_count() or 1})
+    progress = Progress(2 * len(actors), 0, 0)
     scale = Scale(**{**vars(scale), "targets": TARGETS})
     rows = []
     with connected("local"):
@@ -35,14 +45,14 @@ def costs(
             pool = shard_pool(n, plan.run_id, plan.setups, plan.spec.search)
             pool.until_ready()
             try:
-                for repeat, planned in enumerate(
-                    (plan_of(scale, range(10**6, 10**6 + n * BATCH), BATCH), plan)
-                ):
-                    on_lap(f"{n} actors", repeat)
+                warm_up = plan_of(scale, range(10**6, 10**6 + n * BATCH), BATCH)
+                for planned in (warm_up, plan):
+                    on_lap(progress, f"{n} actors")
                     with tempfile.TemporaryDirectory() as folder:
                         results = ResultFolder(Path(folder) / "out")
                         results.open(planned.manifest(), resume=True)
                         summary = driver.run(planned, results, pool)
+                    progress.done += 1
             finally:
                 pool.close()
             rows.append(

@@ -11,41 +11,47 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
 from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.errors import UserError
+from topdown_ray.progress import Progress
 from topdown_ray.spaces.predictor import features
-from topdown_ray.sweeps.bench import Scale, plan_of
+from topdown_ray.sweeps.bench.contestants import OnLap, Scale, plan_of
 from topdown_ray.sweeps.runner import Worker
+
+BATCH = 32
 
 
 def distances(
-    scale: Scale,
-    batch: int = 32,
-    strategies: Sequence[str] = (),
-    on_lap: Callable[[str, int], None] = lambda name, repeat: None,
+    scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, strategy: None
 ) -> pd.DataFrame:
-    """A row a strategy (all, where none is named): seconds of a search and of its floor, and their ratio.
+    """One row per strategy: seconds of a search and of its floor, and their ratio.
 
-    The figures are medians over the repeats. Raises UserError for a strategy that is not known.
-    """
+    The figures are medians over the repeats. only: prefixes of strategies, all if empty. Raises UserError for
+    a prefix that no strategy has."""
+    for prefix in only:
+        if not any(name.startswith(prefix) for name in STRATEGIES):
+            raise UserError(f"--only: expected a prefix of one of {', '.join(STRATEGIES)}, found {prefix!r}")
+    chosen = [name for name in STRATEGIES if name.startswith(tuple(only or ("",)))]
+    progress = Progress(len(chosen) * (scale.repeats + 1), 0, 0)
     torch.set_num_threads(1)
     rows = []
-    for strategy in strategies or STRATEGIES:
-        plan = plan_of(scale, [0], batch, strategy)
+    for strategy in chosen:
+        plan = plan_of(scale, [0], BATCH, strategy)
         worker = Worker(plan.setups, plan.spec.search)
         (setup,) = worker.setups.values()
         inputs = features(
-            setup.genes_space, setup.predictor.encoding, setup.genes_space.random(100 * batch, 0)
+            setup.genes_space, setup.predictor.encoding, setup.genes_space.random(100 * BATCH, 0)
         )
         searching, floors = [], []
         for repeat in range(scale.repeats + 1):
-            on_lap(strategy, repeat)
-            (shard,) = plan_of(scale, range(repeat * batch, (repeat + 1) * batch), batch, strategy).shards()
+            on_lap(progress, strategy)
+            (shard,) = plan_of(scale, range(repeat * BATCH, (repeat + 1) * BATCH), BATCH, strategy).shards()
             start = time.perf_counter()
             found, _ = worker.run(shard)
             middle = time.perf_counter()
@@ -54,14 +60,15 @@ def distances(
                 for _ in range(max(1, round(evaluations / len(inputs)))):
                     setup.predictor.dense(inputs)
             end = time.perf_counter()
+            progress.done += 1
             if repeat:  # the first lap warms up
-                searching.append((middle - start) / batch)
-                floors.append((end - middle) / batch)
+                searching.append((middle - start) / BATCH)
+                floors.append((end - middle) / BATCH)
         rows.append(
             {
                 "strategy": strategy,
-                "batch": batch,
-                "evaluations": evaluations / batch,
+                "batch": BATCH,
+                "evaluations": evaluations / BATCH,
                 "seconds_per_search": statistics.median(searching),
                 "floor_s": statistics.median(floors),
                 "to_floor": statistics.median(a / b for a, b in zip(searching, floors, strict=True)),
