@@ -118,3 +118,12 @@ def test_the_store_needs_neither_torch_nor_numba() -> None:
             ahead += own(MODULES[name])
     for name in reached:
         assert not {found.partition(".")[0] for found in imported(MODULES[name])} & {"torch", "numba"}, name
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes = defaultdict(list)
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(name)
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}

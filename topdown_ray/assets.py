@@ -226,10 +226,10 @@ def present(asset: Asset, folder: Path | None = None) -> Path | None:
     return None
 
 
-Display = Callable[[Asset], AbstractContextManager[OnBytes]]  # shows how far a download is
+DownloadDisplay = Callable[[Asset], AbstractContextManager[OnBytes]]  # shows how far a download is
 
 
-def provide(names: list[str], to: Path | None, display: Display) -> Iterator[tuple[Path, bool]]:
+def provide(names: list[str], to: Path | None, display: DownloadDisplay) -> Iterator[tuple[Path, bool]]:
     """Have the files of these names in a folder (None: in any that is searched, else the cache): each path,
     and whether it was fetched now. Raises UserError.
     """

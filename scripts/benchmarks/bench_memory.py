@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from topdown_ray.networks import evaluate
-from topdown_ray.networks.evaluator import Evaluator, Setup, archs_of, tasks
+from topdown_ray.networks.evaluator import EvaluationSetup, Evaluator, archs_of, tasks
 from topdown_ray.networks.images import Settings, find_images
 from topdown_ray.networks.weights import find_weights
 
@@ -33,7 +33,7 @@ def main() -> None:
     given = parser.parse_args()
     checkpoint = find_weights(given.weights, None)
     images = find_images(given.data, checkpoint.description, Settings(calibration=2))
-    setup = Setup(checkpoint, dataclasses.replace(images, validation=images.validation[:2]))
+    setup = EvaluationSetup(checkpoint, dataclasses.replace(images, validation=images.validation[:2]))
     sizes = checkpoint.description.image_sizes
     todo, _ = tasks(setup, archs_of(setup.space, evaluate.uniform(setup.space, sizes, given.n, 0)))
     evaluator = Evaluator(setup)

@@ -26,7 +26,7 @@ from torchvision import transforms
 
 from topdown_ray.errors import UserError
 from topdown_ray.networks import evaluate
-from topdown_ray.networks.evaluator import Evaluator, Setup, Task, archs_of, tasks
+from topdown_ray.networks.evaluator import EvaluationSetup, EvaluationTask, Evaluator, archs_of, tasks
 from topdown_ray.networks.hosting import Resources
 from topdown_ray.networks.images import SUB_SEED, Loader, Settings, find_images, normalise
 from topdown_ray.networks.supernet import Supernet
@@ -56,7 +56,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def setup(weights: Path, data: Path) -> Setup:
+def setup(weights: Path, data: Path) -> EvaluationSetup:
     return make_setup(weights, data)
 
 
@@ -68,7 +68,7 @@ def small_archs(space: Space, n: int, seed: int = 0) -> list[str]:
 # --- images -------------------------------------------------------------------------------------------------
 
 
-def test_validation_images_are_those_of_ofas_transform(setup: Setup, data: Path) -> None:
+def test_validation_images_are_those_of_ofas_transform(setup: EvaluationSetup, data: Path) -> None:
     provider = ImagenetDataProvider.__new__(
         ImagenetDataProvider
     )  # its constructor wants a folder of ImageNet's size
@@ -80,7 +80,7 @@ def test_validation_images_are_those_of_ofas_transform(setup: Setup, data: Path)
                 assert torch.equal(image, theirs(raw.convert("RGB")))
 
 
-def test_the_calibration_images_are_the_ones_that_ofa_draws(setup: Setup, data: Path) -> None:
+def test_the_calibration_images_are_the_ones_that_ofa_draws(setup: EvaluationSetup, data: Path) -> None:
     """``build_sub_train_loader``: a permutation of the training images by ``SUB_SEED``."""
     assert ImagenetDataProvider.SUB_SEED == SUB_SEED
     some = find_images(data, setup.checkpoint.description, Settings(calibration=7))
@@ -92,7 +92,7 @@ def test_the_calibration_images_are_the_ones_that_ofa_draws(setup: Setup, data: 
     ]
 
 
-def test_training_crops_are_torchvisions_and_fixed(setup: Setup, data: Path) -> None:
+def test_training_crops_are_torchvisions_and_fixed(setup: EvaluationSetup, data: Path) -> None:
     description = setup.checkpoint.description
     crop = transforms.RandomResizedCrop(160, scale=(description.resize_scale, 1.0))
     whole = transforms.Compose([crop, transforms.RandomHorizontalFlip(), transforms.ToTensor(), _NORMALISE])
@@ -177,7 +177,7 @@ def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
         find_images(folder, named, Settings(bad="skip"))
 
 
-def test_the_images_hash_is_of_names_and_contents(setup: Setup, data: Path, tmp_path: Path) -> None:
+def test_the_images_hash_is_of_names_and_contents(setup: EvaluationSetup, data: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(data, tmp_path / "elsewhere"))
     assert find_images(folder, setup.checkpoint.description, Settings()).sha256 == setup.images.sha256
     first, second = sorted((folder / "val" / "3").iterdir())[:2]
@@ -334,7 +334,7 @@ def test_accuracy_is_what_ofas_own_code_measures(space: Space, data: Path, tmp_p
     assert row["macs_m"] < 60  # of the narrow network that was measured
 
 
-def test_a_row_does_not_depend_on_order_or_company(setup: Setup, tmp_path: Path) -> None:
+def test_a_row_does_not_depend_on_order_or_company(setup: EvaluationSetup, tmp_path: Path) -> None:
     archs = archs_of(SPACE, evaluate.uniform(SPACE, [128, 144], 4, 0))
     todo, _ = tasks(setup, archs)
     evaluator = Evaluator(setup)
@@ -346,7 +346,7 @@ def test_a_row_does_not_depend_on_order_or_company(setup: Setup, tmp_path: Path)
         }
 
 
-def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path: Path) -> None:
+def test_resume_is_by_identity(setup: EvaluationSetup, weights: Path, data: Path, tmp_path: Path) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 4))
     rows = Evaluations(tmp_path, "parts")
     rows.open()
@@ -365,7 +365,7 @@ def test_resume_is_by_identity(setup: Setup, weights: Path, data: Path, tmp_path
     assert len(identities) == 5
 
 
-def test_an_interrupt_keeps_what_was_measured(setup: Setup, tmp_path: Path) -> None:
+def test_an_interrupt_keeps_what_was_measured(setup: EvaluationSetup, tmp_path: Path) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 3))
     rows = Evaluations(tmp_path, "parts")
     rows.open()
@@ -383,7 +383,7 @@ def failing_on(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every evaluation of this architecture raises."""
     real = Evaluator.__call__
 
-    def call(self: Evaluator, task: Task) -> Any:
+    def call(self: Evaluator, task: EvaluationTask) -> Any:
         if task.arch == arch:
             raise ValueError("boom")
         return real(self, task)
@@ -392,7 +392,7 @@ def failing_on(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_finally_fails_is_recorded_and_the_others_are_measured(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: EvaluationSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 3))
     rows = Evaluations(tmp_path / "run")
@@ -412,7 +412,9 @@ def test_what_finally_fails_is_recorded_and_the_others_are_measured(
     assert not record.exists()
 
 
-def test_older_parts_are_read_and_damaged_ones_are_measured_again(setup: Setup, tmp_path: Path) -> None:
+def test_older_parts_are_read_and_damaged_ones_are_measured_again(
+    setup: EvaluationSetup, tmp_path: Path
+) -> None:
     todo, _ = tasks(setup, small_archs(SPACE, 3))
     rows = Evaluations(tmp_path)
     rows.open()
@@ -436,7 +438,7 @@ def test_older_parts_are_read_and_damaged_ones_are_measured_again(setup: Setup, 
 
 
 def test_many_parts_of_evaluations_are_merged(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: EvaluationSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_parts, "MERGE_AT", 3)
     (task,), _ = tasks(setup, small_archs(SPACE, 1))
@@ -452,7 +454,9 @@ def test_many_parts_of_evaluations_are_merged(
     assert len(again.read()) == 10
 
 
-def test_a_dataset_goes_on_and_refuses_other_weights(setup: Setup, data: Path, tmp_path: Path) -> None:
+def test_a_dataset_goes_on_and_refuses_other_weights(
+    setup: EvaluationSetup, data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "set.parquet"
     genes = evaluate.uniform(SPACE, [128], 5, seed=2)
     first, _ = evaluate.sample_dataset(setup, genes[:3], out, HERE)
@@ -491,7 +495,7 @@ def test_architectures_along_the_cost_range() -> None:
     assert {PROXYLESS.to_config(row)["image_size"] for row in only} == {176, 208}
 
 
-def test_memory_is_released_between_subnets(setup: Setup) -> None:
+def test_memory_is_released_between_subnets(setup: EvaluationSetup) -> None:
     """scripts/benchmarks/bench_memory.py does it for 1,000 subnets."""
     todo, _ = tasks(make_setup_small(setup), small_archs(SPACE, 40))
     evaluator = Evaluator(make_setup_small(setup))
@@ -504,11 +508,11 @@ def test_memory_is_released_between_subnets(setup: Setup) -> None:
     assert psutil.Process().memory_info().rss - before < 30 * 2**20
 
 
-def make_setup_small(setup: Setup) -> Setup:
+def make_setup_small(setup: EvaluationSetup) -> EvaluationSetup:
     images = setup.images
     few = Settings(calibration=2)
     smaller = {"validation": images.validation[:2], "calibration": images.calibration[:2], "settings": few}
-    return Setup(setup.checkpoint, images.__class__(**{**images.__dict__, **smaller}))
+    return EvaluationSetup(setup.checkpoint, images.__class__(**{**images.__dict__, **smaller}))
 
 
 def count_modules() -> int:

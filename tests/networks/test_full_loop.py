@@ -19,7 +19,7 @@ from train_tiny_supernet import train
 
 import topdown_ray
 from topdown_ray.networks import training
-from topdown_ray.networks.evaluator import Evaluator, Setup, Task
+from topdown_ray.networks.evaluator import EvaluationSetup, EvaluationTask, Evaluator
 from topdown_ray.networks.images import Loader, Settings, find_images, normalise
 from topdown_ray.networks.weights import find_weights
 from topdown_ray.spaces import latency_table
@@ -90,10 +90,10 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["top1"].max() > 0.5  # of ten classes
     # the same rows in this process, in another order
     checkpoint = find_weights(str(weights), None)
-    setup = Setup(checkpoint, find_images(data, checkpoint.description, Settings(calibration=60)))
+    setup = EvaluationSetup(checkpoint, find_images(data, checkpoint.description, Settings(calibration=60)))
     evaluator = Evaluator(setup)
     for there in rows.iloc[[-1, 0]].to_dict("records"):
-        here = evaluator(Task(there["evaluation_id"], there["arch"]))
+        here = evaluator(EvaluationTask(there["evaluation_id"], there["arch"]))
         assert {key: here[key] for key in ("top1", "top5", "n_images")} == {
             key: there[key] for key in ("top1", "top5", "n_images")
         }

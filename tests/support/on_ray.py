@@ -28,7 +28,7 @@ def run_on_ray(
     limits: Limits = driver.LIMITS,
     gpus: int = 0,
     observe: Any = lambda event, facts: None,
-) -> driver.Summary:
+) -> driver.SweepSummary:
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(out)
     folder.open(plan.manifest(), resume=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from conftest import ROOT
 
-from topdown_ray.networks.evaluator import Setup
+from topdown_ray.networks.evaluator import EvaluationSetup
 from topdown_ray.networks.images import Settings, find_images
 from topdown_ray.networks.supernet import build
 from topdown_ray.networks.weights import Description, find_weights, save_weights
@@ -55,7 +55,7 @@ def untrained(path: Path, space: Space, **changes: object) -> Path:
     return path
 
 
-def make_setup(weights: Path, data: Path, **settings: object) -> Setup:
+def make_setup(weights: Path, data: Path, **settings: object) -> EvaluationSetup:
     """Weights and images, checked against each other."""
     checkpoint = find_weights(str(weights), None)
-    return Setup(checkpoint, find_images(data, checkpoint.description, Settings(**settings)))  # type: ignore[arg-type]
+    return EvaluationSetup(checkpoint, find_images(data, checkpoint.description, Settings(**settings)))  # type: ignore[arg-type]

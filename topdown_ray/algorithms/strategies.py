@@ -112,14 +112,14 @@ class _Served:
 
 Serve = Callable[[Searches], Iterator[Outcome]]
 # predictor evaluations of one search over k targets, from the strategy's parameters and k
-Evaluations = Callable[[Any, int], int]
+EvaluationCount = Callable[[Any, int], int]
 
 
 class Strategy(NamedTuple):
     """A registered strategy, what it costs and what it reads."""
 
     serve: Serve
-    evaluations: Evaluations
+    evaluations: EvaluationCount
     parameters: type[EvolutionParams] = EvolutionParams
 
 
@@ -130,7 +130,7 @@ def strategy(
     name: str,
     later: Callable[[int, int], int] | None = None,
     *,
-    evaluations: Evaluations | None = None,
+    evaluations: EvaluationCount | None = None,
     parameters: type[EvolutionParams] = EvolutionParams,
     label: str | None = None,
     colour: str | None = None,
@@ -160,7 +160,7 @@ def strategy(
     return register
 
 
-def _full_then(later: Callable[[int, int], int]) -> Evaluations:
+def _full_then(later: Callable[[int, int], int]) -> EvaluationCount:
     """The evaluations where the first target takes a full search, and each further one ``later``."""
 
     def evaluations(params: EvolutionParams, k: int) -> int:

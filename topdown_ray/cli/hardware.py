@@ -9,7 +9,7 @@ import typer
 
 from topdown_ray.addresses import check_address
 from topdown_ray.cli.display import rounds_progress
-from topdown_ray.cli.options import SPACES, AnySpace, AsJson
+from topdown_ray.cli.options import SPACE_HELP, AnySpace, AsJson
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import DEFAULT_SPACE
@@ -89,7 +89,7 @@ def measure(
 
 def table(
     source: Annotated[str, typer.Argument(help="A measured table (.parquet), or the name of a shipped one.")],
-    space: Annotated[str, typer.Option(help=f"Of a shipped name: {SPACES}")] = DEFAULT_SPACE,
+    space: Annotated[str, typer.Option(help=f"Of a shipped name: {SPACE_HELP}")] = DEFAULT_SPACE,
     export_yaml: Annotated[
         Path | None, typer.Option(help="Write it in OFA's published form into this folder.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from topdown_ray.cli.display import status_line
-from topdown_ray.cli.options import AsJson, OfStrategy, Predictor, SpaceName
+from topdown_ray.cli.options import AsJson, OfStrategy, PredictorName, SpaceName
 from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 
@@ -94,7 +94,7 @@ def front(
     targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
     space: SpaceName = DEFAULT_SPACE,
     cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
-    predictor: Predictor = "published",
+    predictor: PredictorName = "published",
     out: Annotated[
         Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")
     ] = None,

@@ -10,7 +10,7 @@ import typer
 
 from topdown_ray.cli import supervisor
 from topdown_ray.cli.display import no_progress, sweep_progress
-from topdown_ray.cli.options import Actors, Address, AsJson, Predictor, SpaceName
+from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.terminal import say
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from topdown_ray.progress import Progress
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.sweeps.api import Workers
-    from topdown_ray.sweeps.driver import Plan, Summary
+    from topdown_ray.sweeps.driver import Plan, SweepSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -105,7 +105,7 @@ def search(
         str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
     ] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
-    predictor: Predictor = "published",
+    predictor: PredictorName = "published",
     population: Annotated[int, typer.Option(help="Children of a generation.")] = 100,
     generations: Annotated[int, typer.Option(help="Generations of a full search.")] = 500,
     warm_generations: Annotated[int, typer.Option(help="Generations after a warm start.")] = 100,
@@ -135,7 +135,7 @@ def status(
     print_updates(updates(out, every if watch else None), live=watch, as_json=as_json)
 
 
-def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> Summary:
+def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> SweepSummary:
     """Run a sweep as the terminal follows it."""
     from topdown_ray.cli.present.sweeps import print_dashboard
     from topdown_ray.sweeps.api import run_sweep
@@ -168,7 +168,7 @@ def _follow(folder: ResultFolder, out: str, log: str | None) -> Iterator[Callabl
         supervisor.sweep_ends()
 
 
-def _exit(summary: Summary) -> None:
+def _exit(summary: SweepSummary) -> None:
     """Exit status 1, and the reasons, where shards failed for good."""
     if summary.given_up:
         from topdown_ray.cli.present.sweeps import print_given_up

@@ -56,7 +56,7 @@ FULL = Effort()
 QUICK = Effort(precision=0.05, least=7, most=50, minutes=1.0)
 
 
-class Watch(Protocol):
+class LayerWatch(Protocol):
     """What takes the times: ``stopwatch.Stopwatch``, or one on another node."""
 
     def facts(self) -> dict[str, Any]:
@@ -111,7 +111,9 @@ def half_widths(samples: Array) -> Array:
     return (high - low) / 2 / np.median(samples, axis=0)
 
 
-def rounds(watch: Watch, n: int, effort: Effort, journal: Journal, on_state: OnState) -> tuple[Array, float]:
+def rounds(
+    watch: LayerWatch, n: int, effort: Effort, journal: Journal, on_state: OnState
+) -> tuple[Array, float]:
     """All samples (R, n) in ms, those of the journal first, and the seconds they took."""
     samples, seconds = journal.load(n)
     limit = 60 * effort.minutes
@@ -255,7 +257,7 @@ def outliers(samples: Array) -> npt.NDArray[np.int64]:
 
 
 def measure_layers(
-    watch: Watch,
+    watch: LayerWatch,
     space: str,
     conditions: Conditions,
     out: Path,

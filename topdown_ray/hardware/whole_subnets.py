@@ -20,7 +20,15 @@ from scipy import stats
 
 from topdown_ray.errors import UserError
 from topdown_ray.figures import draw
-from topdown_ray.hardware.rounds import Effort, Journal, OnState, Watch, half_widths, median_interval, rounds
+from topdown_ray.hardware.rounds import (
+    Effort,
+    Journal,
+    LayerWatch,
+    OnState,
+    half_widths,
+    median_interval,
+    rounds,
+)
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import LatencyTable
@@ -41,7 +49,7 @@ class Comparison:
 
 
 def compare(
-    watch: Watch,
+    watch: LayerWatch,
     path: Path,
     n: int = SUBNETS,
     effort: Effort = EFFORT,

@@ -26,7 +26,7 @@ from topdown_ray.networks.architectures import (
     winners,
 )
 from topdown_ray.networks.evaluate import Evaluated, Wanted
-from topdown_ray.networks.evaluator import Setup, canonical
+from topdown_ray.networks.evaluator import EvaluationSetup, canonical
 from topdown_ray.networks.hosting import Resources
 from topdown_ray.networks.images import Settings, find_images
 from topdown_ray.networks.supernet import Supernet, n_parameters
@@ -40,11 +40,11 @@ from topdown_ray.store.place import is_uri, shown
 from topdown_ray.store.results import load
 
 #: Entered when the first subnet is about to be evaluated; shows how far the work is.
-Display = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+EvaluateDisplay = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @dataclass(frozen=True)
-class Description:
+class DescribedSubnet:
     """An architecture as OFA's code builds it."""
 
     space: Space
@@ -84,7 +84,7 @@ class EvaluatedSource:
     kept: bool  # whether rows and failure records stay, beside a sweep's
 
 
-def describe(source: str, filters: Filters) -> Description:
+def describe(source: str, filters: Filters) -> DescribedSubnet:
     """An architecture from JSON, or the most accurate row that the filters leave of a result folder. Raises
     UserError.
     """
@@ -98,20 +98,20 @@ def describe(source: str, filters: Filters) -> Description:
     return describe_row(dict(rows.nlargest(1, "accuracy").iloc[0]))
 
 
-def describe_row(row: Mapping[Any, Any]) -> Description:
+def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
     """The architecture of a row of ``searches``."""
     return _described(*config_of(row), row)
 
 
-def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> Description:
+def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> DescribedSubnet:
     supernet = Supernet(space)
     macs, _ = supernet.count(config)
     parameters = n_parameters(supernet.materialise(config)) / 1e6
-    return Description(space, config, supernet.describe(config).rstrip(), macs, parameters, row)
+    return DescribedSubnet(space, config, supernet.describe(config).rstrip(), macs, parameters, row)
 
 
 def evaluate_source(
-    source: str, filters: Filters, which: str, wanted: Wanted, resources: Resources, display: Display
+    source: str, filters: Filters, which: str, wanted: Wanted, resources: Resources, display: EvaluateDisplay
 ) -> EvaluatedSource:
     """Evaluate a sweep's answers into its folder, or one architecture; which: best or all rows that the
     filters leave. Raises UserError.
@@ -144,7 +144,7 @@ def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.Dat
 
 
 def sample(
-    out: Path, draw: Draw, space: str | None, wanted: Wanted, resources: Resources, display: Display
+    out: Path, draw: Draw, space: str | None, wanted: Wanted, resources: Resources, display: EvaluateDisplay
 ) -> Sampled:
     """Evaluate random subnets into one file; what it holds already is kept. Raises UserError."""
     if draw.spread not in ("uniform", "cost"):
@@ -181,6 +181,6 @@ def export_source(
     setup = None
     if calibrate is not None:
         data, settings = calibrate
-        setup = Setup(checkpoint, find_images(data, checkpoint.description, settings))
+        setup = EvaluationSetup(checkpoint, find_images(data, checkpoint.description, settings))
     facts |= exporting.measured_facts(source, space, config, checkpoint)
     return exporting.export(checkpoint, config, form, out, facts, setup)

@@ -78,9 +78,9 @@ def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
     described by.
     """
     for column in _NEEDED:
-        lacking = rows[column].isna()
-        if lacking.any():
-            search = rows["search_id"][lacking].iloc[0]
+        missing = rows[column].isna()
+        if missing.any():
+            search = rows["search_id"][missing].iloc[0]
             raise UserError(f"{shown(run)}: search {search}: {column}: expected a value, found none")
 
 

@@ -42,8 +42,8 @@ def read_dataset(path: Path, space: Space) -> Dataset:
     """
     rows = read_table(path).to_pandas()
     where = brief_path(path)
-    if strange := sorted(set(rows["space"]) - {space.name}):
-        raise UserError(f"{where}: expected rows of {space.name}, found rows of {one_line(strange[0], 120)}")
+    if foreign := sorted(set(rows["space"]) - {space.name}):
+        raise UserError(f"{where}: expected rows of {space.name}, found rows of {one_line(foreign[0], 120)}")
     for column in ("weights_sha256", "data_sha256"):
         if (kinds := rows[column].nunique(dropna=False)) > 1:
             raise UserError(

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from topdown_ray.errors import UserError
-from topdown_ray.networks.evaluator import Evaluator, Setup, Task, archs_of, tasks
+from topdown_ray.networks.evaluator import EvaluationSetup, EvaluationTask, Evaluator, archs_of, tasks
 from topdown_ray.networks.hosting import Resources, run_hosted
 from topdown_ray.networks.images import Settings, find_images
 from topdown_ray.networks.supernet import Supernet
@@ -34,7 +34,7 @@ POOL = 64  # candidates for each architecture that is drawn along the cost range
 TILTS = 3.0  # how strongly candidates may lean to small or large choices, see along_cost
 
 
-Show = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 def _quiet(progress: Progress) -> None:
@@ -49,11 +49,11 @@ class Evaluating(Progress):
 
 
 def evaluate_tasks(
-    setup: Setup,
-    tasks: Sequence[Task],
+    setup: EvaluationSetup,
+    tasks: Sequence[EvaluationTask],
     into: Evaluations,
     resources: Resources,
-    show: Show = _quiet,
+    show: OnProgress = _quiet,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluating:
     """Evaluate what has no row yet, into opened evaluations. extra: further columns by architecture.
@@ -157,7 +157,7 @@ def _distinct(space: Space, draw: Callable[[int], torch.Tensor], n: int) -> torc
 
 
 def sample_dataset(
-    setup: Setup, genes: torch.Tensor, out: Path, resources: Resources, show: Show = _quiet
+    setup: EvaluationSetup, genes: torch.Tensor, out: Path, resources: Resources, show: OnProgress = _quiet
 ) -> tuple[pd.DataFrame, Evaluating]:
     """Evaluate these architectures into one Parquet file; continues what an earlier run began, and keeps what
     the file held.
@@ -204,14 +204,14 @@ class Wanted:
     settings: Settings
     allow_random: bool = False
 
-    def setup(self, space: Space | None) -> Setup:
+    def setup(self, space: Space | None) -> EvaluationSetup:
         """Find and check the weights and the images. Raises UserError."""
         checkpoint = find_weights(self.weights, space, self.allow_random)
         if not checkpoint.is_random:
             Supernet(
                 checkpoint.space, checkpoint
             )  # incomplete weights are refused before images are read and actors start
-        return Setup(checkpoint, find_images(self.data, checkpoint.description, self.settings))
+        return EvaluationSetup(checkpoint, find_images(self.data, checkpoint.description, self.settings))
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Evaluated:
 
 
 def evaluate_rows(
-    answers: pd.DataFrame, wanted: Wanted, into: Evaluations, resources: Resources, show: Show = _quiet
+    answers: pd.DataFrame, wanted: Wanted, into: Evaluations, resources: Resources, show: OnProgress = _quiet
 ) -> list[Evaluated]:
     """Evaluate a sweep's answers (rows of ``searches`` with ``genes_space``), a space after another. Raises
     UserError.

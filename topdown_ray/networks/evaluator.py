@@ -27,11 +27,11 @@ from topdown_ray.spaces.tiles import one_thread
 
 EVALUATION_VERSION = 1  # part of every identity: raise it when the same measurement would give another result
 
-Row = dict[str, Any]
+EvaluationRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Setup:
+class EvaluationSetup:
     """All that the measurements of one supernet on one data folder share."""
 
     checkpoint: Checkpoint
@@ -58,7 +58,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """One architecture to be measured, in canonical form."""
 
     evaluation_id: str
@@ -78,29 +78,29 @@ def canonical(space: Space, config: Config) -> str:
     return json.dumps(space.to_config(space.canonical(genes)[0]))
 
 
-def tasks(setup: Setup, archs: Iterable[str]) -> tuple[list[Task], int]:
+def tasks(setup: EvaluationSetup, archs: Iterable[str]) -> tuple[list[EvaluationTask], int]:
     """The distinct architectures as tasks, those of one resolution together, and how many are left out for
     their resolution.
 
     Raises UserError where a resolution is not one of the supernet's, unless such architectures are to be
     skipped."""
     known = setup.checkpoint.description.image_sizes
-    wanted = [Task(setup.identity(arch), arch) for arch in dict.fromkeys(archs)]
-    strange = [task for task in wanted if task.image_size not in known]
-    if strange and setup.images.settings.bad == "error":
+    wanted = [EvaluationTask(setup.identity(arch), arch) for arch in dict.fromkeys(archs)]
+    unknown = [task for task in wanted if task.image_size not in known]
+    if unknown and setup.images.settings.bad == "error":
         raise UserError(
             f"image_size: expected one of {list(known)}, at which {setup.checkpoint.name} was trained, found "
-            f"{strange[0].image_size}; "
+            f"{unknown[0].image_size}; "
             "--bad skip leaves such architectures out"
         )
     kept = [task for task in wanted if task.image_size in known]
-    return sorted(kept, key=lambda task: task.image_size), len(strange)
+    return sorted(kept, key=lambda task: task.image_size), len(unknown)
 
 
 class Evaluator:
     """Hosts one supernet and one data folder; measures one subnet after another and keeps nothing of it."""
 
-    def __init__(self, setup: Setup, device: str = "cpu"):
+    def __init__(self, setup: EvaluationSetup, device: str = "cpu"):
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"--device: expected cpu, since there is no GPU here, found {device}")
         self.setup = setup
@@ -109,7 +109,7 @@ class Evaluator:
         self.loader = Loader(setup.images)
         self.host = socket.gethostname()
 
-    def __call__(self, task: Task) -> Row:
+    def __call__(self, task: EvaluationTask) -> EvaluationRow:
         """Measure one architecture: a row of ``evaluations``."""
         started_at, started = datetime.datetime.now(datetime.UTC), time.perf_counter()
         config = json.loads(task.arch)
@@ -165,7 +165,7 @@ class Evaluator:
     def _to_device(self, images: torch.Tensor) -> torch.Tensor:
         return normalise(images.to(self.device)).contiguous(memory_format=torch.channels_last)
 
-    def _measure(self, config: Config) -> Row:
+    def _measure(self, config: Config) -> EvaluationRow:
         subnet, calibrated, calibration_bad = self.subnet(config)
         right, right5, n, bad = 0, 0, 0, 0
         for batch in self.loader.validation(int(config["image_size"])):

@@ -26,7 +26,7 @@ from torch import nn
 
 from topdown_ray.errors import UserError
 from topdown_ray.networks.architectures import Filters, config_of, is_run, read_arch, winners
-from topdown_ray.networks.evaluator import Evaluator, Setup, canonical
+from topdown_ray.networks.evaluator import EvaluationSetup, Evaluator, canonical
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import Checkpoint
 from topdown_ray.spaces.space import Config, Space
@@ -54,7 +54,7 @@ def export(
     form: str,
     out: Path,
     facts: Mapping[str, Any],
-    setup: Setup | None = None,
+    setup: EvaluationSetup | None = None,
 ) -> Exported:
     """Write a subnet into a new folder; nothing is left of an export that fails.
 

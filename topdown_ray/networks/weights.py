@@ -171,8 +171,8 @@ def _header(path: Path) -> Description:
             f"{where}: space: expected one of {', '.join(SPACES)}, found {brief(description.space)}"
         )
     known = SPACES[description.space]
-    strange = set(description.image_sizes) - set(known.genes[known.resolution].choices)
-    if strange or not description.image_sizes:
+    unknown = set(description.image_sizes) - set(known.genes[known.resolution].choices)
+    if unknown or not description.image_sizes:
         found = brief(list(description.image_sizes))
         raise UserError(f"{where}: image_sizes: expected sizes of {known.name}, found {found}")
     if description.classes and len(description.classes) != description.n_classes:

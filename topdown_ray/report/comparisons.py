@@ -254,10 +254,10 @@ def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
             target: known.loc[known["cost"] <= target, "accuracy"].max()
             for target in group["target"].unique()
         }
-        lacking = group.assign(regret=group["target"].map(best).astype(float) - group["accuracy"]).dropna(
+        regrets = group.assign(regret=group["target"].map(best).astype(float) - group["accuracy"]).dropna(
             subset="regret"
         )
-        table = lacking.set_index(["search_id", "target"])["regret"].unstack("target")
+        table = regrets.set_index(["search_id", "target"])["regret"].unstack("target")
         for target in sorted(table.columns, reverse=True):
             records.append({**facts, "target": target, "best": best[target]})
             cells.append(table[target].dropna().to_numpy(float))

@@ -111,11 +111,11 @@ def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
     counted = ["evaluations", "unique_evaluations", "gradients", "predictor_rows"]
     searches = data.searches.groupby([*keys, "folder", "search_id"], observed=True)
     totals = searches[counted].sum(min_count=1)
-    lacking = searches["predictor_rows"].count() < searches.size()
-    totals["predictor_rows"] = totals["predictor_rows"].mask(lacking)
-    totals["lacking"] = lacking
+    incomplete = searches["predictor_rows"].count() < searches.size()
+    totals["predictor_rows"] = totals["predictor_rows"].mask(incomplete)
+    totals["incomplete"] = incomplete
     means = totals.groupby(list(keys), observed=True).mean()
-    means["predictor_rows"] = means["predictor_rows"].mask(means.pop("lacking") > 0)
+    means["predictor_rows"] = means["predictor_rows"].mask(means.pop("incomplete") > 0)
     seconds = (
         timings(data, "search_cpu_s", keys)
         .groupby(list(keys), observed=True)["search_cpu_s"]
@@ -167,10 +167,10 @@ def missing(part: Loaded) -> pd.DataFrame:
     for space in spec.get("spaces", []):
         for strategy in spec.get("strategies", []):
             for targets in spec.get("targets", {}).get(space, []):
-                lacking = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
+                absent = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
                 label = " ".join(f"{target:g}" for target in targets)
                 records.append(
-                    (space, strategy, label, len(seeds), len(lacking), " ".join(map(str, lacking)))
+                    (space, strategy, label, len(seeds), len(absent), " ".join(map(str, absent)))
                 )
     frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
     return frame if frame["missing"].any() else frame.iloc[:0]

@@ -26,7 +26,7 @@ SHIPPED = "this package"
 NOT_HERE = "not here"
 
 
-class Entry(NamedTuple):
+class CatalogueEntry(NamedTuple):
     """One thing that there is, for one space."""
 
     name: str  # as a sweep file or ``assets fetch`` knows it
@@ -47,13 +47,13 @@ class _Extent(NamedTuple):
     high: float | None
 
 
-def entries() -> list[Entry]:
+def entries() -> list[CatalogueEntry]:
     """All there is: published, shipped and computed. Nothing is fetched."""
     with one_thread(), torch.inference_mode():
         return [*_predictors(), *_tables(), *_macs(), *_weights()]
 
 
-def _predictors() -> Iterator[Entry]:
+def _predictors() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
         file = space.traits.published.predictor
         if file is None:
@@ -70,7 +70,7 @@ def _predictors() -> Iterator[Entry]:
             )
 
 
-def _tables() -> Iterator[Entry]:
+def _tables() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
         for name, files in space.traits.published.tables.items():
 
@@ -83,14 +83,14 @@ def _tables() -> Iterator[Entry]:
         yield _shipped(table.name, "latency table", SPACES[table.space], shipped, table.source, table.path)
 
 
-def _macs() -> Iterator[Entry]:
+def _macs() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
-        yield Entry(
+        yield CatalogueEntry(
             "macs", "MACs", space.name, "1e6 MACs", *macs(space).range(), "OFA's rule", None, SHIPPED, None
         )
 
 
-def _weights() -> Iterator[Entry]:
+def _weights() -> Iterator[CatalogueEntry]:
     spaces = {space.traits.published.weights: space for space in SPACES.values()}
     for path, asset in assets.ASSETS.items():
         if path in spaces:
@@ -99,13 +99,13 @@ def _weights() -> Iterator[Entry]:
             )
 
 
-def _shipped(name: str, kind: str, space: Space, extent: _Extent, source: str, path: Path) -> Entry:
-    return Entry(name, kind, space.name, *extent, source, path.stat().st_size, SHIPPED, str(path))
+def _shipped(name: str, kind: str, space: Space, extent: _Extent, source: str, path: Path) -> CatalogueEntry:
+    return CatalogueEntry(name, kind, space.name, *extent, source, path.stat().st_size, SHIPPED, str(path))
 
 
 def _published(
     name: str, kind: str, unit: str, space: Space, paths: list[str], extent: Callable[[], _Extent]
-) -> Entry:
+) -> CatalogueEntry:
     """A published thing, of one file or several; its range where all of them are here and right."""
     here = [found for path in paths if (found := assets.local(path)) is not None]
     asset = assets.ASSETS[paths[0]]
@@ -116,14 +116,14 @@ def _published(
     )
     if len(here) < len(paths):
         where = f"{len(here)} of {len(paths)} files" if here else NOT_HERE
-        return Entry(name, kind, space.name, unit, None, None, source, None, where, None)
+        return CatalogueEntry(name, kind, space.name, unit, None, None, source, None, where, None)
     size, path = sum(found.stat().st_size for found in here), here[0] if len(here) == 1 else here[0].parent
     where = next(folder.why for folder in assets.folders() if here[0].is_relative_to(folder.path))
     try:
         found_range = extent()
     except UserError as error:
         found_range, where = _Extent(unit, None, None), str(error)
-    return Entry(name, kind, space.name, *found_range, source, size, where, str(path))
+    return CatalogueEntry(name, kind, space.name, *found_range, source, size, where, str(path))
 
 
 def _seen(space: Space, predictor: str) -> _Extent:

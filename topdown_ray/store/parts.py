@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import digest, parse_json
-from topdown_ray.store.place import Entry, Place, reason
+from topdown_ray.store.place import Place, PlacedFile, reason
 
 MERGE_AT = 256  # small parts
 SMALL = 2 << 20  # bytes of both files; a part above is never merged again
@@ -147,7 +147,7 @@ def _parse(data: bytes, summed: bool, schema: pa.Schema | None, columns: list[st
     return pq.read_table(pa.BufferReader(data), schema=schema, columns=columns, use_threads=False)
 
 
-def part_names(place: Place, table: str) -> dict[str, Entry]:
+def part_names(place: Place, table: str) -> dict[str, PlacedFile]:
     """The parts of a table: size in bytes and time of writing, by name in a fixed order."""
     found = place.files(table)
     return {
@@ -249,7 +249,10 @@ class Parts:
         return Resumed(finished, [problem + moved for _, problem in sorted(problems.items())])
 
     def _merged(
-        self, claims: Mapping[str, Sequence[str]], there: Set[str], found: Mapping[str, Mapping[str, Entry]]
+        self,
+        claims: Mapping[str, Sequence[str]],
+        there: Set[str],
+        found: Mapping[str, Mapping[str, PlacedFile]],
     ) -> set[str]:
         """The parts that a driver had merged and not yet deleted when it died: those whose rows are all in a
         merged part.

@@ -48,7 +48,7 @@ LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock
 WRITE_ATTEMPTS = 4  # of an object, on top of the client library's own
 
 
-class Entry(NamedTuple):
+class PlacedFile(NamedTuple):
     """A file in a listing."""
 
     size: int
@@ -193,7 +193,7 @@ class Place:
             return pa.OSFile(str(self.local / relative))
         return self._filesystem.open_input_file(self._at(relative))
 
-    def files(self, folder: str) -> Mapping[str, Entry]:
+    def files(self, folder: str) -> Mapping[str, PlacedFile]:
         """The files right in a folder of here; none where there is no folder.
 
         Raises OSError, UserError where the folder holds pipes, devices or links to nothing, or is no folder.
@@ -201,7 +201,7 @@ class Place:
         if self.local is None:
             selector = pafs.FileSelector(self._at(folder), allow_not_found=True)
             return {
-                info.base_name: Entry(info.size or 0, info.mtime.timestamp() if info.mtime else 0.0)
+                info.base_name: PlacedFile(info.size or 0, info.mtime.timestamp() if info.mtime else 0.0)
                 for info in self._filesystem.get_file_info(selector)
                 if info.type == pafs.FileType.File
             }
@@ -214,7 +214,7 @@ class Place:
                             Path(entry.path), self.of(f"{folder}/{entry.name}".lstrip("/"))
                         ):
                             status = entry.stat()
-                            found[entry.name] = Entry(status.st_size, status.st_mtime)
+                            found[entry.name] = PlacedFile(status.st_size, status.st_mtime)
         except FileNotFoundError:
             return {}
         except NotADirectoryError as error:

@@ -20,14 +20,14 @@ from topdown_ray.store.failures import failed_searches
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.driver import Plan, Summary, make_plan
+from topdown_ray.sweeps.driver import Plan, SweepSummary, make_plan
 from topdown_ray.sweeps.events import Observer, json_lines
 from topdown_ray.sweeps.executors import ShardExecutor, shard_pool
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import make_spec, read_spec
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
-Watch = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
+SweepWatch = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def run_sweep(
     workers: Workers,
     resume: bool = True,
     log: str | None = None,
-    watch: Watch = unwatched,
+    watch: SweepWatch = unwatched,
     on_dashboard: Callable[[str], None] = lambda url: None,
-) -> Summary:
+) -> SweepSummary:
     """Open the folder, start the workers, and run what has no rows yet.
 
     log: a file for the events as JSON lines, or ``-`` for stderr. on_dashboard: is told where Ray's dashboard

@@ -46,7 +46,7 @@ NAMES = ("published", "embedded")  # of predictors: not paths
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """What a sweep came to."""
 
     progress: Progress
@@ -285,7 +285,7 @@ def run(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     limits: Limits = LIMITS,
     observe: Observer = ignore,
-) -> Summary:
+) -> SweepSummary:
     """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
     finished = folder.finished()
     before = len(finished if plan.chosen is None else finished & plan.chosen)
@@ -320,7 +320,7 @@ def run(
         raise
     status = "complete" if progress.done == progress.total else "incomplete"
     observe("end", {**progress.facts, "status": status, "error": None})
-    return Summary(progress, wall_s, state.given_up, state.busy_s)
+    return SweepSummary(progress, wall_s, state.given_up, state.busy_s)
 
 
 def _finish(

@@ -32,7 +32,7 @@ from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
 from topdown_ray.sweeps.spec import Group, Protocol, SearchParams, Shard, SweepSpec
 
-Row = dict[str, Any]
+SearchRow = dict[str, Any]
 
 WARM_GENERATIONS = 3  # of the searches that warm a worker up
 WARM_BATCH = 8  # searches in lock step of the larger of them
@@ -151,7 +151,7 @@ class Worker:
         )
         return sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
 
-    def run(self, shard: Shard) -> tuple[list[Row], list[Row]]:
+    def run(self, shard: Shard) -> tuple[list[SearchRow], list[SearchRow]]:
         """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""
         setup, group, S = self.setups[shard.group.space], shard.group, len(shard.seeds)
         started_at = datetime.datetime.now(datetime.UTC)
@@ -212,7 +212,7 @@ def _short(params: EvolutionParams) -> EvolutionParams:
     return params.model_copy(update={name: min(n, WARM_GENERATIONS) for name, n in lengths.items()})
 
 
-def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:
+def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> SearchRow:
     genes = setup.genes_space.canonical(outcome.genes[s : s + 1].cpu())[0]
     config = setup.genes_space.to_config(genes)
     macs, parameters = supernet.count(config)
@@ -230,9 +230,9 @@ def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> Row:
     }
 
 
-def _anytime(outcome: Outcome, s: int) -> Sequence[Row]:
+def _anytime(outcome: Outcome, s: int) -> Sequence[SearchRow]:
     """The anytime curve of one search: a point at every improvement and one at the end."""
-    points: list[Row] = []
+    points: list[SearchRow] = []
     for i, (number, evaluations, best) in enumerate(outcome.trace):
         accuracy = float(best[s])
         if not points or accuracy > points[-1]["best_accuracy"] or i == len(outcome.trace) - 1:

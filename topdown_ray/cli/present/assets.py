@@ -9,12 +9,12 @@ from rich.table import Table
 from topdown_ray.addresses import shown
 from topdown_ray.assets import Check, Folder
 from topdown_ray.cli.present.tables import print_json, print_table
-from topdown_ray.spaces.catalogue import Entry
+from topdown_ray.spaces.catalogue import CatalogueEntry
 
 _HEADINGS = ("name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where")
 
 
-def print_entries(entries: Sequence[Entry], as_json: bool) -> None:
+def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
     """All that a sweep can name."""
     if as_json:
         print_json([entry._asdict() for entry in entries], indent=1)

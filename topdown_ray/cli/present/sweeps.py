@@ -22,7 +22,7 @@ from topdown_ray.cli.present.tables import (
 from topdown_ray.networks.api import describe_row
 from topdown_ray.store.results import Results, load
 from topdown_ray.sweeps.api import Forecast
-from topdown_ray.sweeps.driver import Summary
+from topdown_ray.sweeps.driver import SweepSummary
 from topdown_ray.terminal import say
 
 
@@ -50,7 +50,7 @@ def print_forecast(forecast: Forecast, as_json: bool) -> None:
     )
 
 
-def print_summary(summary: Summary, run_id: str, out: str, as_json: bool) -> None:
+def print_summary(summary: SweepSummary, run_id: str, out: str, as_json: bool) -> None:
     """What a sweep came to."""
     progress = summary.progress
     if as_json:
@@ -82,7 +82,7 @@ def print_given_up(given_up: Mapping[str, str]) -> None:
         )
 
 
-def print_demo(summary: Summary, out: str) -> None:
+def print_demo(summary: SweepSummary, out: str) -> None:
     """The demo's answers, one of them layer by layer, and where all of them lie."""
     results = load(out)
     _print_best(results)
