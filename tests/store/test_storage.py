@@ -226,9 +226,10 @@ def test_where_there_is_no_lock_silence_is_told_from_work(
     assert Reader(out).read().state == "silent"
 
 
-def test_evaluate_refuses_a_uri_without_its_secret(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluate_tells_a_uri_without_its_secret(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = main_in_process(["evaluate", "s3://key:secret@bucket/run", "--data", tmp_path], capsys)
-    assert_one_line(result, "s3://bucket/run: expected a local result folder")
+    out = f"s3://key:secret@results/none?scheme=http&endpoint_override={server}"
+    result = main_in_process(["evaluate", out, "--data", tmp_path], capsys)
+    assert_one_line(result, "s3://results/none", "expected a sweep's result folder, found no readable run.json")
     assert "secret" not in result.stderr

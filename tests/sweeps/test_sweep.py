@@ -303,8 +303,8 @@ def test_done_carries_arrow_tables(published: Path) -> None:
     executor.submit(Attempt(next(plan.shards()), executor.idle()[0]))
     (event,) = executor.wait(1)
     assert isinstance(event, Done)
-    assert event.searches.schema.equals(SEARCHES)
-    assert event.trace.schema.equals(TRACE)
+    assert event.result[0].schema.equals(SEARCHES)
+    assert event.result[1].schema.equals(TRACE)
 
 
 def test_hashing_of_the_process_changes_nothing(tmp_path: Path) -> None:
