@@ -24,7 +24,7 @@ from topdown_ray.spaces.predictor import load_predictor
 from topdown_ray.spaces.space import SPACES
 from topdown_ray.sweeps import reference_front
 
-SMALL = reference_front.Effort(seeds=2, children=400, population=40)
+SMALL = reference_front.FrontEffort(seeds=2, children=400, population=40)
 
 
 @pytest.mark.parametrize("name", ["resnet50d"])
@@ -157,7 +157,7 @@ def test_a_front_takes_in_the_answers_of_earlier_sweeps(tmp_path: Path) -> None:
         "predictor": "embedded",
     }
     rows = sweep_results(data, tmp_path / "sweep").searches
-    few = reference_front.Effort(seeds=1, children=8, population=4)
+    few = reference_front.FrontEffort(seeds=1, children=8, population=4)
     frame, text = reference_front.make_front(
         "resnet50d", "macs", "embedded", [1500], few, [str(tmp_path / "sweep")]
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from topdown_ray.progress import Progress
 
 
-class Show(Protocol):
+class ShowBar(Protocol):
     """Moves a progress bar; fields: the texts of its own columns."""
 
     def __call__(self, done: float, total: float | None, **fields: str) -> None:
@@ -29,7 +29,7 @@ class Show(Protocol):
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, *columns: str) -> Iterator[Show]:
+def progress_bar(label: str, *columns: str) -> Iterator[ShowBar]:
     """A live bar on stderr behind a label; it appears with the first call of what is yielded.
 
     columns: ``count``, ``share``, ``bytes``, ``speed`` or ``left`` (the time); any other is a text that the

@@ -9,7 +9,7 @@ import typer
 
 from topdown_ray.addresses import check_address
 from topdown_ray.cli.display import rounds_progress
-from topdown_ray.cli.options import SPACES, AnySpace, AsJson
+from topdown_ray.cli.options import SPACE_NAMES, AnySpace, AsJson
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError
 
@@ -73,7 +73,7 @@ def measure(
                 "--check: expected no --space, --out or --address (the table says what it is), found one"
             )
         picture = room.picture_of(check) if picture is None else picture
-        comparison = room.check(check, subnets, thoroughness, picture, rounds_progress)
+        comparison = room.check_table(check, subnets, thoroughness, picture, rounds_progress)
         present.print_comparison(check, comparison.figures, picture, as_json)
         return
     if space is None or out is None:
@@ -88,7 +88,7 @@ def measure(
 
 def table(
     source: Annotated[str, typer.Argument(help="A measured table (.parquet), or the name of a shipped one.")],
-    space: Annotated[str, typer.Option(help=f"Of a shipped name: {SPACES}")] = "mobilenet_v3",
+    space: Annotated[str, typer.Option(help=f"Of a shipped name: {SPACE_NAMES}")] = "mobilenet_v3",
     export_yaml: Annotated[
         Path | None, typer.Option(help="Write it in OFA's published form into this folder.")
     ] = None,

@@ -9,7 +9,7 @@ import typer
 
 from topdown_ray.cli import options
 from topdown_ray.cli.display import evaluation_progress, status_line
-from topdown_ray.cli.options import SPACES, Address, AnySpace, AsJson
+from topdown_ray.cli.options import SPACE_NAMES, Address, AnySpace, AsJson
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError, brief
 
@@ -39,7 +39,7 @@ def evaluate(
     address: Address = "local",
     actors: options.Evaluators = None,
     gpus: options.Gpus = 0.0,
-    bad: options.Bad = "error",
+    bad: options.OnBadImages = "error",
     calibration: options.Calibration = 2000,
     batch: options.ImagesOfBatch = 100,
     calibration_seed: options.CalibrationSeed = None,
@@ -79,7 +79,7 @@ def sample_dataset(
     address: Address = "local",
     actors: options.Evaluators = None,
     gpus: options.Gpus = 0.0,
-    bad: options.Bad = "error",
+    bad: options.OnBadImages = "error",
     calibration: options.Calibration = 2000,
     batch: options.ImagesOfBatch = 100,
     calibration_seed: options.CalibrationSeed = None,
@@ -106,7 +106,7 @@ def train_predictor(
     dataset: Annotated[
         Path, typer.Argument(help="Evaluated subnets (Parquet), as sample-dataset writes them.")
     ],
-    space: Annotated[str, typer.Option(help=SPACES)],
+    space: Annotated[str, typer.Option(help=SPACE_NAMES)],
     out: Annotated[
         Path, typer.Option(help="The checkpoint (.safetensors); its card and picture lie beside it.")
     ],
@@ -150,7 +150,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Images to recalibrate batch normalisation with, as evaluate does.")
     ] = None,
-    bad: options.Bad = "error",
+    bad: options.OnBadImages = "error",
     calibration: options.Calibration = 2000,
     calibration_seed: options.CalibrationSeed = None,
     allow_random_weights: options.AllowRandom = False,

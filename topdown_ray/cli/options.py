@@ -9,7 +9,7 @@ import typer
 
 from topdown_ray.addresses import check_address
 
-SPACES = "mobilenet_v3, resnet50d or proxyless."
+SPACE_NAMES = "mobilenet_v3, resnet50d or proxyless."
 
 # --- every room ---------------------------------------------------------------------------------------------
 
@@ -17,8 +17,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Address = Annotated[
     str, typer.Option(callback=check_address, help="none (this process, no Ray), local, auto or HOST:PORT.")
 ]
-SpaceName = Annotated[str, typer.Option("--space", help=SPACES)]
-AnySpace = Annotated[str | None, typer.Option("--space", help=SPACES)]
+SpaceName = Annotated[str, typer.Option("--space", help=SPACE_NAMES)]
+AnySpace = Annotated[str | None, typer.Option("--space", help=SPACE_NAMES)]
 
 # --- sweeps and searches ------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ Actors = Annotated[
         help="Search actors; default: all CPUs of the cluster, including those of nodes that join later.",
     ),
 ]
-Predictor = Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")]
+PredictorName = Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")]
 
 # --- rows of a result folder, or architectures --------------------------------------------------------------
 
@@ -60,7 +60,7 @@ Evaluators = Annotated[
     int | None, typer.Option("--actors", min=1, help="Actors; default: as many as the cluster has room for.")
 ]
 Gpus = Annotated[float, typer.Option(help="GPUs of an actor; 0.25 lets four share one. 0: on CPUs.")]
-Bad = Annotated[
+OnBadImages = Annotated[
     str,
     typer.Option(
         help="Broken images, empty classes, sizes unknown to the supernet: error, or skip (counted)."

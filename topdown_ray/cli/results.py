@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from topdown_ray.cli.display import status_line
-from topdown_ray.cli.options import AsJson, OfStrategy, Predictor, SpaceName
+from topdown_ray.cli.options import AsJson, OfStrategy, PredictorName, SpaceName
 from topdown_ray.errors import UserError, brief
 
 
@@ -93,7 +93,7 @@ def front(
     targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
     space: SpaceName = "mobilenet_v3",
     cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
-    predictor: Predictor = "published",
+    predictor: PredictorName = "published",
     out: Annotated[
         Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")
     ] = None,
@@ -110,9 +110,9 @@ def front(
     changes until none helps.
     """
     from topdown_ray.cli.present import results as present
-    from topdown_ray.sweeps.reference_front import Effort, write_front
+    from topdown_ray.sweeps.reference_front import FrontEffort, write_front
 
-    effort = Effort(seeds, first_seed, children, population)
+    effort = FrontEffort(seeds, first_seed, children, population)
     with status_line("starting") as line:
         made = write_front(out, space, cost, predictor, _numbers(targets), effort, start or (), line.update)
     present.print_front(*made, as_json)

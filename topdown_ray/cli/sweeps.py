@@ -10,7 +10,7 @@ import typer
 
 from topdown_ray.cli import supervisor
 from topdown_ray.cli.display import no_progress, sweep_progress
-from topdown_ray.cli.options import Actors, Address, AsJson, Predictor, SpaceName
+from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName
 from topdown_ray.terminal import say
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def search(
         str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
     ] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
-    predictor: Predictor = "published",
+    predictor: PredictorName = "published",
     population: Annotated[int, typer.Option(help="Children of a generation.")] = 100,
     generations: Annotated[int, typer.Option(help="Generations of a full search.")] = 500,
     warm_generations: Annotated[int, typer.Option(help="Generations after a warm start.")] = 100,

@@ -25,7 +25,7 @@ from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.space import SPACES, find_space
 
-Display = Callable[
+MeasurementDisplay = Callable[
     [str, Path | None], AbstractContextManager[OnState]
 ]  # what is measured, and the file it goes to
 
@@ -58,7 +58,7 @@ def measure_space(
     conditions: Conditions,
     out: Path,
     thoroughness: Thoroughness,
-    display: Display = silent,
+    display: MeasurementDisplay = silent,
 ) -> dict[Path, LatencyTable]:
     """Measure a space on this machine (address none) or a cluster: the files written, and their tables.
     Raises UserError and StartError.
@@ -75,7 +75,7 @@ def measure_space(
 
 
 def measure_here(
-    space: str, conditions: Conditions, out: Path, effort: Effort, display: Display = silent
+    space: str, conditions: Conditions, out: Path, effort: Effort, display: MeasurementDisplay = silent
 ) -> dict[Path, LatencyTable]:
     """Measure a space on this machine: the file and its table. Raises UserError."""
     find_space(space)
@@ -85,7 +85,12 @@ def measure_here(
 
 
 def measure_cluster(
-    address: str, space: str, conditions: Conditions, out: Path, effort: Effort, display: Display = silent
+    address: str,
+    space: str,
+    conditions: Conditions,
+    out: Path,
+    effort: Effort,
+    display: MeasurementDisplay = silent,
 ) -> dict[Path, LatencyTable]:
     """Measure a space on one node of every kind, reserved whole, one after another: a file ``OUT-KIND`` each.
 
@@ -120,8 +125,8 @@ def picture_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.check.svg")
 
 
-def check(
-    path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: Display = silent
+def check_table(
+    path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: MeasurementDisplay = silent
 ) -> whole_subnets.Comparison:
     """Compare a table with whole subnets on this machine, under the table's conditions, and draw it.
     Raises UserError.
@@ -159,7 +164,7 @@ def export_table(source: str, space: str, folder: Path) -> list[Path]:
     return list(latency_table.export_published(table, folder))
 
 
-def facts_of(table: LatencyTable, path: Path) -> dict[str, Any]:
+def table_facts(table: LatencyTable, path: Path) -> dict[str, Any]:
     """Everything a table says about itself, and the range of its space in ms."""
     cost = measured(latency_table.Source(path.stem, path, False), SPACES[table.space])
     about = {"file": str(path), "space": table.space, "layers": len(table.layers), "sha256": table.sha256()}

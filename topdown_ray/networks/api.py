@@ -39,11 +39,11 @@ from topdown_ray.store.folder import load
 from topdown_ray.store.place import is_uri, shown
 
 #: Entered when the first subnet is about to be evaluated; shows how far the work is.
-Display = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+EvaluationDisplay = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @dataclass(frozen=True)
-class Description:
+class Described:
     """An architecture as OFA's code builds it."""
 
     space: Space
@@ -73,7 +73,7 @@ class Sampled:
     weights: str
 
 
-def describe(source: str, filters: Filters) -> Description:
+def describe(source: str, filters: Filters) -> Described:
     """An architecture from JSON, or the most accurate row that the filters leave of a result folder. Raises
     UserError.
     """
@@ -87,20 +87,25 @@ def describe(source: str, filters: Filters) -> Description:
     return describe_row(dict(rows.nlargest(1, "accuracy").iloc[0]))
 
 
-def describe_row(row: Mapping[Any, Any]) -> Description:
+def describe_row(row: Mapping[Any, Any]) -> Described:
     """The architecture of a row of ``searches``."""
     return _described(*config_of(row), row)
 
 
-def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> Description:
+def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> Described:
     supernet = Supernet(space)
     macs, _ = supernet.count(config)
     parameters = n_parameters(supernet.materialise(config)) / 1e6
-    return Description(space, config, supernet.describe(config).rstrip(), macs, parameters, row)
+    return Described(space, config, supernet.describe(config).rstrip(), macs, parameters, row)
 
 
 def evaluate_source(
-    source: str, filters: Filters, which: str, wanted: Wanted, resources: Resources, display: Display
+    source: str,
+    filters: Filters,
+    which: str,
+    wanted: Wanted,
+    resources: Resources,
+    display: EvaluationDisplay,
 ) -> list[Measured]:
     """Evaluate a sweep's answers into its folder, or one architecture; which: best or all rows that the
     filters leave. Raises UserError.
@@ -134,7 +139,7 @@ def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.Dat
 
 
 def sample(
-    out: Path, draw: Draw, space: str | None, wanted: Wanted, resources: Resources, display: Display
+    out: Path, draw: Draw, space: str | None, wanted: Wanted, resources: Resources, display: EvaluationDisplay
 ) -> Sampled:
     """Evaluate random subnets into one file; what it holds already is kept. Raises UserError."""
     if draw.spread not in ("uniform", "cost"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from topdown_ray.errors import UserError
 from topdown_ray.files import check_output, written_folder
 from topdown_ray.report import comparisons, findings, notebook, tables
-from topdown_ray.report.context import Context, Options, Source
+from topdown_ray.report.context import Context, Options, ReportSource
 from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.report.page import page
 from topdown_ray.report.sections import SECTIONS
@@ -83,14 +83,14 @@ def _check(options: Options) -> None:
         )
 
 
-def _load(folders: Sequence[str | Path]) -> tuple[list[Source], Data]:
+def _load(folders: Sequence[str | Path]) -> tuple[list[ReportSource], Data]:
     results = [_results(folder) for folder in folders]
     names = [Place(folder).name for folder in folders]
     data = prepare(results, names)
     sources = []
     for folder, name, part in zip(folders, names, results, strict=True):
         lean = dataclasses.replace(part, trace=part.trace.head(0).copy())  # what data holds of it is enough
-        sources.append(Source(folder, name, lean, tables.missing(part)))
+        sources.append(ReportSource(folder, name, lean, tables.missing(part)))
     return sources, data
 
 

@@ -29,7 +29,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Source:
+class ReportSource:
     """A result folder of the report."""
 
     where: str | Path
@@ -42,7 +42,7 @@ class Source:
 class Context:
     """The input of every section. Each table is computed when it is first asked for, and then kept."""
 
-    sources: Sequence[Source]
+    sources: Sequence[ReportSource]
     data: Data
     options: Options
     reference: pd.DataFrame | None  # a reference front

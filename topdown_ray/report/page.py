@@ -26,7 +26,7 @@ PERCENT: dict[str, Any] = {"digits": ".2f", "scale": 100.0}
 POINTS: dict[str, Any] = {"digits": "+.2f", "scale": 100.0}
 COUNT: dict[str, Any] = {"digits": ",.0f", "missing": DASH}
 
-Row = Mapping[Any, Any]
+Record = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Column:
     """A column of a shown table: its heading and how a row's cell reads."""
 
     heading: str
-    cell: Callable[[Row], str]
+    cell: Callable[[Record], str]
     numeric: bool = True
 
 
@@ -64,7 +64,7 @@ def interval(
 ) -> Column:
     """A column of intervals; empty where there is none."""
 
-    def cell(row: Row) -> str:
+    def cell(row: Record) -> str:
         if math.isnan(row[low]) or math.isnan(row[high]):
             return ""
         return f"[{_number(row[low], digits, scale)}, {_number(row[high], digits, scale)}]"

@@ -36,7 +36,7 @@ MAX_ROUNDS = 1000  # of polishing one answer; each must gain
 
 
 @dataclass(frozen=True)
-class Effort:
+class FrontEffort:
     """How long the searches for a front are: ``seeds`` of them from ``first_seed`` on, each ``children``
     long.
     """
@@ -52,7 +52,7 @@ def make_front(
     cost: str,
     predictor: str,
     targets: Sequence[float],
-    effort: Effort,
+    effort: FrontEffort,
     start: Sequence[str] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[pd.DataFrame, str]:
@@ -109,7 +109,7 @@ def write_front(
     cost: str,
     predictor: str,
     targets: Sequence[float],
-    effort: Effort,
+    effort: FrontEffort,
     start: Sequence[str] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[pd.DataFrame, Path]:

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from topdown_ray.cli.present.tables import print_json, print_records, print_wrapped
-from topdown_ray.networks.api import Description
+from topdown_ray.networks.api import Described
 from topdown_ray.report.build import Report
 from topdown_ray.sweeps.checks import Check
 from topdown_ray.sweeps.verify import Verification
 
 
-def print_architecture(described: Description, as_json: bool) -> None:
+def print_architecture(described: Described, as_json: bool) -> None:
     """An architecture layer by layer, with counts of the OFA network."""
     space, config, row = described.space, described.config, described.row
     if as_json:
