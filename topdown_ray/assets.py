@@ -159,7 +159,7 @@ def find(path: str) -> Path:
     return found
 
 
-class Check(NamedTuple):
+class AssetCheck(NamedTuple):
     """What hashing a present file found."""
 
     path: Path
@@ -167,7 +167,7 @@ class Check(NamedTuple):
     finding: str
 
 
-def verify() -> Iterator[Check]:
+def verify() -> Iterator[AssetCheck]:
     """Hash every published file that lies in one of the folders. Raises UserError where one cannot be
     read.
     """
@@ -181,11 +181,11 @@ def verify() -> Iterator[Check]:
             except OSError as error:
                 raise UserError(f"{path}: expected a readable file, found none ({error.strerror})") from error
             if expected is None:
-                yield Check(path, None, f"no sum is published or recorded; SHA-256 {digest}")
+                yield AssetCheck(path, None, f"no sum is published or recorded; SHA-256 {digest}")
             elif digest != expected:
-                yield Check(path, False, f"expected SHA-256 {expected}, found {digest}")
+                yield AssetCheck(path, False, f"expected SHA-256 {expected}, found {digest}")
             else:
-                yield Check(
+                yield AssetCheck(
                     path, True, "SHA-256 as pinned" if asset.sha256 else "SHA-256 as when it was fetched"
                 )
 

@@ -193,3 +193,24 @@ def test_help_needs_neither_torch_nor_ray() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip().endswith("[]")
+
+
+HELP = """
+import sys, typer
+from topdown_ray.cli.main import app, main
+names = list(typer.main.get_command(app).commands)
+for name in names:
+    sys.argv = ["x", name, "--help"]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert not stopped.code, name
+print(len(names), sorted({"torch", "ray", "ofa", "pandas"} & set(sys.modules)))
+"""
+
+
+def test_the_help_of_every_command_needs_neither_torch_nor_ray() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", HELP], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.splitlines()[-1] == "16 []"

@@ -11,7 +11,7 @@ import pytest
 from support import synthetic
 
 from topdown_ray import stats
-from topdown_ray.report import tables
+from topdown_ray.report import comparisons, tables
 from topdown_ray.report.build import write_report
 from topdown_ray.report.labelling import AMORTISED, LONE
 from topdown_ray.store.results import Results
@@ -105,6 +105,40 @@ def test_what_an_older_folder_does_not_tell_is_no_number(columns: dict[str, obje
         unique_evaluations=300, gradients=0, gradient_rows=None
     )
     assert tables.time(prepared(without)).iloc[0]["predictor_rows"] == 300
+
+
+def test_regret_and_reach_say_what_was_spent() -> None:
+    """A gradient counts in both, though not among the children on the axis of the anytime curves."""
+    searches, trace = synthetic.frames({"joint": 0.0}, sets=[(35.0, 30.0)], seeds=6)
+    spent = {"unique_evaluations": 400, "gradients": 100, "gradient_rows": 3.5, "cpu_s": 0.5}
+    searches = searches.assign(**spent, search_cpu_s=np.repeat(np.arange(6) + 1.0, 2))
+    data = tables.prepare([Results(synthetic.manifest(searches), searches, trace)])
+    reference = pd.DataFrame({"cost": [20.0], "accuracy": [0.8]})
+    regret = comparisons.regret(data, reference)
+    assert len(regret) == 3
+    assert set(regret["predictor_rows"]) == {2 * (400 + 350)}
+    assert set(regret["cpu_s"]) == {3.5}, "of a whole search, as in the table of running times"
+    reach = comparisons.reach(data, [0.7])
+    row = reach[reach["target"] == 35].iloc[0]
+    assert row["predictor_rows"] == pytest.approx(750 * row["evaluations"] / 5000)
+    assert row["cpu_s"] == pytest.approx(0.5 * row["evaluations"] / 5000)
+    assert comparisons.reach(data, [0.99])[["seconds", "predictor_rows", "cpu_s"]].isna().all(axis=None)
+    older = searches.assign(cpu_s=np.where(searches["seed"] < 3, 0.5, math.nan))
+    part = tables.prepare([Results(synthetic.manifest(older), older, trace)])
+    assert comparisons.reach(part, [0.7])["cpu_s"].isna().all(), "of half the searches is no median of all"
+
+
+def test_seconds_of_two_clocks_do_not_meet_in_the_table_of_regrets() -> None:
+    sets = [(35.0, 30.0)]
+    parts = []
+    for batch, stream in ((1, 0), (3, 1)):
+        rows, trace = synthetic.frames({"top_down": 0.0}, sets=sets, seeds=6, batch=batch, stream=stream)
+        rows = rows.assign(unique_evaluations=10, gradients=0, cpu_s=0.5, search_cpu_s=1.0)
+        rows["search_id"] = rows["search_id"] + str(batch)
+        parts.append(Results(synthetic.manifest(rows), rows, trace))
+    regret = comparisons.regret(tables.prepare(parts), pd.DataFrame({"cost": [20.0], "accuracy": [0.8]}))
+    assert regret["cpu_s"].isna().all()
+    assert set(regret["predictor_rows"]) == {20.0}
 
 
 def test_the_page_shows_a_dash_and_names_as_they_are(tmp_path: Path) -> None:

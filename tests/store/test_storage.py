@@ -231,5 +231,7 @@ def test_evaluate_tells_a_uri_without_its_secret(
 ) -> None:
     out = f"s3://key:secret@results/none?scheme=http&endpoint_override={server}"
     result = main_in_process(["evaluate", out, "--data", tmp_path], capsys)
-    assert_one_line(result, "s3://results/none", "expected a sweep's result folder, found no readable run.json")
+    assert_one_line(
+        result, "s3://results/none", "expected a sweep's result folder, found no readable run.json"
+    )
     assert "secret" not in result.stderr

@@ -74,7 +74,7 @@ def measure(
                 "--check: expected no --space, --out or --address (the table says what it is), found one"
             )
         picture = room.picture_of(check) if picture is None else picture
-        comparison = room.check(check, subnets, thoroughness, picture, rounds_progress)
+        comparison = room.check_table(check, subnets, thoroughness, picture, rounds_progress)
         present.print_comparison(check, comparison.figures, picture, as_json)
         return
     if space is None or out is None:

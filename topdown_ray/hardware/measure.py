@@ -125,7 +125,7 @@ def picture_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.check.svg")
 
 
-def check(
+def check_table(
     path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: MeasureDisplay = silent
 ) -> whole_subnets.Comparison:
     """Compare a table with whole subnets on this machine, under the table's conditions, and draw it.
@@ -164,7 +164,7 @@ def export_table(source: str, space: str, folder: Path) -> list[Path]:
     return list(ofa_tables.export(table, folder))
 
 
-def facts_of(table: LatencyTable, path: Path) -> dict[str, Any]:
+def table_facts(table: LatencyTable, path: Path) -> dict[str, Any]:
     """Everything a table says about itself, and the range of its space in ms."""
     cost = measured(latency_table.Source(path.stem, path, False), SPACES[table.space])
     about = {"file": str(path), "space": table.space, "layers": len(table.layers), "sha256": table.sha256()}

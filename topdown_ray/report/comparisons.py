@@ -168,14 +168,15 @@ _CLOCKED = ("wall_s", "cpu_s")
 
 def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
     """How much of a column each search spent on an evaluation within the target: of searches that were not
-    timed, the mean of the others.
+    timed, the mean of the others; NaN in groups of which some search does not tell.
     """
-    rate: pd.Series = rows[column] / rows["evaluations"]
-    if column not in _CLOCKED:
-        return rate
-    rate = rate.where(rows["timed"])
     like = [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
-    return rate.fillna(rate.groupby(like).transform("mean"))
+    rate: pd.Series = rows[column] / rows["evaluations"]
+    if column in _CLOCKED:
+        rate = rate.where(rows["timed"])
+        rate = rate.fillna(rate.groupby(like).transform("mean"))
+    known: pd.Series = rows[column].notna() & rate.notna()
+    return rate.where(known.groupby(like).transform("all"))
 
 
 def _at_rate(evaluations: stats.Array, rate: pd.Series) -> stats.Array:

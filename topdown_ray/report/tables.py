@@ -41,7 +41,7 @@ def widest(frame: pd.DataFrame) -> dict[str, str]:
     return dict(zip(best["setting"], best["targets"], strict=True))
 
 
-def describe(values: np.ndarray[Any, Any]) -> dict[str, float]:
+def statistics_of(values: np.ndarray[Any, Any]) -> dict[str, float]:
     """n, mean, standard deviation, median and inter-quartile mean of a cell; NaN where there are too few
     values.
     """
@@ -68,7 +68,7 @@ def accuracy(data: Data) -> pd.DataFrame:
         cell = group.loc[feasible, "accuracy"].to_numpy(float)
         cells.append(cell)
         records.append(
-            {**dict(zip(keys, key, strict=True)), **describe(cell), "infeasible": int((~feasible).sum())}
+            {**dict(zip(keys, key, strict=True)), **statistics_of(cell), "infeasible": int((~feasible).sum())}
         )
     frame = pd.DataFrame(records)
     frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER)
@@ -143,7 +143,7 @@ def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame
         records.append(
             {
                 **dict(zip(keys, key, strict=True)),
-                **describe(cell),
+                **statistics_of(cell),
                 "searches": int(group["searches"].sum()),
                 "batch_size": str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}",
             }
@@ -169,9 +169,7 @@ def missing(part: Loaded) -> pd.DataFrame:
             for targets in spec.get("targets", {}).get(space, []):
                 absent = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
                 label = " ".join(f"{target:g}" for target in targets)
-                records.append(
-                    (space, strategy, label, len(seeds), len(absent), " ".join(map(str, absent)))
-                )
+                records.append((space, strategy, label, len(seeds), len(absent), " ".join(map(str, absent))))
     frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
     return frame if frame["missing"].any() else frame.iloc[:0]
 

@@ -27,7 +27,7 @@ from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import make_spec, read_spec
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
-SweepWatch = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
+Follow = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def forecast(plan: Plan, actors: int | None = None) -> Forecast:
 
 
 @contextlib.contextmanager
-def unwatched(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
+def unfollowed(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
     """Nobody follows the sweep."""
     yield lambda progress: None
 
@@ -107,7 +107,7 @@ def run_sweep(
     workers: Workers,
     resume: bool = True,
     log: str | None = None,
-    watch: SweepWatch = unwatched,
+    follow: Follow = unfollowed,
     on_dashboard: Callable[[str], None] = lambda url: None,
 ) -> SweepSummary:
     """Open the folder, start the workers, and run what has no rows yet.
@@ -119,7 +119,7 @@ def run_sweep(
     with json_lines(log) as observe, _executor(plan, workers) as executor:
         announce(workers.address, _dashboard(workers.address), observe, on_dashboard)
         folder.open(plan.manifest(), resume)
-        with watch(folder) as on_progress:
+        with follow(folder) as on_progress:
             return driver.run(plan, folder, executor, on_progress, observe=observe)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from topdown_ray.addresses import shown
-from topdown_ray.assets import Check, Folder
+from topdown_ray.assets import AssetCheck, Folder
 from topdown_ray.cli.present.tables import print_json, print_table
 from topdown_ray.spaces.catalogue import CatalogueEntry
 
@@ -29,7 +29,7 @@ def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
     print_table(table)
 
 
-def print_checks(checks: Sequence[Check], as_json: bool) -> None:
+def print_checks(checks: Sequence[AssetCheck], as_json: bool) -> None:
     """Which published files are as they should be."""
     if as_json:
         print_json([{**check._asdict(), "path": str(check.path)} for check in checks], indent=1)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from topdown_ray.cli.present.tables import print_json
-from topdown_ray.hardware.measure import facts_of
+from topdown_ray.hardware.measure import table_facts
 from topdown_ray.spaces.latency_table import CORRECTED, LatencyTable
 
 
 def print_latency_table(table: LatencyTable, path: Path, as_json: bool) -> None:
     """What a table says about itself."""
-    facts = facts_of(table, path)
+    facts = table_facts(table, path)
     if as_json:
         print_json(facts)
         return
