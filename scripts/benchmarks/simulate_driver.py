@@ -10,13 +10,11 @@ too slow leaves its actors idle as it would in truth. The second form: as many s
 that answer at once, for what Ray adds to each shard. Prints JSON."""
 
 import argparse
-import heapq
 import json
-import math
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,131 +23,12 @@ import pyarrow as pa
 
 from topdown_ray import cluster
 from topdown_ray.store.folder import ResultFolder
-from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import SearchParams, Shard, make_spec
-from topdown_ray.tasks import Attempt, Done, Event, Lost, Slot
+from topdown_ray.sweeps.spec import Shard
 
-GROUPS = 10  # strategies x target sets
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-
-def plan_of(searches: int, batch: int | str) -> driver.Plan:
-    """A sweep of this many searches in ten groups, top-down over ten targets, with OFA's budget."""
-    data = {
-        "name": "simulation",
-        "spaces": ["mobilenet_v3"],
-        "strategies": ["top_down"],
-        "cost": "macs",
-        "predictor": "embedded",
-        "targets": [[float(700 - 50 * k + group) for k in range(10)] for group in range(GROUPS)],
-        "seeds": searches // GROUPS,
-        "batch": batch,
-    }
-    return driver.make_plan(make_spec(data, "simulation"))
-
-
-def one_search(plan: driver.Plan) -> tuple[pa.Table, pa.Table]:
-    """The rows of one search of this shape, made by a real, short one."""
-    short = SearchParams(population=20, generations=100, warm_generations=20)
-    return to_tables(plan.run_id, *Worker(plan.setups, short).run(plan.pending().take(1)))
-
-
-def rows_of(template: pa.Table, shard: Shard) -> pa.Table:
-    """The template's rows once for each search, under its name."""
-    table = pa.concat_tables([template] * len(shard.seeds)).combine_chunks()
-    for column, values in (
-        ("search_id", shard.search_ids),
-        ("seed", shard.seeds),
-        ("shard_id", [shard.shard_id] * len(shard.seeds)),
-    ):
-        index = table.schema.get_field_index(column)
-        repeated = np.repeat(np.array(values), template.num_rows)
-        table = table.set_column(
-            index, table.schema.field(index), pa.array(repeated, type=table.schema.field(index).type)
-        )
-    return table
-
-
-class SimulatedActors:
-    """An executor on a clock of its own: the driver's real time, and jumps to the next event where it
-    waits.
-    """
-
-    def __init__(
-        self,
-        actors: int,
-        seconds: float,
-        spread: float,
-        lost: float,
-        hung: float,
-        tables: tuple[pa.Table, pa.Table],
-    ):
-        self.info: dict[str, Any] = {}
-        self.devices: Mapping[str, int] = {"cpu": actors}
-        self.standing: Set[int] = frozenset(range(actors))
-        self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0
-        self.sizes: list[int] = []
-        self._seconds, self._spread, self._lost, self._hung, self._tables = (
-            seconds,
-            spread,
-            lost,
-            hung,
-            tables,
-        )
-        self._random = np.random.default_rng(0)
-        self._skipped = -time.perf_counter()
-        self._idle = {worker: Slot(worker, "cpu") for worker in range(actors)}
-        self._ending: list[tuple[float, int, Attempt, float]] = []
-
-    def clock(self) -> float:
-        return time.perf_counter() + self._skipped
-
-    def idle(self) -> list[Slot]:
-        return list(self._idle.values())
-
-    def submit(self, attempt: Attempt) -> None:
-        del self._idle[attempt.slot.worker]
-        batch = len(attempt.task.seeds)
-        takes = (1.3 + 0.9 * self._seconds * batch) * self._random.lognormal(
-            0, self._spread
-        )  # as measured: a fixed part a shard
-        ends = math.inf if self._random.random() < self._hung else self.clock() + takes
-        heapq.heappush(self._ending, (ends, self.shards, attempt, takes))
-        self.shards += 1
-        self.sizes.append(batch)
-
-    def wait(self, timeout_s: float) -> list[Event]:
-        now = self.clock()
-        events: list[Event] = []
-        if self._ending:
-            skip = min(max(self._ending[0][0] - now, 0.0), timeout_s)
-            self._skipped += skip
-            self.waited_s += skip
-        outside, own = time.perf_counter(), time.thread_time()  # what follows is the actors' work
-        until = self.clock()
-        while self._ending and self._ending[0][0] <= until and len(events) < 32:
-            _, _, attempt, takes = heapq.heappop(self._ending)
-            self._idle[attempt.slot.worker] = attempt.slot
-            if self._random.random() < self._lost:
-                events.append(Lost(attempt, "reclaimed"))
-            else:
-                self.busy_s += takes
-                rows = tuple(rows_of(table, attempt.task) for table in self._tables)
-                events.append(Done(attempt, rows, takes))
-        self._skipped -= time.perf_counter() - outside
-        self.own_cpu_s += time.thread_time() - own
-        return events
-
-    def cancel(self, attempt: Attempt) -> None:
-        kept = [entry for entry in self._ending if entry[2] is not attempt]
-        if len(kept) < len(self._ending):
-            heapq.heapify(kept)
-            self._ending = kept
-            self._idle[attempt.slot.worker] = attempt.slot
-
-    def close(self) -> None:
-        """Nothing runs."""
+from support.simulated_actors import SimulatedActors, one_search, plan_of, rows_of
 
 
 def simulate(arguments: argparse.Namespace) -> dict[str, Any]:

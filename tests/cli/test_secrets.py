@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.buckets import server, uri
 from support.commands import main_in_process
 from support.folders import opened, plan_of, sweep_file
-from support.sweeping import Faulty
+from support.sweeping import Faulty, in_process
 
 from topdown_ray import assets
 from topdown_ray.addresses import checked, hidden, is_uri, shown, without_secrets
@@ -106,7 +106,7 @@ def test_a_failed_shard_and_a_damaged_part_tell_no_secret(
     server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), with_secret(server, "failing")
-    executor = Faulty(driver.in_process(plan).hosted)
+    executor = Faulty(in_process(plan).hosted)
     executor.times = 99
     events: list[Any] = []
     driver.run(plan, opened(plan, out), executor, observe=lambda event, facts: events.append((event, facts)))

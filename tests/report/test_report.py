@@ -14,6 +14,7 @@ import pytest
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from support import synthetic
+from support.sweeping import in_process
 from typer.testing import CliRunner
 
 import topdown_ray
@@ -50,7 +51,7 @@ def run_sweep(path: Path, batch: int) -> Path:
     plan = driver.make_plan(make_spec(spec, "test"))
     folder = ResultFolder(path)
     folder.open(plan.manifest(), resume=True)
-    driver.run(plan, folder, driver.in_process(plan))
+    driver.run(plan, folder, in_process(plan))
     return path
 
 

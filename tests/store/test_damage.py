@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT
 from support.commands import assert_one_line, main_in_process
 from support.folders import cut, made_up, opened, plan_of, ran, sweep_file
-from support.sweeping import assert_same
+from support.sweeping import assert_same, in_process
 
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store import parts
@@ -241,7 +241,7 @@ class Deleting(InProcess):
     """Somebody deletes a folder of the results while the last shard runs."""
 
     def __init__(self, plan: driver.Plan, victim: Path, at: int):
-        super().__init__(driver.in_process(plan).hosted)
+        super().__init__(in_process(plan).hosted)
         self.victim, self.left = victim, at
 
     def wait(self, timeout_s: float) -> Any:
@@ -276,7 +276,7 @@ def test_complete_is_what_lies_in_the_folder(victim: str, finished: Path, tmp_pa
     executor = Deleting(plan, lost, 5)
     if victim == "run.json":
         lost.unlink()
-        driver.run(plan, first, driver.in_process(plan))
+        driver.run(plan, first, in_process(plan))
         assert load(out).manifest["status"] == "complete"  # all rows are there
         return
     with pytest.raises(

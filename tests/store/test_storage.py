@@ -14,7 +14,7 @@ from conftest import ROOT
 from support.buckets import uri
 from support.commands import assert_one_line, main_in_process
 from support.folders import opened, plan_of, ran, sweep_file
-from support.sweeping import assert_same
+from support.sweeping import assert_same, in_process
 
 import topdown_ray
 from topdown_ray.errors import StoreError, UserError
@@ -62,8 +62,8 @@ def test_two_drivers_on_one_prefix_are_harmless(server: str, undisturbed: topdow
     one = opened(plan, out)
     other_plan = plan_of(batch=5)
     other = opened(other_plan, out)
-    driver.run(plan, one, driver.in_process(plan))
-    driver.run(other_plan, other, driver.in_process(other_plan))
+    driver.run(plan, one, in_process(plan))
+    driver.run(other_plan, other, in_process(other_plan))
     assert len(Place(out).files("searches")) == 6 + 6  # each has written all
     sessions = load(out).manifest["sessions"]
     assert len(sessions) == 2

@@ -20,7 +20,7 @@ import yaml
 from conftest import ROOT
 from support.commands import main_in_process
 from support.folders import command_of, cut, made_up, opened, plan_of, ran, sweep_file
-from support.sweeping import Faulty, assert_same
+from support.sweeping import Faulty, assert_same, in_process
 
 import topdown_ray
 from topdown_ray.errors import UserError
@@ -41,7 +41,7 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), tmp_path / "out"
-    executor = Faulty(driver.in_process(plan).hosted)
+    executor = Faulty(in_process(plan).hosted)
     executor.times = 99
     summary = driver.run(plan, opened(plan, out), executor)
     (shard_id,) = summary.given_up
@@ -73,7 +73,7 @@ def test_a_record_goes_once_its_searches_have_rows(tmp_path: Path) -> None:
     (shard,) = plan.shards()
     folder.record_failure(shard, "Traceback\nMemoryError: all of it")
     assert list((tmp_path / "out" / "failures").iterdir())
-    summary = driver.run(plan, folder, driver.in_process(plan))
+    summary = driver.run(plan, folder, in_process(plan))
     assert summary.progress.done == 3
     assert not list((tmp_path / "out" / "failures").iterdir())
 
@@ -109,7 +109,7 @@ def test_a_damaged_part_is_named_and_computed_afresh(
     assert len(folder.damaged) == 1
     assert folder.damaged[0].startswith(str(part))
     assert len(folder.finished()) == 20
-    driver.run(plan, folder, driver.in_process(plan))
+    driver.run(plan, folder, in_process(plan))
     assert_same(undisturbed, load(out))
 
 
@@ -124,7 +124,7 @@ def test_parts_of_older_folders_have_no_checksum(undisturbed: topdown_ray.Result
     plan = plan_of()
     folder = opened(plan, out)
     assert folder.damaged[0].startswith(str(victim))
-    driver.run(plan, folder, driver.in_process(plan))
+    driver.run(plan, folder, in_process(plan))
     assert_same(undisturbed, load(out))
 
 

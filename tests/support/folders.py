@@ -7,6 +7,7 @@ import pyarrow as pa
 import yaml
 
 import topdown_ray
+from support.sweeping import in_process
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import SEARCHES, TRACE
@@ -38,7 +39,7 @@ def opened(plan: driver.Plan, out: Path | str) -> ResultFolder:
 
 def ran(out: Path | str, **changes: object) -> topdown_ray.Results:
     plan = plan_of(**changes)
-    driver.run(plan, opened(plan, out), driver.in_process(plan))
+    driver.run(plan, opened(plan, out), in_process(plan))
     return load(out)
 
 

@@ -10,6 +10,7 @@ from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import INCIDENTAL
 from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.executors import ShardHost
 from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.tasks import Event, Failed, InProcess, Lost
 
@@ -25,11 +26,16 @@ ALL_SPACES = {
 }
 
 
+def in_process(plan: driver.Plan) -> InProcess:
+    """The executor for ``--address none``, which is not warmed up: most tests do not look at times."""
+    return InProcess(ShardHost(plan.run_id, plan.setups, plan.spec.search))
+
+
 def run(data: dict[str, Any], out: Path, **changes: Any) -> topdown_ray.Results:
     plan = driver.make_plan(make_spec({**data, **changes}, "test"))
     folder = ResultFolder(out)
     folder.open(plan.manifest(), resume=True)
-    summary = driver.run(plan, folder, driver.in_process(plan))
+    summary = driver.run(plan, folder, in_process(plan))
     assert not summary.given_up
     return load(out)
 

@@ -2,14 +2,11 @@
 simulated actors.
 """
 
-import importlib.util
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-from conftest import ROOT
+from support import simulated_actors
 
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
@@ -170,30 +167,17 @@ def test_losses_are_bounded_and_a_copy_saves_a_lost_shard() -> None:
     assert dispatch.lost(lost[1])
 
 
-@pytest.fixture(scope="module")
-def simulation() -> Any:
-    location = importlib.util.spec_from_file_location(
-        "simulate_driver", ROOT / "scripts" / "benchmarks" / "simulate_driver.py"
-    )
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    sys.modules["simulate_driver"] = module
-    location.loader.exec_module(module)
-    return module
-
-
 def test_twenty_actors_that_die_and_hang_do_everything_once_and_end_together(
-    simulation: Any, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     """The real driver. With 5 % of the shards lost and 5 % hanging, about ten of each; none of either: 1 in
     10^7.
     """
-    plan = simulation.plan_of(1600, "auto")
-    tables = simulation.one_search(plan)
+    plan = simulated_actors.plan_of(1600, "auto")
+    tables = simulated_actors.one_search(plan)
     walls = {}
     for share in (0.0, 0.05):
-        pool = simulation.SimulatedActors(20, 0.4, 0.2, share, share, tables)
+        pool = simulated_actors.SimulatedActors(20, 0.4, 0.2, share, share, tables)
         folder = ResultFolder(tmp_path / f"out{share}")
         folder.open(plan.manifest(), resume=True)
         summary = driver.run(plan, folder, pool)

@@ -8,12 +8,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-import topdown_ray
+from topdown_ray.store.schema import to_tables
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.runner import Worker
+from topdown_ray.sweeps.spec import make_spec
 
 FILE = Path(__file__).parents[1] / "data" / "known_rows.json"
 KNOWN: list[dict[str, Any]] = json.loads(FILE.read_text())
+_NAMED = ("space", "strategy", "cost", "predictor", "targets", "seeds")
 EXACT = [
     "search_id",
     "arch",
@@ -28,8 +33,14 @@ EXACT = [
 
 
 def found(call: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one call of ``topdown_ray.search``, as they are written in the file."""
-    frame = topdown_ray.search(**call)
+    """The rows that ``topdown_ray.search`` gives for one call, as they are written in the file."""
+    params = {name: value for name, value in call.items() if name not in _NAMED}
+    data = {"name": "known", "spaces": [call["space"]], "strategies": [call["strategy"]], "search": params}
+    data |= {"cost": call["cost"], "predictor": call["predictor"], "targets": [call["targets"]]}
+    plan = driver.make_plan(make_spec({**data, "seeds": call["seeds"]}, "known"))
+    worker = Worker(plan.setups, plan.spec.search)
+    tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
+    frame = pa.concat_tables(tables).to_pandas()
     frame["genes"] = [list(map(int, genes)) for genes in frame["genes"]]
     rows: list[dict[str, Any]] = frame[[*EXACT, "accuracy", "cost"]].to_dict("records")
     return rows

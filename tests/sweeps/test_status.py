@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from support.commands import assert_one_line, main_in_process
 from support.folders import command_of, cut, opened, plan_of, ran, sweep_file
-from support.sweeping import Faulty, Stopping
+from support.sweeping import Faulty, Stopping, in_process
 
 from topdown_ray.cli.present.sweeps import print_dashboard
 from topdown_ray.errors import UserError
@@ -96,7 +96,7 @@ def test_a_sweep_that_ended_early_then_a_complete_one(
     folder = opened(plan, out)
     assert Reader(out).read().done == 0
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Stopping(driver.in_process(plan).hosted))
+        driver.run(plan, folder, Stopping(in_process(plan).hosted))
     reader = Reader(out)
     half = reader.read()
     assert (half.state, half.done, half.total) == ("incomplete", 12, 24)
@@ -114,7 +114,7 @@ def test_status_tells_of_failures_and_unreadable_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, out = plan_of(), tmp_path / "out"
-    executor = Faulty(driver.in_process(plan).hosted)
+    executor = Faulty(in_process(plan).hosted)
     executor.times = 99
     (shard_id,) = driver.run(plan, opened(plan, out), executor).given_up
     part = sorted((out / "searches").glob("*.parquet"))[0]
@@ -149,12 +149,12 @@ def test_status_of_what_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_every_event_is_a_line(tmp_path: Path) -> None:
     plan, out, file = plan_of(), tmp_path / "out", tmp_path / "lines.jsonl"
-    executor = Faulty(driver.in_process(plan).hosted)
+    executor = Faulty(in_process(plan).hosted)
     executor.times = 99
     for _ in range(2):  # the second time everything goes well; lines are added
         with json_lines(str(file)) as observe:
             driver.run(plan, opened(plan, out), executor, observe=observe)
-        executor = InProcess(driver.in_process(plan).hosted)  # type: ignore[assignment]
+        executor = InProcess(in_process(plan).hosted)  # type: ignore[assignment]
     events = [json.loads(line) for line in file.read_text().splitlines()]
     for event in events:
         assert set(event) == {"time", "event", *EVENTS[event["event"]]}
@@ -207,7 +207,7 @@ def test_the_dashboards_link_is_printed(url: str | None, capsys: pytest.CaptureF
 
 def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:
     plan, seen = plan_of(), []
-    folder, stopping = opened(plan, tmp_path / "out"), Stopping(driver.in_process(plan).hosted)
+    folder, stopping = opened(plan, tmp_path / "out"), Stopping(in_process(plan).hosted)
     with pytest.raises(KeyboardInterrupt):
         driver.run(plan, folder, stopping, observe=lambda event, facts: seen.append((event, facts)))
     assert seen[-1][0] == "end"
@@ -220,7 +220,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_sweep(
 ) -> None:
     plan = plan_of(seeds=2)
     with json_lines("/dev/full") as observe:
-        summary = driver.run(plan, opened(plan, tmp_path / "out"), driver.in_process(plan), observe=observe)
+        summary = driver.run(plan, opened(plan, tmp_path / "out"), in_process(plan), observe=observe)
     assert summary.progress.done == 4
     assert (
         capsys.readouterr().err == f"--log-json: /dev/full cannot be written any more ({os.strerror(28)})\n"

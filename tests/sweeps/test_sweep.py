@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 import yaml
 from conftest import ROOT
-from support.sweeping import ALL_SPACES, Faulty, Stopping, assert_same, run
+from support.sweeping import ALL_SPACES, Faulty, Stopping, assert_same, in_process, run
 
 import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
@@ -107,7 +107,7 @@ def test_a_stopped_sweep_goes_on_with_another_batch_size(
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Stopping(driver.in_process(plan).hosted))
+        driver.run(plan, folder, Stopping(in_process(plan).hosted))
     half = load(tmp_path / "out")
     assert len(half.searches["search_id"].unique()) == 4 + 4 + 2
     assert half.manifest["status"] == "incomplete"
@@ -134,7 +134,7 @@ def test_a_shard_that_raises_once_is_retried(everything: topdown_ray.Results, tm
     plan = driver.make_plan(make_spec(ALL_SPACES, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    summary = driver.run(plan, folder, Faulty(driver.in_process(plan).hosted))
+    summary = driver.run(plan, folder, Faulty(in_process(plan).hosted))
     assert summary.progress.losses == 1
     assert not summary.given_up
     assert_same(everything, load(tmp_path / "out"))
@@ -145,7 +145,7 @@ def test_a_shard_that_keeps_raising_is_given_up_and_the_others_go_on(tmp_path: P
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    executor = Faulty(driver.in_process(plan).hosted)
+    executor = Faulty(in_process(plan).hosted)
     executor.times = 99
     summary = driver.run(plan, folder, executor)
     assert summary.given_up == {executor.bad: "ValueError: boom"}
@@ -171,7 +171,7 @@ def test_a_strategy_that_raises_is_told_with_its_traceback(
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
-    summary = driver.run(plan, folder, driver.in_process(plan))
+    summary = driver.run(plan, folder, in_process(plan))
     assert set(summary.given_up.values()) == {"ValueError: boom at (2000.0,)"}
     assert summary.progress.done == 0
     (record, *_) = (tmp_path / "out" / "failures").glob("*.json")
@@ -265,7 +265,7 @@ def test_an_interrupt_that_python_drops_still_ends_the_sweep(tmp_path: Path) -> 
     folder = ResultFolder(tmp_path / "out")
     folder.open(plan.manifest(), resume=True)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, Dropping(driver.in_process(plan).hosted))
+        driver.run(plan, folder, Dropping(in_process(plan).hosted))
     assert load(tmp_path / "out").manifest["status"] == "incomplete"
 
 
@@ -299,7 +299,7 @@ def test_done_carries_arrow_tables(published: Path) -> None:
     plan = driver.make_plan(
         make_spec({**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000]], "seeds": 1}, "test")
     )
-    executor = driver.in_process(plan)
+    executor = in_process(plan)
     executor.submit(Attempt(next(plan.shards()), executor.idle()[0]))
     (event,) = executor.wait(1)
     assert isinstance(event, Done)
