@@ -336,3 +336,37 @@ def test_a_sweep_without_ray_still_ends_complete_after_merging(
     results = ran(tmp_path / "out", batch=1)
     assert results.manifest["status"] == "complete"
     assert counted == []  # two listings were enough
+
+
+def written_parts(folder: Path, numbers: range) -> Parts:
+    """The parts of made-up searches, as one driver writes them."""
+    place = Place(folder)
+    place.prepare(TABLES)
+    written = Parts(place)
+    for number in numbers:
+        written.write(f"shard-{number}", *made_up(number))
+    return written
+
+
+def test_another_drivers_searches_do_not_hide_a_loss(tmp_path: Path) -> None:
+    mine = written_parts(tmp_path, range(3))
+    assert mine.missing() == set()
+    written_parts(tmp_path, range(10, 20))
+    for table in TABLES:
+        (path,) = (tmp_path / table).glob("shard-1.*")
+        path.unlink()
+    assert mine.promised == 3
+    assert mine.missing() == {"search-1"}
+
+
+def test_a_merge_without_memory_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "MERGE_AT", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.pa, "concat_tables", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+        written = written_parts(tmp_path, range(6))
+    assert len(list((tmp_path / "searches").iterdir())) == 6
+    for number in range(6, 12):
+        written.write(f"shard-{number}", *made_up(number))
+    assert len(list((tmp_path / "searches").iterdir())) < 8
+    assert written.missing() == set()
+    assert Parts(Place(tmp_path)).resume().finished == {f"search-{number}" for number in range(12)}

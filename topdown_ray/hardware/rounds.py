@@ -22,7 +22,7 @@ import pydantic
 from scipy import stats
 
 from topdown_ray.errors import UserError
-from topdown_ray.files import brief_path, check_output, read_bytes, validated, written
+from topdown_ray.files import brief_path, check_output, parse_json, read_bytes, validated, written
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable, read
 from topdown_ray.spaces.layers import Layer
 from topdown_ray.spaces.registry import SPACES
@@ -221,8 +221,8 @@ class Journal:
 def _whole_lines(path: Path) -> Iterator[Any]:
     for line in read_bytes(path, "a measurement begun").decode(errors="replace").splitlines():
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
+            value = parse_json(line, str(path))
+        except UserError:  # the line that was being written when the process died
             return
         yield value if isinstance(value, dict) else {}
 
