@@ -52,3 +52,22 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "epyc_1thread" in done.stdout
     assert (home / "results").is_dir()
+
+
+def test_a_checkout_named_as_the_package_does_not_hide_an_editable_install(tmp_path: Path) -> None:
+    """The install is a path entry: a folder that holds the checkout is found first, but is no package."""
+    checkout, site = tmp_path / "topdown_ray", tmp_path / "site"
+    checkout.mkdir()
+    (checkout / "topdown_ray").symlink_to(ROOT / "topdown_ray")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    build = f"from hatchling.build import build_editable; build_editable({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=checkout, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    code = f"import site; site.addsitedir({str(site)!r})\n"
+    code += "import topdown_ray; print(topdown_ray.UserError.__module__)"
+    command = [sys.executable, "-S", "-c", code]  # without the packages that are installed here
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "topdown_ray.errors"

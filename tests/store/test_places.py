@@ -25,6 +25,7 @@ from topdown_ray.store.parts import read_part
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SEARCHES, TRACE
+from topdown_ray.sweeps.spec import read_spec
 from topdown_ray.sweeps.status import Reader
 
 
@@ -223,7 +224,7 @@ def test_any_manifest(data: st.DataObject, value: Any, tmp_path_factory: pytest.
     (folder / "run.json").write_text(json.dumps(manifest))
     one_line_or_value(read_manifest, folder)
     one_line_or_value(Reader(folder).read)
-    one_line_or_value(folder.read_spec, folder)
+    one_line_or_value(read_spec, folder)
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
