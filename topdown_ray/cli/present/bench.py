@@ -36,7 +36,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: headin
 }
 _TITLES = {
     "race": "Seconds of one search, all its targets, on one core (medians)",
-    "floor": "Batches of 32 searches over ten targets on one core, against the predictor alone (medians)",
+    "floor": "Batches of 32 searches on one core, against the predictor alone (medians)",
     "driver": "A sweep through Ray, by the number of actors",
 }
 
