@@ -5,6 +5,7 @@ python scripts/make/rooms.py [--out FILE]
 
 import argparse
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,12 @@ def first_sentence(path: Path) -> str:
     return re.split(r"(?<=[.])\s+(?=[A-Z])", text)[0]
 
 
+@functools.cache
 def rooms() -> list[Path]:
     return sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 
 
+@functools.cache
 def arrows(room: Path) -> set[str]:
     """The rooms that a room imports."""
     names = {other.name for other in rooms()} - {room.name}
