@@ -19,9 +19,8 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that
 
 pytest_plugins = ["support.buckets"]  # the fixture ``server``
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # ignored in a shell's background job, and so by commands that are tested
+# ignored in a shell's background job, and so by commands that are tested
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # as in every worker
 

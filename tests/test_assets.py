@@ -40,9 +40,8 @@ class Script:
     acts: list[str] = field(default_factory=lambda: ["serve"])
     files: dict[str, bytes] = field(default_factory=lambda: {"/file": BODY})
     ranges: list[str | None] = field(default_factory=list)  # the Range header of every request
-    etags: list[str] = field(
-        default_factory=list
-    )  # one an answer, the last for all later ones; none: none is sent
+    # one an answer, the last for all later ones; none: none is sent
+    etags: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -339,9 +338,8 @@ def test_fetch_list_verify_where(
     assert wrong.returncode == 1
     assert wrong.stdout.count("WRONG: expected SHA-256") == 1
     assert "160_lookup_table.yaml: expected SHA-256" in main_in_process(["assets", "list"], capsys).stdout
-    assert (
-        main_in_process(["assets", "fetch"], capsys).stdout.count(": fetched") == 1
-    )  # a broken file of the cache is replaced
+    # a broken file of the cache is replaced
+    assert main_in_process(["assets", "fetch"], capsys).stdout.count(": fetched") == 1
     assert main_in_process(["assets", "verify"], capsys).returncode == 0
 
     places = main_in_process(["assets", "where"], capsys).stdout

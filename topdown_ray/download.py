@@ -83,10 +83,11 @@ class _Transfer:
         self.url, self.part, self.sha256, self.patience, self.show = url, part, sha256, patience, show
         if sha256 is None:  # without a hash nothing would tell that two halves belong to different files
             part.unlink(missing_ok=True)
+        # the most bytes there ever were; attempts in a row that added none
         self.most, self.fruitless = (
             self._size(),
             0,
-        )  # the most bytes there ever were; attempts in a row that added none
+        )
         self.resumed, self.started_over = False, False
         self.version: str | None = None  # the server's mark of the file's version (ETag), if it gives one
 
@@ -122,9 +123,8 @@ class _Transfer:
         if self.sha256 in (None, digest):
             return digest
         self.part.unlink()
-        if (
-            self.resumed and not self.started_over
-        ):  # perhaps its first half was another file's: once more from the start
+        # perhaps its first half was another file's: once more from the start
+        if self.resumed and not self.started_over:
             self.started_over, self.most = True, 0
             raise _PassingError(f"expected SHA-256 {self.sha256}, found {digest}")
         raise UserError(f"{shown(self.url)}: expected SHA-256 {self.sha256}, found {digest}")

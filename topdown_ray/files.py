@@ -85,9 +85,8 @@ def written_folder(folder: Path) -> Iterator[Path]:
             for path in new:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (Path(temporary) / path).replace(folder / path)
-            for inner in {path.parent for path in new} - {
-                Path()
-            }:  # what an earlier run wrote and this one did not
+            # what an earlier run wrote and this one did not
+            for inner in {path.parent for path in new} - {Path()}:
                 for path in (folder / inner).iterdir():
                     if path.is_file() and path.relative_to(folder) not in new:
                         path.unlink()
@@ -189,7 +188,8 @@ def parse_json(text: bytes | str, where: str) -> Any:
     except (
         ValueError,
         RecursionError,
-    ) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
+    ) as error:
+        # also bytes that are not UTF-8, and numbers of thousands of digits
         raise UserError(f"{where}: expected JSON, found {one_line(error)}") from error
 
 
@@ -229,9 +229,8 @@ def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
 
 def _check_nodes(root: yaml.Node | None) -> None:
     """Raise UserError for keys that repeat and for aliases that contain themselves or multiply."""
-    sizes: dict[
-        int, int
-    ] = {}  # of a node with all that is below it, aliases written out; 0 while it is being counted
+    # of a node with all that is below it, aliases written out; 0 while it is being counted
+    sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
         if id(node) not in sizes:

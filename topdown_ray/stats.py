@@ -67,16 +67,14 @@ def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resample
     ``stream`` alone: what else is in a report does not change an interval."""
     n = len(columns)
     cut = int(trim * n)
-    ordered = (
-        np.sort(columns, axis=0) if cut else columns
-    )  # unsorted, several columns of one cell stay together
+    # unsorted, several columns of one cell stay together
+    ordered = np.sort(columns, axis=0) if cut else columns
     blocks = []
     for counts in _counts(n, min(resamples, resamples_for(n)), stream):
         kept = counts
         if cut:
-            last = np.clip(
-                np.cumsum(counts, axis=1), cut, n - cut
-            )  # how many of the kept ranks lie at or below each value
+            # how many of the kept ranks lie at or below each value
+            last = np.clip(np.cumsum(counts, axis=1), cut, n - cut)
             kept = np.diff(last, axis=1, prepend=cut)
         blocks.append(kept @ ordered / (n - 2 * cut))
     return np.concatenate(blocks)
@@ -126,9 +124,8 @@ def method(n: int, trim: float = 0.0) -> str:
 def percentiles(resampled: Array, n: int) -> Array:
     """The interval of resampled statistics (resamples, ...) of a sample of n: (2, ...)."""
     low = tails(n)
-    columns = np.ascontiguousarray(
-        np.moveaxis(resampled, 0, -1)
-    )  # one column in a row of memory: twice as fast
+    # one column in a row of memory: twice as fast
+    columns = np.ascontiguousarray(np.moveaxis(resampled, 0, -1))
     return np.asarray(np.quantile(columns, [low, 1 - low], axis=-1))
 
 
@@ -252,9 +249,8 @@ def igd_plus(front: Array, reference: Array) -> float:
     """
     span = np.ptp(reference, axis=0)
     scale = np.where(span > 0, span, 1.0)
-    behind = (
-        (front[None, :, :] - reference[:, None, :]) / scale * np.array([1.0, -1.0])
-    )  # (r, m, 2), positive is worse
+    # (r, m, 2), positive is worse
+    behind = (front[None, :, :] - reference[:, None, :]) / scale * np.array([1.0, -1.0])
     return float(np.sqrt((np.maximum(behind, 0.0) ** 2).sum(axis=2)).min(axis=1).mean())
 
 

@@ -48,10 +48,11 @@ from topdown_ray.spaces.predictor_files import RELU, load_predictor
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
+# of the slopes in the loss, and the share of the training that looks at them
 SLOPES_WEIGHT, SLOPES_UNTIL = (
     0.3,
     2 / 3,
-)  # of the slopes in the loss, and the share of the training that looks at them
+)
 # the searches of the card: the table that users search by, over its useful range
 SEARCHES: dict[str, dict[str, Any]] = {
     "mobilenet_v3": {

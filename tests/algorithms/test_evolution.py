@@ -53,9 +53,8 @@ def test_compiled_code_and_tensor_operations_agree(
     name: str, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit by bit, however many attempts the tensor operations draw at once."""
-    monkeypatch.setattr(
-        proposals, "MAX_INITIAL_REDRAWS", 64
-    )  # at the tightest target some draws fail, and some children
+    # at the tightest target some draws fail, and some children
+    monkeypatch.setattr(proposals, "MAX_INITIAL_REDRAWS", 64)
     monkeypatch.setattr(proposals, "MAX_REDRAWS", 8)
 
     def answers() -> list[tuple[list[int], list[float], list[int]]]:
@@ -174,9 +173,8 @@ def test_pruning_lowers_until_it_fits_and_no_further(name: str) -> None:
     assert torch.equal(lowered[fitted], genes[fitted])
     assert (lowered[~fitted] != genes[~fitted]).any(dim=1).all()
     resolution = problem.space.resolution
-    above = (
-        lowered[:, resolution] != genes[:, resolution]
-    )  # the resolution comes last: all else is at its minimum
+    # the resolution comes last: all else is at its minimum
+    above = lowered[:, resolution] != genes[:, resolution]
     kinds = [kind for kinds in problem.space.prune_kinds for kind in kinds]
     assert (lowered[above][:, problem.space.indices(*kinds)] == 0).all()
 

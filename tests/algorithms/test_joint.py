@@ -324,9 +324,8 @@ def test_distinct_parents_are_the_best_distinct_of_all(name: str) -> None:
     recorder = Recorder(PROBLEMS[name].accuracy)
     problem = Problem(batch.problem.space, recorder, batch.problem.cost, batch.problem.cheapest)
     state = evolution.initial(problem, sizes, batch.targets[0], batch.draws, 0)
-    first = recorder.rows.pop()[
-        : sizes.mutations
-    ]  # the others are scored but no part of the first population
+    # the others are scored but no part of the first population
+    first = recorder.rows.pop()[: sizes.mutations]
     for number in range(1, 13):
         state = evolution.generation(problem, sizes, state, batch.targets[0], batch.draws, 0, number)
     distinct = torch.unique(problem.space.canonical(torch.cat([first, *recorder.rows])), dim=0)

@@ -226,9 +226,8 @@ def test_whatever_the_secret_it_is_not_shown(key: str, secret: str, scheme: str)
     where = f"{scheme}://{key}:{secret}@bucket/x"
     assert shown(where) == f"{scheme}://bucket/x"
     assert is_uri(shown(where))
-    with contextlib.suppress(
-        ValueError
-    ):  # urlsplit's, of brackets: such a URI is refused before any library gets it
+    # urlsplit's, of brackets: such a URI is refused before any library gets it
+    with contextlib.suppress(ValueError):
         message = without_secrets(f"Cannot parse URI: '{where}'", where)
         assert message == f"Cannot parse URI: '{scheme}://bucket/x'"
     problem = ""

@@ -69,9 +69,8 @@ def small_archs(space: Space, n: int, seed: int = 0) -> list[str]:
 
 
 def test_validation_images_are_those_of_ofas_transform(setup: EvaluationSetup, data: Path) -> None:
-    provider = ImagenetDataProvider.__new__(
-        ImagenetDataProvider
-    )  # its constructor wants a folder of ImageNet's size
+    # its constructor wants a folder of ImageNet's size
+    provider = ImagenetDataProvider.__new__(ImagenetDataProvider)
     for resolution in (160, 192, 224):
         theirs = provider.build_valid_transform(resolution)
         images = torch.cat([normalise(batch.images) for batch in Loader(setup.images).validation(resolution)])
@@ -164,9 +163,8 @@ def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
         ):
             find_images(folder, one, Settings())
     with pytest.raises(UserError, match=r"expected 10 class folders"):
-        find_images(
-            folder, description, Settings(bad="skip")
-        )  # which of the outputs is missing, nobody knows
+        # which of the outputs is missing, nobody knows
+        find_images(folder, description, Settings(bad="skip"))
     skipped = find_images(folder, named, Settings(bad="skip"))
     assert skipped.missing_classes == 1
     assert {sample.label for sample in skipped.validation} == {0, 1, 2, 3, 4, 5, 6, 8, 9}
@@ -487,9 +485,8 @@ def test_architectures_along_the_cost_range() -> None:
         spread, usual = cost(genes).sort().values, cost(plain)
         assert spread[-1] - spread[0] > 1.5 * (usual.max() - usual.min())
         gaps = spread.diff()
-        assert (
-            gaps.max() < 4 * (spread[-1] - spread[0]) / 49
-        )  # no hole; uniform draws leave none either, but see the ends
+        # no hole; uniform draws leave none either, but see the ends
+        assert gaps.max() < 4 * (spread[-1] - spread[0]) / 49
         assert torch.equal(genes, evaluate.along_cost(space, sizes, 50, 0, cost))
     only = evaluate.uniform(PROXYLESS, [176, 208], 40, 1)
     assert {PROXYLESS.to_config(row)["image_size"] for row in only} == {176, 208}

@@ -84,9 +84,8 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read_table(dataset).to_pandas()
     assert len(rows) == SUBNETS
     assert set(rows["image_size"]) == set(SIZES)
-    assert (
-        rows["top1"].std() > 0.08
-    )  # 0.17 when written; equally good subnets would differ by sqrt(0.25 / 89) = 0.053 at most
+    # 0.17 when written; equally good subnets would differ by sqrt(0.25 / 89) = 0.053 at most
+    assert rows["top1"].std() > 0.08
     assert rows["top1"].max() > 0.5  # of ten classes
     # the same rows in this process, in another order
     checkpoint = find_weights(str(weights), None)
@@ -104,17 +103,17 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     # a predictor of its own
     learned = command(capsys, "train-predictor", dataset, "--space", "resnet50d", "--out", predictor)
     assert learned["held_out"]["n"] == round(0.2 * SUBNETS)
-    assert (
-        learned["held_out"]["kendall"] > 0.4
-    )  # 0.81 when written; of 13 rows in random order, about one in 34 has more than 0.4
+    # 0.81 when written; of 13 rows in random order, about one in 34 has more than 0.4
+    assert learned["held_out"]["kendall"] > 0.4
     with capsys.disabled():  # the figures of the README
         print(f"\n{facts}\n{learned}")
 
     # a sweep with it; the loosest target is the cost of a middling subnet
     genes = torch.from_numpy(np.stack(rows["genes"].to_list()))
+    # a measured table
     cost = next(
         (name for name, of_space in latency_table.shipped().items() if "resnet50d" in of_space), "macs"
-    )  # a measured table
+    )
     targets = np.quantile(load_cost(cost, RESNET50D)(genes).numpy(), [0.4, 0.2, 0.1]).round(1).tolist()
     (folder / "sweep.yaml").write_text(
         json.dumps(

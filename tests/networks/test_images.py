@@ -101,9 +101,8 @@ def test_decompression_bombs(width: int, height: int, message: str, data: Path) 
     path.write_bytes(png(width, height))
     assert path.stat().st_size < 100_000
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "default", Image.DecompressionBombWarning
-        )  # as where no test turns it into an error
+        # as where no test turns it into an error
+        warnings.simplefilter("default", Image.DecompressionBombWarning)
         assert decoded(data) == (20, 1)
         assert_strict_names(data, path, message)
 

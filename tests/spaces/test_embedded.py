@@ -32,9 +32,8 @@ def test_the_card_is_of_the_file(name: str) -> None:
     predictor = load_predictor("embedded", SPACES[name])
     widths = [predictor.layers[0].weight.shape[1], *(len(layer.bias) for layer in predictor.layers)]
     assert len(widths) == len(facts["layers"])
-    assert all(
-        found <= stated for found, stated in zip(widths, facts["layers"], strict=True)
-    )  # dead units are left out
+    # dead units are left out
+    assert all(found <= stated for found, stated in zip(widths, facts["layers"], strict=True))
     for layer in predictor.layers:
         assert layer.weight.dtype == np.float32
 

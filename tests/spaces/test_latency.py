@@ -192,9 +192,8 @@ def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> Non
     cost = load_cost(str(tmp_path / "t.parquet"), space)(genes)
     read_back = load_cost(str(tmp_path / "yaml"), space)
     np.testing.assert_allclose(read_back(genes).numpy(), cost.numpy(), rtol=1e-7)
-    by_ofa = ofa_reference.latency_of(
-        str(tmp_path / "yaml"), space.name, read_back.sha256
-    )  # OFA's own table classes
+    # OFA's own table classes
+    by_ofa = ofa_reference.latency_of(str(tmp_path / "yaml"), space.name, read_back.sha256)
     np.testing.assert_allclose([by_ofa(space.to_config(row)) for row in genes], cost.numpy(), rtol=1e-7)
     if space is MOBILENET_V3:
         estimator = LatencyEstimator.__new__(LatencyEstimator)

@@ -75,9 +75,8 @@ def test_an_activation_that_nobody_states_is_not_guessed(activation: Any, tmp_pa
         assert "['0.bias', '0.weight', '2.bias', '2.weight'] without a word on it" in line
     line = complaint(save(tmp_path / "p.safetensors", state, activation="sigmoid"))
     assert "metadata 'activation': expected relu, found 'sigmoid'" in line
-    save(
-        tmp_path / "p.safetensors", state, space="mobilenet_v3"
-    )  # the space alone says nothing of the activation
+    # the space alone says nothing of the activation
+    save(tmp_path / "p.safetensors", state, space="mobilenet_v3")
     assert "without a word on it" in complaint(tmp_path / "p.safetensors")
 
 

@@ -222,9 +222,8 @@ def test_measured_accuracies(tmp_path: Path) -> None:
     assert "found none called top1" in complaint(read_table, path)
     pq.write_table(pa.table({**measured().to_pydict(), "top1": ["good"] * 25}), path)
     assert "expected the columns of measured accuracies, found" in complaint(read_table, path)
-    pq.write_table(
-        measured().drop_columns(["host", "top5"]), path
-    )  # of another's making: what only informs may lack
+    # of another's making: what only informs may lack
+    pq.write_table(measured().drop_columns(["host", "top5"]), path)
     assert read_table(path)["host"].null_count == 25
     write_table(measured(top1=80.0), path)
     assert "top1: expected fractions from 0 to 1, found 80 to 80" in complaint(read_dataset, path, RESNET50D)

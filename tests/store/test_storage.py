@@ -94,17 +94,15 @@ def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureF
     assert_one_line(main_in_process(["report", out], capsys), "--out: expected a local folder for the report")
     assert main_in_process(["report", out, "--out", tmp_path / "report"], capsys).returncode == 0
     assert (tmp_path / "report" / "report.html").exists()
-    again = main_in_process(
-        ["sweep", out, "--out", out, "--address", "none", "--json"], capsys
-    )  # the sweep that lies there
+    # the sweep that lies there
+    again = main_in_process(["sweep", out, "--out", out, "--address", "none", "--json"], capsys)
     assert json.loads(again.stdout)["done"] == 5
     Place(out).delete("run.json")
     assert_one_line(
         main_in_process(["status", out], capsys), "found no readable run.json", "its parts are there"
     )
-    again = main_in_process(
-        ["sweep", file, "--out", out, "--address", "none", "--json"], capsys
-    )  # written anew
+    # written anew
+    again = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json"], capsys)
     assert json.loads(again.stdout)["done"] == 5
     assert load(out).manifest["status"] == "complete"
 

@@ -52,9 +52,8 @@ def test_a_failed_shard_leaves_a_record_whose_command_reruns_exactly_it(
     done = set(load(out).searches["search_id"])
     assert len(done) == 20
     assert not done.intersection(record["search_ids"])
-    (
-        out / "searches" / next((out / "searches").glob("*.parquet")).name
-    ).unlink()  # pending too, and not to be run by the command
+    # pending too, and not to be run by the command
+    (out / "searches" / next((out / "searches").glob("*.parquet")).name).unlink()
 
     words = shlex.split(record["command"])
     assert words[0] == "topdown-ray"
@@ -255,9 +254,8 @@ def test_parts_are_merged_as_they_grow(
     assert len(folder.finished()) == 24
     assert folder.damaged == []
     folder.end(True, {"wall_s": 0.0}, {})
-    assert {
-        path.name for path in (out / "searches").iterdir()
-    } == names  # what the merged parts hold has gone again
+    # what the merged parts hold has gone again
+    assert {path.name for path in (out / "searches").iterdir()} == names
     assert not (out / "damaged").exists()
     assert_same(undisturbed, load(out))
 
@@ -338,9 +336,8 @@ def test_a_driver_killed_at_20_random_moments_loses_nothing(tmp_path: Path) -> N
         for _ in range(20):
             pid = start()
             time.sleep(random_moment.uniform(0, 0.3) * whole)
-            with contextlib.suppress(
-                ProcessLookupError
-            ):  # it has ended by itself: the sweep was complete before
+            # it has ended by itself: the sweep was complete before
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             killed += int(drivers.stdout.readline()) == -signal.SIGKILL
             if (out / "run.json").exists():

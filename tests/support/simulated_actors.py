@@ -95,9 +95,8 @@ class SimulatedActors:
     def submit(self, attempt: Attempt) -> None:
         del self._idle[attempt.slot.worker]
         batch = len(attempt.task.seeds)
-        takes = (1.3 + 0.9 * self._seconds * batch) * self._random.lognormal(
-            0, self._spread
-        )  # as measured: a fixed part a shard
+        # as measured: a fixed part a shard
+        takes = (1.3 + 0.9 * self._seconds * batch) * self._random.lognormal(0, self._spread)
         ends = math.inf if self._random.random() < self._hung else self.clock() + takes
         heapq.heappush(self._ending, (ends, self.shards, attempt, takes))
         self.shards += 1

@@ -23,12 +23,13 @@ SETS = (
     (35.0, 30.0, 25.0),
     (60.0, 55.0, 50.0, 45.0, 40.0, 35.0, 30.0, 25.0, 20.0, 15.0),
 )
+# intercept, slope
 SECONDS = {
     "independent": (0.0, 2.0),
     "bottom_up": (1.6, 0.4),
     "top_down": (1.6, 0.4),
     "random": (0.0, 2.0),
-}  # intercept, slope
+}
 
 
 def frames(

@@ -67,19 +67,16 @@ def test_a_shard_lasts_seconds_and_shrinks_at_the_end() -> None:
     speeds.record("cuda", group, 200 * each, 4.0)  # 0.02 s a search
     assert size(1e12) == AIM_S / 0.2
     assert size(1e12, "cuda") > 200  # as much memory as a batch may take, though it does not last as long
-    assert size(1e12, workers={"cpu": 5000}) > 2 * size(
-        1e12
-    )  # many workers: longer shards, for the driver's sake
-    assert (
-        size(16 * each) == 8
-    )  # half of what is left for one of two workers would be 4 searches: not below two seconds ...
+    # many workers: longer shards, for the driver's sake
+    assert size(1e12, workers={"cpu": 5000}) > 2 * size(1e12)
+    # half of what is left for one of two workers would be 4 searches: not below two seconds ...
+    assert size(16 * each) == 8
     assert size(4 * each) == 2  # ... and both get something in the end
     assert size(1) == 1
     slow = Speeds()
     slow.record("cpu", group, each, 100.0)
-    assert (
-        batch_size(slow, "cpu", group, each, 1e12, WORKERS, 100) == ENOUGH
-    )  # long searches: an efficient batch first
+    # long searches: an efficient batch first
+    assert batch_size(slow, "cpu", group, each, 1e12, WORKERS, 100) == ENOUGH
     assert batch_size(slow, "cpu", group, each, 1e12, WORKERS, 2**20) == 1  # large populations: memory first
 
 

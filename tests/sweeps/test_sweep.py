@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 import yaml
 from conftest import ROOT
+from support.folders import command_of
 from support.sweeping import ALL_SPACES, Faulty, Stopping, assert_same, in_process, run
 
 import topdown_ray
@@ -119,9 +120,8 @@ def test_leftovers_of_a_killed_writer_are_swept_away(everything: topdown_ray.Res
     first = run(ALL_SPACES, out, batch=32)
     victim = sorted((out / "searches").glob("*.parquet"))[0]
     victim.unlink()  # killed between the two files of a shard: its trace is an orphan
-    (
-        out / "trace" / sorted((out / "searches").glob("*.parquet"))[-1].name
-    ).unlink()  # and one whose trace was lost
+    # and one whose trace was lost
+    (out / "trace" / sorted((out / "searches").glob("*.parquet"))[-1].name).unlink()
     (out / "searches" / ".half.parquet.123.tmp").write_bytes(b"PAR1")
     assert len(load(out).searches) < len(first.searches)
     assert_same(everything, run(ALL_SPACES, out, batch=5))
@@ -185,17 +185,7 @@ def test_a_driver_killed_at_any_moment_loses_no_finished_shard(
     """SIGKILL three times while it runs, start again each time: the undisturbed tables."""
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump({**ALL_SPACES, "batch": 2}))
-    command = [
-        sys.executable,
-        "-m",
-        "topdown_ray",
-        "sweep",
-        str(file),
-        "--out",
-        str(out),
-        "--address",
-        "none",
-    ]
+    command = command_of(file, out)
     finished = 0
     for _ in range(3):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -222,17 +212,7 @@ def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> No
             {**ALL_SPACES, "spaces": ["resnet50d"], "targets": [[3000, 1500]], "seeds": 1000, "batch": 2}
         )
     )
-    command = [
-        sys.executable,
-        "-m",
-        "topdown_ray",
-        "sweep",
-        str(file),
-        "--out",
-        str(out),
-        "--address",
-        "none",
-    ]
+    command = command_of(file, out)
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

@@ -140,9 +140,8 @@ def test_feasible_is_checked_both_ways(finished: Path) -> None:
         rows.loc[3, "feasible"] = verdict
         rows.loc[3, "cost"] = rows.loc[3, "target"] * factor
         found = verify(topdown_ray.Results(results.manifest, rows, results.trace))
-        assert ("feasible" in found.failed_columns) == (
-            not verdict
-        )  # true: the architecture meets its target
+        # true: the architecture meets its target
+        assert ("feasible" in found.failed_columns) == (not verdict)
         assert "cost" in found.failed_columns
     rows = results.searches.copy()
     rows.loc[3, "feasible"] = False
@@ -215,9 +214,8 @@ def test_rerun_finds_what_nothing_else_can(
     wrong.loc[inner, "best_accuracy"] -= 1e-12  # within bounds: between its neighbours
     changed_trace = topdown_ray.Results(results.manifest, results.searches, wrong)
     assert verify(changed_trace).passed
-    assert verify(changed_trace, rerun=1000).failed_columns == {
-        "best_accuracy"
-    }  # all rows, and no other column
+    # all rows, and no other column
+    assert verify(changed_trace, rerun=1000).failed_columns == {"best_accuracy"}
 
 
 def test_older_folders_say_what_is_not_checked(

@@ -112,9 +112,8 @@ def _survivors(
         .fingerprints(genes.reshape(-1, genes.shape[2]))
         .view(accuracy.shape)
     )
-    repeats = (
-        (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)
-    )  # where too few are distinct, they fill the last places
+    # where too few are distinct, they fill the last places
+    repeats = (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)
     return _ranked(genes, accuracy, sizes.parents, repeats)
 
 

@@ -160,9 +160,8 @@ class Joint:
         P, Q, S, space = self.sizes.population, self.Q, self.S, self.problem.space
         slots = rng.slots(self.draws.stream(rng.JOINT, 0, 0), P)
         choices = torch.tensor(space.sizes, dtype=torch.float32, device=self.device)
-        genes = (
-            rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)
-        )  # floor
+        # floor
+        genes = rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)
         target = self._targets_of(0)
         walks = rng.slots(self.draws.stream(rng.PRUNING, 0, 0), P).view(S, P)
         for k, limit in enumerate(self.limits.tolist()):
@@ -357,9 +356,10 @@ class Joint:
             children.cost[:, None] <= self.limits[:, None]
         )
         counts = enters.any(1).sum(1)
+        # (S, E)
         places = (
             enters.any(1).byte().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]
-        )  # (S, E)
+        )
         flat = (places + torch.arange(0, S * n, n, device=self.device)[:, None]).view(-1)
         genes, accuracy, cost, name = (
             part.reshape(S * n, *part.shape[2:]).index_select(0, flat).view(*places.shape, *part.shape[2:])
@@ -377,9 +377,8 @@ class Joint:
         fits = children.cost[:, None] <= self.limits[:, None]  # (S, K, n)
         if not self.moves.share_archive:
             fits = fits & (children.target[:, None] == torch.arange(K, device=self.device)[:, None])
-        if (
-            self.moves.distinct_parents
-        ):  # the table of what was drawn forgets; an archive must not hold anything twice
+        # the table of what was drawn forgets; an archive must not hold anything twice
+        if self.moves.distinct_parents:
             known = (children.name[:, :, None] == archive.name.view(S, 1, K * Q)).any(2)
             twice = (children.name[:, :, None] == children.name[:, None]).tril(-1).any(2)
             fits = fits & (known | twice).logical_not_()[:, None]

@@ -220,9 +220,8 @@ def crossed(mothers: torch.Tensor, fathers: torch.Tensor, words: torch.Tensor) -
     -> genes (N, G).
     """
     shifts = _sign_shifts(mothers.shape[1], words.device)
-    parts = [
-        words[:, w : w + 1] << shift >> 31 for w, shift in enumerate(shifts)
-    ]  # 0 or -1: no bit or all bits set
+    # 0 or -1: no bit or all bits set
+    parts = [words[:, w : w + 1] << shift >> 31 for w, shift in enumerate(shifts)]
     mask = torch.cat([part.to(torch.int8) for part in parts], dim=1)
     return (mothers ^ fathers).bitwise_and_(mask).bitwise_xor_(mothers)
 

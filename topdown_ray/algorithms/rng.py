@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 import torch
 
-INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT, UNIFORM = range(
-    1, 8
-)  # purposes: each draws from a stream of its own
+# purposes: each draws from a stream of its own
+INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT, UNIFORM = range(1, 8)
 
 _WORDS_AHEAD = 1 << 18
 

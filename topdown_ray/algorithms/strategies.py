@@ -245,9 +245,8 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     spent = run.children_by(generations)  # (generations + 1, K)
     taken = searches.lap()
     seconds = Seconds(taken.wall / K, taken.cpu / K)
-    better = torch.ones(
-        generations + 1, K, dtype=torch.bool, device=best.device
-    )  # where any search gained; first and last
+    # where any search gained; first and last
+    better = torch.ones(generations + 1, K, dtype=torch.bool, device=best.device)
     better[1:] = (best[1:] > best[:-1]).any(dim=1)
     better[-1] = True
     for k in range(K):

@@ -32,9 +32,8 @@ from topdown_ray.algorithms import rng
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.terms import Array, Term, aligned, elimination, minimise
 
-LEVELS = (
-    1 << 10
-)  # of the slack between the cheapest cost and the limit: more than 19 of 20 draws are accepted
+# of the slack between the cheapest cost and the limit: more than 19 of 20 draws are accepted
+LEVELS = 1 << 10
 MAX_DRAWS = 256  # of one row; all of them fail with a chance below 1e-11 where one draw in ten is accepted
 _MOST_COUNTS = 1 << 22  # 32 MB; the spaces here need 0.8 to 1.6 million
 
@@ -142,9 +141,8 @@ class Counts:
             budget = left[:, None] - step.levels[state]  # (N, choices)
             weights = self.counts[i + 1][step.following[state], budget.clip(0)] * (budget >= 0)
             total = weights.cumsum(axis=1)
-            choice = (total <= (uniform[:, i] * total[:, -1])[:, None]).sum(
-                axis=1
-            )  # below the number of choices: uniform < 1
+            # below the number of choices: uniform < 1
+            choice = (total <= (uniform[:, i] * total[:, -1])[:, None]).sum(axis=1)
             drawn[:, step.gene] = choice
             excess += step.excess[state, choice]
             left = budget[rows, choice]

@@ -117,9 +117,8 @@ def _outcome(child: int, ended: int) -> int:
     """
     out, log = os.fsdecode(_shared.out), os.fsdecode(_shared.log)
     if out:
-        with contextlib.suppress(
-            Exception
-        ):  # whatever became of the folder, the user must read how the command ended
+        # whatever became of the folder, the user must read how the command ended
+        with contextlib.suppress(Exception):
             _record(out, child)
     if _shared.status != _NONE:
         return int(_shared.status)

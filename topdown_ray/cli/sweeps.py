@@ -58,7 +58,11 @@ def sweep(
     actors: Actors = None,
     gpus: Annotated[
         int,
-        typer.Option(min=0, help="Search actors with a GPU each, beside the others; rows name their device."),
+        typer.Option(
+            min=0,
+            help="Number of additional search actors with one GPU each. The device column records where "
+            "each search ran.",
+        ),
     ] = 0,
     resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
     only: Annotated[

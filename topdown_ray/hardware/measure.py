@@ -25,9 +25,8 @@ from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.registry import SPACES, find_space
 
-MeasureDisplay = Callable[
-    [str, Path | None], AbstractContextManager[OnState]
-]  # what is measured, and the file it goes to
+# what is measured, and the file it goes to
+MeasureDisplay = Callable[[str, Path | None], AbstractContextManager[OnState]]
 
 
 @contextlib.contextmanager

@@ -98,9 +98,8 @@ def median_interval(samples: Array) -> tuple[Array, Array]:
 
     With fewer than six samples the interval is the range, and its level lower."""
     rounds = len(samples)
-    rank = max(
-        int(stats.binom.ppf((1 - LEVEL) / 2, rounds, 0.5)) - 1, 0
-    )  # P(fewer than rank + 1 below the median) <= 2.5 %
+    # P(fewer than rank + 1 below the median) <= 2.5 %
+    rank = max(int(stats.binom.ppf((1 - LEVEL) / 2, rounds, 0.5)) - 1, 0)
     ordered = np.sort(samples, axis=0)
     return ordered[rank], ordered[rounds - 1 - rank]
 

@@ -208,9 +208,8 @@ class Wanted:
         """Find and check the weights and the images. Raises UserError."""
         checkpoint = find_weights(self.weights, space, self.allow_random)
         if not checkpoint.is_random:
-            Supernet(
-                checkpoint.space, checkpoint
-            )  # incomplete weights are refused before images are read and actors start
+            # incomplete weights are refused before images are read and actors start
+            Supernet(checkpoint.space, checkpoint)
         return EvaluationSetup(checkpoint, find_images(self.data, checkpoint.description, self.settings))
 
 

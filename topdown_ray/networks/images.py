@@ -34,6 +34,7 @@ SUB_SEED = 937162211  # ofa.imagenet_classification.data_providers.base_provider
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Bad = Literal["error", "skip"]
 
+# Pillow knows others, some of which run programs (EPS: Ghostscript)
 FORMATS = (
     "JPEG",
     "PNG",
@@ -41,7 +42,7 @@ FORMATS = (
     "BMP",
     "PPM",
     "TIFF",
-)  # Pillow knows others, some of which run programs (EPS: Ghostscript)
+)
 MOST_PIXELS = 89_478_485  # of an image, width x height: Pillow's own bound
 MOST_BYTES = LARGEST_DOCUMENT  # of an image's file
 # times the shorter one: resizing makes the shorter side as long as the resolution, the other as much longer

@@ -67,9 +67,8 @@ def parameters_of(space: str) -> Callable[[Config], float]:
     describe = active_network(space)
 
     def of_layer(layer: Config) -> int:
-        return _layer_parameters(
-            json.dumps(layer.get("conv", layer))
-        )  # of a residual block: its shortcut is the identity
+        # of a residual block: its shortcut is the identity
+        return _layer_parameters(json.dumps(layer.get("conv", layer)))
 
     def of_config(config: Config) -> float:
         net = describe(config)

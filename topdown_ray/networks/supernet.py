@@ -2,8 +2,8 @@
 
 With ``ofa_reference`` and ``bench``, the only importer of ofa.
 
-A supernet is built with published weights where they lie on this machine, else with random ones
-(:attr:`Supernet.weights` says which); neither the search nor the counts depend on them."""
+A supernet is built with published weights if this machine has them, and with random ones otherwise;
+:attr:`Supernet.weights` says which. Neither the search nor the counts depend on the weights."""
 
 from __future__ import annotations
 
@@ -57,9 +57,8 @@ class Supernet:
         description = checkpoint.description
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # of random weights: the same ones everywhere
-            self.network: Any = build(
-                space, description.width, description.n_classes
-            ).eval()  # OFA's modules carry no types
+            # OFA's modules carry no types
+            self.network: Any = build(space, description.width, description.n_classes).eval()
         self.weights = checkpoint.name
         if checkpoint.path is not None:
             self._load(checkpoint.state(), brief_path(checkpoint.path))

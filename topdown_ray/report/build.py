@@ -1,9 +1,9 @@
 """``topdown-ray report``: one self-contained page of a sweep's tables and pictures, with every one of them as
 a file.
 
-Reads finished and half-finished result folders; says which searches are missing. Several folders are put
-together: searches that more than one of them holds count once for accuracy, and under their own clock for
-time."""
+It reads finished and half-finished result folders, and names the searches that are missing. Several folders
+are combined: a search that more than one of them holds counts once for accuracy, and under the clock of each
+folder for time."""
 
 from __future__ import annotations
 

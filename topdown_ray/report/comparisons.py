@@ -20,11 +20,12 @@ from topdown_ray.report.labelling import Data
 from topdown_ray.report.tables import spent, widest
 from topdown_ray.strategy_styles import strategy_rank
 
+# below the best accuracy known for a target: the levels to be reached, unless levels are given
 GAPS = (
     0.01,
     0.005,
     0.002,
-)  # below the best accuracy known for a target: the levels to be reached, unless levels are given
+)
 FLOOR = 0.75  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
 # its cost, relative to the loosest target: beyond it, so that the answer for that target counts as well
 BEYOND = 1.1
@@ -167,9 +168,10 @@ _CLOCKED = ("wall_s", "cpu_s")
 
 
 def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
-    """How much of a column each search spent on an evaluation within the target: of searches that were not
-    timed, the mean of the others; NaN in groups of which some search does not tell.
-    """
+    """How much of a column each search spent per evaluation within the target.
+
+    A search that was not timed gets the mean of the others. A group is NaN if the column lacks a value for
+    some search of it."""
     like = [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
     rate: pd.Series = rows[column] / rows["evaluations"]
     if column in _CLOCKED:

@@ -127,9 +127,8 @@ def _curves(trace: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """
     codes, known = pd.factorize(rows["search_id"])
     width = int(rows["target_index"].max()) + 1
-    answers = np.full(
-        (len(known) + 1) * width, -1, np.int64
-    )  # one place more, for searches that are not among the rows
+    # one place more, for searches that are not among the rows
+    answers = np.full((len(known) + 1) * width, -1, np.int64)
     answers[codes * width + rows["target_index"].to_numpy()] = rows["answer"].to_numpy()
     index = trace["target_index"].to_numpy()
     found = pd.Index(known).get_indexer(pd.Index(trace["search_id"]))  # -1: none

@@ -124,9 +124,8 @@ def csv_of(frame: pd.DataFrame) -> str:
 def _harmless(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    cell = cell.replace(
-        "\r", "\n"
-    )  # which is quoted: a bare \r ends the row for some readers, and the next begins where it likes
+    # which is quoted: a bare \r ends the row for some readers, and the next begins where it likes
+    cell = cell.replace("\r", "\n")
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\n")) else cell
 
 

@@ -151,10 +151,11 @@ def measured(source: latency_table.Source, space: Space) -> CostModel:
         where += latency_table.CORRECTED
         with np.errstate(over="ignore"):  # refused below
             scaled = [Term(term.genes, term.values * slope) for term in terms]
+        # every architecture has one entry of a term
         terms = [
             Term(scaled[0].genes, scaled[0].values + offset),
             *scaled[1:],
-        ]  # every architecture has one entry of a term
+        ]
     return CostModel(
         source.name,
         "ms",

@@ -44,6 +44,7 @@ _SHIPPED_PREFIX = "latency_"
 _METADATA = b"topdown_ray_latency"
 _MOST_ROWS = 100_000  # of a table; the largest space has 1,247 layers
 _MOST_MS = 1e9
+# what pyarrow raises for broken files
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -51,7 +52,7 @@ _UNREADABLE = (
     TypeError,
     MemoryError,
     pa.ArrowException,
-)  # what pyarrow raises for broken files
+)
 
 Array = npt.NDArray[Any]
 

@@ -334,9 +334,8 @@ def reference_genes(network: Any, config: Config) -> list[int]:
     expands = [
         0 if 1 + i in off else network.expand_ratio_list.index(ratio) for i, ratio in enumerate(config["e"])
     ]
-    depths = [
-        network.depth_list.index(depth) for depth in config["d"][:5]
-    ]  # ProxylessNAS's sixth stage is one block
+    # ProxylessNAS's sixth stage is one block
+    depths = [network.depth_list.index(depth) for depth in config["d"][:5]]
     return [*kernels, *expands, *depths, _REFERENCE_RESOLUTIONS.index(config["image_size"])]
 
 

@@ -105,9 +105,8 @@ def _entries(table: LatencyTable) -> dict[int, dict[str, dict[str, Any]]]:
     entries: dict[int, dict[str, dict[str, Any]]] = {r: {} for r in space.resolutions}
     for (resolution, key), rows in _rows_of_entries(table, space).items():
         at = sorted(rows)
-        deviation = (
-            (table.high_ms[at] - table.low_ms[at]) / (2 * 1.96) * np.sqrt(table.count[at])
-        )  # as its reader would
+        # as its reader would
+        deviation = (table.high_ms[at] - table.low_ms[at]) / (2 * 1.96) * np.sqrt(table.count[at])
         entries[resolution][key] = {
             "count": int(table.count[at].min()),
             "mean": float(table.median_ms[at].sum()),

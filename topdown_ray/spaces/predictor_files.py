@@ -82,9 +82,8 @@ def in_order(key: str) -> list[Any]:
     """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their
     precision.
     """
-    parts = re.split(
-        r"(\d+)", key
-    )  # every second one is a number, which may have more digits than ``int`` reads
+    # every second one is a number, which may have more digits than ``int`` reads
+    parts = re.split(r"(\d+)", key)
     return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else part for i, part in enumerate(parts)]
 
 

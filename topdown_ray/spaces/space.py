@@ -168,9 +168,8 @@ class Space:
     genes: tuple[Gene, ...]
     blocks: tuple[Block, ...]
     widths: tuple[tuple[int, ...], ...]  # per stage, ascending; one entry where the width is not searched
-    prune_kinds: tuple[
-        tuple[str, ...], ...
-    ]  # the kinds that top-down pruning walks, each a tuple of gene kinds
+    # the kinds that top-down pruning walks, each a tuple of gene kinds
+    prune_kinds: tuple[tuple[str, ...], ...]
     mutation_groups: tuple[MutationGroup, ...]
     fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()  # constants that OFA's lists need at their end
     provides: Traits | None = None

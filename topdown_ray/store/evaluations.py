@@ -60,6 +60,7 @@ EVALUATIONS = pa.schema(
     metadata={_VERSION: b"1"},
 )
 _REQUIRED = ("evaluation_id", "space", "arch", "top1")  # of a table that others made
+# what pyarrow raises for broken files
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -67,7 +68,7 @@ _UNREADABLE = (
     TypeError,
     MemoryError,
     pa.ArrowException,
-)  # what pyarrow raises for broken files
+)
 
 #: Columns that tell how a row was measured, not what came out.
 INCIDENTAL = ("device", "host", "wall_s", "started_at")

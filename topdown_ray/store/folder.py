@@ -31,9 +31,8 @@ class ResultFolder:
     def __init__(self, path: str | Path):
         self.path = path
         self.place = Place(path)
-        self.damaged: list[
-            str
-        ] = []  # parts that :meth:`open` found damaged and moved to damaged/: their searches run again
+        # parts that :meth:`open` found damaged and moved to damaged/: their searches run again
+        self.damaged: list[str] = []
         self.rebuilt = (
             False  # whether :meth:`open` found parts of this sweep without run.json, and wrote it anew
         )

@@ -9,9 +9,9 @@ not start end with an error, and no file is touched. A damaged part is moved to 
 
 The first table of a layout is written last: a part is finished when its file there exists. Small parts are
 merged into larger ones, for 10^5 files are slow to list, to resume from and to read. The merged part is
-written before those in it are deleted, those of the first table before the others; whatever moment the driver
-dies at, the rows are there once or twice, and twice is harmless. On resuming, a part that a merged part names
-is deleted only if the merged part holds every row of it."""
+written first. Then the parts in it are deleted, their files of the first table before the others. Whenever
+the driver dies, the rows are there once or twice, and twice is harmless. On resuming, a part that a merged
+part names is deleted only if the merged part holds every row of it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part: ten
 ORPHAN_S = 3600.0  # on a remote place a trace without searches may be another driver's, just being written
 MERGED = b"topdown_ray_merged"  # in the metadata of a merged part: the names of the parts in it
 
-_NOT_OF_THE_FILE = re.compile(
-    r"alloc|memory|thread|resource", re.IGNORECASE
-)  # in pyarrow's errors: what failed is the machine
+# in pyarrow's errors: what failed is the machine
+_NOT_OF_THE_FILE = re.compile(r"alloc|memory|thread|resource", re.IGNORECASE)
 
 _Name = TypeVar("_Name")
 _Value = TypeVar("_Value")
@@ -124,9 +123,8 @@ def read_part(
             f"{where}: expected memory to read it, found too little ({reason(error) or 'MemoryError'})"
         ) from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        if getattr(error, "errno", None) or isinstance(
-            error, FileNotFoundError
-        ):  # the disk's or the bucket's, not the content's
+        # the disk's or the bucket's, not the content's
+        if getattr(error, "errno", None) or isinstance(error, FileNotFoundError):
             raise
         raise UserError(f"{where}: expected the rows of a part, found {place.reason(error)}") from error
 
@@ -258,9 +256,8 @@ class Parts:
         merged part.
         """
         merged: set[str] = set()
-        for holder in sorted(
-            claims, key=lambda name: found[self.layout.first][name].size
-        ):  # what is merged twice, from within
+        # what is merged twice, from within
+        for holder in sorted(claims, key=lambda name: found[self.layout.first][name].size):
             inside = claims[holder]
             names = [
                 name

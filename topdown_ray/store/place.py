@@ -34,6 +34,7 @@ from topdown_ray.files import LARGEST_DOCUMENT, TEMPORARY, parse_json, replacing
 
 LOCK = ".lock"  # held by the driver that writes to a local folder
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")
+# their clients may hang for minutes or abort the process
 PROBED = (
     "gs",
     "gcs",
@@ -41,7 +42,7 @@ PROBED = (
     "abfss",
     "hdfs",
     "viewfs",
-)  # their clients may hang for minutes or abort the process
+)
 PROBE_S = 60
 GS_RETRY_S = 20  # pyarrow's own limit is 15 minutes, even where there are no credentials
 LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment

@@ -20,6 +20,7 @@ from topdown_ray.store.parts import DamagedError, parallel, part_names, read_par
 from topdown_ray.store.place import Place, reason
 
 READ_ATTEMPTS = 5  # while a driver merges parts
+# of every row
 SEARCH_KEYS = (
     "search_id",
     "shard_id",
@@ -29,7 +30,7 @@ SEARCH_KEYS = (
     "targets",
     "seed",
     "target_index",
-)  # of every row
+)
 TRACE_KEYS = ("search_id", "shard_id", "target_index", "generation")
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
@@ -219,9 +220,8 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
     n = 0
     for part in _parts(place, "trace", schema, TRACE_KEYS, reduced):
         size = len(part["search_id"])
-        for (
-            name
-        ) in schema.names:  # into one large array a column: many small ones would leave the heap in pieces
+        # into one large array a column: many small ones would leave the heap in pieces
+        for name in schema.names:
             whole[name] = _appended(whole[name], n, part[name])
         n += size
     for column in whole.values():
@@ -243,9 +243,8 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
 
 def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
     """An array whose first n places are in use, with a part behind them."""
-    if not np.can_cast(
-        part.dtype, whole.dtype, "safe"
-    ):  # whole numbers with missing ones among them are floats
+    # whole numbers with missing ones among them are floats
+    if not np.can_cast(part.dtype, whole.dtype, "safe"):
         whole = whole.astype(np.result_type(whole, part))
     if n + len(part) > len(whole):
         whole.resize(max(2 * len(whole), n + len(part)), refcheck=False)

@@ -13,13 +13,14 @@ from topdown_ray.sweeps.driver import Plan, make_plan
 from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 TABLE = "epyc_1thread"  # a shipped latency table of all spaces
+# where the targets lie between a space's cheapest and dearest architecture
 _SHARES = (
     0.5,
     0.4,
     0.3,
     0.2,
     0.1,
-)  # where the targets lie between a space's cheapest and dearest architecture
+)
 
 
 def plan_demo(out: str | None = None) -> tuple[Plan, str, str]:

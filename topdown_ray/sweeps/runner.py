@@ -119,9 +119,8 @@ class Worker:
         they are first used."""
         batch = max(1, min(WARM_BATCH, LARGEST_ROWS // self.params.population))
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
-        batched: set[tuple[str, str]] = (
-            set()
-        )  # once for each space and strategy: an actor has to start in bounded time
+        # once for each space and strategy: an actor has to start in bounded time
+        batched: set[tuple[str, str]] = set()
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
                 try:
@@ -130,9 +129,8 @@ class Worker:
                     if (group.space, group.strategy) not in batched:
                         outcomes = self._serve(group, range(batch), short)
                         batched.add((group.space, group.strategy))
-                except (
-                    Exception
-                ):  # the shard that meets the same error reports it, and the other groups still run
+                except Exception:
+                    # the shard that meets the same error reports it, and the other groups still run
                     continue
                 setup = self.setups[group.space]
                 gradient = gradient_of(setup.predictor, setup.cost)

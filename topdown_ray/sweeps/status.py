@@ -74,9 +74,8 @@ class Reader:
 
     def __init__(self, where: str | Path):
         self.place = Place(where)
-        self._known: dict[
-            str, pd.DataFrame | str
-        ] = {}  # by part: one row per search, or why it cannot be read
+        # by part: one row per search, or why it cannot be read
+        self._known: dict[str, pd.DataFrame | str] = {}
         self._evaluations: dict[str, int] = {}  # by sweep: of all its searches
 
     def read(self) -> Status:

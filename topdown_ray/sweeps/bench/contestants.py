@@ -36,9 +36,8 @@ class Scale:
 
 
 FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True)
-QUICK = Scale(
-    (60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False
-)  # starting Ray three times takes longer than the rest
+# starting Ray three times takes longer than the rest
+QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False)
 
 
 _JOINT_SHARE = 0.7  # of its evaluations that are children, the others pay for gradients; measured

@@ -74,7 +74,7 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress,
     laps: dict[str, list[Lap]] = {name: [] for name, _, _ in [*contestants, *on_ray]}
     memory: dict[str, float] = {}
     progress = Progress(len(laps) * (scale.repeats + 1), 0, 0)
-    # those with a Ray of their own do not wait beside the others: an idle Ray is not idle
+    # contestants that start Ray run alone: an idle Ray cluster still takes CPU time
     for together in (contestants, *([contestant] for contestant in on_ray)):
         processes = {}
         try:
