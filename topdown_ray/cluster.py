@@ -139,9 +139,8 @@ class HostActor:
         gc.collect()
         gc.freeze()  # what stands for good is not searched again and again
 
-    def ready(self) -> dict[str, Any]:
-        """Answer once the object stands."""
-        return {**getattr(self.hosted, "info", {}), "pid": os.getpid()}
+    def ready(self) -> None:
+        """Return once the object stands."""
 
     def run(self, task: Any) -> tuple[Any, float]:
         """The object's answer to a task, and the seconds that it took."""
@@ -165,7 +164,6 @@ class Pool(Generic[Task, Result]):
         self._grows = grows
         self._gpus = gpus
         self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales() else START_TIMEOUT_S
-        self.info: Mapping[str, Any] = {}
         self._make = ray.put(make)  # once: actors take it from the object store in their constructor
         self._actors: dict[int, Any] = {}  # those that stand
         self._idle: dict[int, Slot] = {}
@@ -254,7 +252,7 @@ class Pool(Generic[Task, Result]):
     def _ready(self, reference: Any) -> None:
         actor, slot = self._starting.pop(reference)
         try:
-            self.info = ray.get(reference)
+            ray.get(reference)
         except ray.exceptions.RayError as error:
             self._failed_starts += 1
             cause = str(error).strip()

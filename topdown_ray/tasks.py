@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from topdown_ray.errors import UserError
 
@@ -24,7 +24,7 @@ HUNG_FLOOR_S = 600.0  # but not before
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-#: Makes what a worker hosts, on a device of torch. Its attribute ``info``, if it has one, tells of it.
+#: Makes what a worker hosts, on a device of torch.
 Make = Callable[[str], Callable[[Task], Result]]
 
 
@@ -77,10 +77,6 @@ class Executor(Protocol[Task, Result]):
     """Workers that each run one task at a time."""
 
     @property
-    def info(self) -> Mapping[str, Any]:
-        """What a hosted object tells of itself."""
-
-    @property
     def devices(self) -> Mapping[str, int]:
         """How many workers of each kind of device there are or will be, those that still start included."""
 
@@ -114,7 +110,6 @@ class InProcess(Generic[Task, Result]):
 
     def __init__(self, hosted: Callable[[Task], Result], device: str = "cpu"):
         self.hosted = hosted
-        self.info: Mapping[str, Any] = getattr(hosted, "info", {})
         self.devices: Mapping[str, int] = {device: 1}
         self._slot = Slot(0, device)
         self._queue: deque[Attempt[Task]] = deque()

@@ -5,6 +5,7 @@ from support.oracles import MACS_MODELS
 
 from topdown_ray.networks.supernet import Supernet, n_parameters
 from topdown_ray.networks.weights import Checkpoint, Description
+from topdown_ray.spaces.cost import SubnetCounts
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
@@ -23,9 +24,9 @@ def supernet(space: Space, width: float, n_classes: int) -> Supernet:
 def test_counts_are_ofas_to_the_last_bit(space: Space, width: float, n_classes: int) -> None:
     net = supernet(space, width, n_classes)
     oracle = MACS_MODELS[space.name](net.network)
-    for genes in space.random(100, seed=5):
-        config = space.to_config(genes)
-        assert net.count(config)[0] == oracle.get_efficiency(config)
-    for genes in space.random(3, seed=6):
-        config = space.to_config(genes)
-        assert net.count(config)[1] == n_parameters(net.materialise(config)) / 1e6
+    counts = SubnetCounts(space, width, n_classes)
+    genes = space.random(100, seed=5)
+    assert counts(genes)[0].tolist() == [oracle.get_efficiency(space.to_config(row)) for row in genes]
+    genes = space.random(12, seed=6)
+    materialised = [net.materialise(space.to_config(row)) for row in genes]
+    assert counts(genes)[1].tolist() == [n_parameters(subnet) / 1e6 for subnet in materialised]

@@ -4,7 +4,6 @@ import heapq
 import math
 import time
 from collections.abc import Mapping, Set
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +68,6 @@ class SimulatedActors:
         hung: float,
         tables: tuple[pa.Table, pa.Table],
     ):
-        self.info: dict[str, Any] = {}
         self.devices: Mapping[str, int] = {"cpu": actors}
         self.standing: Set[int] = frozenset(range(actors))
         self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0

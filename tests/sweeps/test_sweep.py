@@ -96,9 +96,7 @@ def test_tables_follow_their_schema(everything: topdown_ray.Results) -> None:
     assert (joined["best_accuracy"] == joined["accuracy"]).all()
     assert (joined["evaluations_trace"] == joined["evaluations"]).all()
     assert (trace.groupby(["search_id", "target_index"])["best_accuracy"].diff().dropna() >= 0).all()
-    manifest = everything.manifest
-    assert manifest["status"] == "complete"
-    assert manifest["weights"] == {"mobilenet_v3": "random", "proxyless": "random", "resnet50d": "random"}
+    assert everything.manifest["status"] == "complete"
 
 
 def test_a_stopped_sweep_goes_on_with_another_batch_size(

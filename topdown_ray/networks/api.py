@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import check_output
@@ -32,7 +33,7 @@ from topdown_ray.networks.images import Settings, find_images
 from topdown_ray.networks.supernet import Supernet, n_parameters
 from topdown_ray.networks.weights import find_weights
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.cost import load_cost
+from topdown_ray.spaces.cost import SubnetCounts, load_cost
 from topdown_ray.spaces.registry import find_space
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.store.evaluations import Evaluations
@@ -105,9 +106,9 @@ def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
 
 def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> DescribedSubnet:
     supernet = Supernet(space)
-    macs, _ = supernet.count(config)
+    macs, _ = SubnetCounts(space)(torch.from_numpy(space.from_config(config))[None])
     parameters = n_parameters(supernet.materialise(config)) / 1e6
-    return DescribedSubnet(space, config, supernet.describe(config).rstrip(), macs, parameters, row)
+    return DescribedSubnet(space, config, supernet.describe(config).rstrip(), float(macs), parameters, row)
 
 
 def evaluate_source(

@@ -22,6 +22,7 @@ from topdown_ray.files import digest
 from topdown_ray.networks.images import ImageData, Loader, normalise
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import Checkpoint
+from topdown_ray.spaces.cost import SubnetCounts
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.spaces.tiles import one_thread
 
@@ -106,6 +107,8 @@ class Evaluator:
         self.setup = setup
         self.device = torch.device(device)
         self.supernet = Supernet(setup.space, setup.checkpoint)
+        about = setup.checkpoint.description
+        self.counts = SubnetCounts(setup.space, about.width, about.n_classes)
         self.loader = Loader(setup.images)
         self.host = socket.gethostname()
 
@@ -118,19 +121,20 @@ class Evaluator:
         gc.collect()  # OFA's recalibration leaves a copy of the subnet in reference cycles
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        macs, parameters = self.supernet.count(config)
+        genes = self.setup.space.from_config(config)
+        macs, parameters = self.counts(torch.from_numpy(genes)[None])
         checkpoint, images = self.setup.checkpoint, self.setup.images
         return {
             "evaluation_id": task.evaluation_id,
             "space": self.setup.space.name,
             "arch": task.arch,
-            "genes": self.setup.space.from_config(config).tolist(),
+            "genes": genes.tolist(),
             "image_size": task.image_size,
             **counts,
             "missing_classes": images.missing_classes,
             "n_classes": checkpoint.description.n_classes,
-            "macs_m": macs,
-            "params_m": parameters,
+            "macs_m": float(macs),
+            "params_m": float(parameters),
             "weights_name": checkpoint.name,
             "weights_sha256": checkpoint.sha256,
             "data_name": images.root.name,

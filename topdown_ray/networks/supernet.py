@@ -1,9 +1,9 @@
-"""OFA supernets: build, materialise a subnet, recalibrate it, describe it, count its parameters and MACs.
+"""OFA supernets: build, materialise a subnet, recalibrate it, describe it.
 
 With ``ofa_reference`` and ``bench``, the only importer of ofa.
 
 A supernet is built with published weights if this machine has them, and with random ones otherwise;
-:attr:`Supernet.weights` says which. Neither the search nor the counts depend on the weights."""
+:attr:`Supernet.weights` says which. No search depends on the weights."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ from torch import nn
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path
 from topdown_ray.networks.weights import Checkpoint, find_weights, published_weights
-from topdown_ray.spaces.cost import macs
 from topdown_ray.spaces.layers import Layer
-from topdown_ray.spaces.space import Config, Space
+from topdown_ray.spaces.space import Space
 
 _COUNTER = "num_batches_tracked"
 
@@ -62,9 +61,6 @@ class Supernet:
         self.weights = checkpoint.name
         if checkpoint.path is not None:
             self._load(checkpoint.state(), brief_path(checkpoint.path))
-        self._macs = macs(space, description.width, description.n_classes)
-        self._parameters_of: dict[tuple[Any, ...], int] = {}
-        self._counts: dict[tuple[Any, ...], tuple[float, float]] = {}
 
     def _load(self, state: Mapping[str, torch.Tensor], where: str) -> None:
         """Load weights by OFA's own loader, which renames tensors and asks for none: every one must be there,
@@ -128,35 +124,6 @@ class Supernet:
         """The architecture layer by layer, as OFA's ``module_str`` prints it."""
         self.activate(config)
         return str(self.network.module_str)
-
-    def count(self, config: Config) -> tuple[float, float]:
-        """(MACs in 1e6, parameters in 1e6) of the real subnet: MACs by the terms of
-        :func:`topdown_ray.spaces.cost.macs`, and the parameters of its materialised layers.
-
-        Layers are materialised once each and remembered: a whole subnet shares nearly all of its layers with
-        others."""
-        key = tuple(
-            (name, tuple(value) if isinstance(value, list) else value)
-            for name, value in sorted(config.items())
-        )
-        if key not in self._counts:
-            genes = torch.from_numpy(self.space.from_config(config))[None]
-            in_millions = float(self._macs.in_ticks(genes)[0]) / 1e6  # one rounding, as OFA's division
-            self._counts[key] = in_millions, self._parameters(config) / 1e6
-            if len(self._counts) > 100_000:
-                self._counts.pop(next(iter(self._counts)))
-        return self._counts[key]
-
-    def _parameters(self, config: Config) -> int:
-        """The parameters of every layer of a subnet, without the layers that it does not have."""
-        self.activate(config)
-        total = 0
-        for key, module, channels in self.space.traits.active_layers(self.network):
-            if key not in self._parameters_of:
-                layer = module if channels is None else module.get_active_subnet(channels, True)
-                self._parameters_of[key] = n_parameters(layer)
-            total += self._parameters_of[key]
-        return total
 
 
 def n_parameters(module: nn.Module) -> int:

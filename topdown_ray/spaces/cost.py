@@ -18,14 +18,14 @@ import torch
 
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
-from topdown_ray.spaces import latency_table, ofa_tables
+from topdown_ray.spaces import latency_table, layers, ofa_tables
 from topdown_ray.spaces.layers import N_CLASSES
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, flatten, minimise
 
 MS_TICK = 2.0**-30
-MACS_TICK = 1e-6
+ONE_TICK = 1e-6
 _MOST_TICKS = 2.0**53  # up to which float64 holds every whole number
 
 
@@ -130,7 +130,28 @@ def macs(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> CostMo
     width: of the supernet, relative to the published one; n_classes: of its classifier."""
     terms = space.traits.mac_terms(space, width, n_classes)
     digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
-    return CostModel("macs", "1e6 MACs", digest, space.name, MACS_TICK, tuple(terms), space.sizes)
+    return CostModel("macs", "1e6 MACs", digest, space.name, ONE_TICK, tuple(terms), space.sizes)
+
+
+def parameters(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> CostModel:
+    """Trainable parameters in 1e6, those of OFA's materialised subnets; width and n_classes as in
+    :func:`macs`.
+    """
+    terms = space.traits.layer_terms(space, lambda layer, _: layers.parameters(layer), width, n_classes)
+    digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
+    return CostModel("params", "1e6 parameters", digest, space.name, ONE_TICK, tuple(terms), space.sizes)
+
+
+class SubnetCounts:
+    """Counts MACs and parameters of a space's architectures; width and n_classes as in :func:`macs`."""
+
+    def __init__(self, space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> None:
+        self._models = macs(space, width, n_classes), parameters(space, width, n_classes)
+
+    def __call__(self, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """MACs and parameters in 1e6: genes int8 (N, G) -> two float64 (N,), rounded once, as OFA divides."""
+        macs_m, params_m = (model.in_ticks(genes) / 1e6 for model in self._models)
+        return macs_m, params_m
 
 
 # --- measured tables ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 N_CLASSES = 1000
+_NORM = 2  # a scale and a shift for each channel
 
 
 class Layer(NamedTuple):
@@ -32,6 +33,28 @@ class Layer(NamedTuple):
 
 
 OfLayer = Callable[[Layer, int], float]  # of a layer in a subnet of this resolution
+
+
+def parameters(layer: Layer) -> int:
+    """The number of trainable parameters of a layer, 0 for a pooling."""
+    x = layer
+    if x.kind == "linear":
+        return (x.width_in + 1) * x.width_out
+    if x.kind == "conv":
+        return x.width_in * x.width_out * x.kernel**2 + (_NORM * x.width_out if x.norm else 0)
+    if x.kind == "bottleneck":
+        total = x.width_mid * (x.width_in + x.width_mid * x.kernel**2 + x.width_out)
+        total += _NORM * (2 * x.width_mid + x.width_out)
+        return total if x.shortcut else total + (x.width_in + _NORM) * x.width_out
+    if x.kind == "mbconv":
+        total = x.width_mid * (x.kernel**2 + _NORM) + (x.width_mid + _NORM) * x.width_out
+        if x.width_mid != x.width_in:
+            total += (x.width_in + _NORM) * x.width_mid
+        if x.squeeze:
+            squeezed = make_divisible(x.width_mid // 4)
+            total += (x.width_mid + 1) * squeezed + (squeezed + 1) * x.width_mid
+        return total
+    return 0
 
 
 def strided(size: int, stride: int) -> int:

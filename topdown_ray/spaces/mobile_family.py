@@ -3,7 +3,7 @@ ratios and number are searched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.layers import N_CLASSES, Layer, OfLayer, make_divisible, strided
 from topdown_ray.spaces.space import (
-    ActiveLayer,
     Block,
     Config,
     Encoding,
@@ -185,12 +184,15 @@ def _block_term(
     return tabulate(space.sizes, (*genes, block.depth) if minimum else genes, value)
 
 
-def layer_terms(frame: Frame, space: Space, of_layer: OfLayer) -> list[Term]:
+def layer_terms(
+    frame: Frame, space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES
+) -> list[Term]:
     """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
-    channels = Channels.of(frame)
+    channels = Channels.of(frame, width)
 
     def around(resolution: int, last: int) -> float:
-        return sum(of_layer(layer, resolution) for layer in _outer_layers(frame, channels, resolution, last))
+        layers = _outer_layers(frame, channels, resolution, last, n_classes)
+        return sum(of_layer(layer, resolution) for layer in layers)
 
     def of_block(x: MobileBlock) -> float:
         stage = x.block.stage
@@ -213,7 +215,9 @@ def layer_terms(frame: Frame, space: Space, of_layer: OfLayer) -> list[Term]:
     return _terms(space, channels, around, of_block)
 
 
-def _outer_layers(frame: Frame, channels: Channels, resolution: int, last: int) -> list[Layer]:
+def _outer_layers(
+    frame: Frame, channels: Channels, resolution: int, last: int, n_classes: int
+) -> list[Layer]:
     """The layers in front of the searched blocks and behind them, where the maps have the size ``last``."""
     half, conv, first = strided(resolution, 2), channels.first_conv, channels.first_block
     layers = [
@@ -227,7 +231,7 @@ def _outer_layers(frame: Frame, channels: Channels, resolution: int, last: int) 
         if i + 1 == frame.pool_after:
             layers.append(Layer("mean_pool", size, 1, width, 0, width))
             size = 1
-    return [*layers, Layer("linear", 1, 1, width, 0, N_CLASSES)]
+    return [*layers, Layer("linear", 1, 1, width, 0, n_classes)]
 
 
 def mac_terms(frame: Frame, space: Space, width: float, n_classes: int) -> list[Term]:
@@ -303,21 +307,6 @@ def choices(n_classes: int) -> dict[str, Any]:
         "expand_ratio_list": list(EXPANDS),
         "depth_list": list(DEPTHS),
     }
-
-
-def active_layers(network: Any) -> Iterator[ActiveLayer]:
-    """The layers of the active subnet of one of OFA's networks of the family."""
-    for name in ("first_conv", "final_expand_layer", "feature_mix_layer", "classifier"):
-        if hasattr(network, name):
-            yield ActiveLayer((name,), getattr(network, name), None)
-    yield ActiveLayer(("first_block",), network.blocks[0], None)
-    channels = network.blocks[0].conv.out_channels
-    for stage, indices in enumerate(network.block_group_info):
-        for index in indices[: network.runtime_depth[stage]]:
-            layer = network.blocks[index].conv
-            key = (index, channels, layer.active_kernel_size, layer.active_expand_ratio)
-            yield ActiveLayer(key, layer, channels)
-            channels = layer.active_out_channel
 
 
 # --- OFA's own reading, the oracle: without the functions above ---------------------------------------------

@@ -82,7 +82,6 @@ MOBILENET_V3 = mobile_family.mobile_space(
         encoding=mobile_family.encoding,
         predictor_space="mobilenet_v3",
         build=build,
-        active_layers=mobile_family.active_layers,
         table_entry=table_entry,
         published=Published(
             weights=f"ofa_nets/{_NETWORK}",

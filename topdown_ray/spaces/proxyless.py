@@ -80,7 +80,6 @@ PROXYLESS = mobile_family.mobile_space(
         encoding=mobile_family.encoding,
         predictor_space="mobilenet_v3",
         build=build,
-        active_layers=mobile_family.active_layers,
         table_entry=table_entry,
         published=Published(weights=f"ofa_nets/{_NETWORK}"),
         reference=Reference(

@@ -6,7 +6,7 @@ stem couples both its widths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ import torch
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.layers import N_CLASSES, Layer, OfLayer, make_divisible, strided
 from topdown_ray.spaces.space import (
-    ActiveLayer,
     Block,
     Config,
     Demo,
@@ -130,9 +129,11 @@ def _block_term(
     return tabulate(space.sizes, (*genes, block.depth) if minimum else genes, later)
 
 
-def layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
+def layer_terms(
+    space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES
+) -> list[Term]:
     """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
-    resolutions, widths = space.resolutions, space.widths
+    resolutions, widths = space.resolutions, _widths(width)
     stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
 
     def stem(r: int, d: int, w0: int, w1: int) -> float:
@@ -141,8 +142,8 @@ def layer_terms(space: Space, of_layer: OfLayer) -> list[Term]:
 
     def head(r: int, w: int) -> float:
         last = space.block_sizes(_in_front_of_blocks(resolutions[r]))[-1][1]
-        width = widths[-1][w]
-        layers = [Layer("mean_pool", last, 1, width, 0, width), Layer("linear", 1, 1, width, 0, N_CLASSES)]
+        out = widths[-1][w]
+        layers = [Layer("mean_pool", last, 1, out, 0, out), Layer("linear", 1, 1, out, 0, n_classes)]
         return sum(of_layer(layer, resolutions[r]) for layer in layers)
 
     return [
@@ -234,24 +235,6 @@ def build(networks: Any, width: float, n_classes: int) -> Any:
     )
 
 
-def active_layers(network: Any) -> Iterator[ActiveLayer]:
-    """The layers of the active subnet of ``OFAResNets``."""
-    first, optional, last = network.input_stem
-    yield ActiveLayer(("stem0", 3, first.active_out_channel), first, 3)
-    channels = first.active_out_channel
-    if not network.input_stem_skipping:
-        yield ActiveLayer(("stem1", channels, channels), optional.conv, channels)
-    yield ActiveLayer(("stem2", channels, last.active_out_channel), last, channels)
-    channels = last.active_out_channel
-    for stage, indices in enumerate(network.grouped_block_index):
-        for index in indices[: len(indices) - network.runtime_depth[stage]]:
-            block = network.blocks[index]
-            key = (index, channels, block.active_out_channel, block.active_expand_ratio)
-            yield ActiveLayer(key, block, channels)
-            channels = block.active_out_channel
-    yield ActiveLayer(("classifier", channels), network.classifier, channels)
-
-
 # --- OFA's own reading, the oracle: without the functions above ---------------------------------------------
 
 _REFERENCE_RESOLUTIONS = [128, 144, 160, 176, 192, 224, 240, 256]
@@ -302,7 +285,6 @@ RESNET50D = _space(
         encoding=encoding,
         predictor_space="resnet50d",
         build=build,
-        active_layers=active_layers,
         published=Published(
             weights="ofa_nets/ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
             predictor="ofa_resnet50_acc_predictor.pth",

@@ -15,10 +15,10 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ import torch
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json
-from topdown_ray.spaces.layers import Layer, OfLayer, strided
+from topdown_ray.spaces.layers import N_CLASSES, Layer, OfLayer, strided
 from topdown_ray.spaces.terms import Term
 
 Genes = npt.NDArray[np.int8]
@@ -80,14 +80,6 @@ class Encoding(NamedTuple):
     first: tuple[int, ...]
 
 
-class ActiveLayer(NamedTuple):
-    """A layer of a supernet's active subnet. Layers with equal keys have equally many parameters."""
-
-    key: tuple[Any, ...]
-    module: Any  # OFA's layer in the supernet
-    channels: int | None  # of its input, if the subnet's layer is cut out of it; None: it is used as it is
-
-
 @dataclass(frozen=True)
 class Published:
     """The files that OFA's authors published for a space: paths of :data:`topdown_ray.assets.ASSETS`."""
@@ -131,6 +123,15 @@ class Demo:
     table_targets: tuple[float, ...] = ()  # ms
 
 
+class LayerTerms(Protocol):
+    """Makes terms over the layers of a supernet: ``width`` is relative to the published network."""
+
+    def __call__(
+        self, space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES
+    ) -> list[Term]:
+        """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
+
+
 @dataclass(frozen=True)
 class Traits:
     """All that is special to one space beside its genes. Functions are of a module's top level, so that a
@@ -138,7 +139,7 @@ class Traits:
     """
 
     title: str  # the space's name in print
-    layer_terms: Callable[[Space, OfLayer], list[Term]]  # their sum is ``of_layer`` summed over all layers
+    layer_terms: LayerTerms  # their sum is ``of_layer`` summed over all layers
     # of (space, width relative to the published network, classes): single multiply-accumulates
     mac_terms: Callable[[Space, float, int], list[Term]]
     # of (space, the predictor's space); spaces with the same function read each other's predictors
@@ -146,7 +147,6 @@ class Traits:
     predictor_space: str  # the space of the predictors that read it, unless a file names another
     # of (OFA's networks, width relative to the published network, classes): the supernet
     build: Callable[[Any, float, int], Any]
-    active_layers: Callable[[Any], Iterator[ActiveLayer]]  # of a supernet with an active subnet
     reference: Reference
     published: Published = Published()
     # a layer's entry in a table of OFA's published form, "" for what another entry includes; None: OFA has no

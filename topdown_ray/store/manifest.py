@@ -82,7 +82,7 @@ class Manifest(_Read):
     artefacts: dict[str, dict[str, _Artefact]] = {}
     versions: dict[str, str] = {}
     machine: dict[str, str | int | None] = {}
-    weights: dict[str, str] = {}
+    weights: dict[str, str] = {}  # of the supernets that search workers of older versions hosted
 
 
 def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:

@@ -331,5 +331,5 @@ def _finish(
     complete: bool,
     count: bool = False,
 ) -> None:
-    facts = {"weights": executor.info.get("weights", {}), "given_up": sorted(state.given_up)}
+    facts = {"given_up": sorted(state.given_up)}
     folder.end(complete, {"wall_s": wall_s, "busy_s": state.busy_s}, facts, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import socket
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
@@ -40,7 +40,6 @@ class ShardHost:
             )
         self.run_id = run_id
         self.worker = Worker(setups, params, device, groups)
-        self.info: Mapping[str, Any] = {"weights": self.worker.weights, "host": self.worker.host}
 
     def __call__(self, shard: Shard) -> Tables:
         """Run a shard."""

@@ -1,7 +1,7 @@
 """Run a batch of searches in this process and turn their answers into rows. No Ray here.
 
-A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups, a supernet
-for each space and the device, and runs shards. Actors and ``--address none`` use the same worker."""
+A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups and the
+device, and runs shards. Actors and ``--address none`` use the same worker."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
-from topdown_ray.networks.supernet import Supernet
-from topdown_ray.spaces.cost import CostModel, load_cost
+from topdown_ray.spaces.cost import CostModel, SubnetCounts, load_cost
 from topdown_ray.spaces.predictor import Predictor
 from topdown_ray.spaces.predictor_files import load_predictor
-from topdown_ray.spaces.registry import SPACES, searched_space
+from topdown_ray.spaces.registry import searched_space
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
@@ -83,7 +82,7 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
 
 
 class Worker:
-    """Runs shards: hosts the predictor, the cost table and the supernet of every space of a sweep."""
+    """Runs shards: hosts the predictor, the cost table and the counts of every space of a sweep."""
 
     def __init__(
         self,
@@ -98,18 +97,10 @@ class Worker:
         self.params = params
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
-        self.supernets = {
-            name: Supernet(SPACES[name])
-            for name in sorted({setup.genes_space.name for setup in self.setups.values()})
-        }
+        self.counts = {space: SubnetCounts(setup.genes_space) for space, setup in self.setups.items()}
         self.host = socket.gethostname()
         self.gradient_rows: dict[str, float] = {}
         self._warm(groups)
-
-    @property
-    def weights(self) -> dict[str, str]:
-        """Where each supernet's weights come from."""
-        return {name: supernet.weights for name, supernet in self.supernets.items()}
 
     def _warm(self, groups: Iterable[Group]) -> None:
         """Run a few generations of every strategy, space and number of targets among these groups, and time
@@ -177,7 +168,7 @@ class Worker:
             "search_wall_s": sum(outcome.seconds.wall for outcome in outcomes) / S,
             "search_cpu_s": sum(outcome.seconds.cpu for outcome in outcomes) / S,
         }
-        supernet = self.supernets[setup.genes_space.name]
+        counts = self.counts[group.space]
         rows, trace = [], []
         for s, (seed, identity) in enumerate(zip(shard.seeds, shard.search_ids, strict=True)):
             for outcome, cost in zip(outcomes, costs, strict=True):
@@ -186,7 +177,7 @@ class Worker:
                         **common,
                         "search_id": identity,
                         "seed": seed,
-                        **_answer(setup, supernet, outcome, s),
+                        **_answer(setup, counts, outcome, s),
                         "target": group.targets[outcome.target_index],
                         "feasible": cost[s] <= group.targets[outcome.target_index],
                         "cost": cost[s],
@@ -210,17 +201,16 @@ def _short(params: EvolutionParams) -> EvolutionParams:
     return params.model_copy(update={name: min(n, WARM_GENERATIONS) for name, n in lengths.items()})
 
 
-def _answer(setup: Setup, supernet: Supernet, outcome: Outcome, s: int) -> SearchRow:
-    genes = setup.genes_space.canonical(outcome.genes[s : s + 1].cpu())[0]
-    config = setup.genes_space.to_config(genes)
-    macs, parameters = supernet.count(config)
+def _answer(setup: Setup, counts: SubnetCounts, outcome: Outcome, s: int) -> SearchRow:
+    genes = setup.genes_space.canonical(outcome.genes[s : s + 1].cpu())
+    macs, parameters = counts(genes)
     return {
         "target_index": outcome.target_index,
         "accuracy": float(outcome.accuracy[s]),
-        "arch": json.dumps(config),
-        "genes": genes.tolist(),
-        "macs_m": macs,
-        "params_m": parameters,
+        "arch": json.dumps(setup.genes_space.to_config(genes[0])),
+        "genes": genes[0].tolist(),
+        "macs_m": float(macs),
+        "params_m": float(parameters),
         "generations": outcome.generations,
         "evaluations": outcome.evaluations,
         "unique_evaluations": int(outcome.unique_evaluations[s]),
