@@ -17,10 +17,8 @@ from support.on_ray import LONGER, run_on_ray
 from support.sweeping import assert_same, run
 
 import topdown_ray
-from topdown_ray import cluster as pools
 from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
-from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver, executors
 from topdown_ray.sweeps.spec import make_spec
@@ -86,22 +84,6 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(
     assert_same(undisturbed, load(tmp_path / "out"))
 
 
-def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
-    cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The supernet's weights are broken, which only the actor finds."""
-    (tmp_path / "ofa_nets").mkdir()
-    (tmp_path / "ofa_nets" / "ofa_mbv3_d234_e346_k357_w1.2").write_bytes(b"not a checkpoint")
-    plan = driver.make_plan(make_spec(LONGER, "test"))
-    broken = {"env_vars": {"TOPDOWN_RAY_ASSETS": str(tmp_path)}}
-    monkeypatch.setattr(pools, "HostActor", pools.HostActor.options(runtime_env=broken))
-    folder = ResultFolder(tmp_path / "out")
-    folder.open(plan.manifest(), resume=True)
-    pool = executors.shard_pool(1, plan.run_id, plan.setups, plan.spec.search)
-    with pytest.raises(StartError, match=r"an actor could not start: .*expected weights of ofa_mbv3"):
-        driver.run(plan, folder, pool)
-
-
 def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
     cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,8 +127,9 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
     assert not list((tmp_path / "out" / "failures").iterdir())
 
 
-def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
-    cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cause", ["memory", "device"])
+def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
+    cause: str, cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Starved(executors.ShardHost):
         def __init__(self, *arguments: Any):
@@ -155,9 +138,17 @@ def test_an_actor_without_memory_ends_the_sweep_with_the_cause(
             self.hoard = torch.zeros(2**50)  # more than there is
             super().__init__(*arguments)
 
-    monkeypatch.setattr(executors, "ShardHost", Starved)
+    class Misplaced(executors.ShardHost):
+        def __init__(self, *arguments: Any):
+            raise UserError("device: expected one that torch knows, found none")
+
+    host, message = {
+        "memory": (Starved, "can't allocate memory"),
+        "device": (Misplaced, "expected one that torch knows"),
+    }[cause]
+    monkeypatch.setattr(executors, "ShardHost", host)
     started = time.monotonic()
-    with pytest.raises(StartError, match=r"an actor could not start: .*can't allocate memory"):
+    with pytest.raises(StartError, match=f"an actor could not start: .*{message}"):
         run_on_ray(LONGER, tmp_path / "out", 1)
     assert time.monotonic() - started < 60
 
