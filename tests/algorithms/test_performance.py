@@ -46,6 +46,7 @@ def test_a_batch_stays_near_the_predictors_own_time(published: Path) -> None:
     assert min(ratios) < 1.5
 
 
+@pytest.mark.slow
 def test_a_race_that_cannot_be_run_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale = contestants.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))  # no predictor
@@ -65,6 +66,7 @@ def died(scale: contestants.Scale) -> contestants.Runner:
     os._exit(1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> None:
     """Two targets and a few generations of each: who takes part and what is counted, not how fast."""

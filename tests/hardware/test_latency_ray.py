@@ -51,6 +51,7 @@ def test_every_kind_of_node_gets_a_file(cluster: str, tmp_path: Path) -> None:
         measure.measure_cluster(cluster, "mobilenet_v3", Conditions("cuda"), tmp_path / "t.parquet", ONCE)
 
 
+@pytest.mark.slow
 def test_the_node_is_reserved_whole(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(cluster):
         kinds = nodes.node_kinds()

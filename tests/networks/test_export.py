@@ -32,6 +32,7 @@ def loaded(folder: Path) -> torch.nn.Module:
     return network.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", list(SPACES.values()), ids=lambda space: space.name)
 def test_onnx_and_torch(space: Space, tmp_path: Path) -> None:
     setup = make_setup(untrained(tmp_path / "w.safetensors", space), few_digits(tmp_path / "digits"))

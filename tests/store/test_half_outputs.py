@@ -43,7 +43,7 @@ def shipped() -> str:
     return next(name for name, of_space in latency_table.shipped().items() if MOBILENET_V3.name in of_space)
 
 
-@pytest.mark.parametrize("form", ["torch", "onnx"])
+@pytest.mark.parametrize("form", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_an_export_is_whole_or_not_there(form: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     checkpoint = find_weights(str(untrained(tmp_path / "w.safetensors", RESNET50D)), None)
     (tmp_path / "there").mkdir()

@@ -309,6 +309,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_a_driver_killed_at_20_random_moments_loses_nothing(tmp_path: Path) -> None:
     """SIGKILL, start again, 20 times, while parts are written and merged: the undisturbed tables."""
     out, random_moment = tmp_path / "out", random.Random(5)

@@ -124,6 +124,7 @@ def test_nodes_die_and_join_in_mid_sweep(
     assert_same(undisturbed, load(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_what_hangs_is_done_elsewhere(cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
@@ -149,6 +150,7 @@ def test_what_hangs_is_done_elsewhere(cluster: Any, undisturbed: topdown_ray.Res
     assert_same(undisturbed, load(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_nodes_with_and_without_a_gpu_both_get_work(
     cluster: Any, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(
     assert_same(undisturbed, load(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
     cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,12 +180,12 @@ def test_a_strategy_that_raises_is_told_with_its_traceback(
 def test_a_driver_killed_at_any_moment_loses_no_finished_shard(
     everything: topdown_ray.Results, tmp_path: Path
 ) -> None:
-    """SIGKILL three times while it runs, start again each time: the undisturbed tables."""
+    """SIGKILL twice while it runs, start again each time: the undisturbed tables."""
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump({**ALL_SPACES, "batch": 2}))
     command = command_of(file, out)
     finished = 0
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while len(list((out / "searches").glob("*.parquet"))) < finished + 5 and time.monotonic() < deadline:
@@ -285,6 +285,7 @@ def test_done_carries_arrow_tables(published: Path) -> None:
     assert event.result[1].schema.equals(TRACE)
 
 
+@pytest.mark.slow
 def test_hashing_of_the_process_changes_nothing(tmp_path: Path) -> None:
     """The same search in processes with different hash seeds: order never hangs on hashing."""
     code = (
@@ -301,7 +302,7 @@ def test_hashing_of_the_process_changes_nothing(tmp_path: Path) -> None:
             text=True,
             check=True,
         ).stdout
-        for seed in ("0", "1", "2")
+        for seed in ("0", "1")
     }
     assert len(outputs) == 1
 

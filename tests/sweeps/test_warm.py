@@ -37,7 +37,7 @@ def test_the_first_search_of_a_fresh_process_takes_no_longer(
         targets={space: TARGETS[space] for space in spaces},
         seeds=5,
         batch=1,
-        search={"generations": 60, "warm_generations": 30},
+        search={"generations": 20, "warm_generations": 10},
     )
     best: dict[tuple[str, str], float] = {}
     for attempt in range(ATTEMPTS):
