@@ -48,7 +48,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     """The data, and the supernet as the script trains it, for fewer steps."""
     folder = tmp_path_factory.mktemp("loop")
     write_digits(folder / "digits")
-    train(folder / "digits", folder / "tiny.safetensors", RESNET50D, steps=160, image_sizes=SIZES)
+    train(folder / "digits", folder / "tiny.safetensors", RESNET50D, steps=160, batch=16, image_sizes=SIZES)
     for path in (folder / "digits" / "val").glob("*/*.png"):  # every sixth will do
         if int(path.stem) % 6:
             path.unlink()
@@ -84,7 +84,7 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read_table(dataset).to_pandas()
     assert len(rows) == SUBNETS
     assert set(rows["image_size"]) == set(SIZES)
-    # 0.17 when written; equally good subnets would differ by sqrt(0.25 / 89) = 0.053 at most
+    # 0.21 when written; equally good subnets would differ by sqrt(0.25 / 89) = 0.053 at most
     assert rows["top1"].std() > 0.08
     assert rows["top1"].max() > 0.5  # of ten classes
     # the same rows in this process, in another order
@@ -103,7 +103,7 @@ def test_the_whole_loop(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     # a predictor of its own
     learned = command(capsys, "train-predictor", dataset, "--space", "resnet50d", "--out", predictor)
     assert learned["held_out"]["n"] == round(0.2 * SUBNETS)
-    # 0.81 when written; of 13 rows in random order, about one in 34 has more than 0.4
+    # 0.65 when written; of 13 rows in random order, about one in 34 has more than 0.4
     assert learned["held_out"]["kendall"] > 0.4
     with capsys.disabled():  # the figures of the README
         print(f"\n{facts}\n{learned}")
