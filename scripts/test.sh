@@ -6,5 +6,5 @@ source scripts/install.sh "[test]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# Two processes share the machine better than one uses it.
-exec .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
+# One process more than a small machine has cores: many tests wait for Ray to start or for a process to end.
+exec .venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -336,6 +336,7 @@ def test_distinct_parents_are_the_best_distinct_of_all(name: str) -> None:
 # --- through a sweep ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweeps_rows_prove_themselves_whatever_the_batch(published: Path, tmp_path: Path) -> None:
     data = {**ALL_SPACES, "strategies": ["joint"], "seeds": 4}
     results = sweep_results(data, tmp_path / "one", batch=4)

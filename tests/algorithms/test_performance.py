@@ -97,6 +97,7 @@ def test_the_race_has_all_contestants(capsys: pytest.CaptureFixture[str]) -> Non
     assert "faster than notebook" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_the_distance_to_the_floor_is_told_for_every_strategy(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

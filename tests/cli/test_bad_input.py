@@ -276,6 +276,7 @@ run("report", sys.argv_run)
 """
 
 
+@pytest.mark.slow
 def test_internal_errors_and_full_disks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A strategy that raises, then a report for which there is no room."""
     run = tmp_path / "run"

@@ -42,6 +42,7 @@ def leaks(text: str) -> list[str]:
     return [piece for piece in PIECES if piece in text]
 
 
+@pytest.mark.slow
 def test_no_command_tells_a_secret(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, file = with_secret(server, "hush"), sweep_file(tmp_path, strategies=["top_down"], seeds=3)
     empty, lines = with_secret(server, "nothing"), tmp_path / "lines.jsonl"
@@ -187,6 +188,7 @@ def test_addresses_that_will_not_do_are_refused_without_their_secret(
     assert not [path for path in tmp_path.rglob("*") if leaks(path.name)]
 
 
+@pytest.mark.slow
 def test_a_mirror_tells_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_driver_that_dies_before_the_sweep_begins(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_is_still_one_line_and_its_status(tmp_path: Path) -> None:
     driver = Driver(tmp_path, "--address", "127.0.0.1:1")
     status, errors = driver.end()
@@ -195,6 +196,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_stopped_raylet_does_not_hold_the_command(tmp_path: Path) -> None:
     assert cluster.SHUTDOWN_TIMEOUT_S <= 30

@@ -492,6 +492,7 @@ def test_architectures_along_the_cost_range() -> None:
     assert {PROXYLESS.to_config(row)["image_size"] for row in only} == {176, 208}
 
 
+@pytest.mark.slow
 def test_memory_is_released_between_subnets(setup: EvaluationSetup) -> None:
     """scripts/benchmarks/bench_memory.py does it for 1,000 subnets."""
     todo, _ = tasks(make_setup_small(setup), small_archs(SPACE, 24))

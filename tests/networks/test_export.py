@@ -68,6 +68,7 @@ def test_onnx_and_torch(space: Space, tmp_path: Path) -> None:
     assert checkpoint.sha256 in page
 
 
+@pytest.mark.slow
 def test_a_model_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = find_weights(str(untrained(tmp_path / "w.safetensors", RESNET50D)), None)
     monkeypatch.setattr(export, "TOLERANCE", 0.0)

@@ -140,6 +140,7 @@ def test_tables_hold_what_the_rows_say(reported: Path, swept: tuple[Path, Path])
     assert (first["p"] == 1).all()
 
 
+@pytest.mark.slow
 def test_the_same_folders_give_the_same_files(
     reported: Path, swept: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_the_same_folders_give_the_same_files(
         assert path.read_bytes() == (tmp_path / path.relative_to(reported)).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_published_figures_lie_beside_ours(made_up: Path, swept: tuple[Path, Path], tmp_path: Path) -> None:
     written = write_report([made_up], tmp_path, Options(published=True))
     assert (tmp_path / "figures" / "time_by_k_mobilenet_v3_on_note10_published.svg").exists()

@@ -180,6 +180,7 @@ def test_a_full_disk_is_one_line_and_loses_no_finished_shard(
     assert_same(undisturbed, load(out))
 
 
+@pytest.mark.slow
 def test_two_drivers_never_write_to_one_folder(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     out, file = tmp_path / "out", sweep_file(tmp_path, search={"population": 100, "generations": 5000})
     first = subprocess.Popen(command_of(file, out), cwd=ROOT, stderr=subprocess.DEVNULL)

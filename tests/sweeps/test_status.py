@@ -43,6 +43,7 @@ def status_of(out: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(main_in_process(["status", out, "--json"], capsys).stdout)
 
 
+@pytest.mark.slow
 def test_a_sweep_while_it_runs_and_after_it_was_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -203,6 +203,7 @@ def test_a_driver_killed_at_any_moment_loses_no_finished_shard(
     assert_same(everything, load(out))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     file, out = tmp_path / "sweep.yaml", tmp_path / "out"
     file.write_text(

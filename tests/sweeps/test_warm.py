@@ -57,6 +57,7 @@ def test_the_first_search_of_a_fresh_process_takes_no_longer(
     assert max(best.values()) < 1.5, best
 
 
+@pytest.mark.slow
 def test_times_and_what_a_gradient_costs_are_columns(tmp_path: Path) -> None:
     """A gradient takes five matrix products where a row takes two, so less than one row is impossible."""
     file = sweep_file(tmp_path, strategies=["top_down", "joint"])
