@@ -9,9 +9,9 @@
 ...     topdown_ray.search(targets=[-1])
 ... except topdown_ray.UserError as error:
 ...     print(error)
-search: targets[0]: expected positive numbers, found -1
+search: targets: expected positive numbers, found -1
 
-``load`` gives a sweep's folder as ``Results``: README's tour shows it.
+``sweep`` runs a sweep, and ``load`` reads its folder; both give ``Results``: see docs/python.md.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ if TYPE_CHECKING:
     from topdown_ray.store.results import Results as Results
     from topdown_ray.store.results import load as load
     from topdown_ray.sweeps.api import search as search
+    from topdown_ray.sweeps.api import sweep as sweep
+    from topdown_ray.sweeps.spec import SweepSpec as SweepSpec
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "UserError": "errors",
     "Results": "store.results",
+    "SweepSpec": "sweeps.spec",
     "load": "store.results",
     "search": "sweeps.api",
     "summary": "report.tables",
+    "sweep": "sweeps.api",
 }
 
-__all__ = ["Results", "UserError", "load", "search", "summary"]
+__all__ = ["Results", "SweepSpec", "UserError", "load", "search", "summary", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -144,11 +144,16 @@ def _authority(rest: str) -> str:
     return re.split(r"[/?#]", rest, maxsplit=1)[0]
 
 
+CLIENT = "ray://"  # before the address of a cluster's Ray Client server
+
+
 def check_address(address: str) -> str:
     """An address that a command may use. Raises UserError."""
-    host, colon, port = address.rpartition(":")
+    host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     numeric = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
     named = bool(host) and host.isascii() and host.isprintable() and not set(host) & set(" /@?#")
     if address not in ("none", "local", "auto") and not (colon and numeric and named):
-        raise UserError(f"--address: expected none, local, auto or HOST:PORT, found {brief(address)}")
+        raise UserError(
+            f"--address: expected none, local, auto, HOST:PORT or ray://HOST:PORT, found {brief(address)}"
+        )
     return address

@@ -24,6 +24,7 @@ from topdown_ray.files import check_output, replacing
 
 UPSTREAM = "https://raw.githubusercontent.com/han-cai/files/master/ofa/"
 _ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that holds it"
+_WITHOUT = ", or use what comes with the package: --predictor embedded --cost epyc_1thread"
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,8 @@ def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: OnByte
     it to."""
     if offline():
         raise UserError(
-            f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it; {_ADVICE}"
+            f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it; "
+            f"{_advice(asset)}"
         )
     destination = folder / asset.path
     try:
@@ -264,13 +266,20 @@ def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: OnByte
             with replacing(_record(destination)) as temporary:
                 temporary.write_text(f"{digest}  {destination.name}\n")  # sha256sum's form
     except UserError as error:
-        raise UserError(f"{asset.path}: not on this machine and not fetched: {error}; {_ADVICE}") from error
+        raise UserError(
+            f"{asset.path}: not on this machine and not fetched: {error}; {_advice(asset)}"
+        ) from error
     except OSError as error:
         where = error.filename or destination
         raise UserError(
             f"{asset.path}: expected to write it to {where}, found {error.strerror or error}"
         ) from error
     return destination
+
+
+def _advice(asset: Asset) -> str:
+    """What to do where a file cannot be had."""
+    return _ADVICE if asset.path.startswith("ofa_nets/") else _ADVICE + _WITHOUT
 
 
 def _record(path: Path) -> Path:

@@ -26,8 +26,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.exceptions
+import ray.util.client
 
-from topdown_ray.addresses import check_address
+from topdown_ray.addresses import CLIENT, check_address
 from topdown_ray.errors import StartError, UserError, one_line
 from topdown_ray.tasks import Attempt, Done, Event, Failed, Lost, Make, Result, Slot, Task
 from topdown_ray.terminal import end_on_signals, say
@@ -43,8 +44,8 @@ DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 
 
 def connect(address: str) -> None:
-    """Connect to Ray: ``local`` starts one on this machine, ``auto`` or HOST:PORT joins a cluster. Raises
-    UserError.
+    """Connect to Ray: ``local`` starts one on this machine; ``auto``, HOST:PORT and ray://HOST:PORT (Ray
+    Client) join a cluster. Raises UserError.
     """
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -68,7 +69,13 @@ def connect(address: str) -> None:
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to Ray, see :func:`connect`, until the block ends. Signals end the block in order."""
+    """A connection to Ray, see :func:`connect`, until the block ends. Signals end the block in order.
+
+    A process that is already connected keeps its connection, and its handlers of signals, whatever the
+    address."""
+    if ray.is_initialized():
+        yield
+        return
     connect(address)
     try:
         end_on_signals()
@@ -88,11 +95,13 @@ def _disconnect() -> None:
 
 
 def _answers(address: str) -> None:
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     none = f"--address {address}: expected a Ray cluster that answers, found none"
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S):
             pass
+        if address.startswith(CLIENT):
+            return  # Ray Client gives up by itself
         # something listens; whether it is Ray, Ray's own check says in bounded time (ray.init would try for
         # minutes)
         check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
@@ -112,7 +121,9 @@ def run_tasks(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
 
 
 def dashboard_url() -> str | None:
-    """Where the dashboard of the connected cluster is; None where none runs."""
+    """Where the dashboard of the connected cluster is; None where none runs, or behind Ray Client."""
+    if ray.util.client.ray.is_connected():
+        return None
     url = ray.get_runtime_context().worker.node.address_info.get("webui_url")
     return f"http://{url}" if url else None
 

@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import tempfile
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -275,14 +276,18 @@ def validated(model: type[Model], data: Any, where: str) -> Model:
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {first_mistake(error, model)}") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: expected values nested a few levels deep, found more") from error
+        mistake = first_mistake(error, model)
+    except RecursionError:
+        mistake = "expected values nested a few levels deep, found more"
+    # outside of the handlers: a caller in Python sees one line, not pydantic's traceback as well
+    raise UserError(f"{where}: {mistake}")
 
 
 def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
     """The first mistake of a validation, as 'field: what was expected, what was found'."""
-    first = error.errors(include_url=False)[0]
+    mistakes = error.errors(include_url=False)
+    # an unknown key first: it may be the misspelt name of one that is missing
+    first = next((each for each in mistakes if each["type"] == "extra_forbidden"), mistakes[0])
     field = one_line(".".join(str(part) for part in first["loc"]))
     message = one_line(first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
@@ -300,13 +305,11 @@ def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) 
     """The model of a nested field, as far as its annotations tell."""
     for part in location:
         field = model.model_fields.get(str(part))
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, pydantic.BaseModel)
-        ):
+        kinds = () if field is None else (field.annotation, *typing.get_args(field.annotation))
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)]
+        if not models:
             break
-        model = field.annotation
+        model = models[0]
     return model
 
 

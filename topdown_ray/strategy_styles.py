@@ -29,7 +29,14 @@ STYLES = {  # in the order of tables and legends
     "prune": StrategyStyle("#cc79a7", "D", "-.", "xx"),
     "joint": StrategyStyle("#d55e00", "P", "-", "oo"),
 }
-_OTHERS = (StrategyStyle("#56b4e9", "v", "--", "++"), StrategyStyle("#f0e442", "*", ":", "--"))
+_OTHERS = (  # the last two of Okabe and Ito's, then Paul Tol's
+    StrategyStyle("#56b4e9", "v", "--", "++"),
+    StrategyStyle("#f0e442", "*", ":", "--"),
+    StrategyStyle("#332288", "<", "-.", ".."),
+    StrategyStyle("#882255", ">", "--", "**"),
+    StrategyStyle("#44aa99", "p", ":", "OO"),
+    StrategyStyle("#ddcc77", "h", "-", "\\\\|"),
+)
 _chosen: dict[str, tuple[str | None, str | None]] = {}  # label and colour, as registered
 
 

@@ -10,12 +10,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _REPEAT_S = 1.0  # a signal that comes both from the terminal and from the parent process counts once
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _interrupted = [-math.inf]  # when, last
 
 
@@ -67,6 +69,18 @@ def interrupted_since(moment: float) -> bool:
     return _interrupted[-1] > moment
 
 
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Restore the handlers of the signals that end a command, whatever the block sets."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _ENDING} if here else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def end_on_signals() -> None:
     """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order; one that is ignored
     (nohup) stays so.
@@ -74,6 +88,6 @@ def end_on_signals() -> None:
     Ray replaces the handlers when it starts, so this is called after that, too.
     """
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)

@@ -91,7 +91,7 @@ def measure(where: str, n: int, merge_at: int) -> None:
     }
     spec = make_spec({**data, "targets": [TARGETS], "seeds": n}, "bench")
     (group,) = spec.groups()
-    identity_of = search_identity(group, spec.search, spec.protocol, ARTEFACTS)
+    identity_of = search_identity(group, spec.protocol, ARTEFACTS)
     place = Place(where)
     place.prepare(parts.TABLES)
     manifest = {

@@ -22,7 +22,8 @@ from topdown_ray.algorithms.strategies import STRATEGIES, Searches
 from topdown_ray.spaces.predictor import features
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import spec
-from topdown_ray.sweeps.spec import Group, SearchParams, search_id
+from topdown_ray.sweeps.hyperparameters import SearchParams
+from topdown_ray.sweeps.spec import Group, search_id
 from topdown_ray.sweeps.verify import verify
 
 SIX = Moves(archive=6)
@@ -277,9 +278,8 @@ def test_identities_of_the_other_strategies_are_what_they_were(monkeypatch: pyte
     artefacts = {"cost": "c", "predictor": "p"}
 
     def identity(strategy: str, **params: Any) -> str:
-        return search_id(
-            Group("mobilenet_v3", strategy, (35.0, 30.0)), 3, SearchParams(**params), "default", artefacts
-        )
+        group = Group("mobilenet_v3", strategy, (35.0, 30.0), SearchParams(**params).of(strategy))
+        return search_id(group, 3, "default", artefacts)
 
     expected = {
         "independent": "cc108603048c7bfc3bb6",

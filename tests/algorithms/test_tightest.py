@@ -18,8 +18,8 @@ from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import SPACES
+from topdown_ray.sweeps.hyperparameters import SearchParams
 from topdown_ray.sweeps.reference_front import polish
-from topdown_ray.sweeps.spec import SearchParams
 
 CASES = [(space, cost) for space in SPACES for cost in ("macs", "epyc_1thread")] + [
     ("mobilenet_v3", "note10")

@@ -2,12 +2,17 @@
 
 import itertools
 import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.store.results import load
 from topdown_ray.strategy_styles import style_of
+from topdown_ray.sweeps.verify import verify
 
 BLOCKS = re.findall(
     r"^## (.+?)\n.*?```python\n(.+?)```",
@@ -41,19 +46,96 @@ def test_a_strategy_with_parameters_of_its_own(capsys: pytest.CaptureFixture[str
     assert [int(line.split()[-1]) for line in lines[1:]] == [20 * 21, 1 + 20 * 3 * 5]
 
 
+def best_of_tiny(limit: float) -> float:
+    """The best accuracy of the small space under a cost, by trying all architectures."""
+    accuracies = []
+    for depth, resolution in itertools.product(range(3), range(3)):
+        for kernels in itertools.product(range(3), repeat=depth + 1):
+            pixels = (96 + 32 * resolution) ** 2
+            if sum((3 + 2 * k) ** 2 for k in kernels) * pixels / 1e5 <= limit:
+                accuracies.append(0.6 + 0.02 * sum(1 + k for k in kernels) + 0.03 * resolution)
+    return max(accuracies)
+
+
 def test_a_new_space(capsys: pytest.CaptureFixture[str]) -> None:
     """The space is small enough to know the answers: all that is possible at each target is found."""
     run("A new space")
     found = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert [target for target, _ in found] == ["30.0", "30.0", "10.0", "10.0"]
 
-    def best(limit: float) -> float:
-        accuracies = []
-        for depth, resolution in itertools.product(range(3), range(3)):
-            for kernels in itertools.product(range(3), repeat=depth + 1):
-                pixels = (96 + 32 * resolution) ** 2
-                if sum((3 + 2 * k) ** 2 for k in kernels) * pixels / 1e5 <= limit:
-                    accuracies.append(0.6 + 0.02 * sum(1 + k for k in kernels) + 0.03 * resolution)
-        return max(accuracies)
+    assert [accuracy for _, accuracy in found] == [f"{best_of_tiny(limit):.3f}" for limit in (30, 30, 10, 10)]
 
-    assert [accuracy for _, accuracy in found] == [f"{best(limit):.3f}" for limit in (30, 30, 10, 10)]
+
+# --- plug-ins -----------------------------------------------------------------------------------------------
+
+TEXT = (ROOT / "docs" / "extending.md").read_text()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in, whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = set(STRATEGIES)
+    yield tmp_path
+    for name in set(STRATEGIES) - known:
+        del STRATEGIES[name]
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+
+
+def plug_in(title: str, folder: Path) -> None:
+    """Write the section's module and run its sweep."""
+    section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+    module, program = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
+    name = re.match(r"# (my_\w+\.py)\n", module)
+    assert name
+    (folder / name[1]).write_text(module)
+    exec(compile(program, "docs/extending.md", "exec"), {"__name__": title})
+
+
+@pytest.mark.ray
+def test_a_strategy_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a real Ray with two actors, whose workers import the module by themselves."""
+    plug_in("A strategy as a plug-in", here)
+    assert "patient" in capsys.readouterr().out
+    results = load(here / "results" / "strategy")
+    assert set(results.searches["strategy"]) == {"top_down", "my_strategy:patient"}
+    assert verify(results, rerun=4).passed
+    spent = results.searches.groupby("label")["evaluations"].sum()
+    assert spent["patient"] == spent["top_down"] + 4 * 5 * 20
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_predictor_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plug_in("A predictor as a plug-in", here)
+    assert capsys.readouterr().out.count("mobilenet_v3") == 3
+    for name, moves in (("forest", False), ("gelu", True), ("rule", False)):
+        results = load(here / "results" / name)
+        assert set(results.searches["predictor_name"]) == {f"plugin:my_predictors:{name}"}
+        joint = results.searches[results.searches["label"] == "joint"]
+        assert (joint["gradients"].sum() > 0) == moves
+        found = verify(results, rerun=4)
+        assert found.passed
+        (rule,) = [check.rule for check in found.checks if check.name == "accuracy"]
+        assert rule == "recomputed from arch by the plug-in's own function"
+
+
+def test_a_cost_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plug_in("A cost as a plug-in", here)
+    assert "mJ" in capsys.readouterr().out
+    results = load(here / "results" / "energy")
+    assert (results.searches["cost"] <= results.searches["target"]).all()
+    assert verify(results, rerun=4).passed
+
+
+def test_a_space_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plug_in("A space as a plug-in", here)
+    assert "my_space:tiny" in capsys.readouterr().out
+    results = load(here / "results" / "tiny")
+    assert results.searches["macs_m"].isna().all()
+    for target, rows in results.searches.groupby("target"):
+        assert rows["accuracy"].max() == pytest.approx(best_of_tiny(float(str(target))), abs=1e-6)
+    assert set(results.best(30)) == {"ks", "d", "image_size"}
+    assert verify(results, rerun=4).passed

@@ -32,7 +32,7 @@ def run_on_ray(
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(out)
     folder.open(plan.manifest(), resume=True)
-    pool = executors.shard_pool(n, plan.run_id, plan.setups, plan.spec.search, gpus)
+    pool = executors.shard_pool(n, plan.run_id, plan.setups, gpus)
     try:
         return driver.run(plan, folder, pool, on_progress, limits, observe)
     finally:

@@ -1,5 +1,6 @@
 """Actors that only take time: what a driver makes of a thousand of them, and of those that die or hang."""
 
+import dataclasses
 import heapq
 import math
 import time
@@ -8,10 +9,11 @@ from collections.abc import Mapping, Set
 import numpy as np
 import pyarrow as pa
 
+from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import SearchParams, Shard, make_spec
+from topdown_ray.sweeps.spec import Shard, make_spec
 from topdown_ray.tasks import Attempt, Done, Event, Lost, Slot
 
 GROUPS = 10  # strategies x target sets
@@ -34,8 +36,10 @@ def plan_of(searches: int, batch: int | str) -> driver.Plan:
 
 def one_search(plan: driver.Plan) -> tuple[pa.Table, pa.Table]:
     """The rows of one search of this shape, made by a real, short one."""
-    short = SearchParams(population=20, generations=100, warm_generations=20)
-    return to_tables(plan.run_id, *Worker(plan.setups, short).run(plan.pending().take(1)))
+    short = EvolutionParams(population=20, generations=100, warm_generations=20)
+    shard = plan.pending().take(1)
+    group = dataclasses.replace(shard.group, params=short)
+    return to_tables(plan.run_id, *Worker(plan.setups).run(dataclasses.replace(shard, group=group)))
 
 
 def rows_of(template: pa.Table, shard: Shard) -> pa.Table:

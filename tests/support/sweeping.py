@@ -28,7 +28,7 @@ ALL_SPACES = {
 
 def in_process(plan: driver.Plan) -> InProcess:
     """The executor for ``--address none``, which is not warmed up: most tests do not look at times."""
-    return InProcess(ShardHost(plan.run_id, plan.setups, plan.spec.search))
+    return InProcess(ShardHost(plan.run_id, plan.setups))
 
 
 def run(data: dict[str, Any], out: Path, **changes: Any) -> topdown_ray.Results:

@@ -2,12 +2,14 @@
 simulated actors.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 from support import simulated_actors
 
+from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
@@ -37,7 +39,7 @@ def spec_of(**changes: Any) -> SweepSpec:
 def test_every_pending_search_is_taken_once_whatever_the_sizes() -> None:
     spec = spec_of()
     names = {
-        search_id(group, seed, spec.search, "default", ARTEFACTS[group.space])
+        search_id(group, seed, "default", ARTEFACTS[group.space])
         for group in spec.groups()
         for seed in spec.seeds
     }
@@ -58,10 +60,10 @@ def test_every_pending_search_is_taken_once_whatever_the_sizes() -> None:
 
 
 def test_a_shard_lasts_seconds_and_shrinks_at_the_end() -> None:
-    group, speeds, each = Group("mobilenet_v3", "top_down", (300.0,)), Speeds(), 50_000
+    group, speeds, each = Group("mobilenet_v3", "top_down", (300.0,), EvolutionParams()), Speeds(), 50_000
 
     def size(pending: float, device: str = "cpu", workers: dict[str, int] = WORKERS) -> int:
-        return batch_size(speeds, device, group, each, pending, workers, population=100)
+        return batch_size(speeds, device, group, each, pending, workers)
 
     speeds.record("cpu", group, 20 * each, 4.0)  # 0.2 s a search
     speeds.record("cuda", group, 200 * each, 4.0)  # 0.02 s a search
@@ -76,12 +78,13 @@ def test_a_shard_lasts_seconds_and_shrinks_at_the_end() -> None:
     slow = Speeds()
     slow.record("cpu", group, each, 100.0)
     # long searches: an efficient batch first
-    assert batch_size(slow, "cpu", group, each, 1e12, WORKERS, 100) == ENOUGH
-    assert batch_size(slow, "cpu", group, each, 1e12, WORKERS, 2**20) == 1  # large populations: memory first
+    assert batch_size(slow, "cpu", group, each, 1e12, WORKERS) == ENOUGH
+    large = dataclasses.replace(group, params=EvolutionParams(population=2**20))
+    assert batch_size(slow, "cpu", large, each, 1e12, WORKERS) == 1  # memory first
 
 
 def dispatch_of(limits: Limits = Limits(overdue_floor_s=1), **changes: Any) -> Dispatch:  # noqa: B008
-    return Dispatch(Pending(spec_of(**changes), ARTEFACTS), 100, 4, limits)
+    return Dispatch(Pending(spec_of(**changes), ARTEFACTS), 4, limits)
 
 
 def given(dispatch: Dispatch, slot: Slot, standing: set[int], now: float = 0.0) -> Attempt:

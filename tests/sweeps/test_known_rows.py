@@ -38,7 +38,7 @@ def found(call: dict[str, Any]) -> list[dict[str, Any]]:
     data = {"name": "known", "spaces": [call["space"]], "strategies": [call["strategy"]], "search": params}
     data |= {"cost": call["cost"], "predictor": call["predictor"], "targets": [call["targets"]]}
     plan = driver.make_plan(make_spec({**data, "seeds": call["seeds"]}, "known"))
-    worker = Worker(plan.setups, plan.spec.search)
+    worker = Worker(plan.setups)
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame = pa.concat_tables(tables).to_pandas()
     frame["genes"] = [list(map(int, genes)) for genes in frame["genes"]]

@@ -32,8 +32,8 @@ def spec(strategies: list[str], search: dict[str, Any]) -> SweepSpec:
 
 
 def identity(strategy: str, of: SweepSpec) -> str:
-    group = Group("mobilenet_v3", strategy, TARGETS)
-    return search_id(group, 1, of.search, "default", ARTEFACTS["mobilenet_v3"])
+    group = Group("mobilenet_v3", strategy, TARGETS, of.search.of(strategy))
+    return search_id(group, 1, "default", ARTEFACTS["mobilenet_v3"])
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known['strategies']}-{known['search']}")
@@ -55,8 +55,8 @@ def test_identities_and_run_json_are_as_they_were(known: dict[str, Any]) -> None
         ({"changes": True}, "search.changes: expected a valid integer, found True"),
         ({"parent_ratio": 0.001}, "search: parent_ratio: expected at least one parent, found 0.001 x 100"),
         (
-            {"patience": 2},
-            f"search.patience: expected one of the keys {', '.join(JointParams.model_fields)}, "
+            {"stretch": 2},
+            f"search.stretch: expected one of the keys {', '.join(JointParams.model_fields)}, "
             "found an unknown key",
         ),
     ],
@@ -70,7 +70,7 @@ def test_a_mistake_is_one_line_whatever_the_strategies(
 
 
 class PatientParams(EvolutionParams):
-    patience: Annotated[int, Field(ge=1, le=10)] = 2
+    stretch: Annotated[int, Field(ge=1, le=10)] = 2
     archive: Annotated[int, Field(ge=1, le=5)] = 3  # joint has one with other bounds
 
 
@@ -80,7 +80,7 @@ def patient() -> Iterator[None]:
         yield from ()
 
     def evaluations(params: PatientParams, k: int) -> int:
-        return params.patience * k
+        return params.stretch * k
 
     strategy("patient", evaluations=evaluations, parameters=PatientParams)(serve)
     yield
@@ -89,18 +89,18 @@ def patient() -> Iterator[None]:
 
 @pytest.mark.usefixtures("patient")
 def test_a_registered_strategy_brings_its_parameters() -> None:
-    plain, other = spec(["patient", "top_down"], {}), spec(["patient", "top_down"], {"patience": 7})
+    plain, other = spec(["patient", "top_down"], {}), spec(["patient", "top_down"], {"stretch": 7})
     params = other.search.of("patient")
     assert isinstance(params, PatientParams)
-    assert (params.patience, params.archive) == (7, 3)
+    assert (params.stretch, params.archive) == (7, 3)
     assert STRATEGIES["patient"].evaluations(params, 4) == 28
     assert type(other.search.of("top_down")) is EvolutionParams
     assert identity("patient", plain) != identity("patient", other)
     assert identity("top_down", plain) == identity("top_down", other)
     assert make_spec(other.model_dump(mode="json"), "run.json: spec") == other
-    assert spec(["patient"], {"patience": 2}) == spec(["patient"], {})
-    with pytest.raises(UserError, match=r"^t: search.patience: expected less than or equal to 10, found 11$"):
-        spec(["patient"], {"patience": 11})
+    assert spec(["patient"], {"stretch": 2}) == spec(["patient"], {})
+    with pytest.raises(UserError, match=r"^t: search.stretch: expected less than or equal to 10, found 11$"):
+        spec(["patient"], {"stretch": 11})
 
 
 @pytest.mark.usefixtures("patient")

@@ -157,4 +157,4 @@ def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
 def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> None:
     plan = driver.make_plan(make_spec(LONGER, "test"))
     with pytest.raises(UserError, match="--actors: expected at most"):
-        executors.shard_pool(10_000, plan.run_id, plan.setups, plan.spec.search)
+        executors.shard_pool(10_000, plan.run_id, plan.setups)

@@ -305,11 +305,11 @@ def test_the_rules_of_evaluations_add_up(strategy: str, population: int, k: int)
     spec = make_spec(
         {**SWEEP, "search": {"population": population, "generations": 9, "warm_generations": 4}}, "test"
     )
-    total = 0
+    total, params = 0, spec.search.of(strategy)
     for index in range(k):
-        last = checks.generations_of(strategy, spec.search, k, index)
+        last = checks.generations_of(strategy, params, k, index)
         assert last is not None
-        curve = [checks.evaluations_by(strategy, spec.search, k, index, number) for number in range(last + 1)]
+        curve = [checks.evaluations_by(strategy, params, k, index, number) for number in range(last + 1)]
         assert None not in curve
         total += curve[-1] or 0
-    assert total == strategies.STRATEGIES[strategy].evaluations(spec.search.of(strategy), k)
+    assert total == strategies.STRATEGIES[strategy].evaluations(params, k)

@@ -32,6 +32,16 @@ class EvolutionState(NamedTuple):
     best: torch.Tensor  # int8 (S, G)
     best_accuracy: torch.Tensor  # float32 (S,)
 
+    def part(self, index: torch.Tensor) -> EvolutionState:
+        """The state of some of the searches: index int64 (n,)."""
+        return EvolutionState(*(value.index_select(0, index) for value in self))
+
+    def with_part(self, index: torch.Tensor, part: EvolutionState) -> EvolutionState:
+        """This state with that of some of the searches in it: index int64 (n,)."""
+        return EvolutionState(
+            *(value.index_copy(0, index, own) for value, own in zip(self, part, strict=True))
+        )
+
 
 def initial(problem: Problem, sizes: Sizes, limit: float, draws: rng.Draws, target: int) -> EvolutionState:
     """P feasible architectures drawn uniformly at random and scored; the first ``mutations`` of them are the

@@ -26,7 +26,8 @@ from torch.nn import functional
 from topdown_ray.algorithms.clock import Laps
 from topdown_ray.algorithms.memory import newcomers
 from topdown_ray.spaces.cost import CostModel
-from topdown_ray.spaces.predictor import Predictor, first_layer_terms
+from topdown_ray.spaces.plugged_in import PluginPredictor
+from topdown_ray.spaces.predictor import Linear, Predictor, first_layer_terms
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import Term, TermIndex, concatenate
 from topdown_ray.spaces.tiles import Tiles
@@ -88,16 +89,23 @@ class Gradient:
     Calling it: genes int8 (N, G) -> gains float32 (N, C), top-1 as a fraction; :meth:`costs` -> float32 (N,
     C) in the cost's unit."""
 
-    def __init__(self, predictor: Predictor, cost: CostModel):
+    def __init__(self, predictor: Predictor | PluginPredictor, cost: CostModel):
         device = torch.device(predictor.device)
-        terms = first_layer_terms(predictor.space, predictor.encoding, predictor.layers[0].weight)
+        self._module = None if isinstance(predictor, Predictor) else predictor.module
+        if isinstance(predictor, Predictor):
+            layers: Sequence[Linear] = predictor.layers
+            terms = first_layer_terms(predictor.space, predictor.encoding, layers[0].weight)
+        else:  # the features themselves stand for the first hidden layer
+            F = predictor.code.n_features
+            layers = [Linear(np.eye(F, dtype=np.float32), np.zeros(F, np.float32))]
+            terms = first_layer_terms(predictor.space, predictor.code, layers[0].weight)
         self.changes = Changes(predictor.space, device)
         self._gains = _Swaps(terms, self.changes, False, device)
         self._costs = _Swaps(cost.terms, self.changes, True, device)
         self._cost_table = torch.from_numpy(concatenate(cost.terms)).to(device)
         self._tick = cost.tick
         self._table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)  # (rows, hidden)
-        self._layers = [[torch.tensor(part, device=device) for part in layer] for layer in predictor.layers]
+        self._layers = [[torch.tensor(part, device=device) for part in layer] for layer in layers]
         self._tiles = Tiles(self._values, self._probe)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
@@ -122,6 +130,8 @@ class Gradient:
         """What every row of the first layer's table is worth, of one tile: before the first ReLU (n, hidden)
         -> (n, rows).
         """
+        if self._module is not None:
+            return self._backward(self._module, hidden) @ self._table.T
         *inner, (last, _) = self._layers[1:]
         masks = [hidden > 0]
         hidden = hidden.clamp_min(0)
@@ -134,13 +144,21 @@ class Gradient:
             back = (back @ weight).mul_(mask)
         return back @ self._table.T
 
+    @staticmethod
+    def _backward(module: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+        """The gradients of a module of the user's own, by autograd: features (n, F) -> (n, F)."""
+        with torch.inference_mode(False), torch.enable_grad():
+            inputs = features.clone().requires_grad_()
+            (found,) = torch.autograd.grad(module(inputs).sum(), inputs)
+        return found
+
     def _probe(self, n: int) -> torch.Tensor:
         """n rows in front of the first ReLU."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(n, self._table.shape[1], generator=generator).to(self._table.device)
 
 
-def rows_a_gradient(gradient: Gradient, predictor: Predictor) -> float:
+def rows_a_gradient(gradient: Gradient, predictor: Predictor | PluginPredictor) -> float:
     """How many rows of the predictor take as long as one gradient with its costs, on this machine: the median
     of a few batches.
     """
@@ -200,7 +218,10 @@ class Ranking:
 
 @functools.lru_cache(maxsize=8)
 def gradient_of(accuracy: object, cost: object) -> Gradient | None:
-    """The gradient of a predictor under a cost, None where either is no sum over terms."""
-    if isinstance(accuracy, Predictor) and isinstance(cost, CostModel):
+    """The gradient of a predictor under a cost; None where the predictor has none, or where the cost is no
+    sum over terms.
+    """
+    differentiable = isinstance(accuracy, Predictor) or getattr(accuracy, "module", None) is not None
+    if isinstance(accuracy, Predictor | PluginPredictor) and differentiable and isinstance(cost, CostModel):
         return Gradient(accuracy, cost)
     return None

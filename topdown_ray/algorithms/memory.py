@@ -194,6 +194,23 @@ class Memo:
         count, self.scored = self.scored, torch.zeros_like(self.scored)
         return count
 
+    def part(self, index: torch.Tensor) -> Memo:
+        """The memory of some of the searches, a copy: index int64 (n,)."""
+        part = Memo.__new__(Memo)
+        part.accuracy, part.identity, part.compiled = self.accuracy, self.identity, self.compiled
+        part.S, part.slots, part._bases = len(index), self.slots, {}
+        tables = (self.keys.view(self.S, -1, 2), self.values.view(self.S, -1), self.owners.view(self.S, -1))
+        keys, values, owners = (table.index_select(0, index) for table in tables)
+        part.keys, part.values, part.owners = keys.view(-1, 2), values.view(-1), owners.view(-1)
+        part.scored = self.scored.index_select(0, index)
+        return part
+
+    def put_back(self, index: torch.Tensor, part: Memo) -> None:
+        """Take over the memory of some of the searches: index int64 (n,)."""
+        self.keys.view(self.S, -1, 2).index_copy_(0, index, part.keys.view(part.S, -1, 2))
+        self.values.view(self.S, -1).index_copy_(0, index, part.values.view(part.S, -1))
+        self.scored.index_copy_(0, index, part.scored)
+
     def _base(self, n: int) -> torch.Tensor:
         if n not in self._bases:
             self._bases[n] = torch.arange(

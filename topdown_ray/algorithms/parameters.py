@@ -38,6 +38,8 @@ class EvolutionParams(BaseModel):
     mutation_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
     mutate_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
     distinct_parents: bool | None = None  # None: as the strategy has it, here no
+    # a search stops after so many generations in which its best answers have not moved; None: it does not
+    patience: Annotated[int, Field(ge=1, le=2**31)] | None = None
 
     @model_validator(mode="after")
     def _at_least_one_parent(self) -> EvolutionParams:
@@ -65,7 +67,8 @@ class EvolutionParams(BaseModel):
         """What of a search's identity follows from its hyper-parameters."""
         own = {name: value for name, value in self if name not in EvolutionParams.model_fields}
         distinct = {"distinct_parents": True} if self.distinct_parents else {}
-        return {**self.shared(), **distinct, **own}
+        patience = {} if self.patience is None else {"patience": self.patience}
+        return {**self.shared(), **distinct, **patience, **own}
 
     def read_as(self, model: type[P]) -> P:
         """These hyper-parameters as a strategy's own model reads them: its fields, and no others.
@@ -77,4 +80,5 @@ class EvolutionParams(BaseModel):
 
 
 P = TypeVar("P", bound=EvolutionParams)
-SHARED = tuple(name for name in EvolutionParams.model_fields if name != "distinct_parents")
+LATER = ("distinct_parents", "patience")  # fields that identities hold only where they are set
+SHARED = tuple(name for name in EvolutionParams.model_fields if name not in LATER)

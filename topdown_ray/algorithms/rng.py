@@ -9,6 +9,7 @@ as Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -58,6 +59,12 @@ class Draws:
         mixed = [_signed(_mix(_mix(seed * _GOLDEN & _MASK) ^ salt)) for seed in seeds]
         self.seeds = torch.tensor(mixed, device=device)  # int64 (S,)
         self._ahead: dict[int, tuple[tuple[int, ...], torch.Tensor]] = {}
+
+    def part(self, index: torch.Tensor) -> Draws:
+        """The draws of some of the searches: index int64 (n,)."""
+        part = copy.copy(self)
+        part.seeds, part._ahead = self.seeds.index_select(0, index), {}
+        return part
 
     def stream(self, purpose: int, target: int, generation: int) -> torch.Tensor:
         """The key of one stream of every search: int64 (S,)."""

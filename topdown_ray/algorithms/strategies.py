@@ -7,13 +7,13 @@ new one with :func:`strategy`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 
-from topdown_ray import strategy_styles
+from topdown_ray import plugins, strategy_styles
 from topdown_ray.algorithms import evolution, rng
 from topdown_ray.algorithms.clock import Laps, Seconds
 from topdown_ray.algorithms.evolution import EvolutionState
@@ -23,6 +23,7 @@ from topdown_ray.algorithms.memory import Memo
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
+from topdown_ray.errors import UserError, brief
 
 Trace = list[tuple[int, int, torch.Tensor]]  # (generation, evaluations within the target, best accuracy (S,))
 
@@ -41,6 +42,16 @@ class Outcome:
     seconds: Seconds  # of the whole batch, for this target
     trace: Trace = field(repr=False)
     gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
+    # int64 (S,), the generations after which each search ended, where some ended before ``generations``; the
+    # trace holds a point for each of them
+    ended: torch.Tensor | None = None
+
+    def length(self, s: int) -> tuple[int, int]:
+        """The generations and the evaluations of one search."""
+        if self.ended is None:
+            return self.generations, self.evaluations
+        generations = int(self.ended[s])
+        return generations, next(point[1] for point in self.trace if point[0] == generations)
 
 
 class Searches:
@@ -72,29 +83,71 @@ class Searches:
         if state is None:
             state = evolution.initial(self.problem, self.sizes, limit, self.draws, target_index)
             evaluations += self.sizes.population
-        trace = [(0, evaluations, state.best_accuracy)]
-        for number in range(1, generations + 1):
-            state = evolution.generation(
-                self.problem, self.sizes, state, limit, self.draws, target_index, number
-            )
-            evaluations += self.sizes.population
-            trace.append((number, evaluations, state.best_accuracy))
-        return _Served(state, self.outcome(target_index, state.best, state.best_accuracy, generations, trace))
 
-    def outcome(
-        self, target_index: int, best: torch.Tensor, accuracy: torch.Tensor, generations: int, trace: Trace
-    ) -> Outcome:
-        """The answers as they stand, with the seconds since the outcome before."""
-        return Outcome(
+        def step(problem: Problem, draws: rng.Draws, state: EvolutionState, number: int) -> EvolutionState:
+            return evolution.generation(problem, self.sizes, state, limit, draws, target_index, number)
+
+        return self.run(target_index, state, generations, evaluations, step)
+
+    def run(
+        self, target_index: int, state: EvolutionState, generations: int, evaluations: int, step: Step
+    ) -> _Served:
+        """Take steps until there are no more generations, or until every search has run out of patience.
+
+        evaluations: of each search before the first step."""
+        accuracies, ended = [state.best_accuracy], None
+        if self.params.patience is None:
+            for number in range(1, generations + 1):
+                state = step(self.problem, self.draws, state, number)
+                accuracies.append(state.best_accuracy)
+        else:
+            state, ended = self._patiently(state, generations, step, accuracies)
+        counts = [evaluations + number * self.sizes.population for number in range(len(accuracies))]
+        trace = list(zip(range(len(accuracies)), counts, accuracies, strict=True))
+        outcome = Outcome(
             target_index,
-            best,
-            accuracy,
-            generations,
-            trace[-1][1],
+            state.best,
+            state.best_accuracy,
+            len(accuracies) - 1,
+            counts[-1],
             self._memo.take_count(),
             self.lap(),
             trace,
+            ended=ended,
         )
+        return _Served(state, outcome)
+
+    def _patiently(
+        self, whole: EvolutionState, generations: int, step: Step, accuracies: list[torch.Tensor]
+    ) -> tuple[EvolutionState, torch.Tensor]:
+        """The searches as they ended, and the generation after which each did. A search that has ended leaves
+        the batch, so that nothing of it depends on how long the others run.
+        """
+        patience, device = self.params.patience or generations, whole.best.device
+        problem, draws, memo, state = self.problem, self.draws, self._memo, whole
+        ended = torch.full((len(draws.seeds),), generations, dtype=torch.int64, device=device)
+        index = torch.arange(len(ended), device=device)  # of the searches that run
+        quiet = torch.zeros_like(ended)
+        for number in range(1, generations + 1):
+            before = state.best_accuracy
+            state = step(problem, draws, state, number)
+            quiet = (quiet + 1).masked_fill_(state.best_accuracy > before, 0)
+            accuracies.append(accuracies[-1].index_copy(0, index, state.best_accuracy))
+            over, on = ((quiet >= patience) == value for value in (True, False))
+            if not over.any():
+                continue
+            ended.index_fill_(0, index[over], number)
+            whole = whole.with_part(index, state)
+            if memo is not self._memo:
+                self._memo.put_back(index, memo)
+            index, quiet = index[on], quiet[on]
+            if not len(index):
+                return whole, ended
+            state, draws, memo = whole.part(index), self.draws.part(index), self._memo.part(index)
+            problem = replace(self.problem, accuracy=memo)
+        if memo is not self._memo:
+            self._memo.put_back(index, memo)
+        return whole.with_part(index, state), ended
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
@@ -102,6 +155,10 @@ class Searches:
         problem, limit = self.problem, self.targets[target_index]
         lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
         return evolution.copies(self.sizes, lowered, problem.accuracy(lowered))
+
+
+#: One generation: of a problem, random numbers, the state before and the generation's number.
+Step = Callable[[Problem, rng.Draws, EvolutionState, int], EvolutionState]
 
 
 @dataclass(frozen=True)
@@ -121,9 +178,28 @@ class Strategy(NamedTuple):
     serve: Serve
     evaluations: EvaluationCount
     parameters: type[EvolutionParams] = EvolutionParams
+    defaults: Mapping[str, Any] = {}  # of hyper-parameters that differ from those which all strategies share
+    sha256: str = ""  # of a plug-in, see :mod:`topdown_ray.plugins`
 
 
 STRATEGIES: dict[str, Strategy] = {}
+
+
+def find_strategy(name: Any) -> Strategy:
+    """The strategy that is registered under this name, or the plug-in of this name. Raises UserError."""
+    if not isinstance(name, str) or name not in STRATEGIES:
+        plugin = plugins.find("strategies", name) if isinstance(name, str) else None
+        if plugin is None:
+            known = ", ".join([*STRATEGIES, *plugins.entry_points("strategies")])
+            raise UserError(f"strategies: expected one of {known}, or module:function, found {brief(name)}")
+        found = next((known for known in STRATEGIES.values() if known.serve is plugin.value), None)
+        if found is None:
+            raise UserError(
+                f"strategies: {name}: expected a function that is registered with @strategy, found "
+                f"{type(plugin.value).__name__}"
+            )
+        STRATEGIES[name] = found._replace(sha256=plugin.sha256)
+    return STRATEGIES[name]
 
 
 def strategy(
@@ -132,6 +208,7 @@ def strategy(
     *,
     evaluations: EvaluationCount | None = None,
     parameters: type[EvolutionParams] = EvolutionParams,
+    defaults: Mapping[str, Any] | None = None,
     label: str | None = None,
     colour: str | None = None,
 ) -> Callable[[Serve], Serve]:
@@ -139,9 +216,10 @@ def strategy(
 
     later: the evaluations of each target after the first, from those of a full and of a warm search, where
     the first takes a full search; any other count is a function ``evaluations`` of the parameters and the
-    number of targets. parameters: the hyper-parameters that it reads. label, colour: how reports show it; by
-    default its name and a colour that is still free. Raises ValueError: no count or two, or ``parameters``
-    changes a default that all strategies share."""
+    number of targets. parameters: the hyper-parameters that it reads. defaults: values that they have where
+    neither a sweep's mapping ``search`` nor its entry of ``strategies`` states them. label, colour: how
+    reports show it; by default its name and a colour that is still free. Raises ValueError: no count or two,
+    or ``parameters`` changes a default that all strategies share."""
     if later is not None and evaluations is None:
         evaluations = _full_then(later)
     elif later is not None or evaluations is None:
@@ -153,7 +231,7 @@ def strategy(
             raise ValueError(f"{name}: {key}: expected the shared default {shared.default}, found {own}")
 
     def register(function: Serve) -> Serve:
-        STRATEGIES[name] = Strategy(function, evaluations, parameters)
+        STRATEGIES[name] = Strategy(function, evaluations, parameters, dict(defaults or {}))
         strategy_styles.choose(name, label, colour)
         return function
 
@@ -212,14 +290,21 @@ def random(searches: Searches) -> Iterator[Outcome]:
     P = searches.sizes.population
     for index, limit in enumerate(searches.targets):
         state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
-        best, accuracy = state.best, state.best_accuracy
-        trace = [(0, P, accuracy)]
-        for number in range(1, searches.params.generations + 1):
+
+        def step(
+            problem: Problem,
+            draws: rng.Draws,
+            state: EvolutionState,
+            number: int,
+            index: int = index,
+            limit: float = limit,
+        ) -> EvolutionState:
             best, accuracy = evolution.random_draw(
-                searches.problem, P, limit, searches.draws, index, number, best, accuracy
+                problem, P, limit, draws, index, number, state.best, state.best_accuracy
             )
-            trace.append((number, P * (number + 1), accuracy))
-        yield searches.outcome(index, best, accuracy, searches.params.generations, trace)
+            return state._replace(best=best, best_accuracy=accuracy)
+
+        yield searches.run(index, state, searches.params.generations, P, step).outcome
 
 
 @strategy("joint", lambda full, warm: warm, parameters=JointParams)
@@ -237,10 +322,14 @@ def joint(searches: Searches) -> Iterator[Outcome]:
         problem, params.sizes(), params.moves(), searches.targets, searches.draws, gradient, generations
     )
     curve = [run.best[1].clone()]  # a view would keep the whole archive
+    end = _JointEnd(run, params.patience, generations)
     for number in range(1, generations + 1):
         run.generation(number)
         curve.append(run.best[1].clone())
-    genes, accuracy = run.best
+        if end.reached(number, curve[-2], curve[-1]):
+            break
+    genes, accuracy, scored, drawn_gradients, ended = end.answers()
+    generations = len(curve) - 1
     best = torch.stack(curve)  # (generations + 1, S, K)
     spent = run.children_by(generations)  # (generations + 1, K)
     taken = searches.lap()
@@ -249,13 +338,58 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     better = torch.ones(generations + 1, K, dtype=torch.bool, device=best.device)
     better[1:] = (best[1:] > best[:-1]).any(dim=1)
     better[-1] = True
+    if ended is not None:
+        better[ended] = True
     for k in range(K):
         points = better[:, k].nonzero().view(-1).tolist()
         trace = [(number, int(spent[number, k]), best[number, :, k]) for number in points]
-        evaluations, unique, gradients = int(spent[-1, k]), run.scored[:, k], run.gradients[:, k]
-        yield Outcome(
-            k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients
-        )
+        evaluations, unique, gradients = int(spent[-1, k]), scored[:, k], drawn_gradients[:, k]
+        answer = (k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients)
+        yield Outcome(*answer, ended=ended)
+
+
+class _JointEnd:
+    """What the searches of a joint run stood at when each ran out of patience."""
+
+    def __init__(self, run: Joint, patience: int | None, generations: int):
+        self._run, self._patience = run, patience
+        S, device = run.scored.shape[0], run.scored.device
+        self._quiet = torch.zeros(S, dtype=torch.int64, device=device)
+        self._running = torch.ones(S, dtype=torch.bool, device=device)
+        self._ended = torch.full((S,), generations, dtype=torch.int64, device=device)
+        self._kept: tuple[torch.Tensor, ...] = ()
+
+    def reached(self, number: int, before: torch.Tensor, after: torch.Tensor) -> bool:
+        """Whether every search has ended with this generation; before, after: the best accuracies (S, K)."""
+        if self._patience is None:
+            return False
+        self._quiet = (self._quiet + 1).masked_fill_((after > before).any(dim=1), 0)
+        over = self._running & (self._quiet >= self._patience)
+        if over.any():
+            self._keep()
+            self._running &= ~over
+            self._ended.masked_fill_(over, number)
+        return not self._running.any()
+
+    def _keep(self) -> None:
+        """Take the present state of the searches that still run."""
+        now = (*self._run.best, self._run.scored, self._run.gradients)
+        if not self._kept:
+            self._kept = tuple(value.clone() for value in now)
+            return
+        index = self._running.nonzero().view(-1)
+        for kept, value in zip(self._kept, now, strict=True):
+            kept.index_copy_(0, index, value.index_select(0, index))
+
+    def answers(
+        self,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Genes (S, K, G), accuracies, predictor rows and gradients (S, K), and the generation after which
+        each search ended (S,), None where no search may end early.
+        """
+        self._keep()
+        genes, accuracy, scored, gradients = self._kept
+        return genes, accuracy, scored, gradients, None if self._patience is None else self._ended
 
 
 def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:

@@ -34,8 +34,22 @@ Debug = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from topdown_ray import __version__
+
+        print(f"topdown-ray {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+]
+
+
 @app.callback()
-def program(debug: Debug = False) -> None:
+def program(debug: Debug = False, version: Version = False) -> None:
     """Large, repeated Once-for-All (OFA) architecture searches with many latency targets, on Ray."""
     _debug.set(debug)
 

@@ -16,7 +16,10 @@ SPACE_HELP = f"{in_words()}."
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Address = Annotated[
-    str, typer.Option(callback=check_address, help="none (this process, no Ray), local, auto or HOST:PORT.")
+    str,
+    typer.Option(
+        callback=check_address, help="none (this process, no Ray), local, auto, HOST:PORT or ray://HOST:PORT."
+    ),
 ]
 SpaceName = Annotated[str, typer.Option("--space", help=SPACE_HELP)]
 AnySpace = Annotated[str | None, typer.Option("--space", help=SPACE_HELP)]

@@ -11,6 +11,7 @@ import typer
 from topdown_ray.cli import supervisor
 from topdown_ray.cli.display import no_progress, sweep_progress
 from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName
+from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.terminal import say
 
@@ -103,7 +104,9 @@ def search(
     ] = "note10",
     target: Annotated[
         list[float] | None,
-        typer.Option(help="A target (ms, or 1e6 MACs); repeat for more. Default: 35, 30 and 25."),
+        typer.Option(
+            help="A target (ms, or 1e6 MACs); repeat for more. Default: five over the range of the cost."
+        ),
     ] = None,
     strategy: Annotated[
         str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
@@ -120,8 +123,21 @@ def search(
     from topdown_ray.sweeps import api
 
     params = {"population": population, "generations": generations, "warm_generations": warm_generations}
-    targets = [35.0, 30.0, 25.0] if target is None else target
-    present.print_search(api.search(space, cost, targets, strategy, [seed], predictor, **params), as_json)
+    try:
+        found = api.search(space, cost, target, strategy, [seed], predictor, **params)
+    except UserError as error:
+        raise UserError(_as_option(str(error))) from None
+    present.print_search(found, as_json)
+
+
+def _as_option(mistake: str) -> str:
+    """A message about an argument of ``topdown_ray.search`` as one about the command's option."""
+    argument, colon, rest = mistake.removeprefix("search: ").partition(":")
+    names = {"targets": "target", "seeds": "seed"}
+    known = ("space", "cost", "targets", "strategy", "seeds", "predictor", "population", "generations")
+    if argument not in (*known, "warm_generations"):
+        return mistake
+    return f"--{names.get(argument, argument).replace('_', '-')}{colon}{rest}"
 
 
 def status(
@@ -145,7 +161,13 @@ def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None =
     from topdown_ray.sweeps.api import run_sweep
 
     return run_sweep(
-        plan, out, workers, resume, log, lambda folder: _follow(folder, out, log), print_dashboard
+        plan,
+        out,
+        workers,
+        resume,
+        log,
+        lambda folder: _follow(folder, out, log),
+        on_dashboard=print_dashboard,
     )
 
 

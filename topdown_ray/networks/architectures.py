@@ -85,15 +85,16 @@ def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
 
 
 def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
-    """The rows with these values: columns and the value that each must have, None for any. Raises UserError
-    where none has.
+    """The rows with these values: columns and the value that each must have, None for any; a strategy may be
+    given by its label. Raises UserError where none has.
     """
     for column, value in filters.items():
         if value is not None:
-            kept = rows[rows[column] == value]
+            column_of = "label" if column == "strategy" else column
+            kept = rows[(rows[column] == value) | (rows[column_of] == value)]
             if kept.empty:
                 found = ", ".join(
-                    f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique()[:20]
+                    f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column_of].unique()[:20]
                 )
                 raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
             rows = kept
@@ -101,7 +102,7 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
 
 
 def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
-    """Feasible rows of a sweep: ``best`` is the most accurate of each space, strategy, target set and target.
+    """Feasible rows of a sweep: ``best`` is the most accurate of each space, label, target set and target.
 
     filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row
     without an architecture."""
@@ -112,7 +113,7 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
         raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
     rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
     if which == "best":
-        keys = [rows[name] for name in ("space", "protocol", "strategy", "target")] + [
+        keys = [rows[name] for name in ("space", "protocol", "label", "target")] + [
             rows["targets"].map(tuple)
         ]
         rows = rows.loc[rows.groupby(keys, sort=False)["accuracy"].idxmax()]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,15 +19,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from topdown_ray import strategy_styles
 from topdown_ray.errors import UserError
+from topdown_ray.files import short_hash
+from topdown_ray.store.manifest import labelled
 from topdown_ray.store.reading import words
+from topdown_ray.store.transferred import MARK, footnote, is_transferred
 from topdown_ray.strategy_styles import strategy_rank
 
 LONE = "lone searches"
 AMORTISED = "amortised over batches"
 PUBLISHED = "published (another machine)"
 
-_NEEDED = [
+_NEEDED = [  # of every schema
     "search_id",
     "shard_id",
     "space",
@@ -50,7 +55,7 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
     "feasible": True,
 }
 #: The columns of ``searches`` and ``trace`` that summaries and reports read.
-SEARCH_COLUMNS = (*_NEEDED, *_COUNTS, *_DEFAULTS, "host")
+SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", *_COUNTS, *_DEFAULTS, "host")
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
 _SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "search", "algorithm")
@@ -74,8 +79,8 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, and ``targets`` as
-    text.
+    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, ``targets`` as text, and
+    as ``strategy`` the label that the sweep gives to a strategy.
     """
 
     searches: pd.DataFrame
@@ -98,10 +103,14 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
     )
     labelled = [_labelled(part, i, name) for i, (part, name) in enumerate(zip(parts, names, strict=True))]
     searches = pd.concat(labelled, ignore_index=True)
+    codes, texts = pd.factorize(searches["targets"])
+    sets = [tuple(map(float, text.split())) for text in texts]
+    searches["targets"] = words(set_names(sets), codes).set_axis(searches.index)
     searches["answer"] = np.arange(len(searches))
     traces = pd.concat(
         [_curves(part.trace, rows) for part, rows in zip(parts, _split(searches, labelled), strict=True)]
     )
+    searches["marked"] = is_transferred(searches)
     searches["setting"] = _settings(searches)
     searches[["clock", "timed"]] = _clocks(searches)
     searches = ordered(searches, ["setting", "k", "targets", "strategy", "seed", "target_index"])
@@ -111,6 +120,8 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
         if disagree.any():
             n = int(disagree.sum())
             notes.append(f"{n} answers differ between folders that hold the same search; the first is used.")
+    if note := footnote(searches):
+        notes.append(note)
     return Data(searches, traces, [*notes, *_untimed(searches)])
 
 
@@ -148,6 +159,9 @@ def _curves(trace: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
     rows = part.searches
+    for entry in map(labelled, part.manifest.get("spec", {}).get("strategies", [])):
+        if entry.label != entry.strategy or entry.colour:
+            strategy_styles.choose(entry.label, entry.label, entry.colour)
     if rows.empty:
         raise UserError(f"{name}: expected at least one finished search, found none")
     schema = part.manifest.get("schema", "unknown")
@@ -165,7 +179,7 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
             missing[column] = rows[column].fillna(value)
     rows = rows.assign(**missing)
     numbers = {column: rows[column].astype(float) for column in _COUNTS}
-    codes, sets = pd.factorize(pd.Series([tuple(targets) for targets in rows["targets"]]))
+    codes, sets = pd.factorize(pd.Series([tuple(map(float, targets)) for targets in rows["targets"]]))
     facts = {
         "search": json.dumps(spec.get("search", {}), sort_keys=True),
         "algorithm": str(part.manifest.get("algorithm", "")),
@@ -175,12 +189,32 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         **numbers,
         **{column: _constant(value, rows) for column, value in facts.items()},
         feasible=rows["feasible"].astype(bool),
-        targets=words([" ".join(f"{target:g}" for target in targets) for targets in sets], codes).set_axis(
-            rows.index
-        ),
+        targets=words([" ".join(map(repr, targets)) for targets in sets], codes).set_axis(rows.index),
         folder=folder,
         predictor_rows=_predictor_rows(rows["strategy"], numbers),
+        strategy=rows["label"] if "label" in rows else rows["strategy"],
     )
+
+
+SPELLED_OUT = 10  # a target set of more is named by its number of targets and its ends
+
+
+def set_names(sets: Iterable[Sequence[float]]) -> list[str]:
+    """The names of target sets, each given loosest first: the targets, or of many only their number and ends.
+
+    Different sets of one name are told apart by a short hash."""
+    sets = [tuple(map(float, targets)) for targets in sets]
+    names = [
+        " ".join(f"{target:g}" for target in targets)
+        if len(targets) <= SPELLED_OUT
+        else f"{len(targets)} targets, {targets[0]:g} to {targets[-1]:g}"
+        for targets in sets
+    ]
+    times = Counter(names)
+    return [
+        name if times[name] == 1 else f"{name} (set {short_hash(repr(targets))[:4]})"
+        for name, targets in zip(names, sets, strict=True)
+    ]
 
 
 def _constant(value: str, rows: pd.DataFrame) -> pd.Series:
@@ -207,8 +241,9 @@ def _representatives(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArra
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
     """Labels of the settings: space and cost, and only what else is needed to tell two of them apart."""
-    codes, settings = _representatives(rows, ["space", "cost_name", *_SETTING])
-    base = settings["space"].astype(object) + " on " + settings["cost_name"].astype(object)
+    codes, settings = _representatives(rows, ["space", "cost_name", "marked", *_SETTING])
+    marks = settings["marked"].map({True: MARK, False: ""})
+    base = settings["space"].astype(object) + marks + " on " + settings["cost_name"].astype(object)
     settings["base"] = base.where(settings["protocol"] != "notebook", base + " (notebook protocol)")
     labels = np.empty(len(settings), dtype=object)
     for label in settings["base"].unique():

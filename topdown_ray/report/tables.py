@@ -14,7 +14,8 @@ import pandas as pd
 from topdown_ray import stats
 from topdown_ray.report.labelling import AMORTISED as AMORTISED
 from topdown_ray.report.labelling import LONE as LONE
-from topdown_ray.report.labelling import Data, Loaded, ordered, prepare
+from topdown_ray.report.labelling import Data, Loaded, ordered, prepare, set_names
+from topdown_ray.store.manifest import labelled
 
 
 class Summary(NamedTuple):
@@ -161,14 +162,14 @@ def missing(part: Loaded) -> pd.DataFrame:
     spec = part.manifest.get("spec", {})
     rows = part.searches.drop_duplicates("search_id")
     rows = rows.assign(_targets=rows["targets"].map(tuple))
-    have = {key: set(group["seed"]) for key, group in rows.groupby(["space", "strategy", "_targets"])}
+    have = {key: set(group["seed"]) for key, group in rows.groupby(["space", "label", "_targets"])}
     records = []
     seeds = list(spec.get("seeds", []))
     for space in spec.get("spaces", []):
-        for strategy in spec.get("strategies", []):
+        for _, strategy, _ in map(labelled, spec.get("strategies", [])):
             for targets in spec.get("targets", {}).get(space, []):
                 absent = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
-                label = " ".join(f"{target:g}" for target in targets)
+                (label,) = set_names([targets])
                 records.append((space, strategy, label, len(seeds), len(absent), " ".join(map(str, absent))))
     frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
     return frame if frame["missing"].any() else frame.iloc[:0]

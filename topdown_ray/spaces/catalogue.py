@@ -1,5 +1,5 @@
-"""Everything that a sweep can name: predictors, latency tables, MACs and supernet weights, with unit, range
-and source.
+"""Everything that a sweep can name: predictors, latency tables, MACs, parameters and supernet weights, with
+unit, range and source.
 
 A cost's range is exact: its cheapest and its dearest architecture. A predictor's is that of 5,000 random
 architectures."""
@@ -15,7 +15,7 @@ import torch
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
-from topdown_ray.spaces.cost import macs, published, shipped_tables
+from topdown_ray.spaces.cost import COUNTED, published, shipped_tables
 from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
@@ -24,13 +24,14 @@ from topdown_ray.spaces.tiles import one_thread
 _RANDOM = 5_000
 SHIPPED = "this package"
 NOT_HERE = "not here"
+_KINDS = (("MACs", "OFA's rule"), ("parameters", "OFA's subnets"))  # of the counted costs
 
 
 class CatalogueEntry(NamedTuple):
     """One thing that there is, for one space."""
 
     name: str  # as a sweep file or ``assets fetch`` knows it
-    kind: str  # predictor, latency table, MACs, supernet weights
+    kind: str  # predictor, latency table, MACs, parameters, supernet weights
     space: str
     unit: str  # "" where there is none
     low: float | None  # None: not known without the file
@@ -50,7 +51,7 @@ class _Extent(NamedTuple):
 def entries() -> list[CatalogueEntry]:
     """All there is: published, shipped and computed. Nothing is fetched."""
     with one_thread(), torch.inference_mode():
-        return [*_predictors(), *_tables(), *_macs(), *_weights()]
+        return [*_predictors(), *_tables(), *_counted(), *_weights()]
 
 
 def _predictors() -> Iterator[CatalogueEntry]:
@@ -83,11 +84,12 @@ def _tables() -> Iterator[CatalogueEntry]:
         yield _shipped(table.name, "latency table", SPACES[table.space], shipped, table.source, table.path)
 
 
-def _macs() -> Iterator[CatalogueEntry]:
+def _counted() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
-        yield CatalogueEntry(
-            "macs", "MACs", space.name, "1e6 MACs", *macs(space).range(), "OFA's rule", None, SHIPPED, None
-        )
+        for (name, model), (kind, rule) in zip(COUNTED.items(), _KINDS, strict=True):
+            cost = model(space)
+            facts = (name, kind, space.name, cost.unit, *cost.range())
+            yield CatalogueEntry(*facts, rule, None, SHIPPED, None)
 
 
 def _weights() -> Iterator[CatalogueEntry]:

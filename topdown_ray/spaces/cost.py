@@ -1,15 +1,16 @@
-"""Costs of architectures: genes (N, G) -> cost float64 (N,), in ms (latency tables) or 1e6 MACs.
+"""Costs of architectures: genes (N, G) -> cost float64 (N,), in ms (latency tables), 1e6 MACs or 1e6
+parameters.
 
-A cost is a sum over terms in whole ticks (2^-30 ms, or single MACs) held in float64: every partial sum is
-exact, so a cost does not depend on the order of summation, the batch or the device. Sources: the arithmetic
-of ``ofa.tutorial.LatencyTable`` for Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models for MACs
-(MobileNetV3's count the squeeze-and-excite layers)."""
+A cost is a sum over terms in whole ticks (2^-30 ms, single MACs or parameters) held in float64: every partial
+sum is exact, so a cost does not depend on the order of summation, the batch or the device. Sources: the
+arithmetic of ``ofa.tutorial.LatencyTable`` for Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models
+for MACs (MobileNetV3's count the squeeze-and-excite layers)."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
 from topdown_ray.spaces import latency_table, layers, ofa_tables
 from topdown_ray.spaces.layers import N_CLASSES
+from topdown_ray.spaces.plugged_in import PluginCost, plugin_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, flatten, minimise
@@ -34,7 +36,7 @@ class CostModel:
     """A cost table of one space. Calling it: genes int8 (N, G) -> cost float64 (N,) in ``unit``."""
 
     name: str
-    unit: str  # "ms" or "1e6 MACs"
+    unit: str  # "ms", "1e6 MACs" or "1e6 parameters"
     sha256: str
     space: str
     tick: float
@@ -72,6 +74,15 @@ class CostModel:
         """The lowest and the highest cost of any architecture of the space; exact."""
         highest, _ = minimise([Term(term.genes, -term.values) for term in self.terms], self.sizes)
         return self.cheapest()[0], -highest * self.tick
+
+
+# where typical targets lie between a space's cheapest and dearest architecture
+_SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)
+
+
+def typical_targets(low: float, high: float) -> list[float]:
+    """Five round targets within the range of a cost, loosest first."""
+    return [float(f"{low + share * (high - low):.2g}") for share in _SHARES]
 
 
 # --- published tables ---------------------------------------------------------------------------------------
@@ -140,6 +151,10 @@ def parameters(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> 
     terms = space.traits.layer_terms(space, lambda layer, _: layers.parameters(layer), width, n_classes)
     digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
     return CostModel("params", "1e6 parameters", digest, space.name, ONE_TICK, tuple(terms), space.sizes)
+
+
+#: The costs that follow from an architecture alone.
+COUNTED: Mapping[str, Callable[[Space], CostModel]] = {"macs": macs, "params": parameters}
 
 
 class SubnetCounts:
@@ -214,18 +229,29 @@ def shipped_tables() -> list[ShippedTable]:
     return rows
 
 
+#: A cost of a space: a sum over terms, or any function of the user's own.
+AnyCost = CostModel | PluginCost
+
+
+def any_cost(cost: str, space: Space) -> AnyCost:
+    """As :func:`load_cost`, and also a plug-in: ``module:object``, or the name of an entry point."""
+    if cost in names():
+        return load_cost(cost, space)
+    return plugin_cost(cost, space) or load_cost(cost, space)
+
+
 def load_cost(cost: str, space: Space) -> CostModel:
-    """The cost model of a space by name: ``macs``, a published or measured table's name, a path, a folder.
-    Raises UserError.
+    """The cost model of a space by name: ``macs``, ``params``, the name of a published or measured table, a
+    path, a folder. Raises UserError.
     """
-    if cost == "macs":
-        return macs(space)
+    if cost in COUNTED:
+        return COUNTED[cost](space)
     owners = ofa_tables.published_names()
     if cost in owners:
         if space.name != owners[cost].name:
             raise UserError(
                 f"cost: {cost} is a table of {owners[cost].name} only, found the space {space.name!r}; "
-                f"use {' or '.join(['macs', *latency_table.shipped()])} there"
+                f"use {' or '.join([*COUNTED, *latency_table.shipped()])} there"
             )
         return published(cost, space)
     source = latency_table.source_of(cost, space)
@@ -242,8 +268,8 @@ def load_cost(cost: str, space: Space) -> CostModel:
 
 
 def names() -> list[str]:
-    """The costs that have names: published tables, MACs, tables that come with the package."""
-    return [*ofa_tables.published_names(), "macs", *latency_table.shipped()]
+    """The costs that have names: published tables, counts, tables that come with the package."""
+    return [*ofa_tables.published_names(), *COUNTED, *latency_table.shipped()]
 
 
 def full_name(cost: str) -> str:

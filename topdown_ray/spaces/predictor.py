@@ -36,6 +36,16 @@ def encoding(space: Space, predictor_space: Space) -> Encoding:
     return layout(space, predictor_space)
 
 
+def one_hot(space: Space) -> Encoding:
+    """The features that a predictor of the user's own reads: those of OFA's predictor of the space where
+    there is one, else every choice of every gene.
+    """
+    if space.provides is not None:
+        return space.provides.encoding(space, SPACES[space.provides.predictor_space])
+    first = np.concatenate([[0], np.cumsum(space.sizes)])
+    return Encoding(int(first[-1]), tuple(map(int, first[:-1])))
+
+
 def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
     """The dense one-hot features: genes (N, G) -> float32 (N, n_features)."""
     first = torch.tensor(code.first, device=genes.device)

@@ -13,6 +13,7 @@ import torch
 from topdown_ray import assets
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path, check_file, data
+from topdown_ray.spaces.plugged_in import PluginPredictor, plugin_predictor
 from topdown_ray.spaces.predictor import Linear, Predictor, encoding
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
@@ -21,6 +22,17 @@ from topdown_ray.tensors import read_header, read_safetensors, read_torch
 
 RELU = "relu"  # the ``activation`` that the metadata of a safetensors file states
 _PROBED = 1022  # random architectures that a predictor is tried on when it is loaded
+
+
+#: A predictor of a space: a perceptron, or any function of the user's own.
+AnyPredictor = Predictor | PluginPredictor
+
+
+def any_predictor(predictor: str, space: Space) -> AnyPredictor:
+    """As :func:`load_predictor`, and also a plug-in: ``module:object``, or the name of an entry point."""
+    if predictor in ("published", "embedded"):
+        return load_predictor(predictor, space)
+    return plugin_predictor(predictor, space) or load_predictor(predictor, space)
 
 
 def load_predictor(predictor: str, space: Space) -> Predictor:

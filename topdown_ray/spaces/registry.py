@@ -6,18 +6,18 @@ for."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
-import importlib.metadata
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from topdown_ray.errors import UserError, one_line
+from topdown_ray import plugins
+from topdown_ray.errors import UserError
 
 if TYPE_CHECKING:
     from topdown_ray.spaces.space import Space
 
-GROUP = "topdown_ray.spaces"
 _OWN = {
     "mobilenet_v3": "topdown_ray.spaces.mobilenet_v3:MOBILENET_V3",
     "resnet50d": "topdown_ray.spaces.resnet50d:RESNET50D",
@@ -29,8 +29,8 @@ DEFAULT_SPACE = next(iter(_OWN))  # of commands and functions if none is named
 @functools.cache
 def _places() -> dict[str, str]:
     """Where each space is defined, ``module:CONSTANT``: the package's own, then those of other packages."""
-    others = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
-    return _OWN | {entry.name: entry.value for entry in others if entry.name not in _OWN}
+    others = plugins.entry_points("spaces")
+    return _OWN | {name: place for name, place in others.items() if name not in _OWN}
 
 
 def names() -> tuple[str, ...]:
@@ -48,10 +48,10 @@ class _Spaces(Mapping[str, "Space"]):
     """The spaces by name, each imported when it is first looked up."""
 
     def __getitem__(self, name: str) -> Space:
-        return _load(name, _places()[name])
+        return _load(name, name if plugins.is_reference(name) else _places()[name])
 
     def __contains__(self, name: object) -> bool:
-        return name in _places()
+        return name in _places() or (isinstance(name, str) and plugins.is_reference(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(_places())
@@ -65,16 +65,26 @@ SPACES: Mapping[str, Space] = _Spaces()
 
 @functools.cache
 def _load(name: str, place: str) -> Space:
-    module, _, constant = place.partition(":")
-    try:
+    if name in _OWN:
+        module, _, constant = place.partition(":")
         space: Space = getattr(importlib.import_module(module), constant)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"space {name}: expected it at {place}, found {type(error).__name__}: {one_line(error, 200)}"
-        ) from error
-    if space.name != name:
-        raise UserError(f"space {name}: expected a space of that name at {place}, found {space.name!r}")
-    return space
+        return space
+    plugin = plugins.find("spaces", name)
+    assert plugin is not None
+    found: Any = plugin.value
+    if not hasattr(found, "mutation_groups"):
+        raise UserError(f"spaces: {name}: expected a Space at {place}, found {type(found).__name__}")
+    if plugins.is_reference(name):  # rows and messages name it as the sweep does
+        return cast("Space", dataclasses.replace(found, name=name))
+    if found.name != name:
+        raise UserError(f"spaces: {name}: expected a space of that name at {place}, found {found.name!r}")
+    return cast("Space", found)
+
+
+def plugin_hash(name: str) -> str:
+    """The identity of a space that is a plug-in; "" for the package's own."""
+    plugin = None if name in _OWN else plugins.find("spaces", name)
+    return "" if plugin is None else plugin.sha256
 
 
 def find_space(name: str) -> Space:

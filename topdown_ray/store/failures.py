@@ -29,6 +29,8 @@ class _Group(Protocol):
     @property
     def strategy(self) -> str: ...
     @property
+    def label(self) -> str: ...
+    @property
     def targets(self) -> Sequence[float]: ...
 
 
@@ -86,6 +88,7 @@ class Failures:
             "shard_id": shard.shard_id,
             "space": shard.group.space,
             "strategy": shard.group.strategy,
+            "label": shard.group.label,
             "targets": list(shard.group.targets),
             "seeds": list(shard.seeds),
             "search_ids": list(shard.search_ids),

@@ -5,7 +5,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,12 @@ class _Read(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
 
+class _Strategy(_Read):
+    name: _Name
+    label: _Name | None = None
+    colour: str | None = None
+
+
 class _Spec(_Read):
     """The part of a specification that reports and ``status`` read; running it takes the whole one,
     :class:`spec.SweepSpec`.
@@ -29,7 +35,7 @@ class _Spec(_Read):
 
     name: _Name
     spaces: Annotated[list[_Name], Field(min_length=1)]
-    strategies: Annotated[list[_Name], Field(min_length=1)]
+    strategies: Annotated[list[_Name | _Strategy], Field(min_length=1)]
     targets: dict[
         str, list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]
     ]
@@ -94,6 +100,21 @@ def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
     _version(data, where, "schema", schema)
     validated(Manifest, data, where)
     return data
+
+
+class Labelled(NamedTuple):
+    """An entry of a specification's ``strategies``, as tables and pictures show it."""
+
+    strategy: str
+    label: str
+    colour: str | None = None
+
+
+def labelled(entry: str | Mapping[str, Any]) -> Labelled:
+    """An entry of ``spec["strategies"]`` of run.json: a name, or a mapping with the name."""
+    if isinstance(entry, str):
+        return Labelled(entry, entry)
+    return Labelled(entry["name"], entry.get("label", entry["name"]), entry.get("colour"))
 
 
 def check_resumable(manifest: Mapping[str, Any], where: str, algorithm: int) -> None:

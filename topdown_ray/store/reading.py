@@ -145,13 +145,16 @@ def _searches(place: Place, schema: pa.Schema) -> pd.DataFrame:
     table = pa.concat_tables([encoded.empty_table(), *tables])
     del tables
     coded = {name: _codes(table[name]) for name in schema.names if encoded.field(name).type == _WORDS}
+    if "label" in coded:  # an older schema has none
+        coded["label"] = _filled(coded["label"], coded["strategy"])
     target_codes, target_lists = _lists(table["targets"])
     index, k = (table[name].to_numpy().astype(np.int64) for name in ("target_index", "k"))
     _check_targets(place, index, k, target_codes, target_lists)
     answer = coded["search_id"][0].astype(np.int64) * (index.max(initial=0) + 1) + index
     kept = np.flatnonzero(~pd.Series(answer).duplicated().to_numpy())
     keys = [index, table["seed"].to_numpy(), _ranks(target_lists, tuple)[target_codes], k]
-    keys += [_ranks(coded[name][1])[coded[name][0]] for name in ("strategy", "space")]
+    with_words = [name for name in ("label", "strategy", "space") if name in coded]
+    keys += [_ranks(coded[name][1])[coded[name][0]] for name in with_words]
     order = kept[np.lexsort([key[kept] for key in keys])]
     columns: dict[str, Any] = {}
     for name in schema.names:
@@ -165,6 +168,17 @@ def _searches(place: Place, schema: pa.Schema) -> pd.DataFrame:
         else:
             columns[name] = table[name].take(pa.array(order)).to_pandas()
     return pd.DataFrame(columns, copy=False)
+
+
+def _filled(
+    column: tuple[Codes, NDArray[Any]], other: tuple[Codes, NDArray[Any]]
+) -> tuple[Codes, NDArray[Any]]:
+    """A coded column with the words of another one where it has none."""
+    known = {word: code for code, word in enumerate(column[1])}
+    codes = np.array([known.setdefault(word, len(known)) for word in other[1]], np.int32)
+    words = np.empty(len(known), dtype=object)
+    words[:] = list(known)
+    return np.where(column[0] < 0, codes[other[0]] if len(codes) else -1, column[0]).astype(np.int32), words
 
 
 def _check_targets(

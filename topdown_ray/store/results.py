@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+import html
+import json
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +14,96 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
 from topdown_ray.store.manifest import manifest_of
 from topdown_ray.store.parts import part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
+from topdown_ray.store.transferred import MARK, footnote, is_transferred
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """A sweep's results: the manifest, and one pandas frame a table."""
+    """A sweep's results: the manifest, and one pandas frame a table.
+
+    It prints itself as :meth:`overview`, in a notebook as HTML."""
 
     manifest: dict[str, Any]
     searches: pd.DataFrame
     trace: pd.DataFrame
+
+    def overview(self) -> pd.DataFrame:
+        """Predicted top-1 in %: a row for each space, target set and label, a column for each target, loosest
+        first.
+
+        A cell is the mean over the seeds, the standard deviation and the number of searches. A space is
+        marked where the predictor was trained on another one."""
+        rows = self.searches[self.searches["feasible"].astype(bool)]
+        sets = rows["targets"].map(lambda targets: f"{len(targets)} from {targets[0]:g} to {targets[-1]:g}")
+        marked = rows["space"].astype(str) + is_transferred(rows).map({True: MARK, False: ""})
+        keys = [marked.rename("space"), rows["cost_unit"].rename("unit"), sets.rename("targets")]
+        by_target = (100 * rows["accuracy"]).groupby([*keys, rows["label"], rows["target"]], sort=False)
+        cells = by_target.agg(["mean", "std", "size"]).apply(_cell, axis=1)
+        if cells.empty:
+            return pd.DataFrame()
+        frame: pd.DataFrame = cells.unstack("target", fill_value="")
+        return frame[sorted(frame.columns, reverse=True)]
+
+    def best(
+        self, target: float | None = None, space: str | None = None, strategy: str | None = None
+    ) -> dict[str, Any]:
+        """The most accurate architecture for a target, in OFA's form: ``{"ks": [...], "e": [...], "d": [...],
+        "image_size": r}``, or with ``d``, ``e`` and ``w``.
+
+        target, space: of the sweep; they may be left out where it has one only. strategy: a name or a label.
+        Raises UserError: none of that value, or no search that met the target."""
+        rows = self.searches
+        for column, value in (("space", space), ("target", target)):
+            known = list(rows[column].unique())
+            if value is None and len(known) > 1:
+                raise UserError(f"{column}: expected one of {_listed(known)}, found none")
+            rows = rows if value is None else _chosen(rows, column, rows[column] == value, value)
+        if strategy is not None:
+            named = (rows["label"] == strategy) | (rows["strategy"] == strategy)
+            rows = _chosen(rows, "label", named, strategy)
+        rows = rows[rows["feasible"].astype(bool) & rows["accuracy"].notna()]
+        if rows.empty:
+            raise UserError("results: expected a search that met its target, found none")
+        config: dict[str, Any] = json.loads(rows.sort_values("accuracy", kind="stable")["arch"].iloc[-1])
+        return config
+
+    def __repr__(self) -> str:
+        lines = [self._headline(), self.overview().to_string(max_cols=8), footnote(self.searches)]
+        return "\n".join(filter(None, lines))
+
+    def _repr_html_(self) -> str:
+        head, foot = (f"<p>{html.escape(text)}</p>" for text in (self._headline(), footnote(self.searches)))
+        return f"{head}{self.overview().to_html(max_cols=16)}{foot}"
+
+    def _headline(self) -> str:
+        name = self.manifest.get("spec", {}).get("name", "")
+        status = self.manifest.get("status", "unknown")
+        n = self.searches["search_id"].nunique()
+        return f"Sweep {name} ({status}), {n:,} searches: predicted top-1 in %, mean ± sd (searches)"
+
+
+def _cell(row: pd.Series) -> str:
+    spread = "" if math.isnan(row["std"]) else f" ± {row['std']:.2f}"
+    return f"{row['mean']:.2f}{spread} ({row['size']:.0f})"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values[:20])
+
+
+def _chosen(rows: pd.DataFrame, column: str, chosen: pd.Series, value: Any) -> pd.DataFrame:
+    if not chosen.any():
+        name = "strategy" if column == "label" else column
+        raise UserError(
+            f"{name}: expected one of {_listed(list(rows[column].unique()))}, found {brief(value)}"
+        )
+    return rows[chosen]
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

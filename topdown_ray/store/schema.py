@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s
+SCHEMA_VERSION = 5  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s; 5: label
 
 SEARCHES = pa.schema(
     [
@@ -16,6 +16,7 @@ SEARCHES = pa.schema(
         ("shard_id", pa.string()),
         ("space", pa.string()),
         ("strategy", pa.string()),
+        ("label", pa.string()),
         ("protocol", pa.string()),
         ("cost_name", pa.string()),
         ("cost_unit", pa.string()),

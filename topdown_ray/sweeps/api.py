@@ -5,26 +5,33 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 
+from topdown_ray.addresses import check_address
 from topdown_ray.errors import UserError
+from topdown_ray.files import read_yaml
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.registry import DEFAULT_SPACE
+from topdown_ray.spaces.cost import load_cost, typical_targets
+from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
 from topdown_ray.store.failures import failed_searches
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.results import Results, load
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.driver import Plan, SweepSummary, make_plan
-from topdown_ray.sweeps.events import Observer, json_lines
+from topdown_ray.sweeps.events import Observer, ignore, json_lines
 from topdown_ray.sweeps.executors import ShardExecutor, shard_pool
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import make_spec, read_spec
+from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_spec
+from topdown_ray.terminal import handlers_kept
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
 Follow = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
@@ -51,7 +58,7 @@ class Forecast(NamedTuple):
 def search(
     space: str = DEFAULT_SPACE,
     cost: str = "note10",
-    targets: Sequence[float] = (35, 30, 25),
+    targets: Sequence[float] | None = None,
     strategy: str = "top_down",
     seeds: int | Sequence[int] = 1,
     predictor: str = "published",
@@ -59,8 +66,10 @@ def search(
 ) -> pd.DataFrame:
     """Search in this process, without Ray: one row a search and target, as in a sweep's table ``searches``.
 
-    targets: ms for a latency table, 1e6 MACs for ``macs``. seeds: how many, or which. params: the
-    hyper-parameters of :class:`topdown_ray.sweeps.spec.SearchParams`. Raises UserError."""
+    targets: ms for a latency table, 1e6 MACs for ``macs``; None: five over the range of the cost. seeds: how
+    many, or which. params: the hyper-parameters of the strategy. Raises UserError."""
+    if targets is None:
+        targets = typical_targets(*load_cost(cost, find_space(space)).range())
     data = {
         "name": "search",
         "spaces": [space],
@@ -71,18 +80,118 @@ def search(
         "seeds": seeds if isinstance(seeds, int) else list(seeds),
         "search": params,
     }
-    plan = make_plan(make_spec(data, "search"))
-    worker = Worker(plan.setups, plan.spec.search, groups=plan.spec.groups())
+    try:
+        plan = make_plan(make_spec(data, "search"))
+    except UserError as error:
+        mistake = str(error)
+    else:
+        mistake = ""
+    if mistake:
+        raise UserError(_of_arguments(mistake))
+    worker = Worker(plan.setups, plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
+
+
+#: The arguments of :func:`search` for fields of a sweep, as messages begin with them.
+_ARGUMENTS = {"spaces": "space", "strategies": "strategy", "targets[0]": "targets"}
+
+
+def _of_arguments(mistake: str) -> str:
+    """A message about a field of a sweep as one about an argument of :func:`search`."""
+    text = mistake.removeprefix("search: ").removeprefix("search.")
+    for field, argument in _ARGUMENTS.items():
+        if text.startswith(f"{field}:"):
+            text = argument + text.removeprefix(field)
+    return f"search: {text}"
+
+
+def sweep(
+    spec: SweepSpec | Mapping[str, Any] | str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    address: str = "local",
+    actors: int | None = None,
+    gpus: int = 0,
+    resume: bool = True,
+    on_event: Observer | None = None,
+    progress: bool = True,
+    **fields: Any,
+) -> Results:
+    """Run a sweep, or what is missing of it, and load its results.
+
+    spec: a :class:`topdown_ray.SweepSpec`, the mapping or the path of a sweep file, or nothing; ``fields``
+    are the fields of a sweep file and override those of ``spec``. out: the result folder or URI; by default
+    ``results/NAME``. address: where the search actors run: ``local`` (Ray on this machine), ``auto``,
+    HOST:PORT or ray://HOST:PORT (a Ray cluster), or ``none`` (this process, without Ray). A process that is
+    already connected to Ray uses its own connection and keeps it. actors: how many on CPUs; None: as many as
+    the cluster has CPUs. gpus: additional actors with one GPU each. resume: continue a folder that holds the
+    same sweep. on_event: is called with the name and the facts of each event, see
+    :data:`topdown_ray.sweeps.events.EVENTS`. progress: show a progress bar.
+
+    Warns where shards failed for good; ``failures/`` in the folder holds their tracebacks. Raises UserError
+    for a mistake of the caller, StartError where no actor starts, StoreError where results cannot be
+    written."""
+    read = _spec_of(spec, fields)
+    folder = f"results/{read.name}" if out is None else str(out)
+    plan = make_plan(read, folder)
+    workers = Workers(check_address(address), actors, gpus)
+    follow = _bar if progress else unfollowed
+    with handlers_kept():
+        summary = run_sweep(plan, folder, workers, resume, follow=follow, on_event=on_event or ignore)
+    if summary.given_up:
+        reason = next(iter(summary.given_up.values()))
+        warnings.warn(
+            f"{folder}: {len(summary.given_up)} shards failed for good (see failures/), the first with "
+            f"{reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return load(folder)
+
+
+def _spec_of(spec: SweepSpec | Mapping[str, Any] | str | Path | None, fields: Mapping[str, Any]) -> SweepSpec:
+    if isinstance(spec, SweepSpec) and not fields:
+        return spec
+    data: Mapping[str, Any] = {}
+    if isinstance(spec, SweepSpec):
+        data = spec.model_dump(mode="json")
+    elif isinstance(spec, Mapping):
+        data = spec
+    elif spec is not None:
+        data = read_yaml(Path(spec), "a sweep file", "keys")
+    where = str(spec) if isinstance(spec, str | Path) else "sweep"
+    return make_spec({"name": "sweep", **data, **fields}, where)
+
+
+@contextlib.contextmanager
+def _bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar for scripts and notebooks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the bar as text
+        from tqdm.auto import tqdm
+
+        bar = tqdm(unit="search", desc="searches", dynamic_ncols=True)
+
+    def show(state: Progress) -> None:
+        bar.total = state.total
+        if bar.initial < state.before:
+            bar.initial = state.before
+        bar.n = state.done
+        if state.failures or state.losses:
+            bar.set_postfix(failed=state.failures, died=state.losses, refresh=False)
+        bar.refresh()
+
+    with bar:
+        yield show
 
 
 def plan_sweep(file: str, out: str, only: Sequence[str] = ()) -> Plan:
     """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
     the failed shards of ``out``. Raises UserError.
     """
-    plan = make_plan(read_spec(file))
+    plan = make_plan(read_spec(file), out)
     return plan.only(only, failed_searches(out)) if only else plan
 
 
@@ -108,15 +217,22 @@ def run_sweep(
     resume: bool = True,
     log: str | None = None,
     follow: Follow = unfollowed,
+    on_event: Observer = ignore,
     on_dashboard: Callable[[str], None] = lambda url: None,
 ) -> SweepSummary:
     """Open the folder, start the workers, and run what has no rows yet.
 
-    log: a file for the events as JSON lines, or ``-`` for stderr. on_dashboard: is told where Ray's dashboard
-    is, if it has one. Raises UserError, StartError and StoreError."""
+    log: a file for the events as JSON lines, or ``-`` for stderr. on_event: is told of them, too.
+    on_dashboard: is told where Ray's dashboard is, if it has one. Raises UserError, StartError and
+    StoreError."""
     folder = ResultFolder(out)
     folder.check(plan.manifest(), resume)
-    with json_lines(log) as observe, _executor(plan, workers) as executor:
+    with json_lines(log) as write, _executor(plan, workers) as executor:
+
+        def observe(event: str, facts: Mapping[str, Any]) -> None:
+            write(event, facts)
+            on_event(event, facts)
+
         announce(workers.address, _dashboard(workers.address), observe, on_dashboard)
         folder.open(plan.manifest(), resume)
         with follow(folder) as on_progress:
@@ -146,9 +262,7 @@ def _executor(plan: Plan, workers: Workers) -> Iterator[ShardExecutor]:
     from topdown_ray.cluster import connected
 
     with connected(workers.address):
-        pool = shard_pool(
-            workers.actors, plan.run_id, plan.setups, plan.spec.search, workers.gpus, list(plan.spec.groups())
-        )
+        pool = shard_pool(workers.actors, plan.run_id, plan.setups, workers.gpus, list(plan.spec.groups()))
         try:
             yield pool
         finally:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from topdown_ray.algorithms.parameters import EvolutionParams
-from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.algorithms.strategies import STRATEGIES, find_strategy
 from topdown_ray.errors import brief
-from topdown_ray.sweeps.spec import Group, SweepSpec, search_identity
+from topdown_ray.sweeps.spec import SweepSpec, search_identity
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
     places = zip(targets, rows["target_index"].tolist(), rows["target"].tolist(), strict=True)
     known: dict[str, set[Any]] = {
         "space": set(spec.spaces),
-        "strategy": set(spec.strategies),
+        "strategy": {entry.name for entry in spec.strategies},
         "protocol": {spec.protocol},
         "seed": set(spec.seeds),
     }
@@ -113,6 +113,12 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
         column: ("one that run.json names", [value in values for value in rows[column].tolist()])
         for column, values in known.items()
     }
+    of_label = {entry.label: entry.name for entry in spec.strategies}
+    labels = zip(rows["label"].tolist(), rows["strategy"].tolist(), strict=True)
+    verdicts["label"] = (
+        "a label that run.json gives to the strategy",
+        [of_label.get(label) == name for label, name in labels],
+    )
     of_space = zip(targets, rows["space"], strict=True)
     verdicts["targets"] = (
         "a target set that run.json names",
@@ -140,10 +146,11 @@ def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping
     rows: those that the specification promises. hashes: of each space, those of its cost table and its
     predictor."""
     wanted: dict[int, str] = {}
-    keys = [rows["space"], rows["strategy"], rows["targets"].map(_targets)]
-    for (space, strategy, targets), seeds in rows["seed"].groupby(keys, sort=False):
-        group = Group(str(space), str(strategy), cast("tuple[float, ...]", targets))
-        identity = search_identity(group, spec.search, spec.protocol, hashes[group.space])
+    groups = {(group.space, group.label, group.targets): group for group in spec.groups()}
+    keys = [rows["space"], rows["label"], rows["targets"].map(_targets)]
+    for key, seeds in rows["seed"].groupby(keys, sort=False):
+        group = groups[cast("tuple[str, str, tuple[float, ...]]", key)]
+        identity = search_identity(group, spec.protocol, hashes[group.space])
         wanted.update(zip(seeds.index, map(identity, seeds.tolist()), strict=True))
     return compared(
         "search_id", "the hash of all that decides the search", rows, [wanted[index] for index in rows.index]
@@ -158,12 +165,12 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck,
     whole = rows.groupby("search_id")["target_index"].transform("nunique") == rows["k"]
     rule = "each search and target once"
     found = check("search_id, target_index", rule, rows, single & whole)
-    have = set(zip(rows["space"], rows["strategy"], rows["targets"].map(_targets), rows["seed"], strict=True))
+    have = set(zip(rows["space"], rows["label"], rows["targets"].map(_targets), rows["seed"], strict=True))
     absent = (
         (group, seed)
         for group in spec.groups()
         for seed in spec.seeds
-        if (group.space, group.strategy, group.targets, seed) not in have
+        if (group.space, group.label, group.targets, seed) not in have
     )
     first = next(absent, None)
     missing = 0 if first is None else 1 + sum(1 for _ in absent)
@@ -171,7 +178,7 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck,
         return found, missing
     group, seed = first
     label = (
-        f"{group.space}, {group.strategy}, targets {' '.join(f'{target:g}' for target in group.targets)}, "
+        f"{group.space}, {group.label}, targets {' '.join(f'{target:g}' for target in group.targets)}, "
         f"seed {seed}"
     )
     return RowCheck(
@@ -219,25 +226,28 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowChec
     promises.
     """
     rule = "the strategy's rule"
-    params = {name: spec.search.of(name) for name in spec.strategies}
-    places = list(zip(rows["strategy"], rows["k"].astype(int), rows["target_index"].astype(int), strict=True))
-    wanted = {
-        (name, k, index): generations_of(name, params[name], k, index) for name, k, index in set(places)
-    }
+    of = _searches_of(spec)
+    keys = zip(rows["space"], rows["label"], rows["k"].astype(int), strict=True)
+    places = list(zip(keys, rows["target_index"].astype(int), strict=True))
+    wanted = {(key, index): generations_of(*of[key], key[2], index) for key, index in set(places)}
     known = np.array([wanted[place] is not None for place in places], dtype=bool)
     own, mine = rows[known], [place for place, is_known in zip(places, known, strict=True) if is_known]
-    yield compared("generations", rule, own, [wanted[place] for place in mine])
-    most = {
-        place: evaluations_by(place[0], params[place[0]], place[1], place[2], wanted[place] or 0)
-        for place in set(mine)
+    limits = [wanted[place] or 0 for place in mine]
+    patient = np.array([of[key].params.patience is not None for key, _ in mine], dtype=bool)
+    early = patient & own["generations"].between(0, pd.Series(limits, index=own.index)).to_numpy()
+    ran = np.where(early, own["generations"], limits)  # a patient search may have ended early
+    yield compared("generations", rule, own, ran.tolist())
+    by = {
+        (place, number): evaluations_by(*of[place[0]], place[0][2], place[1], number)
+        for place, number in set(zip(mine, ran.tolist(), strict=True))
     }
-    yield compared("evaluations", rule, own, [most[place] for place in mine])
+    yield compared("evaluations", rule, own, [by[each] for each in zip(mine, ran.tolist(), strict=True)])
     if not known.all():
         sums = rows["evaluations"].groupby(rows["search_id"]).transform("sum")
-        total = [STRATEGIES[name].evaluations(params[name], k) for name, k, _ in places]
-        yield check(
-            "evaluations", f"{rule}, summed over the targets", rows, sums == total, total, sums.tolist()
-        )
+        total = [find_strategy(of[key].strategy).evaluations(of[key].params, key[2]) for key, _ in places]
+        may_end = np.array([of[key].params.patience is not None for key, _ in places], dtype=bool)
+        good = (sums == total) | (may_end & (sums <= total))
+        yield check("evaluations", f"{rule}, summed over the targets", rows, good, total, sums.tolist())
     if schema < 2:
         yield RowCheck(
             "unique_evaluations",
@@ -262,14 +272,27 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowChec
     yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
 
 
+class _Searched(NamedTuple):
+    strategy: str
+    params: EvolutionParams
+
+
+def _searches_of(spec: SweepSpec) -> dict[tuple[str, str, int], _Searched]:
+    """The strategy and the hyper-parameters behind each space, label and number of targets."""
+    return {
+        (group.space, group.label, len(group.targets)): _Searched(group.strategy, group.params)
+        for group in spec.groups()
+    }
+
+
 def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[RowCheck]:
     """The anytime curves against the rows that they end in. rows: those that the specification promises."""
     keys = ["search_id", "target_index"]
-    names = ("run_id", "shard_id", "seed", "target", "strategy", "k", "generations", "accuracy")
+    names = ("run_id", "shard_id", "seed", "target", "space", "label", "k", "generations", "accuracy")
     beside = rows.drop_duplicates(keys)[[*keys, *names]]
     points = trace.merge(beside, on=keys, how="left", suffixes=("", "_of_row"))
     points = points.sort_values([*keys, "generation"], kind="stable").reset_index(drop=True)
-    has_row = points["strategy"].notna()
+    has_row = points["label"].notna()
     yield check("trace.target_index", "one of the search's targets", points, has_row)
     points = points[has_row].reset_index(drop=True)
     with_curve = pd.MultiIndex.from_frame(points[keys])
@@ -287,11 +310,10 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     yield check(
         "trace.generation", "from 0, ascending, to the row's generations", points, ends & begins & rises
     )
-    places = zip(points["strategy"], points["k"], points["target_index"], points["generation"], strict=True)
-    spent = [
-        None if n != n else evaluations_by(name, spec.search.of(name), int(k), int(i), int(n))
-        for name, k, i, n in places
-    ]
+    of = _searches_of(spec)
+    keys_of = zip(points["space"], points["label"], points["k"].astype(int), strict=True)
+    places = zip(keys_of, points["target_index"], points["generation"], strict=True)
+    spent = [None if n != n else evaluations_by(*of[key], key[2], int(i), int(n)) for key, i, n in places]
     known = np.array([value is not None for value in spent], dtype=bool)
     yield compared(
         "trace.evaluations",

@@ -6,21 +6,13 @@ from __future__ import annotations
 
 from topdown_ray import assets
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.cost import ShippedTable, shipped_tables
+from topdown_ray.spaces.cost import shipped_tables, typical_targets
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Demo, Space
 from topdown_ray.sweeps.driver import Plan, make_plan
 from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 TABLE = "epyc_1thread"  # a shipped latency table of all spaces
-# where the targets lie between a space's cheapest and dearest architecture
-_SHARES = (
-    0.5,
-    0.4,
-    0.3,
-    0.2,
-    0.1,
-)
 
 
 def plan_demo(out: str | None = None) -> tuple[Plan, str, str]:
@@ -48,7 +40,7 @@ def demo_spec() -> tuple[SweepSpec, str]:
     except UserError as error:
         predictor, shipped = "embedded", [table for table in shipped_tables() if table.name == TABLE]
         cost |= {table.space: table.name for table in shipped}
-        targets |= {table.space: _targets(table) for table in shipped}
+        targets |= {table.space: typical_targets(table.low, table.high) for table in shipped}
         measured = f"the shipped latency table {TABLE} (ms on {shipped[0].source})" if shipped else "MACs"
         used = (
             f"Using the embedded stand-in predictors and {measured}, because of the published artefacts: "
@@ -75,8 +67,3 @@ def _find_published(demos: dict[Space, Demo]) -> None:
     for published, demo in zip(files, demos.values(), strict=True):
         for path in published.tables.get(demo.table, {}).values():
             assets.find(path)
-
-
-def _targets(table: ShippedTable) -> list[float]:
-    """Round numbers of ms within the range of a table's space, loosest first."""
-    return [float(f"{table.low + share * (table.high - table.low):.2g}") for share in _SHARES]

@@ -42,10 +42,9 @@ Flight = Tries[Shard]  # a shard that was taken and has no rows yet
 class Dispatch:
     """The book of shards in flight. batch: searches in a shard, or None for a size from measured speed."""
 
-    def __init__(self, pending: Pending, population: int, batch: int | None, limits: Limits):
+    def __init__(self, pending: Pending, batch: int | None, limits: Limits):
         self.speeds = Speeds()
         self._pending = pending
-        self._population = population
         self._batch = batch
         self._limits = limits
         self._flights: dict[str, Flight] = {}
@@ -78,7 +77,7 @@ class Dispatch:
         size = self._batch
         if size is None:
             each, left = self._pending.evaluations_of(group), self._pending.evaluations
-            size = batch_size(self.speeds, slot.device, group, each, left, workers, self._population)
+            size = batch_size(self.speeds, slot.device, group, each, left, workers)
         flight = Flight(self._pending.take(size))
         self._flights[flight.task.shard_id] = flight
         return flight.start(slot, now)

@@ -26,13 +26,16 @@ from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import full_name
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.place import Place
+from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
+from topdown_ray.sweeps.calibration import calibrated
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
 from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, sweep_identity
+from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
@@ -70,7 +73,7 @@ class Plan:
 
     def evaluations(self) -> int:
         """Predictor evaluations of the whole sweep, if no search of it had run yet."""
-        return len(self.spec.seeds) * sum(evaluations_of(self.spec, group) for group in self.spec.groups())
+        return len(self.spec.seeds) * sum(evaluations_of(group) for group in self.spec.groups())
 
     def only(self, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> Plan:
         """This plan, of these searches alone, in one batch a group. names: search ids, or shards of
@@ -127,6 +130,11 @@ class Plan:
                         "space": setup.predictor.predictor_space,
                         "sha256": setup.predictor.sha256,
                     },
+                    **(
+                        {"space": {"name": setup.genes_space.name, "sha256": setup.artefacts["space"]}}
+                        if "space" in setup.artefacts
+                        else {}
+                    ),
                 }
                 for space, setup in self.setups.items()
             },
@@ -148,14 +156,29 @@ class Plan:
         }
 
 
-def make_plan(spec: SweepSpec) -> Plan:
-    """Find all artefacts and check all targets. Raises UserError."""
-    return Plan(spec, {space: resolve(spec, space) for space in spec.spaces})
+def make_plan(spec: SweepSpec, folder: str | Path | None = None) -> Plan:
+    """Find all artefacts, check all targets, and calibrate a budget of seconds, unless ``folder`` holds the
+    sweep already with its calibration. Raises UserError.
+    """
+    setups = {space: resolve(spec, space) for space in spec.spaces}
+    return Plan(calibrated(_as_recorded(spec, folder), setups), setups)
+
+
+def _as_recorded(spec: SweepSpec, folder: str | Path | None) -> SweepSpec:
+    """The specification with the calibration that run.json of this sweep holds."""
+    if spec.budget is None or spec.budget.seconds is None or folder is None:
+        return spec
+    if not Place(folder).exists("run.json"):
+        return spec
+    recorded = read_manifest(folder)["spec"].get("budget") or {}
+    if recorded.get("seconds") != spec.budget.seconds:
+        return spec
+    return make_spec({**spec.model_dump(mode="json"), "budget": recorded}, str(folder))
 
 
 def in_process(plan: Plan) -> InProcess[Shard, Tables]:
     """The executor for ``--address none``."""
-    return InProcess(ShardHost(plan.run_id, plan.setups, plan.spec.search, list(plan.spec.groups())))
+    return InProcess(ShardHost(plan.run_id, plan.setups, list(plan.spec.groups())))
 
 
 class _Writer:
@@ -292,7 +315,7 @@ def run(
     progress = Progress(plan.n_searches(), before, before)
     others = len(finished) - before  # finished, but not chosen
     batch = None if plan.spec.batch == "auto" else plan.spec.batch
-    dispatch = Dispatch(plan.pending(finished), plan.spec.search.population, batch, limits)
+    dispatch = Dispatch(plan.pending(finished), batch, limits)
     state = _Run(folder, executor, dispatch, progress, on_progress, observe)
     writer = _Writer(folder)
     started = executor.clock()

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from topdown_ray.errors import UserError
 from topdown_ray.sweeps.spec import Shard
 
-_SHARD = ("shard_id", "space", "strategy", "searches")
+_SHARD = ("shard_id", "space", "strategy", "label", "searches")
 
 #: The events and their keys.
 EVENTS = {
@@ -43,6 +43,7 @@ def facts_of(shard: Shard) -> dict[str, Any]:
         "shard_id": shard.shard_id,
         "space": group.space,
         "strategy": group.strategy,
+        "label": group.label,
         "searches": len(shard.seeds),
     }
 

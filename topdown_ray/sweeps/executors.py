@@ -13,7 +13,7 @@ import torch
 from topdown_ray.errors import UserError
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps.runner import Setup, Worker
-from topdown_ray.sweeps.spec import Group, SearchParams, Shard
+from topdown_ray.sweeps.spec import Group, Shard
 from topdown_ray.tasks import Executor
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class ShardHost:
         self,
         run_id: str,
         setups: Mapping[str, Setup],
-        params: SearchParams,
         groups: Sequence[Group] = (),
         device: str = "cpu",
     ):
@@ -39,7 +38,7 @@ class ShardHost:
                 f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none"
             )
         self.run_id = run_id
-        self.worker = Worker(setups, params, device, groups)
+        self.worker = Worker(setups, groups, device)
 
     def __call__(self, shard: Shard) -> Tables:
         """Run a shard."""
@@ -50,7 +49,6 @@ def shard_pool(
     actors: int | None,
     run_id: str,
     setups: Mapping[str, Setup],
-    params: SearchParams,
     gpus: int = 0,
     groups: Sequence[Group] = (),
 ) -> Pool[Shard, Tables]:
@@ -64,7 +62,7 @@ def shard_pool(
 
     have = cluster.resources()
     check_request(actors, gpus, have, cluster.scales())
-    make = functools.partial(ShardHost, run_id, dict(setups), params, tuple(groups))
+    make = functools.partial(ShardHost, run_id, dict(setups), tuple(groups))
     numbers = {"cuda": gpus, "cpu": max(have["CPU"] - gpus, 0) if actors is None else actors}
     return cluster.Pool(make, numbers, grows=actors is None)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.algorithms.strategies import find_strategy
 from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, search_identity
 
 
-def evaluations_of(spec: SweepSpec, group: Group) -> int:
+def evaluations_of(group: Group) -> int:
     """Predictor evaluations of one search of a group."""
-    return STRATEGIES[group.strategy].evaluations(spec.search.of(group.strategy), len(group.targets))
+    return find_strategy(group.strategy).evaluations(group.params, len(group.targets))
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,8 @@ class Pending:
         self._chosen = chosen
         self._met = 0  # of the finished, those passed by
         self._ahead = spec.n_searches()  # not looked at yet
-        self._ahead_evaluations = sum(
-            len(spec.seeds) * evaluations_of(spec, group) for group in spec.groups()
-        )
-        self._each: dict[Group, int] = {group: evaluations_of(spec, group) for group in spec.groups()}
+        self._each: dict[Group, int] = {group: evaluations_of(group) for group in spec.groups()}
+        self._ahead_evaluations = len(spec.seeds) * sum(self._each.values())
         self._walk = self._searches()
         self._next = next(self._walk, None)
 
@@ -64,7 +62,7 @@ class Pending:
                     yield _Next(group, seed, identity)
 
     def _identity_of(self, group: Group) -> Callable[[int], str]:
-        return search_identity(group, self._spec.search, self._spec.protocol, self._artefacts[group.space])
+        return search_identity(group, self._spec.protocol, self._artefacts[group.space])
 
     @property
     def group(self) -> Group | None:

@@ -78,7 +78,7 @@ def make_front(
         "search": search,
     }
     plan = make_plan(make_spec(data, "front"))
-    setup, worker = plan.setups[space], Worker(plan.setups, plan.spec.search)
+    setup, worker = plan.setups[space], Worker(plan.setups)
     parts = [_answers(folder, setup, plan.spec.targets[space][0]) for folder in start]
     for number, shard in enumerate(plan.shards()):
         on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")

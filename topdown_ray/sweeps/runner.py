@@ -20,16 +20,15 @@ from topdown_ray.algorithms.gradients import gradient_of, rows_a_gradient
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
-from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
+from topdown_ray.algorithms.strategies import Outcome, Searches, find_strategy
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.cost import CostModel, SubnetCounts, load_cost
-from topdown_ray.spaces.predictor import Predictor
-from topdown_ray.spaces.predictor_files import load_predictor
-from topdown_ray.spaces.registry import searched_space
+from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost
+from topdown_ray.spaces.predictor_files import AnyPredictor, any_predictor
+from topdown_ray.spaces.registry import plugin_hash, searched_space
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
-from topdown_ray.sweeps.spec import Group, Protocol, SearchParams, Shard, SweepSpec
+from topdown_ray.sweeps.spec import Group, Protocol, Shard, SweepSpec
 
 SearchRow = dict[str, Any]
 
@@ -45,13 +44,15 @@ class Setup:
 
     genes_space: Space
     protocol: Protocol
-    cost: CostModel
-    predictor: Predictor
+    cost: AnyCost
+    predictor: AnyPredictor
 
     @property
     def artefacts(self) -> dict[str, str]:
         """The hashes that are part of every search's identity."""
-        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+        own = plugin_hash(self.genes_space.name)
+        hashes = {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+        return {**hashes, "space": own} if own else hashes
 
     def on(self, device: str) -> Setup:
         """This setup with its tensors on a device."""
@@ -67,8 +68,8 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
     architecture meets.
     """
     genes_space = searched_space(space, spec.protocol)
-    cost = load_cost(spec.cost[space], genes_space)
-    predictor = load_predictor(spec.predictor[space], genes_space)
+    cost = any_cost(spec.cost[space], genes_space)
+    predictor = any_predictor(spec.predictor[space], genes_space)
     lowest, _ = cost.cheapest()
     for targets in spec.targets[space]:
         for target in targets:
@@ -87,17 +88,18 @@ class Worker:
     def __init__(
         self,
         setups: Mapping[str, Setup],
-        params: SearchParams,
-        device: str = "cpu",
         groups: Iterable[Group] = (),
+        device: str = "cpu",
     ):
         """groups: what the worker will run; it is warmed up for them, so that the time of its first search is
         like the others'.
         """
-        self.params = params
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
-        self.counts = {space: SubnetCounts(setup.genes_space) for space, setup in self.setups.items()}
+        self.counts = {
+            space: None if setup.genes_space.provides is None else SubnetCounts(setup.genes_space)
+            for space, setup in self.setups.items()
+        }
         self.host = socket.gethostname()
         self.gradient_rows: dict[str, float] = {}
         self._warm(groups)
@@ -108,17 +110,17 @@ class Worker:
 
         The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where
         they are first used."""
-        batch = max(1, min(WARM_BATCH, LARGEST_ROWS // self.params.population))
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
         # once for each space and strategy: an actor has to start in bounded time
         batched: set[tuple[str, str]] = set()
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
+                short = dataclasses.replace(group, params=_short(group.params))
+                batch = max(1, min(WARM_BATCH, LARGEST_ROWS // group.params.population))
                 try:
-                    short = _short(self.params.of(group.strategy))
-                    outcomes = self._serve(group, (0,), short)
+                    outcomes = self._serve(short, (0,))
                     if (group.space, group.strategy) not in batched:
-                        outcomes = self._serve(group, range(batch), short)
+                        outcomes = self._serve(short, range(batch))
                         batched.add((group.space, group.strategy))
                 except Exception:
                     # the shard that meets the same error reports it, and the other groups still run
@@ -128,29 +130,36 @@ class Worker:
                 if gradient is not None and any(outcome.gradients is not None for outcome in outcomes):
                     self.gradient_rows[group.space] = rows_a_gradient(gradient, setup.predictor)
 
-    def _serve(self, group: Group, seeds: Sequence[int], params: EvolutionParams) -> list[Outcome]:
+    def _serve(self, group: Group, seeds: Sequence[int]) -> list[Outcome]:
         """The outcomes of a group's searches with these seeds, loosest target first."""
         setup = self.setups[group.space]
         cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
         searches = Searches(
             problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
-            params=params,
+            params=group.params,
             targets=group.targets,
             draws=Draws(seeds, group.space, self.device),
         )
-        return sorted(STRATEGIES[group.strategy].serve(searches), key=lambda outcome: outcome.target_index)
+        strategy = find_strategy(group.strategy)
+        if strategy.sha256 != group.sha256:
+            raise UserError(
+                f"strategies: {group.strategy}: expected the plug-in of the driver, SHA-256 {group.sha256}, "
+                f"found {strategy.sha256} on {self.host}"
+            )
+        return sorted(strategy.serve(searches), key=lambda outcome: outcome.target_index)
 
     def run(self, shard: Shard) -> tuple[list[SearchRow], list[SearchRow]]:
         """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""
         setup, group, S = self.setups[shard.group.space], shard.group, len(shard.seeds)
         started_at = datetime.datetime.now(datetime.UTC)
         with one_thread(), torch.inference_mode():
-            outcomes = self._serve(group, shard.seeds, self.params.of(group.strategy))
+            outcomes = self._serve(group, shard.seeds)
             costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
         common = {
             "shard_id": shard.shard_id,
             "space": group.space,
             "strategy": group.strategy,
+            "label": group.label or group.strategy,
             "protocol": setup.protocol,
             "cost_name": setup.cost.name,
             "cost_unit": setup.cost.unit,
@@ -201,18 +210,19 @@ def _short(params: EvolutionParams) -> EvolutionParams:
     return params.model_copy(update={name: min(n, WARM_GENERATIONS) for name, n in lengths.items()})
 
 
-def _answer(setup: Setup, counts: SubnetCounts, outcome: Outcome, s: int) -> SearchRow:
+def _answer(setup: Setup, counts: SubnetCounts | None, outcome: Outcome, s: int) -> SearchRow:
     genes = setup.genes_space.canonical(outcome.genes[s : s + 1].cpu())
-    macs, parameters = counts(genes)
+    macs, parameters = (None, None) if counts is None else map(float, counts(genes))
+    generations, evaluations = outcome.length(s)
     return {
         "target_index": outcome.target_index,
         "accuracy": float(outcome.accuracy[s]),
         "arch": json.dumps(setup.genes_space.to_config(genes[0])),
         "genes": genes[0].tolist(),
-        "macs_m": float(macs),
-        "params_m": float(parameters),
-        "generations": outcome.generations,
-        "evaluations": outcome.evaluations,
+        "macs_m": macs,
+        "params_m": parameters,
+        "generations": generations,
+        "evaluations": evaluations,
         "unique_evaluations": int(outcome.unique_evaluations[s]),
         "gradients": 0 if outcome.gradients is None else int(outcome.gradients[s]),
     }
@@ -221,9 +231,12 @@ def _answer(setup: Setup, counts: SubnetCounts, outcome: Outcome, s: int) -> Sea
 def _anytime(outcome: Outcome, s: int) -> Sequence[SearchRow]:
     """The anytime curve of one search: a point at every improvement and one at the end."""
     points: list[SearchRow] = []
-    for i, (number, evaluations, best) in enumerate(outcome.trace):
+    last, _ = outcome.length(s)
+    for number, evaluations, best in outcome.trace:
+        if number > last:
+            break
         accuracy = float(best[s])
-        if not points or accuracy > points[-1]["best_accuracy"] or i == len(outcome.trace) - 1:
+        if not points or accuracy > points[-1]["best_accuracy"] or number == last:
             points.append(
                 {
                     "target_index": outcome.target_index,

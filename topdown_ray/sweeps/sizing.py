@@ -25,15 +25,16 @@ MEMORY = 0.7  # weight of all earlier shards against the latest
 
 @dataclass
 class Speeds:
-    """Seconds a predictor evaluation, measured: of a group on a device, else of its strategy, its space, the
-    device, any device.
+    """Seconds a predictor evaluation, measured: of a group on a device, else of its strategy and label, its
+    space, the device, any device.
     """
 
     _of: dict[Hashable, tuple[float, float]] = field(default_factory=dict)  # (seconds, evaluations), fading
 
     @staticmethod
     def _keys(device: str, group: Group) -> tuple[Hashable, ...]:
-        return (device, group), (device, group.space, group.strategy), (device, group.space), (device,), ()
+        alike = (device, group.space, group.strategy, group.label)
+        return (device, group), alike, (device, group.space), (device,), ()
 
     def record(self, device: str, group: Group, evaluations: int, seconds: float) -> None:
         """A shard of a group took so long on a device."""
@@ -65,7 +66,6 @@ def batch_size(
     each: int,
     pending: float,
     workers: Mapping[str, int],
-    population: int,
 ) -> int:
     """Searches in the next shard for a worker. each: evaluations of one search. pending: evaluations not
     taken yet.
@@ -78,4 +78,4 @@ def batch_size(
     share_s = pending / together  # until all is done
     aim_s = max(AIM_S, sum(workers.values()) / SHARDS_PER_S, ENOUGH * each_s)
     seconds = min(aim_s, max(share_s / 2, min(SHORTEST_S, share_s)))
-    return max(1, min(round(seconds / each_s), LARGEST, LARGEST_ROWS // population))
+    return max(1, min(round(seconds / each_s), LARGEST, LARGEST_ROWS // group.params.population))

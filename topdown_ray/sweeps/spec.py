@@ -7,8 +7,9 @@ names the field, what was expected and what was found."""
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,12 +26,20 @@ from pydantic import (
 )
 
 from topdown_ray.algorithms.parameters import EvolutionParams
-from topdown_ray.algorithms.strategies import STRATEGIES
-from topdown_ray.errors import brief, one_line
-from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, short_hash, validated
+from topdown_ray.algorithms.strategies import find_strategy
+from topdown_ray.errors import brief
+from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
+from topdown_ray.sweeps.hyperparameters import (
+    Budget,
+    SearchParams,
+    StrategyEntry,
+    check_entries,
+    entries_of,
+    within,
+)
 
 # Part of every search's identity: raise it when the same search would give another result. 2: random
 # architectures that are not found by redrawing are drawn uniformly from the feasible ones instead of pruned,
@@ -46,77 +55,6 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SearchParams(EvolutionParams):
-    """The mapping ``search`` of a sweep: what every strategy reads, and as further fields what some of them
-    read besides. :meth:`of` gives each strategy its own parameters.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="after")
-    def _known_to_some_strategy(self) -> SearchParams:
-        known = _known_keys()
-        for key in self.model_extra or {}:
-            if key not in known:
-                raise ValueError(
-                    f"search.{one_line(key, 60)}: expected one of the keys {', '.join(known)}, found an "
-                    "unknown key"
-                )
-        return self
-
-    def of(self, strategy: str) -> EvolutionParams:
-        """What a strategy reads."""
-        return self.read_as(STRATEGIES[strategy].parameters)
-
-    def of_sweep(self, strategies: Sequence[str]) -> SearchParams:
-        """These parameters, valid for the strategies of a sweep; further fields only where they differ from
-        their defaults. Raises ValueError: one line with the field.
-
-        A field that none of these strategies reads is validated as the others read it, and has no effect."""
-        for model in _models(strategies):
-            self._read_by(model)
-        own: dict[str, Any] = {}
-        for key in _known_keys():
-            if key in (self.model_extra or {}):
-                readers = _readers(key, strategies) or _readers(key, STRATEGIES)
-                values = [getattr(self._read_by(model), key) for model in readers]
-                if values != [model.model_fields[key].default for model in readers]:
-                    own[key] = values[0]
-        return SearchParams(**self.shared(), distinct_parents=self.distinct_parents, **own)
-
-    def _read_by(self, model: type[EvolutionParams]) -> EvolutionParams:
-        try:
-            return self.read_as(model)
-        except pydantic.ValidationError as error:
-            at = "search." if error.errors()[0]["loc"] else "search: "
-            raise ValueError(f"{at}{first_mistake(error, model)}") from error
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came after the first version is written only where it differs from its default, so that old
-        and new specifications compare; of further fields :meth:`of_sweep` keeps only these.
-        """
-        values: dict[str, Any] = dump(self)
-        if values["distinct_parents"] is None:
-            del values["distinct_parents"]
-        return values
-
-
-def _models(strategies: Iterable[str]) -> list[type[EvolutionParams]]:
-    """The distinct parameter models of these strategies."""
-    return list(dict.fromkeys(STRATEGIES[name].parameters for name in strategies))
-
-
-def _readers(key: str, strategies: Iterable[str]) -> list[type[EvolutionParams]]:
-    """Those of these strategies' models that have this field."""
-    return [model for model in _models(strategies) if key in model.model_fields]
-
-
-def _known_keys() -> list[str]:
-    """The hyper-parameters that some registered strategy reads."""
-    return list(dict.fromkeys(key for model in _models(STRATEGIES) for key in model.model_fields))
-
-
 Targets = tuple[float, ...]
 
 
@@ -126,11 +64,49 @@ def _repeated(values: Sequence[Any]) -> Any:
     return next(value for value in values if counts[value] > 1)
 
 
+_RANGE = ("from", "to", "step")
+MAX_TARGETS = 1000  # of a range
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_target(value: Any) -> bool:
+    return _is_number(value) and 0 < value < 1e15
+
+
+def _target_sets(value: Any) -> list[Any]:
+    """The target sets of a space, where one set (a flat list, or a range) stands for a list of it."""
+    if isinstance(value, Mapping) or (
+        isinstance(value, list | tuple) and value and all(map(_is_number, value))
+    ):
+        return [value]
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"targets: expected a non-empty list of lists, found {brief(value)}")
+    return list(value)
+
+
+def _range(values: Mapping[Any, Any], where: str) -> list[float]:
+    """The targets of a range, its ends included."""
+    if set(values) != set(_RANGE) or not all(map(_is_target, values.values())):
+        raise ValueError(
+            f"{where}: expected {{from, to, step}}, positive numbers, found {brief(dict(values))}"
+        )
+    low, high = sorted((float(values["from"]), float(values["to"])))
+    n = math.floor((high - low) / values["step"] + 1e-9) + 1
+    if n > MAX_TARGETS:
+        raise ValueError(f"{where}: expected at most {MAX_TARGETS} targets, found {n}")
+    return [round(low + i * values["step"], 9) for i in range(n)]
+
+
 def _target_set(values: Any, where: str) -> Targets:
+    if isinstance(values, Mapping):
+        values = _range(values, where)
     if not isinstance(values, list | tuple) or not values:
         raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {brief(values)}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
+        if not _is_target(value):
             raise ValueError(f"{where}: expected positive numbers, found {brief(value)}")
     if len(set(values)) != len(values):
         raise ValueError(
@@ -142,30 +118,30 @@ def _target_set(values: Any, where: str) -> Targets:
 class SweepSpec(_Frozen):
     """A sweep: every combination of space, strategy, target set and seed is one search.
 
-    ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``; the order within a set has no
-    meaning, it is kept loosest first. ``cost``, ``predictor`` and ``targets`` are one value for all spaces,
-    or a mapping with one for each."""
+    ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``: a list of target sets, or one set.
+    A set is a list, or a range ``{from, to, step}``; its order has no meaning, it is kept loosest first.
+    ``cost``, ``predictor`` and ``targets`` are one value for all spaces, or a mapping with one for each."""
 
     name: Annotated[str, Field(min_length=1)]
     spaces: tuple[str, ...]
-    strategies: tuple[str, ...]
+    strategies: tuple[StrategyEntry, ...]
     cost: dict[str, str]
     predictor: dict[str, str]
     targets: dict[str, tuple[Targets, ...]]
     seeds: tuple[int, ...]
-    search: SearchParams = SearchParams()
+    search: Annotated[SearchParams, Field(validate_default=True)] = SearchParams()
     batch: Literal["auto"] | int = "auto"
     protocol: Protocol = "default"
+    budget: Budget | None = None  # of every search; it decides the numbers of generations
 
-    @field_validator("spaces", "strategies", mode="before")
+    @field_validator("spaces", mode="before")
     @classmethod
-    def _known_names(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
-        known = SPACES if info.field_name == "spaces" else STRATEGIES
+    def _known_spaces(cls, values: Any) -> Any:
         if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"expected a non-empty list of {', '.join(known)}, found {brief(values)}")
+            raise ValueError(f"expected a non-empty list of {', '.join(SPACES)}, found {brief(values)}")
         for value in values:
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(f"expected one of {', '.join(known)}, found {brief(value)}")
+            if not isinstance(value, str) or value not in SPACES:
+                raise ValueError(f"expected one of {', '.join(SPACES)}, found {brief(value)}")
         if len(set(values)) != len(values):
             raise ValueError(f"expected distinct names, found {brief(list(values))}")
         return tuple(values)
@@ -204,7 +180,31 @@ class SweepSpec(_Frozen):
     @field_validator("search")
     @classmethod
     def _read_by_the_strategies(cls, value: SearchParams, info: pydantic.ValidationInfo) -> SearchParams:
-        return value.of_sweep(info.data.get("strategies", ()))
+        entries: tuple[StrategyEntry, ...] = info.data.get("strategies", ())
+        return value.of_sweep([entry.name for entry in entries])
+
+    @model_validator(mode="after")
+    def _sound_entries(self) -> SweepSpec:
+        check_entries(self.strategies, self.search)
+        if self.budget is None or self.budget.seconds is None or self.budget.calibrated is not None:
+            for _ in self.groups():  # raises ValueError for a budget that is too small
+                pass
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_budget(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came after the first version where it is not set, so that specifications compare."""
+        values: dict[str, Any] = dump(self)
+        if values.get("budget") is None:
+            values.pop("budget", None)
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labelled_strategies(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "strategies" not in data:
+            return data
+        return {**data, "strategies": entries_of(data["strategies"], data.get("search"))}
 
     @model_validator(mode="before")
     @classmethod
@@ -216,7 +216,7 @@ class SweepSpec(_Frozen):
         normal: dict[str, Any] = {**data, "predictor": data.get("predictor", "published")}
         for field in ("cost", "predictor", "targets"):
             value = normal.get(field)
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and not (field == "targets" and set(value) & set(_RANGE)):
                 if set(value) != set(spaces):
                     found = ", ".join(map(str, value)) or "nothing"
                     raise ValueError(
@@ -224,9 +224,8 @@ class SweepSpec(_Frozen):
                     )
             elif field in normal:
                 normal[field] = dict.fromkeys(spaces, value)
-        for space, sets in (normal.get("targets") or {}).items():
-            if not isinstance(sets, list | tuple) or not sets:
-                raise ValueError(f"targets: expected a non-empty list of lists, found {brief(sets)}")
+        for space, value in (normal.get("targets") or {}).items():
+            sets = _target_sets(value)
             normal["targets"] = {
                 **normal["targets"],
                 space: tuple(_target_set(values, f"targets[{i}]") for i, values in enumerate(sets)),
@@ -246,9 +245,32 @@ class SweepSpec(_Frozen):
     def groups(self) -> Iterator[Group]:
         """The sweep's searches, those that can run in lock step together."""
         for space in self.spaces:
-            for strategy in self.strategies:
+            for entry in self.strategies:
+                params, sha256 = self.search.of(entry.name, entry.own), find_strategy(entry.name).sha256
                 for targets in self.targets[space]:
-                    yield Group(space, strategy, targets)
+                    spent = self._budget_of(space, entry.label, len(targets))
+                    own = params if spent is None else within(entry.name, params, len(targets), spent)
+                    yield Group(space, entry.name, targets, own, entry.label, sha256)
+
+    def _budget_of(self, space: str, label: str, k: int) -> int | None:
+        """The evaluations that a search may spend; None: there is no budget. Raises ValueError before the
+        seconds of a budget are calibrated.
+        """
+        if self.budget is None:
+            return None
+        if self.budget.evaluations is not None:
+            return self.budget.evaluations
+        if self.budget.calibrated is None:
+            raise ValueError("budget: expected calibrated seconds, found a sweep that was not planned yet")
+        key = calibration_key(space, label, k)
+        if key not in self.budget.calibrated:
+            raise ValueError(f"budget.calibrated: expected an entry {key}, found none")
+        return self.budget.calibrated[key]
+
+
+def calibration_key(space: str, label: str, k: int) -> str:
+    """The entry of ``budget.calibrated`` for the searches of an entry of ``strategies`` over k targets."""
+    return f"{space}/{label}/{k}"
 
 
 @dataclass(frozen=True)
@@ -258,6 +280,9 @@ class Group:
     space: str
     strategy: str
     targets: Targets
+    params: EvolutionParams
+    label: str = ""  # of the entry of ``strategies``
+    sha256: str = ""  # of a strategy that is a plug-in
 
 
 @dataclass(frozen=True)
@@ -274,9 +299,7 @@ class Shard:
         return digest(self.search_ids)
 
 
-def search_identity(
-    group: Group, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]
-) -> Callable[[int], str]:
+def search_identity(group: Group, protocol: Protocol, artefacts: Mapping[str, str]) -> Callable[[int], str]:
     """The identity of each search of a group as a function of its seed. artefacts: the hashes of the cost
     table and the predictor.
 
@@ -287,20 +310,18 @@ def search_identity(
         "space": group.space,
         "strategy": group.strategy,
         "targets": group.targets,
-        "params": params.of(group.strategy).identity(),
+        "params": group.params.identity(),
         "protocol": protocol,
-        "artefacts": dict(artefacts),
+        "artefacts": {**artefacts, **({"strategy": group.sha256} if group.sha256 else {})},
     }
     before = compact_json({key: value for key, value in described.items() if key < "seed"}).removesuffix("}")
     after = compact_json({key: value for key, value in described.items() if key > "seed"}).removeprefix("{")
     return lambda seed: short_hash(f'{before},"seed":{seed},{after}')
 
 
-def search_id(
-    group: Group, seed: int, params: SearchParams, protocol: Protocol, artefacts: Mapping[str, str]
-) -> str:
+def search_id(group: Group, seed: int, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
     """The identity of one search, see :func:`search_identity`."""
-    return search_identity(group, params, protocol, artefacts)(seed)
+    return search_identity(group, protocol, artefacts)(seed)
 
 
 def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) -> str:
@@ -309,7 +330,9 @@ def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) 
     artefacts: of each space, the hashes of its cost table and its predictor.
     """
     decisive = spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json")
-    return digest([ALGORITHM_VERSION, decisive, artefacts])
+    own = {entry.name: find_strategy(entry.name).sha256 for entry in spec.strategies}
+    plugged_in = {name: sha256 for name, sha256 in own.items() if sha256}
+    return digest([ALGORITHM_VERSION, decisive, artefacts, *([plugged_in] if plugged_in else [])])
 
 
 def load_spec(path: Path) -> SweepSpec:

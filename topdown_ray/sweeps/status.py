@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
 from topdown_ray.store.failures import read_failures
+from topdown_ray.store.manifest import labelled
 from topdown_ray.store.parts import parallel, part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import READ_ATTEMPTS
@@ -25,17 +27,18 @@ from topdown_ray.sweeps.spec import make_spec
 
 WINDOW_S = 600.0  # the rate is that of the last ten minutes
 SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
-_KEYS = ["search_id", "space", "strategy"]
+_KEYS = ["search_id", "space", "strategy", "label"]
 _COLUMNS = [*_KEYS, "evaluations", "started_at", "search_wall_s", "batch_size"]
 _SCHEMA = pa.schema([SEARCHES.field(name) for name in _COLUMNS])
 
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """How far the searches of one space and strategy are."""
+    """How far the searches of one space and one entry of ``strategies`` are."""
 
     space: str
     strategy: str
+    label: str
     done: int
     total: int
 
@@ -127,9 +130,7 @@ class Reader:
         run_id = manifest["run_id"]
         if run_id not in self._evaluations:
             spec = make_spec(manifest["spec"], f"{self.place.of('run.json')}: spec")
-            self._evaluations[run_id] = len(spec.seeds) * sum(
-                evaluations_of(spec, group) for group in spec.groups()
-            )
+            self._evaluations[run_id] = len(spec.seeds) * sum(map(evaluations_of, spec.groups()))
         return self._evaluations[run_id]
 
     def _look(self) -> float | None:
@@ -156,7 +157,9 @@ class Reader:
     def _read(self, name: str) -> pd.DataFrame | str:
         try:
             with self.place.open(f"searches/{name}") as file:
-                table = pq.read_table(file, columns=_COLUMNS, use_threads=False).cast(_SCHEMA)
+                table = pq.read_table(file, columns=_COLUMNS, schema=_SCHEMA, use_threads=False)
+            labels = pc.coalesce(table["label"], table["strategy"])  # an older schema has none
+            table = table.set_column(_COLUMNS.index("label"), "label", labels)
             if any(column.null_count for column in table.columns):
                 return (
                     f"{self.place.of(f'searches/{name}')}: expected values in {', '.join(_COLUMNS)}, found "
@@ -168,11 +171,11 @@ class Reader:
             raise
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             return f"{self.place.of(f'searches/{name}')}: {self.place.reason(error)}"
-        rows = grouped.rename_columns([*_KEYS, *_COLUMNS[3:]]).to_pandas()
+        rows = grouped.rename_columns([*_KEYS, *_COLUMNS[len(_KEYS) :]]).to_pandas()
         rows["finished_at"] = (
             rows["started_at"].astype("int64") / 1e6 + rows["search_wall_s"] * rows["batch_size"]
         )
-        for column in ("space", "strategy"):
+        for column in ("space", "strategy", "label"):
             rows[column] = rows[column].astype("category")
         kept: pd.DataFrame = rows.drop(columns=["started_at", "search_wall_s", "batch_size"])
         return kept
@@ -206,16 +209,17 @@ def updates(where: str | Path, every_s: float | None = None) -> Iterator[Status]
 
 def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[GroupStatus]:
     spec = manifest["spec"]
-    counts = rows.groupby([rows["space"].astype(str), rows["strategy"].astype(str)]).size().to_dict()
+    counts = rows.groupby([rows["space"].astype(str), rows["label"].astype(str)]).size().to_dict()
     return [
         GroupStatus(
             space,
-            strategy,
-            int(counts.get((space, strategy), 0)),
+            entry.strategy,
+            entry.label,
+            int(counts.get((space, entry.label), 0)),
             len(spec["seeds"]) * len(spec["targets"][space]),
         )
         for space in spec["spaces"]
-        for strategy in spec["strategies"]
+        for entry in map(labelled, spec["strategies"])
     ]
 
 

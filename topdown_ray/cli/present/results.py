@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from topdown_ray.cli.present.tables import print_json, print_records, print_wrapped
+from topdown_ray.cli.present.tables import print_footnote, print_json, print_records, print_wrapped
 from topdown_ray.networks.api import DescribedSubnet
 from topdown_ray.report.build import Report
+from topdown_ray.store.transferred import MARK, is_transferred
 from topdown_ray.sweeps.checks import RowCheck
 from topdown_ray.sweeps.verify import Verification
 
@@ -31,7 +32,10 @@ def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
     print(described.layers)
     print(f"{described.macs_m:.2f} x 1e6 MACs, {described.params_m:.3f} x 1e6 parameters")
     if row is not None:
-        print(f"predicted top-1 {100 * row['accuracy']:.2f} %, {row['cost']:.2f} {row['cost_unit']}")
+        rows = pd.DataFrame([row])
+        mark = MARK if is_transferred(rows).any() else ""
+        print(f"predicted top-1 {100 * row['accuracy']:.2f} %{mark}, {row['cost']:.2f} {row['cost_unit']}")
+        print_footnote(rows)
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:

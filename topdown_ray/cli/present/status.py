@@ -51,7 +51,7 @@ def _table(groups: tuple[GroupStatus, ...]) -> RenderableType:
     table.box, table.pad_edge = None, False
     for group in groups:
         share = f"{100 * group.done / max(group.total, 1):.1f}"
-        table.add_row(group.space, group.strategy, f"{group.done:,}", f"{group.total:,}", share)
+        table.add_row(group.space, group.label, f"{group.done:,}", f"{group.total:,}", share)
     return table
 
 

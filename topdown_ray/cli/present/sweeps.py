@@ -11,9 +11,11 @@ import pandas as pd
 from topdown_ray.addresses import shown
 from topdown_ray.cli.present.tables import (
     ANSWER,
+    PREDICTED,
     amount,
     answer,
     print_damaged,
+    print_footnote,
     print_json,
     print_records,
     print_table,
@@ -91,14 +93,15 @@ def print_demo(summary: SweepSummary, out: str) -> None:
 
 
 def _print_best(results: Results) -> None:
-    """A table with the most accurate row of every space, strategy and target."""
-    keys = ["space", "strategy", "target"]
+    """A table with the most accurate row of every space, label and target."""
+    keys = ["space", "label", "target"]
     rows = results.searches
     best = rows.loc[rows.groupby(keys)["accuracy"].idxmax()].sort_values(keys, ascending=[True, True, False])
-    table = table_of(keys[:2], (*ANSWER, "seed"), "Best architecture for each target")
+    table = table_of(keys[:2], (*ANSWER, "seed"), f"Best architecture for each target ({PREDICTED})")
     for row in best.to_dict("records"):
-        table.add_row(row["space"], row["strategy"], *answer(row), str(row["seed"]))
+        table.add_row(row["space"], row["label"], *answer(row), str(row["seed"]))
     print_table(table)
+    print_footnote(best)
 
 
 def _print_winner(results: Results) -> None:
@@ -116,9 +119,10 @@ def print_search(frame: pd.DataFrame, as_json: bool) -> None:
         print_records(frame)
         return
     rows = frame.to_dict("records")
-    table = table_of((), (*ANSWER, "evaluations", "seconds"))
+    table = table_of((), (*ANSWER, "evaluations", "seconds"), PREDICTED)
     for row in rows:
         table.add_row(*answer(row), f"{row['evaluations']:,}", f"{row['wall_s']:.2f}")
     print_table(table)
+    print_footnote(frame)
     for row in rows:
         print(f"{amount(row)}: {row['arch']}")

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from topdown_ray.store.transferred import MARK, footnote
 from topdown_ray.terminal import terminal, visible
 
 
@@ -41,18 +43,28 @@ def amount(row: Mapping[Any, Any], column: str = "target") -> str:
     return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
 
 
-ANSWER = ("target", "cost", "unit", "predicted top-1", "MACs (1e6)", "parameters (1e6)")
+ANSWER = ("target", "cost", "unit", "top-1 (%)", "MACs", "params")
+PREDICTED = "top-1 is predicted; MACs and parameters are in 1e6"
 
 
 def answer(row: Mapping[Any, Any]) -> list[str]:
     """The cells of the columns ``ANSWER``, of a row of ``searches``."""
-    numbers = [f"{100 * row['accuracy']:.2f} %", f"{row['macs_m']:.1f}", f"{row['params_m']:.2f}"]
+    mark = MARK if row["predictor_space"] != row["space"] else ""
+    numbers = [f"{mark}{100 * row['accuracy']:.2f}", f"{row['macs_m']:.1f}", f"{row['params_m']:.2f}"]
     return [f"{row['target']:g}", f"{row['cost']:.2f}", row["cost_unit"], *numbers]
+
+
+def print_footnote(rows: pd.DataFrame) -> None:
+    """What the mark at some accuracies of these rows of ``searches`` means."""
+    if note := footnote(rows):
+        print(textwrap.fill(note, 80, subsequent_indent="  "))
 
 
 def table_of(words: Sequence[str], numbers: Sequence[str], title: str | None = None) -> Table:
     """An empty table: columns of words to the left, columns of numbers to the right."""
-    table = Table(*words, title=title)
+    table = Table(
+        *words, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for name in numbers:
         table.add_column(name, justify="right")
     return table

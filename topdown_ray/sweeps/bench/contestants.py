@@ -134,7 +134,7 @@ def ours(scale: Scale, batch: int) -> Runner:
     from topdown_ray.sweeps.runner import Worker
 
     plan = plan_of(scale, [0], batch)
-    worker = Worker(plan.setups, plan.spec.search)
+    worker = Worker(plan.setups)
 
     def run(repeat: int) -> Lap:
         (shard,) = plan_of(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
@@ -157,7 +157,7 @@ def joint(scale: Scale, batch: int) -> Runner:
     generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1
     search = {"generations": generations, "warm_generations": 0}
     plan = plan_of(scale, [0], batch, "joint", search)
-    worker = Worker(plan.setups, plan.spec.search)
+    worker = Worker(plan.setups)
 
     def run(repeat: int) -> Lap:
         seeds = range(repeat * batch, (repeat + 1) * batch)
@@ -202,7 +202,7 @@ def ours_on_ray(scale: Scale, actors: int) -> Runner:
     connect("local")
     n = scale.ray_shards * scale.ray_batch
     plan = plan_of(scale, range(n), scale.ray_batch)
-    pool = shard_pool(actors, plan.run_id, plan.setups, plan.spec.search)
+    pool = shard_pool(actors, plan.run_id, plan.setups)
     pool.until_ready()
 
     def run(repeat: int) -> Lap:

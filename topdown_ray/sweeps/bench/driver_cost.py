@@ -42,7 +42,7 @@ def costs(
     with connected("local"):
         for n in actors:
             plan = plan_of(scale, range(SHARDS * BATCH), BATCH)
-            pool = shard_pool(n, plan.run_id, plan.setups, plan.spec.search)
+            pool = shard_pool(n, plan.run_id, plan.setups)
             pool.until_ready()
             try:
                 warm_up = plan_of(scale, range(10**6, 10**6 + n * BATCH), BATCH)

@@ -20,7 +20,7 @@ import torch
 from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.predictor import features
+from topdown_ray.spaces.predictor import Predictor, features
 from topdown_ray.sweeps.bench.contestants import OnLap, Scale, plan_of
 from topdown_ray.sweeps.runner import Worker
 
@@ -43,11 +43,11 @@ def distances(
     rows = []
     for strategy in chosen:
         plan = plan_of(scale, [0], BATCH, strategy)
-        worker = Worker(plan.setups, plan.spec.search)
+        worker = Worker(plan.setups)
         (setup,) = worker.setups.values()
-        inputs = features(
-            setup.genes_space, setup.predictor.encoding, setup.genes_space.random(100 * BATCH, 0)
-        )
+        predictor = setup.predictor
+        assert isinstance(predictor, Predictor)
+        inputs = features(setup.genes_space, predictor.encoding, setup.genes_space.random(100 * BATCH, 0))
         searching, floors = [], []
         for repeat in range(scale.repeats + 1):
             on_lap(progress, strategy)
@@ -58,7 +58,7 @@ def distances(
             evaluations = sum(_evaluations(row) for row in found)
             with torch.inference_mode():
                 for _ in range(max(1, round(evaluations / len(inputs)))):
-                    setup.predictor.dense(inputs)
+                    predictor.dense(inputs)
             end = time.perf_counter()
             progress.done += 1
             if repeat:  # the first lap warms up

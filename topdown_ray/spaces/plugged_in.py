@@ -1,0 +1,215 @@
+"""Predictors and costs of the user's own: functions of a batch of architectures, read in one of three forms.
+
+``on_genes``, ``on_configs`` and ``on_features`` say which form a function reads. A ``torch.nn.Module`` and an
+object with a method ``predict`` (a regressor of scikit-learn) read features without being wrapped."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from topdown_ray import plugins
+from topdown_ray.errors import UserError
+from topdown_ray.spaces.predictor import features, one_hot
+from topdown_ray.spaces.space import Encoding, Genes, Space
+from topdown_ray.spaces.tiles import TILE
+
+_RANDOM = 2_000  # architectures that the search for the cheapest one starts from
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A function and the form in which it reads architectures: genes, configs or features."""
+
+    form: str
+    function: Any
+    unit: str = ""  # of a cost
+
+    def plugin_state(self) -> tuple[str, Any]:
+        """What its identity depends on: text, and the function."""
+        return f"{self.form} {self.unit}", self.function
+
+
+def on_genes(function: Any, unit: str = "") -> Adapter:
+    """function: genes int8 (N, G), a tensor in canonical form -> N values. unit: of a cost."""
+    return Adapter("genes", function, unit)
+
+
+def on_configs(function: Any, unit: str = "") -> Adapter:
+    """function: a list of N configurations in OFA's form -> N values. unit: of a cost."""
+    return Adapter("configs", function, unit)
+
+
+def on_features(function: Any, unit: str = "") -> Adapter:
+    """function: one-hot features float32 (N, F), a tensor, or an array for a method ``predict`` -> N values.
+
+    unit: of a cost."""
+    return Adapter("features", function, unit)
+
+
+def adapter_of(plugin: plugins.Plugin, kind: str) -> Adapter:
+    """How a plug-in reads architectures. Raises UserError for a function that does not say it."""
+    value = plugin.value
+    if isinstance(value, Adapter):
+        return value
+    if isinstance(value, nn.Module) or callable(getattr(value, "predict", None)):
+        return on_features(value)
+    raise UserError(
+        f"{kind}: {plugin.name}: expected on_genes(...), on_configs(...) or on_features(...) of "
+        "topdown_ray.spaces.plugged_in, a torch.nn.Module or an object with predict, found "
+        f"{type(value).__name__}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Batched:
+    """A function of architectures that is asked in batches of one size: a row's bits do not depend on the
+    batch it comes in.
+    """
+
+    name: str
+    sha256: str
+    space: Space
+    adapter: Adapter
+    device: str = "cpu"
+
+    @functools.cached_property
+    def code(self) -> Encoding:
+        """The features that it reads."""
+        return one_hot(self.space)
+
+    def values(self, genes: torch.Tensor) -> torch.Tensor:
+        """genes int8 (N, G) -> float64 (N,). Raises UserError for another number of values, or for NaN."""
+        rows = self.space.canonical(genes)
+        if self._by_row:
+            found = self._asked(rows)
+        else:
+            padded = torch.cat([rows, rows.new_zeros(-len(rows) % TILE, rows.shape[1])])
+            parts = [self._asked(tile) for tile in torch.split(padded, TILE)] if len(rows) else []
+            found = torch.cat(parts)[: len(rows)] if parts else torch.zeros(0, dtype=torch.float64)
+        return found.to(genes.device)
+
+    @property
+    def _by_row(self) -> bool:
+        """Whether every value is computed by itself, as a regressor of scikit-learn does."""
+        return callable(getattr(self.adapter.function, "predict", None))
+
+    def _asked(self, rows: torch.Tensor) -> torch.Tensor:
+        if not len(rows):
+            return torch.zeros(0, dtype=torch.float64)
+        found = self._function(self._read(rows))
+        values = torch.as_tensor(found).detach().to("cpu", torch.float64).reshape(-1)
+        if len(values) != len(rows):
+            raise UserError(
+                f"{self.name}: expected {len(rows)} values for {len(rows)} architectures, found {len(values)}"
+            )
+        if values.isnan().any():
+            place = int(values.isnan().nonzero()[0, 0])
+            raise UserError(f"{self.name}: expected a number, found nan for {rows[place].tolist()}")
+        return values
+
+    def _read(self, rows: torch.Tensor) -> Any:
+        if self.adapter.form == "genes":
+            return rows
+        if self.adapter.form == "configs":
+            return [self.space.to_config(row) for row in rows.cpu()]
+        found = features(self.space, self.code, rows)
+        return found.cpu().numpy() if self._by_row else found
+
+    def _function(self, batch: Any) -> Any:
+        function = self.adapter.function
+        return function.predict(batch) if self._by_row else function(batch)
+
+
+@dataclass(frozen=True, eq=False)
+class PluginPredictor(_Batched):
+    """An accuracy predictor of the user's own. Calling it: genes int8 (N, G) -> top-1 float32 (N,)."""
+
+    def __post_init__(self) -> None:
+        if self.module is not None:
+            self.module.eval().to(self.device)
+
+    @property
+    def predictor_space(self) -> str:
+        """The space it was made for: the one that names it."""
+        return self.space.name
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The network of which gradients can be had, if it is one."""
+        function = self.adapter.function
+        return function if isinstance(function, nn.Module) and self.adapter.form == "features" else None
+
+    def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
+        return self.values(genes).float()
+
+
+@dataclass(frozen=True, eq=False)
+class PluginCost(_Batched):
+    """A cost of the user's own. Calling it: genes int8 (N, G) -> float64 (N,) in ``unit``."""
+
+    @property
+    def unit(self) -> str:
+        """As the adapter says it."""
+        return self.adapter.unit
+
+    def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Costs: genes int8 (N, G) -> float64 (N,)."""
+        return self.values(genes)
+
+    def cheapest(self) -> tuple[float, Genes]:
+        """The lowest cost that was found, and its genes (G,); not exact, since any function can be a cost.
+
+        The best of the smallest and of random architectures is changed one gene at a time while that helps.
+        """
+        return self._cheapest
+
+    @functools.cached_property
+    def _cheapest(self) -> tuple[float, Genes]:
+        space = self.space
+        rows = torch.cat([torch.zeros(1, space.G, dtype=torch.int8), space.random(_RANDOM, 0)])
+        changes = torch.tensor(
+            [(g, choice) for g, size in enumerate(space.sizes) for choice in range(size)], dtype=torch.long
+        )
+        while True:
+            costs = self.values(rows)
+            best = int(costs.argmin())
+            if len(rows) == len(changes) + 1 and best == 0:
+                return float(costs[0]), space.canonical(rows[:1])[0].numpy()
+            neighbours = rows[best].repeat(len(changes) + 1, 1)  # the best itself comes first
+            neighbours[torch.arange(1, len(neighbours)), changes[:, 0]] = changes[:, 1].to(torch.int8)
+            rows = neighbours
+
+    def range(self) -> tuple[float, float]:
+        """The lowest cost that was found, and the highest of the largest and of random architectures."""
+        rows = torch.cat(
+            [
+                torch.tensor([[size - 1 for size in self.space.sizes]], dtype=torch.int8),
+                self.space.random(_RANDOM, 0),
+            ]
+        )
+        return self.cheapest()[0], float(self.values(rows).max())
+
+
+def plugin_predictor(name: str, space: Space) -> PluginPredictor | None:
+    """The predictor that is a plug-in of this name, if there is one. Raises UserError."""
+    plugin = plugins.find("predictors", name)
+    if plugin is None:
+        return None
+    return PluginPredictor(f"plugin:{name}", plugin.sha256, space, adapter_of(plugin, "predictor"))
+
+
+def plugin_cost(name: str, space: Space) -> PluginCost | None:
+    """The cost that is a plug-in of this name, if there is one. Raises UserError."""
+    plugin = plugins.find("costs", name)
+    if plugin is None:
+        return None
+    adapter = adapter_of(plugin, "cost")
+    if not adapter.unit:
+        raise UserError(f"cost: {name}: expected a unit (on_genes(function, unit='mJ')), found none")
+    return PluginCost(f"plugin:{name}", plugin.sha256, space, adapter)

@@ -1,0 +1,45 @@
+"""How many predictor evaluations a budget of seconds is, measured once when a sweep is planned.
+
+The numbers become part of the specification, so the sweep's results follow from run.json and not from how
+fast a machine happens to be. Seconds are those of one CPU core, of searches in lock step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from topdown_ray.algorithms.strategies import find_strategy
+from topdown_ray.sweeps.hyperparameters import Budget
+from topdown_ray.sweeps.runner import Setup, Worker
+from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, calibration_key
+
+BATCH = 16  # searches in lock step, at most
+GENERATIONS = 40  # of the searches that are timed
+REPEATS = 3  # the fastest counts: a neighbour on the machine only slows down
+
+
+def calibrated(spec: SweepSpec, setups: Mapping[str, Setup]) -> SweepSpec:
+    """The specification with the evaluations that its budget of seconds stands for."""
+    budget = spec.budget
+    if budget is None or budget.seconds is None or budget.calibrated is not None:
+        return spec
+    unlimited = spec.model_copy(update={"budget": None})
+    groups = {calibration_key(g.space, g.label, len(g.targets)): g for g in unlimited.groups()}
+    worker = Worker(setups, groups.values())
+    batch = min(BATCH, len(spec.seeds), BATCH if spec.batch == "auto" else spec.batch)
+    evaluations = {
+        key: max(1, round(budget.seconds / _seconds(worker, group, batch))) for key, group in groups.items()
+    }
+    found = Budget(seconds=budget.seconds, calibrated=evaluations)
+    return SweepSpec.model_validate({**spec.model_dump(mode="json"), "budget": found.model_dump()})
+
+
+def _seconds(worker: Worker, group: Group, batch: int) -> float:
+    """CPU seconds that an evaluation takes, in a batch of searches."""
+    ratio = group.params.warm_generations / max(group.params.generations, 1)
+    lengths = {"generations": GENERATIONS, "warm_generations": round(ratio * GENERATIONS)}
+    short = dataclasses.replace(group, params=group.params.model_copy(update=lengths))
+    each = find_strategy(group.strategy).evaluations(short.params, len(group.targets))
+    shard = Shard(short, tuple(range(batch)), tuple(map(str, range(batch))))
+    seconds = min(float(worker.run(shard)[0][0]["search_cpu_s"]) for _ in range(REPEATS))
+    return seconds / each

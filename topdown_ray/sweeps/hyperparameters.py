@@ -1,0 +1,246 @@
+"""The hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
+
+An entry of ``strategies`` is a name, or a mapping with the name, a label and hyper-parameters. What an entry
+does not say comes from the mapping ``search``; what that does not say comes from the strategy's defaults."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from topdown_ray.algorithms.parameters import LATER, EvolutionParams
+from topdown_ray.algorithms.strategies import STRATEGIES, find_strategy
+from topdown_ray.errors import UserError, brief, one_line
+from topdown_ray.files import first_mistake
+
+
+class SearchParams(EvolutionParams):
+    """The mapping ``search`` of a sweep: what every strategy reads, and as further fields what some of them
+    read besides. :meth:`of` gives each strategy its own parameters.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _known_to_some_strategy(self) -> SearchParams:
+        known = _known_keys()
+        for key in self.model_extra or {}:
+            if key not in known:
+                raise ValueError(
+                    f"search.{one_line(key, 60)}: expected one of the keys {', '.join(known)}, found an "
+                    "unknown key"
+                )
+        return self
+
+    def of(self, strategy: str, own: Mapping[str, Any] | None = None) -> EvolutionParams:
+        """What a strategy reads; own: the values of its entry, which come before these.
+
+        Raises ``pydantic.ValidationError``."""
+        model = find_strategy(strategy).parameters
+        if not own:
+            return self.read_as(model)
+        shared = {name: value for name, value in self if name in model.model_fields}
+        return model(**{**shared, **own})
+
+    def of_sweep(self, strategies: Sequence[str]) -> SearchParams:
+        """These parameters, valid for the strategies of a sweep; further fields only where they differ from
+        their defaults. Raises ValueError: one line with the field.
+
+        A field that none of these strategies reads is validated as the others read it, and has no effect."""
+        for model in _models(strategies):
+            self._read_by(model)
+        own: dict[str, Any] = {}
+        for key in _known_keys():
+            if key in (self.model_extra or {}):
+                readers = _readers(key, strategies) or _readers(key, STRATEGIES)
+                values = [getattr(self._read_by(model), key) for model in readers]
+                if values != [model.model_fields[key].default for model in readers]:
+                    own[key] = values[0]
+        later = {name: getattr(self, name) for name in LATER}
+        return SearchParams(**self.shared(), **later, **own)
+
+    def _read_by(self, model: type[EvolutionParams]) -> EvolutionParams:
+        try:
+            return self.read_as(model)
+        except pydantic.ValidationError as error:
+            at = "search." if error.errors()[0]["loc"] else "search: "
+            raise ValueError(f"{at}{first_mistake(error, model)}") from error
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came after the first version is written only where it differs from its default, so that old
+        and new specifications compare; of further fields :meth:`of_sweep` keeps only these.
+        """
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if name not in LATER or value is not None}
+
+
+def _models(strategies: Iterable[str]) -> list[type[EvolutionParams]]:
+    """The distinct parameter models of these strategies."""
+    return list(dict.fromkeys(find_strategy(name).parameters for name in strategies))
+
+
+def _readers(key: str, strategies: Iterable[str]) -> list[type[EvolutionParams]]:
+    """Those of these strategies' models that have this field."""
+    return [model for model in _models(strategies) if key in model.model_fields]
+
+
+def _known_keys() -> list[str]:
+    """The hyper-parameters that some registered strategy reads."""
+    return list(dict.fromkeys(key for model in _models(STRATEGIES) for key in model.model_fields))
+
+
+class StrategyEntry(BaseModel):
+    """One of the strategies that a sweep compares; further fields are its own hyper-parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str  # of a registered strategy
+    label: str = ""  # in tables and pictures; distinct within a sweep
+    colour: str | None = None  # in pictures, #rrggbb
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The hyper-parameters that are its own."""
+        return dict(self.model_extra or {})
+
+    @model_serializer
+    def _as_short_as_it_can_be(self) -> str | dict[str, Any]:
+        """The name alone where the entry says no more, so that old and new specifications compare."""
+        label = {} if self.label == self.name else {"label": self.label}
+        colour = {} if self.colour is None else {"colour": self.colour}
+        more = {**label, **colour, **self.own}
+        return {"name": self.name, **more} if more else self.name
+
+
+_TEXTS = {
+    "label": (r"\S(.{0,58}\S)?", "a text of 1 to 60 characters"),
+    "colour": (r"#[0-9a-fA-F]{6}", "a colour as #rrggbb"),
+}
+
+
+def entries_of(values: Any, search: Any) -> list[dict[str, Any]]:
+    """The field ``strategies`` of a sweep as plain mappings, each with its label, and with its strategy's
+    defaults where neither it nor the mapping ``search`` overrides them. Raises ValueError: one line.
+    """
+    known = ", ".join(STRATEGIES)
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError(f"strategies: expected a non-empty list of {known}, found {brief(values)}")
+    stated = dict(search) if isinstance(search, Mapping) else {}
+    entries = [_entry(value, f"strategies[{i}]", stated) for i, value in enumerate(values)]
+    labels = Counter(entry["label"] for entry in entries)
+    label, times = labels.most_common(1)[0]
+    if times > 1:
+        raise ValueError(
+            f"strategies: expected distinct labels, found {brief(label)} {times} times; give each entry a "
+            "label"
+        )
+    return entries
+
+
+def _entry(value: Any, where: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(value) if isinstance(value, Mapping) else {"name": value}
+    name = given.get("name")
+    try:
+        known = find_strategy(name)
+    except UserError as error:
+        at = where if isinstance(value, Mapping) else "strategies"
+        raise ValueError(str(error).replace("strategies", at, 1)) from error
+    assert isinstance(name, str)
+    model = known.parameters
+    allowed = ("name", "label", "colour", *model.model_fields)
+    for key in given:
+        if key not in allowed:
+            raise ValueError(
+                f"{where}.{one_line(key, 60)}: expected one of the keys {', '.join(allowed)}, found an "
+                "unknown key"
+            )
+    for key, (pattern, expected) in _TEXTS.items():
+        if key in given and not (isinstance(given[key], str) and re.fullmatch(pattern, given[key])):
+            raise ValueError(f"{where}.{key}: expected {expected}, found {brief(given[key])}")
+    own = {key: value for key, value in known.defaults.items() if key not in stated}
+    own |= {key: value for key, value in given.items() if key in model.model_fields}
+    shared = {key: stated.get(key, field.default) for key, field in model.model_fields.items()}
+    own = {key: value for key, value in own.items() if brief(value) != brief(shared[key])}
+    more = {"colour": given["colour"]} if "colour" in given else {}
+    return {"name": name, "label": given.get("label", name), **more, **own}
+
+
+def check_entries(entries: Sequence[StrategyEntry], search: SearchParams) -> None:
+    """Raise ValueError, one line, where an entry's hyper-parameters will not do, or where two entries are the
+    same searches.
+    """
+    seen: dict[tuple[str, EvolutionParams], str] = {}
+    for i, entry in enumerate(entries):
+        try:
+            params = search.of(entry.name, entry.own)
+        except pydantic.ValidationError as error:
+            mistake = first_mistake(error, find_strategy(entry.name).parameters)
+            raise ValueError(f"strategies[{i}].{mistake}") from error
+        other = seen.setdefault((entry.name, params), entry.label)
+        if other != entry.label:
+            raise ValueError(
+                f"strategies: expected entries that differ, found {brief(other)} and {brief(entry.label)} "
+                "with the same hyper-parameters"
+            )
+
+
+class Budget(BaseModel):
+    """What every search may spend on all its targets together: predictor evaluations, or seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    evaluations: Annotated[int, Field(ge=1, le=2**40)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=1e6)] | None = None  # of one CPU core
+    # evaluations that take these seconds, by "space/label/number of targets"; measured as a sweep is planned
+    calibrated: dict[str, Annotated[int, Field(ge=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Budget:
+        if (self.evaluations is None) == (self.seconds is None):
+            found = "none" if self.seconds is None else "both"
+            raise ValueError(f"budget: expected one of evaluations and seconds, found {found}")
+        if self.calibrated is not None and self.seconds is None:
+            raise ValueError("budget.calibrated: expected seconds beside it, found none")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
+
+
+def within(strategy: str, params: EvolutionParams, k: int, evaluations: int) -> EvolutionParams:
+    """The longest of a strategy's searches over k targets that spends no more evaluations: ``generations`` is
+    chosen, and ``warm_generations`` keeps its ratio to it. Raises ValueError where even the shortest spends
+    more.
+    """
+    ratio = params.warm_generations / params.generations if params.generations else 0.0
+    count = find_strategy(strategy).evaluations
+
+    def of(generations: int) -> EvolutionParams:
+        lengths = {"generations": generations, "warm_generations": round(ratio * generations)}
+        return params.model_copy(update=lengths)
+
+    least = count(of(0), k)
+    if least > evaluations:
+        raise ValueError(
+            f"budget: expected at least {least} evaluations for {strategy} with {k} targets and a population "
+            f"of {params.population}, found {evaluations}"
+        )
+    low, high = 0, evaluations // params.population + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(of(middle), k) <= evaluations else (low, middle)
+    return of(low)
