@@ -1,0 +1,208 @@
+"""Sweeps from Python: the documented examples, a notebook on a running cluster, Ray Client, printed text."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+from conftest import ROOT
+from support.sweeping import assert_same
+
+import topdown_ray
+from topdown_ray.errors import UserError
+from topdown_ray.sweeps.verify import verify
+
+SMALL: dict[str, Any] = {
+    "spaces": ["mobilenet_v3"],
+    "strategies": ["top_down", "joint"],
+    "cost": "macs",
+    "predictor": "embedded",
+    "targets": [400, 300],
+    "seeds": 3,
+    "search": {"population": 20, "generations": 10, "warm_generations": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> topdown_ray.Results:
+    out = tmp_path_factory.mktemp("python") / "out"
+    return topdown_ray.sweep(SMALL, out, address="none", progress=False)
+
+
+@pytest.mark.ray
+def test_the_documented_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second one on a connection of its own, which stays open until it closes it."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert "joint, short" in capsys.readouterr().out
+    assert names["done"][0] == "connected"
+    assert names["done"][-1] == "end"
+    assert set(topdown_ray.load("results/ray").searches["space"]) == {"proxyless"}
+
+
+def test_every_way_to_say_a_sweep_is_the_same_sweep(results: topdown_ray.Results, tmp_path: Path) -> None:
+    read = topdown_ray.SweepSpec.model_validate({"name": "sweep", **SMALL})
+    file = tmp_path / "sweep.yaml"
+    file.write_text(str({**SMALL, "seeds": 1}))
+    for n, arguments in enumerate([{"spec": read}, {"spec": file, "seeds": 3}, SMALL]):
+        out = tmp_path / f"out{n}"
+        assert_same(results, topdown_ray.sweep(out=out, address="none", progress=False, **arguments))
+
+
+def test_results_print_themselves(results: topdown_ray.Results) -> None:
+    head, *lines = repr(results).splitlines()
+    assert head == "Sweep sweep (complete), 6 searches: predicted top-1 in %, mean ± sd (searches)"
+    assert all(len(line) <= 100 for line in lines)
+    joint = results.searches.query("label == 'joint' and target == 400")["accuracy"]
+    assert f"{100 * joint.mean():.2f} ± {100 * joint.std():.2f} (3)" in repr(results)
+    assert "<table" in results._repr_html_()
+    best = results.best(400)
+    row = results.searches.query("target == 400").nlargest(1, "accuracy").iloc[0]
+    assert str(best["ks"]) in row["arch"]
+    assert results.best(400, "mobilenet_v3", "joint") == best
+
+
+def test_a_space_with_another_spaces_predictor_is_marked(tmp_path: Path) -> None:
+    changes = {"spaces": ["proxyless"], "strategies": ["prune"], "address": "none", "progress": False}
+    found = topdown_ray.sweep(SMALL, tmp_path / "out", **changes)
+    for text in (repr(found), found._repr_html_()):
+        assert "proxyless*" in text
+        assert "* Accuracies of proxyless by a predictor that was trained on mobilenet_v3" in text
+    assert topdown_ray.summary(found).accuracy["setting"].tolist() == ["proxyless* on macs"] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda r: r.best(), "target: expected one of 400, 300, found none"),
+        (lambda r: r.best(25), "target: expected one of 400, 300, found 25"),
+        (lambda r: r.best(400, strategy="x"), "strategy: expected one of joint, top_down, found 'x'"),
+        (
+            lambda r: topdown_ray.sweep(SMALL, strategys=[]),
+            "sweep: strategys: expected one of the keys",
+        ),
+        (lambda r: topdown_ray.sweep("none.yaml"), "none.yaml: expected a sweep file"),
+        (
+            lambda r: topdown_ray.sweep(SMALL, address="here"),
+            "--address: expected none, local, auto, ",
+        ),
+        (lambda r: topdown_ray.search(targets=[-1]), "search: targets: expected positive numbers, found -1"),
+        (
+            lambda r: topdown_ray.search(strategy="x"),
+            "search: strategy: expected one of ",
+        ),
+        (lambda r: topdown_ray.search(generations=-1), "search: generations: expected greater "),
+    ],
+)
+def test_a_mistake_is_one_line(results: topdown_ray.Results, call: Any, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call(results)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+# Ray leaves the log files of its Client server to the garbage collector
+UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a cluster with two CPUs, with a Ray Client server."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "ray_client_server_port": 23456},
+    )
+    try:
+        yield nodes.address
+    finally:
+        nodes.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@UNCLOSED
+def test_a_sweep_through_ray_client(cluster: str, results: topdown_ray.Results, tmp_path: Path) -> None:
+    found = topdown_ray.sweep(
+        SMALL, tmp_path / "out", address="ray://127.0.0.1:23456", actors=2, progress=False
+    )
+    assert_same(results, found)
+
+
+NOTEBOOK = (
+    """
+import ray
+import topdown_ray
+
+ray.init(address="{address}", log_to_driver=False)
+""",
+    """
+events = []
+results = topdown_ray.sweep(
+    spaces=["mobilenet_v3"],
+    strategies=["top_down", "joint", {{"name": "beside:patient", "label": "patient"}}],
+    cost="macs",
+    predictor="embedded",
+    targets=[400, 300],
+    seeds=4,
+    budget={{"evaluations": 1000}},
+    search={{"population": 20}},
+    out="results/notebook",
+    actors=2,
+    on_event=lambda event, facts: events.append(event),
+)
+assert ray.is_initialized()
+results
+""",
+    "results.best(target=300)",
+)
+BESIDE = '''
+from topdown_ray.algorithms.strategies import strategy
+
+
+@strategy("patient", later=lambda full, warm: 1 + warm)
+def patient(searches):
+    """As top_down."""
+    answer = None
+    for index in range(len(searches.targets)):
+        if answer is None:
+            served = searches.evolve(index, None, searches.params.generations, 0)
+        else:
+            warm = searches.params.warm_generations
+            served = searches.evolve(index, searches.pruned(index, answer), warm, 1)
+        answer = served.outcome.genes
+        yield served.outcome
+'''
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@UNCLOSED
+def test_a_notebook_compares_strategies_on_a_running_cluster(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At equal budgets, one of them from a file beside the notebook."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    cells = [nbformat.v4.new_code_cell(cell.format(address=cluster)) for cell in NOTEBOOK]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    *_, shown, best = notebook.cells
+    html = next(output.data["text/html"] for output in shown.outputs if "data" in output)
+    assert all(label in html for label in ("top_down", "joint", "patient", "(4)"))
+    assert "image_size" in best.outputs[-1].data["text/plain"]
+    found = topdown_ray.load(tmp_path / "results" / "notebook")
+    spent = found.searches.groupby(["label", "seed"])["evaluations"].sum()
+    assert spent.between(1000 - 2 * 20, 1000).all()
+    same = [found.searches.query(f"label == '{label}'")["arch"].tolist() for label in ("patient", "top_down")]
+    assert same[0] == same[1]  # the same algorithm under another name
+    assert verify(found).passed
