@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
+from support.nodes import free_port, kill_node, start_node
 from support.on_ray import LONGER, run_on_ray
 from support.sweeping import assert_same, run
 
@@ -190,37 +190,6 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
 AUTHENTICATION = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def start_node(tmp_path: Path, *options: str) -> psutil.Popen:
-    """`ray start --block`, in a process group of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--block",
-        "--disable-usage-stats",
-        *options,
-    ]
-    with (tmp_path / f"node{len(list(tmp_path.glob('node*')))}.log").open("wb") as log:
-        return psutil.Popen(command, stdout=log, stderr=log, env=AUTHENTICATION, start_new_session=True)
-
-
-def kill_node(node: psutil.Popen) -> None:
-    """SIGKILL to all its processes at once."""
-    processes = [*node.children(recursive=True), node]
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    node.wait()
-
-
 def wait_until(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not what():
@@ -241,6 +210,7 @@ def test_separately_started_nodes_and_the_command_line(
     file.write_text(yaml.safe_dump(LONGER))
     head = start_node(
         tmp_path,
+        AUTHENTICATION,
         "--head",
         "--num-cpus=0",
         f"--port={port}",
@@ -285,7 +255,7 @@ def test_separately_started_nodes_and_the_command_line(
         deadline = time.monotonic() + 60
         while subprocess.run(health, capture_output=True, check=False, env=AUTHENTICATION).returncode:
             assert time.monotonic() < deadline
-        nodes.append(start_node(tmp_path, f"--address=127.0.0.1:{port}", "--num-cpus=1"))
+        nodes.append(start_node(tmp_path, AUTHENTICATION, f"--address=127.0.0.1:{port}", "--num-cpus=1"))
 
         process = driver("--actors", "1")  # before the node has joined: a head without CPUs promises some
         wait_until(lambda: parts() >= 2, process)
@@ -302,7 +272,7 @@ def test_separately_started_nodes_and_the_command_line(
         process = driver()
         wait_until(lambda: parts() >= before + 2, process)
         kill_node(nodes.pop())
-        nodes.append(start_node(tmp_path, f"--address=127.0.0.1:{port}", "--num-cpus=1"))
+        nodes.append(start_node(tmp_path, AUTHENTICATION, f"--address=127.0.0.1:{port}", "--num-cpus=1"))
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
     finally:

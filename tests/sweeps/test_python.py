@@ -1,6 +1,10 @@
 """Sweeps from Python: the documented examples, a notebook on a running cluster, Ray Client, printed text."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
+from support.nodes import free_port, kill_node, start_node
 from support.sweeping import assert_same
 
 import topdown_ray
@@ -109,33 +114,43 @@ def test_a_mistake_is_one_line(results: topdown_ray.Results, call: Any, line: st
     assert "\n" not in str(caught.value)
 
 
-# Ray leaves the log files of its Client server to the garbage collector
-UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
 @pytest.fixture
 def cluster() -> Iterator[str]:
-    """The address of a cluster with two CPUs, with a Ray Client server."""
+    """The address of a cluster with two CPUs."""
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "ray_client_server_port": 23456},
-    )
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         yield nodes.address
     finally:
         nodes.shutdown()
 
 
+THROUGH_CLIENT = """
+import sys, topdown_ray
+topdown_ray.sweep(sys.argv[1], sys.argv[2], address=sys.argv[3], actors=2, progress=False)
+"""
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-@UNCLOSED
-def test_a_sweep_through_ray_client(cluster: str, results: topdown_ray.Results, tmp_path: Path) -> None:
-    found = topdown_ray.sweep(
-        SMALL, tmp_path / "out", address="ray://127.0.0.1:23456", actors=2, progress=False
-    )
-    assert_same(results, found)
+def test_a_sweep_through_ray_client(results: topdown_ray.Results, tmp_path: Path) -> None:
+    file, out, port, client = tmp_path / "sweep.yaml", tmp_path / "out", free_port(), free_port()
+    file.write_text(str(SMALL))
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # what a node and a driver have to agree on
+    options = [f"--port={port}", f"--ray-client-server-port={client}", "--num-cpus=2"]
+    node = start_node(tmp_path, environment, "--head", "--include-dashboard=false", *options)
+    command = [sys.executable, "-c", THROUGH_CLIENT, str(file), str(out), f"ray://127.0.0.1:{client}"]
+    try:
+        for _ in range(20):  # the server answers some time after the node
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if "Connection refused" not in done.stderr:
+                break
+            time.sleep(1)
+    finally:
+        kill_node(node)
+    assert done.returncode == 0, done.stderr
+    assert_same(results, topdown_ray.load(out))
 
 
 NOTEBOOK = (
@@ -186,7 +201,6 @@ def patient(searches):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@UNCLOSED
 def test_a_notebook_compares_strategies_on_a_running_cluster(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
