@@ -1,7 +1,9 @@
 """The worked examples of docs/extending.md run as they stand."""
 
 import itertools
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.errors import UserError
 from topdown_ray.store.results import load
 from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps.verify import verify
@@ -128,6 +132,26 @@ def test_a_cost_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     results = load(here / "results" / "energy")
     assert (results.searches["cost"] <= results.searches["target"]).all()
     assert verify(results, rerun=4).passed
+
+
+def test_a_changed_plug_in_is_another_sweep(here: Path) -> None:
+    plug_in("A cost as a plug-in", here)
+    source = (here / "my_cost.py").read_text()
+    (here / "my_cost.py").write_text(source.replace("1e5", "1.1e5"))
+    again = [sys.executable, "-m", "topdown_ray", "sweep", "results/energy", "--out", "results/energy"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*again, "--address", "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: results/energy: expected an empty folder or sweep ")
+    assert done.stderr.endswith("; changed since: the cost plugin:my_cost:energy\n")
+    with pytest.raises(UserError, match="expected an object at my_cost:nothing, found AttributeError"):
+        topdown_ray.sweep("results/energy", cost="my_cost:nothing", address="none")
 
 
 def test_a_space_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

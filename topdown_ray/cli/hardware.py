@@ -93,12 +93,19 @@ def table(
     export_yaml: Annotated[
         Path | None, typer.Option(help="Write it in OFA's published form into this folder.")
     ] = None,
+    export_csv: Annotated[
+        Path | None,
+        typer.Option(help="Write it as CSV into this file; put your device's times into it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
     from topdown_ray.cli.present import hardware as present
     from topdown_ray.hardware import measure as room
 
+    if export_csv is not None:
+        present.print_published_form([room.export_csv(source, space, export_csv)], export_csv, as_json)
+        return
     if export_yaml is not None:
         present.print_published_form(room.export_table(source, space, export_yaml), export_yaml, as_json)
         return

@@ -20,7 +20,7 @@ from topdown_ray.hardware import whole_subnets
 from topdown_ray.hardware.nodes import RemoteWatch, node_kinds
 from topdown_ray.hardware.rounds import FULL, QUICK, Effort, OnState, measure_layers
 from topdown_ray.hardware.stopwatch import Stopwatch, check_conditions, check_words
-from topdown_ray.spaces import latency_table, ofa_tables
+from topdown_ray.spaces import csv_table, latency_table, ofa_tables
 from topdown_ray.spaces.cost import measured
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.registry import SPACES, find_space
@@ -154,6 +154,12 @@ def find_table(source: str, space: str) -> tuple[LatencyTable, Path]:
             "found neither"
         )
     return latency_table.read(found.path), found.path
+
+
+def export_csv(source: str, space: str, path: Path) -> Path:
+    """Write a table as CSV. Raises UserError."""
+    csv_table.write(find_table(source, space)[0], path)
+    return path
 
 
 def export_table(source: str, space: str, folder: Path) -> list[Path]:

@@ -33,6 +33,7 @@ from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
 from topdown_ray.spaces import latency_table, ofa_tables
+from topdown_ray.spaces.layers import Layer, live_values
 from topdown_ray.spaces.predictor_files import in_order
 from topdown_ray.spaces.registry import SPACES, notebook_space
 from topdown_ray.spaces.space import Reference, Space
@@ -129,8 +130,14 @@ _LayerKey = tuple[Any, ...]  # the columns of a measured table in front of its n
 def measured_latency(source: latency_table.Source, space: str, sha256: str) -> Callable[[Config], float]:
     """The sum over the layers of OFA's own subnet, each looked up in the measured table."""
     try:
-        frame = pd.read_parquet(source.path)
-        about = json.loads(pq.read_schema(source.path).metadata[b"topdown_ray_latency"])
+        if source.path.suffix == ".csv":
+            frame = pd.read_csv(source.path, keep_default_na=False, dtype={"ms": str})
+            # Python's own reading of numbers: pandas' differs in the last bit
+            frame["median_ms"] = frame.pop("ms").map(float)
+            about: dict[str, Any] = {"space": space}
+        else:
+            frame = pd.read_parquet(source.path)
+            about = json.loads(pq.read_schema(source.path).metadata[b"topdown_ray_latency"])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise UserError(f"{source.path}: expected the table of the rows, found no such file") from error
     numbers = list(frame.columns).index("median_ms")
@@ -146,6 +153,19 @@ def measured_latency(source: latency_table.Source, space: str, sha256: str) -> C
     return lambda config: (
         offset + slope * sum(ms[key] for key in layer_keys(active(config), config["image_size"]))
     )
+
+
+def peak_activation_of(space: str) -> Callable[[Config], float]:
+    """The largest sum of live activations of an architecture in 1e6 bytes at float32, over the layers of
+    OFA's own subnet.
+    """
+    active = active_network(space)
+
+    def peak(config: Config) -> float:
+        keys = layer_keys(active(config), config["image_size"])
+        return max(4e-6 * live_values(Layer(*key)) for key in keys)
+
+    return peak
 
 
 def layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:

@@ -19,7 +19,7 @@ import torch
 
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
-from topdown_ray.spaces import latency_table, layers, ofa_tables
+from topdown_ray.spaces import csv_table, latency_table, layers, ofa_tables
 from topdown_ray.spaces.layers import N_CLASSES
 from topdown_ray.spaces.plugged_in import PluginCost, plugin_cost
 from topdown_ray.spaces.registry import SPACES
@@ -32,11 +32,11 @@ _MOST_TICKS = 2.0**53  # up to which float64 holds every whole number
 
 
 @dataclass(frozen=True, eq=False)
-class CostModel:
-    """A cost table of one space. Calling it: genes int8 (N, G) -> cost float64 (N,) in ``unit``."""
+class _OverTerms:
+    """A cost of one space that looks small tables up and joins their values."""
 
     name: str
-    unit: str  # "ms", "1e6 MACs" or "1e6 parameters"
+    unit: str  # "ms", "1e6 MACs", "1e6 parameters", "MB"
     sha256: str
     space: str
     tick: float
@@ -51,14 +51,23 @@ class CostModel:
         object.__setattr__(self, "_index", TermIndex(self.terms, len(self.sizes)).to(device))
         object.__setattr__(self, "_table", torch.from_numpy(concatenate(self.terms)).to(device))
 
+    def looked_up(self, genes: torch.Tensor) -> torch.Tensor:
+        """The values of the terms: genes int8 (N, G) -> float64 (N, T), in ticks."""
+        places = self._index(genes)
+        return self._table.index_select(0, places.view(-1)).view(places.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel(_OverTerms):
+    """A sum over the terms of one space. Calling it: genes int8 (N, G) -> cost float64 (N,) in ``unit``."""
+
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Costs: genes int8 (N, G) -> float64 (N,) in ``unit``."""
         return self.in_ticks(genes).mul_(self.tick)
 
     def in_ticks(self, genes: torch.Tensor) -> torch.Tensor:
         """Costs as whole numbers: genes int8 (N, G) -> float64 (N,) in ticks, or in single MACs; exact."""
-        places = self._index(genes)  # (N, T)
-        return self._table.index_select(0, places.view(-1)).view(places.shape).sum(1)
+        return self.looked_up(genes).sum(1)
 
     @functools.cached_property
     def flat(self) -> FlatSum:
@@ -153,8 +162,44 @@ def parameters(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> 
     return CostModel("params", "1e6 parameters", digest, space.name, ONE_TICK, tuple(terms), space.sizes)
 
 
-#: The costs that follow from an architecture alone.
+@dataclass(frozen=True, eq=False)
+class PeakCost(_OverTerms):
+    """The largest of an architecture's terms, as the memory that its layers need one after another. Calling
+    it: genes int8 (N, G) -> float64 (N,) in ``unit``.
+    """
+
+    def __call__(self, genes: torch.Tensor) -> torch.Tensor:
+        """Costs: genes int8 (N, G) -> float64 (N,)."""
+        return self.looked_up(genes).amax(1).mul_(self.tick)
+
+    def _of(self, row: Sequence[int]) -> float:
+        return float(self(torch.tensor([list(row)], dtype=torch.int8, device=self.device))[0])
+
+    def cheapest(self) -> tuple[float, Genes]:
+        """The lowest cost and its genes (G,): those of the smallest choices, since every term grows with each
+        choice.
+        """
+        genes = np.zeros(len(self.sizes), dtype=np.int8)
+        return self._of(genes.tolist()), genes
+
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest cost of any architecture of the space."""
+        return self.cheapest()[0], self._of([size - 1 for size in self.sizes])
+
+
+def peak_activation(space: Space) -> PeakCost:
+    """The largest sum of live activations while a subnet runs on one image, in 1e6 bytes at float32: see
+    :func:`topdown_ray.spaces.layers.live_values`.
+    """
+    terms = space.traits.layer_terms(space, lambda layer, _: 4 * layers.live_values(layer), joined=max)
+    digest = hashlib.sha256(b"peak" + b"".join(term.values.tobytes() for term in terms)).hexdigest()
+    facts = ("peak_activation", "MB", digest, space.name, ONE_TICK)
+    return PeakCost(*facts, tuple(terms), space.sizes)
+
+
+#: The costs that follow from an architecture alone: sums over terms.
 COUNTED: Mapping[str, Callable[[Space], CostModel]] = {"macs": macs, "params": parameters}
+PEAK = "peak_activation"
 
 
 class SubnetCounts:
@@ -174,7 +219,8 @@ class SubnetCounts:
 
 def measured(source: latency_table.Source, space: Space) -> CostModel:
     """A table of ``topdown-ray measure`` as a cost, in ms (of a whole batch of images). Raises UserError."""
-    table = latency_table.read(source.path)
+    csv = source.path.suffix == csv_table.SUFFIX
+    table = csv_table.read(source.path, space) if csv else latency_table.read(source.path)
     if table.space != space.name:
         raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
     values, where = table.values, brief_path(source.path)
@@ -229,12 +275,16 @@ def shipped_tables() -> list[ShippedTable]:
     return rows
 
 
-#: A cost of a space: a sum over terms, or any function of the user's own.
-AnyCost = CostModel | PluginCost
+#: A cost of a space: a sum over terms, a maximum over terms, or any function of the user's own.
+AnyCost = CostModel | PeakCost | PluginCost
 
 
 def any_cost(cost: str, space: Space) -> AnyCost:
-    """As :func:`load_cost`, and also a plug-in: ``module:object``, or the name of an entry point."""
+    """As :func:`load_cost`, and also ``peak_activation``, or a plug-in: ``module:object``, or the name of an
+    entry point.
+    """
+    if cost == PEAK:
+        return peak_activation(space)
     if cost in names():
         return load_cost(cost, space)
     return plugin_cost(cost, space) or load_cost(cost, space)
@@ -262,14 +312,14 @@ def load_cost(cost: str, space: Space) -> CostModel:
         return published_tables(space, path)
     folders = f" or a folder of published tables ({', '.join(with_folders)})"
     raise UserError(
-        f"cost: expected {', '.join(names())}, a measured table (.parquet){folders}, found {cost!r} for "
-        f"{space.name}"
+        f"cost: expected {', '.join(names())}, a measured table (.parquet, .csv){folders}, found {cost!r} "
+        f"for {space.name}"
     )
 
 
 def names() -> list[str]:
     """The costs that have names: published tables, counts, tables that come with the package."""
-    return [*ofa_tables.published_names(), *COUNTED, *latency_table.shipped()]
+    return [*ofa_tables.published_names(), *COUNTED, PEAK, *latency_table.shipped()]
 
 
 def full_name(cost: str) -> str:

@@ -353,7 +353,7 @@ class Source(NamedTuple):
 
 def source_of(cost: str, space: Space) -> Source | None:
     """The measured table that ``cost`` names: a shipped one, or a Parquet file, with ``+corrected`` or
-    without; else None.
+    without, or a CSV file; else None.
 
     Raises UserError for a shipped table that does not cover the space."""
     plain = cost.removesuffix(CORRECTED)
@@ -365,7 +365,7 @@ def source_of(cost: str, space: Space) -> Source | None:
                 f"cost: {plain} covers {', '.join(tables[plain])}, found the space {space.name!r}"
             )
         return Source(cost, tables[plain][space.name], corrected)
-    if plain.endswith(SUFFIX):
+    if plain.endswith(SUFFIX) or (plain.endswith(".csv") and not corrected):
         return Source(f"table:{Path(plain).stem}{CORRECTED * corrected}", Path(plain), corrected)
     if corrected:
         known = ", ".join(tables)

@@ -6,7 +6,7 @@ Source: OFA's networks (``ofa.imagenet_classification.elastic_nn.networks``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 N_CLASSES = 1000
@@ -33,6 +33,7 @@ class Layer(NamedTuple):
 
 
 OfLayer = Callable[[Layer, int], float]  # of a layer in a subnet of this resolution
+Joined = Callable[[Iterable[float]], float]  # sum, or max
 
 
 def parameters(layer: Layer) -> int:
@@ -55,6 +56,25 @@ def parameters(layer: Layer) -> int:
             total += (x.width_mid + 1) * squeezed + (squeezed + 1) * x.width_mid
         return total
     return 0
+
+
+def live_values(layer: Layer) -> int:
+    """The most numbers that are held at once while a layer runs on one image: inputs and outputs of each of
+    its convolutions, and what a shortcut still needs.
+
+    Norms and activations work in place; vectors of squeeze-and-excite layers are not counted."""
+    x = layer
+    entering, leaving = x.size_in**2 * x.width_in, x.size_out**2 * x.width_out
+    if x.kind not in ("mbconv", "bottleneck"):
+        return entering + leaving
+    before, behind = x.size_in**2 * x.width_mid, x.size_out**2 * x.width_mid
+    if x.kind == "bottleneck":  # its input is needed to the end, for the shortcut
+        steps = [before, before + behind, behind + leaving, *([] if x.shortcut else [2 * leaving])]
+        return entering + max(steps)
+    kept = entering if x.shortcut else 0
+    if x.width_mid == x.width_in:  # no expansion: the depthwise convolution reads the input
+        return max(entering + behind, kept + behind + leaving)
+    return max(entering + before, kept + before + behind, kept + behind + leaving)
 
 
 def strided(size: int, stride: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.layers import N_CLASSES, Layer, OfLayer, make_divisible, strided
+from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, make_divisible, strided
 from topdown_ray.spaces.space import (
     Block,
     Config,
@@ -185,14 +185,21 @@ def _block_term(
 
 
 def layer_terms(
-    frame: Frame, space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES
+    frame: Frame,
+    space: Space,
+    of_layer: OfLayer,
+    width: float = 1.0,
+    n_classes: int = N_CLASSES,
+    joined: Joined = sum,
 ) -> list[Term]:
-    """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
+    """Terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``, terms
+    whose maximum is its maximum.
+    """
     channels = Channels.of(frame, width)
 
     def around(resolution: int, last: int) -> float:
         layers = _outer_layers(frame, channels, resolution, last, n_classes)
-        return sum(of_layer(layer, resolution) for layer in layers)
+        return joined(of_layer(layer, resolution) for layer in layers)
 
     def of_block(x: MobileBlock) -> float:
         stage = x.block.stage

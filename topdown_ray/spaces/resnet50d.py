@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.layers import N_CLASSES, Layer, OfLayer, make_divisible, strided
+from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, make_divisible, strided
 from topdown_ray.spaces.space import (
     Block,
     Config,
@@ -130,21 +130,23 @@ def _block_term(
 
 
 def layer_terms(
-    space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES
+    space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES, joined: Joined = sum
 ) -> list[Term]:
-    """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
+    """Terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``, terms
+    whose maximum is its maximum.
+    """
     resolutions, widths = space.resolutions, _widths(width)
     stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
 
     def stem(r: int, d: int, w0: int, w1: int) -> float:
         layers = _stem_layers(resolutions[r], bool(d), widths[0][w0], widths[1][w1])
-        return sum(of_layer(layer, resolutions[r]) for layer in layers)
+        return joined(of_layer(layer, resolutions[r]) for layer in layers)
 
     def head(r: int, w: int) -> float:
         last = space.block_sizes(_in_front_of_blocks(resolutions[r]))[-1][1]
         out = widths[-1][w]
         layers = [Layer("mean_pool", last, 1, out, 0, out), Layer("linear", 1, 1, out, 0, n_classes)]
-        return sum(of_layer(layer, resolutions[r]) for layer in layers)
+        return joined(of_layer(layer, resolutions[r]) for layer in layers)
 
     return [
         tabulate(space.sizes, (space.resolution, stem_depth, *width_genes[:2]), stem),

@@ -26,7 +26,7 @@ import torch
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json
-from topdown_ray.spaces.layers import N_CLASSES, Layer, OfLayer, strided
+from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, strided
 from topdown_ray.spaces.terms import Term
 
 Genes = npt.NDArray[np.int8]
@@ -127,9 +127,16 @@ class LayerTerms(Protocol):
     """Makes terms over the layers of a supernet: ``width`` is relative to the published network."""
 
     def __call__(
-        self, space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES
+        self,
+        space: Space,
+        of_layer: OfLayer,
+        width: float = 1.0,
+        n_classes: int = N_CLASSES,
+        joined: Joined = sum,
     ) -> list[Term]:
-        """Terms whose sum is ``of_layer`` summed over all layers of an architecture."""
+        """Terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``,
+        terms whose maximum is its maximum.
+        """
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store.failures import FOLDER, FailedShard, Failures
-from topdown_ray.store.manifest import check_resumable
+from topdown_ray.store.manifest import changed_since, check_resumable
 from topdown_ray.store.parts import TABLES, DamagedError, Parts, part_names, read_part
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
@@ -45,22 +45,24 @@ class ResultFolder:
     def check(self, manifest: Mapping[str, Any], resume: bool) -> None:
         """Raise UserError unless the sweep of this manifest may run here; writes nothing."""
         try:
-            self._check(str(manifest["run_id"]), manifest.get("algorithm"), resume)
+            self._check(manifest, resume)
         except OSError as error:
             raise UserError(
                 f"{self.place.name}: expected a folder to write to, found {self.place.reason(error)}"
             ) from error
 
-    def _check(self, run_id: str, algorithm: Any, resume: bool) -> None:
+    def _check(self, manifest: Mapping[str, Any], resume: bool) -> None:
         self.place.check()
+        run_id = str(manifest["run_id"])
         begun = self.place.exists("run.json")
         if begun:
-            manifest, where = read_manifest(self.path), self.place.of("run.json")
-            check_resumable(manifest, where, algorithm)
-            if manifest["run_id"] != run_id:
-                found = manifest["run_id"]
+            before, where = read_manifest(self.path), self.place.of("run.json")
+            check_resumable(before, where, manifest.get("algorithm", 0))
+            if before["run_id"] != run_id:
+                found = before["run_id"]
                 raise UserError(
                     f"{self.place.name}: expected an empty folder or sweep {run_id}, found sweep {found}"
+                    + changed_since(before, manifest)
                 )
         elif not self.place.empty(TABLES):
             if self._run_ids() != {run_id}:

@@ -86,6 +86,7 @@ class Manifest(_Read):
     sessions: Annotated[list[_Session], Field(min_length=1)] = []  # older versions wrote none
     given_up: list[str] = []
     artefacts: dict[str, dict[str, _Artefact]] = {}
+    strategies: dict[str, str] = {}  # hashes of those that are plug-ins
     versions: dict[str, str] = {}
     machine: dict[str, str | int | None] = {}
     weights: dict[str, str] = {}  # of the supernets that search workers of older versions hosted
@@ -100,6 +101,22 @@ def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
     _version(data, where, "schema", schema)
     validated(Manifest, data, where)
     return data
+
+
+def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which artefacts and plug-ins of the same names are others than those of an earlier run.json: the end of
+    a message, "" for none.
+    """
+    changed = []
+    for space, artefacts in now.get("artefacts", {}).items():
+        for kind, artefact in artefacts.items():
+            other = before.get("artefacts", {}).get(space, {}).get(kind, {})
+            if other.get("name") == artefact["name"] and other.get("sha256") != artefact["sha256"]:
+                changed.append(f"the {kind} {artefact['name']}")
+    for name, sha256 in now.get("strategies", {}).items():
+        if before.get("strategies", {}).get(name, sha256) != sha256:
+            changed.append(f"the strategy {name}")
+    return f"; changed since: {', '.join(dict.fromkeys(changed))}" if changed else ""
 
 
 class Labelled(NamedTuple):

@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from topdown_ray.addresses import check_address
 from topdown_ray.errors import UserError
-from topdown_ray.files import read_yaml
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.cost import load_cost, typical_targets
+from topdown_ray.spaces.cost import any_cost, typical_targets
 from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
 from topdown_ray.store.failures import failed_searches
 from topdown_ray.store.folder import ResultFolder
@@ -30,7 +29,7 @@ from topdown_ray.sweeps.driver import Plan, SweepSummary, make_plan
 from topdown_ray.sweeps.events import Observer, ignore, json_lines
 from topdown_ray.sweeps.executors import ShardExecutor, shard_pool
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_spec
+from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_fields, read_spec
 from topdown_ray.terminal import handlers_kept
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
@@ -69,7 +68,7 @@ def search(
     targets: ms for a latency table, 1e6 MACs for ``macs``; None: five over the range of the cost. seeds: how
     many, or which. params: the hyper-parameters of the strategy. Raises UserError."""
     if targets is None:
-        targets = typical_targets(*load_cost(cost, find_space(space)).range())
+        targets = typical_targets(*any_cost(cost, find_space(space)).range())
     data = {
         "name": "search",
         "spaces": [space],
@@ -121,8 +120,9 @@ def sweep(
 ) -> Results:
     """Run a sweep, or what is missing of it, and load its results.
 
-    spec: a :class:`topdown_ray.SweepSpec`, the mapping or the path of a sweep file, or nothing; ``fields``
-    are the fields of a sweep file and override those of ``spec``. out: the result folder or URI; by default
+    spec: a :class:`topdown_ray.SweepSpec`, the mapping or the path of a sweep file, a result folder (the
+    sweep that it holds), or nothing; ``fields`` are the fields of a sweep file and override those of
+    ``spec``. out: the result folder or URI; by default
     ``results/NAME``. address: where the search actors run: ``local`` (Ray on this machine), ``auto``,
     HOST:PORT or ray://HOST:PORT (a Ray cluster), or ``none`` (this process, without Ray). A process that is
     already connected to Ray uses its own connection and keeps it. actors: how many on CPUs; None: as many as
@@ -160,7 +160,7 @@ def _spec_of(spec: SweepSpec | Mapping[str, Any] | str | Path | None, fields: Ma
     elif isinstance(spec, Mapping):
         data = spec
     elif spec is not None:
-        data = read_yaml(Path(spec), "a sweep file", "keys")
+        data = read_fields(spec)
     where = str(spec) if isinstance(spec, str | Path) else "sweep"
     return make_spec({"name": "sweep", **data, **fields}, where)
 

@@ -35,7 +35,14 @@ from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
 from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.sweeps.spec import (
+    ALGORITHM_VERSION,
+    Shard,
+    SweepSpec,
+    make_spec,
+    plugin_hashes,
+    sweep_identity,
+)
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
@@ -138,6 +145,7 @@ class Plan:
                 }
                 for space, setup in self.setups.items()
             },
+            **({"strategies": plugged_in} if (plugged_in := plugin_hashes(self.spec)) else {}),
             "versions": {
                 "python": platform.python_version(),
                 **{

@@ -330,9 +330,14 @@ def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) 
     artefacts: of each space, the hashes of its cost table and its predictor.
     """
     decisive = spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json")
-    own = {entry.name: find_strategy(entry.name).sha256 for entry in spec.strategies}
-    plugged_in = {name: sha256 for name, sha256 in own.items() if sha256}
+    plugged_in = plugin_hashes(spec)
     return digest([ALGORITHM_VERSION, decisive, artefacts, *([plugged_in] if plugged_in else [])])
+
+
+def plugin_hashes(spec: SweepSpec) -> dict[str, str]:
+    """The identities of the sweep's strategies that are plug-ins, by name."""
+    own = {entry.name: find_strategy(entry.name).sha256 for entry in spec.strategies}
+    return {name: sha256 for name, sha256 in own.items() if sha256}
 
 
 def load_spec(path: Path) -> SweepSpec:
@@ -346,8 +351,16 @@ def read_spec(source: str | Path) -> SweepSpec:
     """The sweep of a sweep file, or of a result folder. Raises UserError."""
     local = Place(source).local
     if local is None or local.is_dir():
-        return make_spec(read_manifest(source)["spec"], f"{Place(source).of('run.json')}: spec")
+        return make_spec(read_fields(source), f"{Place(source).of('run.json')}: spec")
     return load_spec(local)
+
+
+def read_fields(source: str | Path) -> dict[str, Any]:
+    """The fields of a sweep file, or of the sweep of a result folder, not validated yet. Raises UserError."""
+    local = Place(source).local
+    if local is None or local.is_dir():
+        return dict(read_manifest(source)["spec"])
+    return dict(read_yaml(local, "a sweep file", "keys"))
 
 
 def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:

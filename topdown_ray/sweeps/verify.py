@@ -23,6 +23,7 @@ from topdown_ray import machine
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import validated
 from topdown_ray.networks import ofa_reference
+from topdown_ray.spaces.cost import PEAK
 from topdown_ray.spaces.plugged_in import (
     PluginCost,
     PluginPredictor,
@@ -279,7 +280,9 @@ def _derived(
         functions["macs_m"] = ofa_reference.macs_of(genes_space)
         functions["params_m"] = ofa_reference.parameters_of(genes_space)
     counted = {"macs": "macs_m", "params": "params_m"}
-    if "cost" not in functions:
+    if spec.cost[space] == PEAK:
+        functions["cost"] = ofa_reference.peak_activation_of(genes_space)
+    elif "cost" not in functions:
         name = spec.cost[space]
         functions["cost"] = (
             functions[counted[name]]
