@@ -114,15 +114,20 @@ def search(
     seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
     predictor: PredictorName = "published",
     population: Annotated[int, typer.Option(help="Children of a generation.")] = 100,
-    generations: Annotated[int, typer.Option(help="Generations of a full search.")] = 500,
-    warm_generations: Annotated[int, typer.Option(help="Generations after a warm start.")] = 100,
+    generations: Annotated[
+        int | None, typer.Option(help="Generations of a full search; default: the strategy's (500).")
+    ] = None,
+    warm_generations: Annotated[
+        int | None, typer.Option(help="Generations after a warm start; default: the strategy's (100).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """One search in this process, without Ray."""
     from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps import api
 
-    params = {"population": population, "generations": generations, "warm_generations": warm_generations}
+    lengths = {"generations": generations, "warm_generations": warm_generations}
+    params = {"population": population, **{name: n for name, n in lengths.items() if n is not None}}
     try:
         found = api.search(space, cost, target, strategy, [seed], predictor, **params)
     except UserError as error:
