@@ -98,7 +98,8 @@ def test_arguments(
         "h:0",
         "h:65536",
         "h:99999999999",
-        "ray://h:1",
+        "ray://h",
+        "ray://",
         ":1",
         "h:",
         "h",
@@ -111,12 +112,12 @@ def test_arguments(
 def test_what_is_no_address(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert_one_line(
         main_in_process(["demo", "--address", address], capsys),
-        "--address: expected none, local, auto or HOST:PORT",
+        "--address: expected none, local, auto, HOST:PORT or ray://HOST:PORT",
     )
 
 
 @pytest.mark.parametrize(
-    "address", ["none", "local", "auto", "h:1", "a.b-c:65535", "127.0.0.1:6379", "[::1]:6379"]
+    "address", ["none", "local", "auto", "h:1", "a.b-c:65535", "127.0.0.1:6379", "[::1]:6379", "ray://h:1"]
 )
 def test_what_is_an_address(address: str) -> None:
     assert check_address(address) == address

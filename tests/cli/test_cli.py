@@ -16,7 +16,10 @@ from support.commands import assert_one_line, main_in_process, sweep_file
         ({"spaces": ["vgg"]}, ["spaces: expected one of mobilenet_v3", "'vgg'"]),
         ({"spaces": []}, ["spaces: expected a non-empty list"]),
         ({"strategies": ["sideways"]}, ["strategies: expected one of independent", "'sideways'"]),
-        ({"strategies": ["top_down", "top_down"]}, ["strategies: expected distinct names"]),
+        (
+            {"strategies": ["top_down", "top_down"]},
+            ["strategies: expected distinct labels"],
+        ),
         ({"cost": "pixel9"}, ["cost: expected note10, macs", "'pixel9'"]),
         ({"cost": None}, ["cost: expected a value, found none"]),
         (
@@ -124,7 +127,7 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["search", "--cost", "macs", "--predictor", "embedded", "--target", "many"], "--target"),
         (
             ["search", "--cost", "macs", "--predictor", "embedded", "--target", "5"],
-            "targets: mobilenet_v3: expected at least",
+            "--target: mobilenet_v3: expected at least",
         ),
         (["verify", tmp_path / "nowhere"], "expected a sweep's result folder, found no readable run.json"),
         (["describe", "{"], "architecture: expected JSON"),

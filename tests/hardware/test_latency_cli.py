@@ -14,7 +14,7 @@ from support.sweeping import run
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import latency_table
-from topdown_ray.spaces.cost import ShippedTable, load_cost, shipped_tables
+from topdown_ray.spaces.cost import ShippedTable, load_cost, shipped_tables, typical_targets
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.resnet50d import RESNET50D
@@ -43,9 +43,7 @@ def test_every_space_has_a_shipped_table() -> None:
 
 def test_a_sweep_on_shipped_tables_proves_itself(tmp_path: Path) -> None:
     """All three spaces; ``verify`` adds the table up over OFA's own description of each subnet."""
-    targets = {
-        space: [[demo._targets(table)[0], demo._targets(table)[-1]]] for space, table in _shipped().items()
-    }
+    targets = {space: [typical_targets(table.low, table.high)[::4]] for space, table in _shipped().items()}
     results = run({**SMALL, "spaces": list(SPACES), "cost": demo.TABLE, "targets": targets}, tmp_path / "out")
     rows = results.searches
     assert rows["feasible"].all()

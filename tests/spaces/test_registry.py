@@ -109,7 +109,7 @@ def another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
     lines = ["mine = elsewhere:MINE", "gone = nowhere:GONE", "other = elsewhere:MINE"]
     lines += ["resnet50d = elsewhere:MINE"]
-    (about / "entry_points.txt").write_text("\n".join([f"[{registry.GROUP}]", *lines, ""]))
+    (about / "entry_points.txt").write_text("\n".join(["[topdown_ray.spaces]", *lines, ""]))
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     registry._places.cache_clear()
@@ -123,7 +123,7 @@ def test_another_package_adds_a_space() -> None:
     assert names() == ("mobilenet_v3", "resnet50d", "proxyless", "gone", "mine", "other")
     assert SPACES["mine"].name == "mine"
     assert SPACES["resnet50d"].name == "resnet50d"  # not replaced
-    with pytest.raises(UserError, match="space gone: expected it at nowhere:GONE, found ModuleNotFoundError"):
+    with pytest.raises(UserError, match="spaces: gone: expected an object at nowhere:GONE, found Mod"):
         SPACES["gone"]
-    with pytest.raises(UserError, match="space other: expected a space of that name at elsewhere:MINE"):
+    with pytest.raises(UserError, match="spaces: other: expected a space of that name at elsewhere:MINE"):
         SPACES["other"]

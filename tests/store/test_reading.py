@@ -30,10 +30,11 @@ def naive(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         for table, schema in (("searches", SEARCHES), ("trace", TRACE))
     )
     searches = searches.drop_duplicates(["search_id", "target_index"])
+    searches["label"] = searches["label"].fillna(searches["strategy"])  # an older schema has none
     trace = trace.merge(searches[["search_id", "shard_id"]].drop_duplicates(), on=["search_id", "shard_id"])
     trace = trace.drop_duplicates(["search_id", "target_index", "generation"])
     order = searches.assign(order=searches["targets"].map(tuple)).sort_values(
-        ["space", "strategy", "k", "order", "seed", "target_index"], kind="stable"
+        ["space", "strategy", "label", "k", "order", "seed", "target_index"], kind="stable"
     )
     return (
         order.drop(columns="order").reset_index(drop=True),

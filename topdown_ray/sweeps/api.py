@@ -98,7 +98,9 @@ _ARGUMENTS = {"spaces": "space", "strategies": "strategy", "targets[0]": "target
 
 
 def _of_arguments(mistake: str) -> str:
-    """A message about a field of a sweep as one about an argument of :func:`search`."""
+    """A message about a field of a sweep as one about an argument of :func:`search`; of a file, as it is."""
+    if not mistake.startswith("search: "):
+        return mistake
     text = mistake.removeprefix("search: ").removeprefix("search.")
     for field, argument in _ARGUMENTS.items():
         if text.startswith(f"{field}:"):
