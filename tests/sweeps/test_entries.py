@@ -55,6 +55,25 @@ def test_what_an_entry_repeats_is_not_written() -> None:
     assert sweep_identity(repeated, ARTEFACTS) == sweep_identity(plain, ARTEFACTS)
 
 
+def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
+    """So that what old sweep files state stays what they do."""
+
+    def lengths(search: dict[str, Any], entry: Any = "joint") -> tuple[int, int]:
+        (group,) = spec(strategies=[entry], search=search).groups()
+        return group.params.generations, group.params.warm_generations
+
+    assert lengths({}) == lengths({"population": 50}) == (20, 4)
+    assert lengths({"generations": 40}) == (40, 100)
+    assert lengths({"warm_generations": 0}) == (500, 0)
+    assert lengths({}, {"name": "joint", "generations": 66}) == (66, 100)
+    written = spec(strategies=["joint"], search={}).model_dump(mode="json")
+    assert written["strategies"] == [{"name": "joint", "generations": 20, "warm_generations": 4}]
+    assert make_spec(written, "test") == spec(strategies=["joint"], search={})
+    old = {**written, "strategies": ["joint"]}  # as run.json of an older folder has it
+    (group,) = make_spec(old, "test").groups()
+    assert (group.params.generations, group.params.warm_generations) == (500, 100)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

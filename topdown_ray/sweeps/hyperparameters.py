@@ -1,7 +1,8 @@
 """The hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
 
 An entry of ``strategies`` is a name, or a mapping with the name, a label and hyper-parameters. What an entry
-does not say comes from the mapping ``search``; what that does not say comes from the strategy's defaults."""
+does not say comes from the mapping ``search``. Defaults of a strategy's own apply where neither states any of
+them."""
 
 from __future__ import annotations
 
@@ -133,7 +134,7 @@ _TEXTS = {
 
 def entries_of(values: Any, search: Any) -> list[dict[str, Any]]:
     """The field ``strategies`` of a sweep as plain mappings, each with its label, and with its strategy's
-    defaults where neither it nor the mapping ``search`` overrides them. Raises ValueError: one line.
+    defaults where neither it nor the mapping ``search`` states any of them. Raises ValueError: one line.
     """
     known = ", ".join(STRATEGIES)
     if not isinstance(values, list | tuple) or not values:
@@ -170,8 +171,9 @@ def _entry(value: Any, where: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     for key, (pattern, expected) in _TEXTS.items():
         if key in given and not (isinstance(given[key], str) and re.fullmatch(pattern, given[key])):
             raise ValueError(f"{where}.{key}: expected {expected}, found {brief(given[key])}")
-    own = {key: value for key, value in known.defaults.items() if key not in stated}
-    own |= {key: value for key, value in given.items() if key in model.model_fields}
+    own = {key: value for key, value in given.items() if key in model.model_fields}
+    if not set(known.defaults) & ({*stated, *own}):  # they belong together
+        own |= known.defaults
     shared = {key: stated.get(key, field.default) for key, field in model.model_fields.items()}
     own = {key: value for key, value in own.items() if brief(value) != brief(shared[key])}
     more = {"colour": given["colour"]} if "colour" in given else {}
