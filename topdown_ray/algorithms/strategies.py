@@ -307,7 +307,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
         yield searches.run(index, state, searches.params.generations, P, step).outcome
 
 
-# better than top_down at the paper's lengths, and not slower: scripts/sweeps/joint_default.yaml
+# chosen beside top_down at the paper's lengths: "The default lengths" of docs/joint.md
 @strategy(
     "joint",
     lambda full, warm: warm,
