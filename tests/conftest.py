@@ -37,6 +37,8 @@ def published() -> Path:
 LONGEST = (
     "test_full_loop",
     "test_cluster",
+    "test_supervisor",
+    "test_warm",
     "test_sweep",
     "test_ray",
     "test_storage",
@@ -48,6 +50,9 @@ LONGEST = (
     "test_performance",
     "test_export",
     "test_package",
+    "test_python",
+    "test_extending",
+    "test_entries",
 )
 
 
