@@ -62,9 +62,7 @@ def print_footnote(rows: pd.DataFrame) -> None:
 
 def table_of(words: Sequence[str], numbers: Sequence[str], title: str | None = None) -> Table:
     """An empty table: columns of words to the left, columns of numbers to the right."""
-    table = Table(
-        *words, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(*words, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name in numbers:
         table.add_column(name, justify="right")
     return table
