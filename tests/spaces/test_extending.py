@@ -1,5 +1,6 @@
 """The worked examples of docs/extending.md run as they stand."""
 
+import dataclasses
 import itertools
 import os
 import re
@@ -14,6 +15,8 @@ from conftest import ROOT
 import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import UserError
+from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
+from topdown_ray.spaces.plugged_in import plugin_cost
 from topdown_ray.store.results import load
 from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps.verify import verify
@@ -132,6 +135,15 @@ def test_a_cost_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     results = load(here / "results" / "energy")
     assert (results.searches["cost"] <= results.searches["target"]).all()
     assert verify(results, rerun=4).passed
+
+
+def test_a_worker_with_another_function_refuses(here: Path) -> None:
+    plug_in("A cost as a plug-in", here)
+    cost = plugin_cost("my_cost:energy", MOBILENET_V3)
+    assert cost is not None
+    cost.check_here("costs")
+    with pytest.raises(UserError, match="costs: my_cost:energy: expected the plug-in of the driver"):
+        dataclasses.replace(cost, sha256="x").check_here("costs")
 
 
 def test_a_changed_plug_in_is_another_sweep(here: Path) -> None:

@@ -170,6 +170,9 @@ def test_many_targets_are_named_and_not_spelled_out(tmp_path: Path) -> None:
     names = topdown_ray.summary(results).accuracy["targets"].unique()
     assert len(names) == 2  # two sets of twelve with the same ends stay two
     assert all(name.startswith("12 targets, 420 to 200") for name in names)
+    shown = results.overview()
+    assert len(shown) == 2
+    assert set(shown[420.0].str.rpartition(" ")[2]) == {"(2)"}  # the two sets are not pooled
 
 
 # --- budgets ------------------------------------------------------------------------------------------------

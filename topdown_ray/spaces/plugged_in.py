@@ -77,6 +77,20 @@ class _Batched:
     adapter: Adapter
     device: str = "cpu"
 
+    def check_here(self, kind: str) -> None:
+        """Raise UserError where this process finds another function than the driver does: functions travel
+        by name, objects by value.
+        """
+        if not hasattr(self.adapter.function, "__code__"):
+            return
+        name = self.name.removeprefix("plugin:")
+        plugin = plugins.find(kind, name)
+        if plugin is None or plugin.sha256 != self.sha256:
+            found = None if plugin is None else plugin.sha256
+            raise UserError(
+                f"{kind}: {name}: expected the plug-in of the driver, SHA-256 {self.sha256}, found {found}"
+            )
+
     @functools.cached_property
     def code(self) -> Encoding:
         """The features that it reads."""

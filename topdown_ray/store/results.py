@@ -6,7 +6,8 @@ import contextlib
 import html
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Results:
         A cell is the mean over the seeds, the standard deviation and the number of searches. A space is
         marked where the predictor was trained on another one."""
         rows = self.searches[self.searches["feasible"].astype(bool)]
-        sets = rows["targets"].map(lambda targets: f"{len(targets)} from {targets[0]:g} to {targets[-1]:g}")
+        names = _set_names(rows["targets"].map(tuple).unique())
+        sets = rows["targets"].map(lambda targets: names[tuple(targets)])
         marked = rows["space"].astype(str) + is_transferred(rows).map({True: MARK, False: ""})
         keys = [marked.rename("space"), rows["cost_unit"].rename("unit"), sets.rename("targets")]
         by_target = (100 * rows["accuracy"]).groupby([*keys, rows["label"], rows["target"]], sort=False)
@@ -86,6 +88,16 @@ class Results:
         status = self.manifest.get("status", "unknown")
         n = self.searches["search_id"].nunique()
         return f"Sweep {name} ({status}), {n:,} searches: predicted top-1 in %, mean ± sd (searches)"
+
+
+def _set_names(sets: Iterable[tuple[float, ...]]) -> dict[tuple[float, ...], str]:
+    """A name for each target set: its size and ends, or all targets where another set has the same."""
+    short = {targets: f"{len(targets)} from {targets[0]:g} to {targets[-1]:g}" for targets in sets}
+    times = Counter(short.values())
+    return {
+        targets: name if times[name] == 1 else " ".join(map(repr, map(float, targets)))
+        for targets, name in short.items()
+    }
 
 
 def _cell(row: pd.Series) -> str:

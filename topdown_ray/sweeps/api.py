@@ -82,11 +82,7 @@ def search(
     try:
         plan = make_plan(make_spec(data, "search"))
     except UserError as error:
-        mistake = str(error)
-    else:
-        mistake = ""
-    if mistake:
-        raise UserError(_of_arguments(mistake))
+        raise UserError(_of_arguments(str(error))) from None
     worker = Worker(plan.setups, plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
@@ -124,13 +120,12 @@ def sweep(
 
     spec: a :class:`topdown_ray.SweepSpec`, the mapping or the path of a sweep file, a result folder (the
     sweep that it holds), or nothing; ``fields`` are the fields of a sweep file and override those of
-    ``spec``. out: the result folder or URI; by default
-    ``results/NAME``. address: where the search actors run: ``local`` (Ray on this machine), ``auto``,
-    HOST:PORT or ray://HOST:PORT (a Ray cluster), or ``none`` (this process, without Ray). A process that is
-    already connected to Ray uses its own connection and keeps it. actors: how many on CPUs; None: as many as
-    the cluster has CPUs. gpus: additional actors with one GPU each. resume: continue a folder that holds the
-    same sweep. on_event: is called with the name and the facts of each event, see
-    :data:`topdown_ray.sweeps.events.EVENTS`. progress: show a progress bar.
+    ``spec``. out: the result folder or URI; by default ``results/NAME``. address: where the search actors
+    run: ``local`` (Ray on this machine), ``auto``, HOST:PORT or ray://HOST:PORT (a Ray cluster), or ``none``
+    (this process, without Ray). A process that is already connected to Ray uses its own connection and keeps
+    it. actors: how many on CPUs; None: as many as the cluster has CPUs. gpus: additional actors with one GPU
+    each. resume: continue a folder that holds the same sweep. on_event: is called with the name and the facts
+    of each event, see :data:`topdown_ray.sweeps.events.EVENTS`. progress: show a progress bar.
 
     Warns where shards failed for good; ``failures/`` in the folder holds their tracebacks. Raises UserError
     for a mistake of the caller, StartError where no actor starts, StoreError where results cannot be

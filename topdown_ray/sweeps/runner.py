@@ -23,6 +23,7 @@ from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import Outcome, Searches, find_strategy
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost
+from topdown_ray.spaces.plugged_in import PluginCost, PluginPredictor
 from topdown_ray.spaces.predictor_files import AnyPredictor, any_predictor
 from topdown_ray.spaces.registry import plugin_hash, searched_space
 from topdown_ray.spaces.space import Space
@@ -96,6 +97,10 @@ class Worker:
         """
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
+        for setup in self.setups.values():
+            for kind, model in (("costs", setup.cost), ("predictors", setup.predictor)):
+                if isinstance(model, PluginCost | PluginPredictor):
+                    model.check_here(kind)
         self.counts = {
             space: None if setup.genes_space.provides is None else SubnetCounts(setup.genes_space)
             for space, setup in self.setups.items()
