@@ -562,6 +562,25 @@ def test_evaluate_a_sweep_in_a_bucket(
     assert json.loads(mended.stdout)["evaluations"] == rows
 
 
+def test_what_a_predictor_of_another_space_predicted_is_marked(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file(tmp_path, spaces=["proxyless"], targets=[[400]], seeds=1, predictor="embedded")
+    run = tmp_path / "run"
+    assert main_in_process(["sweep", file, "--out", run, "--address", "none"], capsys).returncode == 0
+    own_weights = untrained(tmp_path / "proxyless.safetensors", PROXYLESS)
+    measured = ["--data", data, "--weights", own_weights, "--address", "none"]
+    printed = main_in_process(["evaluate", run, *measured], capsys).stdout
+    assert re.search(r", predicted \*\d\d\.\d\d %", printed)
+    assert "* Accuracies of proxyless by a predictor that was trained on mobilenet_v3" in printed
+    assert set(load_evaluations(run)["predictor_space"]) == {"mobilenet_v3"}
+    assert main_in_process(["report", run], capsys).returncode == 0
+    page = (run / "report" / "report.html").read_text()
+    section = page.partition("Predicted against measured</h2>")[2].partition("<h2")[0]
+    assert "proxyless*" in section
+    assert "* Accuracies of proxyless by a predictor" in section
+
+
 def test_a_failure_is_named_and_the_status_is_1(
     weights: Path,
     data: Path,

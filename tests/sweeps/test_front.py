@@ -1,6 +1,7 @@
 """Reference fronts: polished, true, reproducible, read by the report; NSGA-II as the yardstick."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,13 @@ def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
     small = ["--seeds", "1", "--children", "80", "--population", "20"]
     done = CliRunner().invoke(app, [*arguments, *small, "--targets", "2000"])
     assert done.exit_code == 0, done.output
+    assert "*" not in done.output
     assert len(comparisons.read_reference(out)) == 1
+    other = [*arguments[:2], "proxyless", *arguments[3:], *small, "--targets", "400"]
+    done = CliRunner().invoke(app, other)
+    assert re.search(r"^400 1e6 MACs: \*\d\d\.\d+ % at ", done.output)
+    assert "* Accuracies of proxyless by a predictor that was trained on mobilenet_v3" in done.output
+    assert comparisons.read_reference(out)["predictor_space"].item() == "mobilenet_v3"
     wrong = CliRunner().invoke(app, [*arguments, "--targets", "2000,x"])
     assert isinstance(wrong.exception, UserError)
     assert "--targets: expected numbers with commas between them, found '2000,x'" in str(wrong.exception)

@@ -53,6 +53,22 @@ def test_the_documented_examples_run(
     assert set(topdown_ray.load("results/ray").searches["space"]) == {"proxyless"}
 
 
+def test_a_progress_bar_that_the_environment_switches_off(tmp_path: Path) -> None:
+    """tqdm reads TQDM_DISABLE as it is imported."""
+    code = "import sys, topdown_ray; topdown_ray.sweep(sys.argv[1], sys.argv[2], address='none')"
+    file = tmp_path / "sweep.yaml"
+    file.write_text(str({**SMALL, "strategies": ["prune"], "seeds": 1}))
+    for disable, seen in (("1", False), ("", True)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, file, tmp_path / f"out{disable}"],
+            env={**os.environ, "TQDM_DISABLE": disable},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("searches: 100%" in done.stderr) == seen
+
+
 def test_every_way_to_say_a_sweep_is_the_same_sweep(results: topdown_ray.Results, tmp_path: Path) -> None:
     read = topdown_ray.SweepSpec.model_validate({"name": "sweep", **SMALL})
     file = tmp_path / "sweep.yaml"

@@ -21,6 +21,7 @@ from topdown_ray.algorithms.gradients import gradient_of
 from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.algorithms.memory import Memo
 from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.patience import JointEnd, Step, run_patiently
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.errors import UserError, brief
@@ -101,7 +102,16 @@ class Searches:
                 state = step(self.problem, self.draws, state, number)
                 accuracies.append(state.best_accuracy)
         else:
-            state, ended = self._patiently(state, generations, step, accuracies)
+            state, ended = run_patiently(
+                self.problem,
+                self._memo,
+                self.draws,
+                state,
+                generations,
+                self.params.patience,
+                step,
+                accuracies,
+            )
         counts = [evaluations + number * self.sizes.population for number in range(len(accuracies))]
         trace = list(zip(range(len(accuracies)), counts, accuracies, strict=True))
         outcome = Outcome(
@@ -117,48 +127,12 @@ class Searches:
         )
         return _Served(state, outcome)
 
-    def _patiently(
-        self, whole: EvolutionState, generations: int, step: Step, accuracies: list[torch.Tensor]
-    ) -> tuple[EvolutionState, torch.Tensor]:
-        """The searches as they ended, and the generation after which each did. A search that has ended leaves
-        the batch, so that nothing of it depends on how long the others run.
-        """
-        patience, device = self.params.patience or generations, whole.best.device
-        problem, draws, memo, state = self.problem, self.draws, self._memo, whole
-        ended = torch.full((len(draws.seeds),), generations, dtype=torch.int64, device=device)
-        index = torch.arange(len(ended), device=device)  # of the searches that run
-        quiet = torch.zeros_like(ended)
-        for number in range(1, generations + 1):
-            before = state.best_accuracy
-            state = step(problem, draws, state, number)
-            quiet = (quiet + 1).masked_fill_(state.best_accuracy > before, 0)
-            accuracies.append(accuracies[-1].index_copy(0, index, state.best_accuracy))
-            over, on = ((quiet >= patience) == value for value in (True, False))
-            if not over.any():
-                continue
-            ended.index_fill_(0, index[over], number)
-            whole = whole.with_part(index, state)
-            if memo is not self._memo:
-                self._memo.put_back(index, memo)
-            index, quiet = index[on], quiet[on]
-            if not len(index):
-                return whole, ended
-            state, draws, memo = whole.part(index), self.draws.part(index), self._memo.part(index)
-            problem = replace(self.problem, accuracy=memo)
-        if memo is not self._memo:
-            self._memo.put_back(index, memo)
-        return whole.with_part(index, state), ended
-
     def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
         slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
         problem, limit = self.problem, self.targets[target_index]
         lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
         return evolution.copies(self.sizes, lowered, problem.accuracy(lowered))
-
-
-#: One generation: of a problem, random numbers, the state before and the generation's number.
-Step = Callable[[Problem, rng.Draws, EvolutionState, int], EvolutionState]
 
 
 @dataclass(frozen=True)
@@ -328,7 +302,7 @@ def joint(searches: Searches) -> Iterator[Outcome]:
         problem, params.sizes(), params.moves(), searches.targets, searches.draws, gradient, generations
     )
     curve = [run.best[1].clone()]  # a view would keep the whole archive
-    end = _JointEnd(run, params.patience, generations)
+    end = JointEnd(run, params.patience, generations)
     for number in range(1, generations + 1):
         run.generation(number)
         curve.append(run.best[1].clone())
@@ -352,50 +326,6 @@ def joint(searches: Searches) -> Iterator[Outcome]:
         evaluations, unique, gradients = int(spent[-1, k]), scored[:, k], drawn_gradients[:, k]
         answer = (k, genes[:, k], accuracy[:, k], generations, evaluations, unique, seconds, trace, gradients)
         yield Outcome(*answer, ended=ended)
-
-
-class _JointEnd:
-    """What the searches of a joint run stood at when each ran out of patience."""
-
-    def __init__(self, run: Joint, patience: int | None, generations: int):
-        self._run, self._patience = run, patience
-        S, device = run.scored.shape[0], run.scored.device
-        self._quiet = torch.zeros(S, dtype=torch.int64, device=device)
-        self._running = torch.ones(S, dtype=torch.bool, device=device)
-        self._ended = torch.full((S,), generations, dtype=torch.int64, device=device)
-        self._kept: tuple[torch.Tensor, ...] = ()
-
-    def reached(self, number: int, before: torch.Tensor, after: torch.Tensor) -> bool:
-        """Whether every search has ended with this generation; before, after: the best accuracies (S, K)."""
-        if self._patience is None:
-            return False
-        self._quiet = (self._quiet + 1).masked_fill_((after > before).any(dim=1), 0)
-        over = self._running & (self._quiet >= self._patience)
-        if over.any():
-            self._keep()
-            self._running &= ~over
-            self._ended.masked_fill_(over, number)
-        return not self._running.any()
-
-    def _keep(self) -> None:
-        """Take the present state of the searches that still run."""
-        now = (*self._run.best, self._run.scored, self._run.gradients)
-        if not self._kept:
-            self._kept = tuple(value.clone() for value in now)
-            return
-        index = self._running.nonzero().view(-1)
-        for kept, value in zip(self._kept, now, strict=True):
-            kept.index_copy_(0, index, value.index_select(0, index))
-
-    def answers(
-        self,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Genes (S, K, G), accuracies, predictor rows and gradients (S, K), and the generation after which
-        each search ended (S,), None where no search may end early.
-        """
-        self._keep()
-        genes, accuracy, scored, gradients = self._kept
-        return genes, accuracy, scored, gradients, None if self._patience is None else self._ended
 
 
 def _downwards(searches: Searches, warm_generations: int) -> Iterator[Outcome]:

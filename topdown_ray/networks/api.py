@@ -134,7 +134,7 @@ def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.Dat
     if not is_run(source):
         space, config = read_arch(source, filters)
         row = {"genes_space": space.name, "arch": canonical(space, config)}
-        unknown = {"accuracy": None, "predictor_name": None, "predictor_sha256": None}
+        unknown = dict.fromkeys(("accuracy", "predictor_name", "predictor_sha256", "predictor_space"))
         with tempfile.TemporaryDirectory() as folder:
             yield pd.DataFrame([{**row, **unknown}]), Path(folder)
         return

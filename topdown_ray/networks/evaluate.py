@@ -234,7 +234,7 @@ def evaluate_rows(
     for name, rows in answers.groupby("genes_space", sort=False):
         setup = wanted.setup(SPACES[str(name)])
         todo, left_out = tasks(setup, rows["arch"])
-        named = ["accuracy", "predictor_name", "predictor_sha256"]
+        named = ["accuracy", "predictor_name", "predictor_sha256", "predictor_space"]
         predicted = (
             rows.drop_duplicates("arch").set_index("arch")[named].rename(columns={"accuracy": "predicted"})
         )

@@ -45,6 +45,7 @@ EVALUATIONS = pa.schema(
         ("predicted", pa.float64()),
         ("predictor_name", pa.string()),
         ("predictor_sha256", pa.string()),
+        ("predictor_space", pa.string()),
         ("macs_m", pa.float64()),
         ("params_m", pa.float64()),
         ("weights_name", pa.string()),

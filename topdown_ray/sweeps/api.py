@@ -172,10 +172,7 @@ def _bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
         bar = tqdm(unit="search", desc="searches", dynamic_ncols=True)
 
     def show(state: Progress) -> None:
-        bar.total = state.total
-        if bar.initial < state.before:
-            bar.initial = state.before
-        bar.n = state.done
+        bar.total, bar.initial, bar.n = state.total, state.before, state.done
         if state.failures or state.losses:
             bar.set_postfix(failed=state.failures, died=state.losses, refresh=False)
         bar.refresh()

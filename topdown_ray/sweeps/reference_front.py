@@ -60,7 +60,7 @@ def make_front(
     """The best architecture found for each target, and the text of its file. Raises UserError.
 
     start: result folders whose answers for these targets are polished beside those of the new searches.
-    Columns: space, cost_name, cost_unit, target, cost, accuracy (a fraction), arch.
+    Columns: space, predictor_space, cost_name, cost_unit, target, cost, accuracy (a fraction), arch.
     """
     search = {
         "population": effort.population,
@@ -163,6 +163,7 @@ def _polished(setup: Setup, rows: pd.DataFrame) -> pd.DataFrame:
         best = int(accuracy.masked_fill(cost > target, -torch.inf).argmax())
         record = {
             "space": space.name,
+            "predictor_space": setup.predictor.predictor_space,
             "cost_name": setup.cost.name,
             "cost_unit": setup.cost.unit,
             "target": target,

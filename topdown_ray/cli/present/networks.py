@@ -10,14 +10,25 @@ from typing import Any
 
 import pandas as pd
 
-from topdown_ray.cli.present.tables import print_damaged, print_json
+from topdown_ray.cli.present.tables import print_damaged, print_footnote, print_json
 from topdown_ray.networks.api import EvaluatedSource, Sampled
 from topdown_ray.networks.export import Exported
 from topdown_ray.networks.training import LEAST_RANKED, Learned
 from topdown_ray.stats import agreement
+from topdown_ray.store.transferred import MARK, is_transferred
 from topdown_ray.terminal import say
 
-_COLUMNS = ["space", "arch", "top1", "top5", "n_images", "n_bad", "missing_classes", "predicted"]
+_COLUMNS = [
+    "space",
+    "arch",
+    "top1",
+    "top5",
+    "n_images",
+    "n_bad",
+    "missing_classes",
+    "predicted",
+    "predictor_space",
+]
 
 
 def print_evaluations(found: EvaluatedSource, as_json: bool) -> None:
@@ -43,11 +54,12 @@ def print_given_up(given_up: Mapping[str, str], kept: bool = True) -> None:
 
 
 def _print_rows(rows: pd.DataFrame, left_out: int) -> None:
-    for row in rows.sort_values("top1", ascending=False).to_dict("records"):
+    marks = is_transferred(rows).map({True: MARK, False: ""})
+    for row in rows.assign(mark=marks).sort_values("top1", ascending=False).to_dict("records"):
         predicted = (
             ""
             if row["predicted"] != row["predicted"] or row["predicted"] is None
-            else f", predicted {100 * row['predicted']:.2f} %"
+            else f", predicted {row['mark']}{100 * row['predicted']:.2f} %"
         )
         bad = f", {row['n_bad']} images left out" if row["n_bad"] else ""
         missing = f", {row['missing_classes']} classes without images" if row["missing_classes"] else ""
@@ -56,6 +68,7 @@ def _print_rows(rows: pd.DataFrame, left_out: int) -> None:
             f"images{bad}{missing})"
         )
         print(f"  {row['space']} {row['arch']}")
+    print_footnote(rows)
     known = rows[rows["predicted"].notna()]
     if len(known) > 2:
         found = agreement(known["predicted"].to_numpy(), known["top1"].to_numpy())

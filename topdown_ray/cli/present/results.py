@@ -98,6 +98,10 @@ def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
     if as_json:
         print_records(frame)
         return
+    mark = MARK if is_transferred(frame).any() else ""
     for row in frame.to_dict("records"):
-        print(f"{row['target']:g} {row['cost_unit']}: {100 * row['accuracy']:.3f} % at {row['cost']:.3f}")
+        print(
+            f"{row['target']:g} {row['cost_unit']}: {mark}{100 * row['accuracy']:.3f} % at {row['cost']:.3f}"
+        )
+    print_footnote(frame)
     print(path)

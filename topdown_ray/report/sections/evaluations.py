@@ -14,6 +14,7 @@ from topdown_ray.report.context import Context
 from topdown_ray.report.page import PERCENT, Section, Table, number, text
 from topdown_ray.stats import agreement
 from topdown_ray.store.evaluations import load_evaluations
+from topdown_ray.store.transferred import MARK, footnote, is_transferred
 
 _KEYS = [
     "space",
@@ -73,6 +74,8 @@ def evaluations(context: Context) -> Section | None:
     rows = _rows([source.where for source in context.sources])
     if rows.empty:
         return None
+    words = [_WORDS, *filter(None, [footnote(rows)])]
+    rows["space"] += is_transferred(rows).map({True: MARK, False: ""})
     pictures = []
     data_sets = rows.groupby(["weights_name", "weights_sha256", "data_sha256"], sort=False)
     for i, (key, part) in enumerate(data_sets):
@@ -83,7 +86,7 @@ def evaluations(context: Context) -> Section | None:
         name = file_name("measured", str(key[0]), *([str(i)] if i else []))
         pictures.append(context.draw(name, caption, predicted_against_measured, part))
     shown = [_agreement(rows), _architectures(rows)]
-    return Section("measured", "Predicted against measured", [_WORDS], pictures, shown)
+    return Section("measured", "Predicted against measured", words, pictures, shown)
 
 
 def _rows(folders: Sequence[str | Path]) -> pd.DataFrame:

@@ -61,7 +61,6 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress,
     for prefix in only:
         if not any(name.startswith(prefix) for name in names):
             raise UserError(f"--only: expected a prefix of one of {'; '.join(names)}, found {prefix!r}")
-    os.environ["TQDM_DISABLE"] = "1"  # OFA's finder would draw a bar over ours
     context = multiprocessing.get_context("spawn")
     wanted = ("floor", *only) if only else ("",)
     contestants = [contestant for contestant in contestants if contestant[0].startswith(wanted)]
