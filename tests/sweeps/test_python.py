@@ -160,7 +160,7 @@ def test_a_sweep_through_ray_client(results: topdown_ray.Results, tmp_path: Path
     try:
         for _ in range(20):  # the server answers some time after the node
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if "Connection refused" not in done.stderr:
+            if "expected a Ray cluster that answers, found none" not in done.stderr:
                 break
             time.sleep(1)
     finally:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,9 +20,9 @@ from numpy.typing import NDArray
 
 from topdown_ray import strategy_styles
 from topdown_ray.errors import UserError
-from topdown_ray.files import short_hash
 from topdown_ray.store.manifest import labelled
 from topdown_ray.store.reading import words
+from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 from topdown_ray.strategy_styles import strategy_rank
 
@@ -194,27 +193,6 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         predictor_rows=_predictor_rows(rows["strategy"], numbers),
         strategy=rows["label"] if "label" in rows else rows["strategy"],
     )
-
-
-SPELLED_OUT = 10  # a target set of more is named by its number of targets and its ends
-
-
-def set_names(sets: Iterable[Sequence[float]]) -> list[str]:
-    """The names of target sets, each given loosest first: the targets, or of many only their number and ends.
-
-    Different sets of one name are told apart by a short hash."""
-    sets = [tuple(map(float, targets)) for targets in sets]
-    names = [
-        " ".join(f"{target:g}" for target in targets)
-        if len(targets) <= SPELLED_OUT
-        else f"{len(targets)} targets, {targets[0]:g} to {targets[-1]:g}"
-        for targets in sets
-    ]
-    times = Counter(names)
-    return [
-        name if times[name] == 1 else f"{name} (set {short_hash(repr(targets))[:4]})"
-        for name, targets in zip(names, sets, strict=True)
-    ]
 
 
 def _constant(value: str, rows: pd.DataFrame) -> pd.Series:

@@ -14,8 +14,9 @@ import pandas as pd
 from topdown_ray import stats
 from topdown_ray.report.labelling import AMORTISED as AMORTISED
 from topdown_ray.report.labelling import LONE as LONE
-from topdown_ray.report.labelling import Data, Loaded, ordered, prepare, set_names
+from topdown_ray.report.labelling import Data, Loaded, ordered, prepare
 from topdown_ray.store.manifest import labelled
+from topdown_ray.store.target_sets import set_names
 
 
 class Summary(NamedTuple):

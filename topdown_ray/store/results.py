@@ -6,8 +6,7 @@ import contextlib
 import html
 import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from topdown_ray.store.parts import part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
+from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 
 
@@ -41,10 +41,11 @@ class Results:
         A cell is the mean over the seeds, the standard deviation and the number of searches. A space is
         marked where the predictor was trained on another one."""
         rows = self.searches[self.searches["feasible"].astype(bool)]
-        names = _set_names(rows["targets"].map(tuple).unique())
-        sets = rows["targets"].map(lambda targets: names[tuple(targets)])
+        sets = rows["targets"].map(tuple).unique()
+        names = dict(zip(sets, set_names(sets, spelled_out=1), strict=True))
+        named = rows["targets"].map(lambda targets: names[tuple(targets)])
         marked = rows["space"].astype(str) + is_transferred(rows).map({True: MARK, False: ""})
-        keys = [marked.rename("space"), rows["cost_unit"].rename("unit"), sets.rename("targets")]
+        keys = [marked.rename("space"), rows["cost_unit"].rename("unit"), named.rename("targets")]
         by_target = (100 * rows["accuracy"]).groupby([*keys, rows["label"], rows["target"]], sort=False)
         cells = by_target.agg(["mean", "std", "size"]).apply(_cell, axis=1)
         if cells.empty:
@@ -88,16 +89,6 @@ class Results:
         status = self.manifest.get("status", "unknown")
         n = self.searches["search_id"].nunique()
         return f"Sweep {name} ({status}), {n:,} searches: predicted top-1 in %, mean ± sd (searches)"
-
-
-def _set_names(sets: Iterable[tuple[float, ...]]) -> dict[tuple[float, ...], str]:
-    """A name for each target set: its size and ends, or all targets where another set has the same."""
-    short = {targets: f"{len(targets)} from {targets[0]:g} to {targets[-1]:g}" for targets in sets}
-    times = Counter(short.values())
-    return {
-        targets: name if times[name] == 1 else " ".join(map(repr, map(float, targets)))
-        for targets, name in short.items()
-    }
 
 
 def _cell(row: pd.Series) -> str:
