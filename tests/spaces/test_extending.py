@@ -1,6 +1,7 @@
 """The worked examples of docs/extending.md run as they stand."""
 
 import dataclasses
+import importlib
 import itertools
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from support.commands import main_in_process
 
 import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES
@@ -91,14 +93,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def plug_in(title: str, folder: Path) -> None:
-    """Write the section's module and run its sweep."""
+def write_module(title: str, folder: Path) -> str:
+    """Write the section's module into the folder; its program."""
     section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
     module, program = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
     name = re.match(r"# (my_\w+\.py)\n", module)
     assert name
     (folder / name[1]).write_text(module)
-    exec(compile(program, "docs/extending.md", "exec"), {"__name__": title})
+    return str(program)
+
+
+def plug_in(title: str, folder: Path) -> None:
+    """Write the section's module and run its sweep."""
+    exec(compile(write_module(title, folder), "docs/extending.md", "exec"), {"__name__": title})
 
 
 @pytest.mark.ray
@@ -135,6 +142,92 @@ def test_a_cost_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     results = load(here / "results" / "energy")
     assert (results.searches["cost"] <= results.searches["target"]).all()
     assert verify(results, rerun=4).passed
+
+
+ENTRY_POINTS = """
+[topdown_ray.strategies]
+patient = my_strategy:patient
+[topdown_ray.costs]
+energy = my_cost:energy
+[topdown_ray.predictors]
+rule = my_predictors:rule
+"""
+
+
+def test_plug_ins_of_an_installed_package(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for title in ("A strategy as a plug-in", "A cost as a plug-in", "A predictor as a plug-in"):
+        write_module(title, here)
+    about = here / "mine-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    importlib.invalidate_caches()
+    results = topdown_ray.sweep(
+        spaces=["mobilenet_v3"],
+        strategies=["patient"],
+        cost="energy",
+        predictor="rule",
+        targets=[7, 5],
+        seeds=2,
+        search={"population": 20, "generations": 4, "warm_generations": 2},
+        out="results/entry_points",
+        address="none",
+        progress=False,
+    )
+    rows = results.searches
+    assert set(rows["strategy"]) == {"patient"}
+    assert set(rows["cost_name"]) == {"plugin:energy"}
+    assert set(rows["predictor_name"]) == {"plugin:rule"}
+    assert verify(results, rerun=2).passed
+    assert main_in_process(["report", "results/entry_points"], capsys).returncode == 0
+    wrong = {"cost": "expected .*energy", "predictor": "expected .*rule", "strategies": "expected .*patient"}
+    for field, message in wrong.items():
+        changed = {field: ["nothing"] if field == "strategies" else "nothing"}
+        with pytest.raises(UserError, match=message):
+            topdown_ray.sweep("results/entry_points", **changed)
+
+
+UPLOADED = """
+from topdown_ray.algorithms.strategies import strategy
+
+@strategy("uploaded", lambda full, warm: full)
+def uploaded(searches):
+    \"\"\"An independent search that runs in Ray's copy of the working directory only.\"\"\"
+    assert "runtime_resources" in __file__, __file__
+    for index in range(len(searches.targets)):
+        yield searches.evolve(index, None, searches.params.generations, 0).outcome
+"""
+
+
+@pytest.mark.ray
+def test_a_working_directory_reaches_the_workers_of_two_nodes(here: Path) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    (here / "my_uploaded.py").write_text(UPLOADED)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes.add_node(num_cpus=1)
+        ray.init(nodes.address, runtime_env={"working_dir": str(here)}, log_to_driver=False)
+        results = topdown_ray.sweep(
+            spaces=["mobilenet_v3"],
+            strategies=["independent", "my_uploaded:uploaded"],
+            cost="macs",
+            predictor="embedded",
+            targets=[400, 300],
+            seeds=4,
+            batch=1,
+            search={"population": 20, "generations": 4},
+            out="results/uploaded",
+            actors=2,
+            progress=False,
+        )
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+    found = results.searches.set_index(["seed", "target"]).groupby("label")["arch"]
+    assert found.get_group("my_uploaded:uploaded").to_dict() == found.get_group("independent").to_dict()
 
 
 def test_a_worker_with_another_function_refuses(here: Path) -> None:

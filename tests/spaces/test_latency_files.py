@@ -311,6 +311,6 @@ def test_any_yaml_of_ofas_form(
 def test_the_other_spaces_have_no_such_form(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match=r"cost: expected note10, macs, .*, epyc_1thread, a measured table",
+        match=r"cost: expected note10, macs, .*, epyc_1thread, module:object, a measured table",
     ):
         load_cost(str(tmp_path), RESNET50D)

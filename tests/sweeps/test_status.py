@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -108,7 +109,10 @@ def test_a_sweep_that_ended_early_then_a_complete_one(
     watched = main_in_process(["status", out, "--watch", "--json"], capsys).stdout.splitlines()
     assert len(watched) == 1  # nothing to wait for
     assert Status(**json.loads(watched[0])).state == "complete"
-    assert "complete" in main_in_process(["status", out, "--watch"], capsys).stdout
+    text = main_in_process(["status", out, "--watch"], capsys).stdout
+    assert "complete" in text
+    space, label = plan.spec.spaces[0], plan.spec.strategies[0].label
+    assert re.search(rf"^{space} +{label} +12 +12 +100\.0$", text, re.MULTILINE)
 
 
 def test_status_tells_of_failures_and_unreadable_parts(

@@ -19,6 +19,7 @@ import torch
 
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
+from topdown_ray.plugins import entry_points
 from topdown_ray.spaces import csv_table, latency_table, layers, ofa_tables
 from topdown_ray.spaces.layers import N_CLASSES
 from topdown_ray.spaces.plugged_in import PluginCost, plugin_cost
@@ -312,8 +313,8 @@ def load_cost(cost: str, space: Space) -> CostModel:
         return published_tables(space, path)
     folders = f" or a folder of published tables ({', '.join(with_folders)})"
     raise UserError(
-        f"cost: expected {', '.join(names())}, a measured table (.parquet, .csv){folders}, found {cost!r} "
-        f"for {space.name}"
+        f"cost: expected {', '.join([*names(), *entry_points('costs')])}, module:object, a measured table "
+        f"(.parquet, .csv){folders}, found {cost!r} for {space.name}"
     )
 
 

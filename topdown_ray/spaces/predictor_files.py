@@ -13,6 +13,7 @@ import torch
 from topdown_ray import assets
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path, check_file, data
+from topdown_ray.plugins import entry_points
 from topdown_ray.spaces.plugged_in import PluginPredictor, plugin_predictor
 from topdown_ray.spaces.predictor import Linear, Predictor, encoding
 from topdown_ray.spaces.registry import SPACES
@@ -63,7 +64,8 @@ def _published(space: Space) -> str:
 
 
 def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> Predictor:
-    check_file(path, "a predictor checkpoint (.safetensors or .pth)")
+    named = ", ".join(["published", "embedded", *entry_points("predictors")])
+    check_file(path, f"a predictor checkpoint (.safetensors or .pth), {named} or module:object")
     where = brief_path(path)
     state, header = _read(path)
     trained_on = header.get("space") or trained_on or space.traits.predictor_space

@@ -48,7 +48,7 @@ def _head(status: Status) -> list[str]:
 
 def _table(groups: tuple[GroupStatus, ...]) -> RenderableType:
     table = table_of(("space", "strategy"), ("done", "total", "%"))
-    table.box, table.pad_edge = None, False
+    table.box, table.padding = None, (0, 2, 0, 0)
     for group in groups:
         share = f"{100 * group.done / max(group.total, 1):.1f}"
         table.add_row(group.space, group.label, f"{group.done:,}", f"{group.total:,}", share)
