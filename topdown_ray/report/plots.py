@@ -7,6 +7,7 @@ A strategy keeps its colour, marker and dash everywhere (:mod:`topdown_ray.strat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from topdown_ray.strategy_styles import strategy_rank, style_of
 
 _BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
+_MOST_LABELS = 12  # of the places of an axis
 
 
 def _strategies(table: pd.DataFrame) -> list[str]:
@@ -129,6 +131,12 @@ def accuracy(
     return _finish(ax, title, _cost_label(table), "predicted top-1 (%)")
 
 
+def _name_places(ax: Axes, values: Sequence[float]) -> None:
+    """Label the places 0, 1, ... of a horizontal axis by these values: so many of them as have room."""
+    step = math.ceil(len(values) / _MOST_LABELS)
+    ax.set_xticks(range(0, len(values), step), [f"{value:g}" for value in values[::step]])
+
+
 def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[float]:
     """Grouped bars, a group for each value of ``at``; intervals where there are any. Returns the groups."""
     groups, names = sorted(table[at].unique()), _strategies(table)
@@ -157,7 +165,7 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
                 elinewidth=1,
                 capsize=2,
             )
-    ax.set_xticks(range(len(groups)), [f"{group:g}" for group in groups])
+    _name_places(ax, groups)
     return groups
 
 
@@ -236,7 +244,7 @@ def differences(
             elinewidth=1.2,
             label=style.label,
         )
-    ax.set_xticks(range(len(places)), [f"{target:g}" for target in places])
+    _name_places(ax, places)
     title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
     return _finish(ax, title, _cost_label(table), f"top-1 minus {against} (points)")
 
