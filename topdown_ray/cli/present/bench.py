@@ -9,14 +9,14 @@ from topdown_ray.cli.present.tables import print_records, print_table, table_of
 _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: heading and format
     "race": {
         "contestant": ("", "{}"),
-        "seconds_per_search_and_core": ("s / search, core", "{:.3f}"),
-        "evaluations_per_second_and_core": ("evaluations / s, core", "{:,.0f}"),
-        "to_floor": ("x floor", "{:.2f}"),
-        "faster_than_notebook": ("faster than notebook", "{:.1f}"),
-        "faster_than_ofa": ("than ofa", "{:.1f}"),
-        "faster_than_ray_naive": ("than ray-naive", "{:.1f}"),
-        "accuracy": ("mean top-1", "{:.4f}"),
-        "peak_gib": ("peak GiB", "{:.2f}"),
+        "seconds_per_search_and_core": ("s", "{:.3f}"),
+        "evaluations_per_second_and_core": ("evals\na second", "{:,.0f}"),
+        "to_floor": ("x\nfloor", "{:.2f}"),
+        "faster_than_notebook": ("faster than\nnotebook", "{:.1f}"),
+        "faster_than_ofa": ("than\nofa", "{:.1f}"),
+        "faster_than_ray_naive": ("than ray-\nnaive", "{:.1f}"),
+        "accuracy": ("mean\ntop-1", "{:.4f}"),
+        "peak_gib": ("peak\nGiB", "{:.2f}"),
     },
     "floor": {
         "strategy": ("strategy", "{}"),
