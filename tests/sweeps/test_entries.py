@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.commands import SWEEP
 from support.sweeping import assert_same, run
 
 import topdown_ray
@@ -17,12 +18,8 @@ from topdown_ray.sweeps.status import Reader
 from topdown_ray.sweeps.verify import verify
 
 BASE: dict[str, Any] = {
+    **SWEEP,
     "name": "entries",
-    "spaces": ["mobilenet_v3"],
-    "strategies": ["top_down"],
-    "cost": "macs",
-    "predictor": "embedded",
-    "targets": [[400, 300]],
     "seeds": 5,
     "search": {"population": 20, "generations": 12, "warm_generations": 4},
 }
