@@ -132,7 +132,7 @@ def test_no_rows_have_no_scores(space: str) -> None:
     gradient = gradient_of(case.accuracy, case.cost)
     assert gradient is not None
     assert case.accuracy(none).shape == case.cost(none).shape == (0,)
-    assert gradient(none).shape == gradient.costs(none).shape == (0, sum(SPACES[space].sizes))
+    assert gradient(none).shape == gradient.costs(none)[0].shape == (0, sum(SPACES[space].sizes))
     for compiled in (True, False):
         assert Memo(SPACES[space], case.accuracy, 3, CPU, compiled)(none).shape == (0,)
 

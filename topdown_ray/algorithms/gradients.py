@@ -87,9 +87,9 @@ class Gradient:
     """What every single change of an architecture is predicted to gain, and what it costs.
 
     Calling it: genes int8 (N, G) -> gains float32 (N, C), top-1 as a fraction; :meth:`costs` -> float32 (N,
-    C) in the cost's unit."""
+    C) for each of the costs, in its unit."""
 
-    def __init__(self, predictor: Predictor | PluginPredictor, cost: CostModel):
+    def __init__(self, predictor: Predictor | PluginPredictor, *costs: CostModel):
         device = torch.device(predictor.device)
         self._module = None if isinstance(predictor, Predictor) else predictor.module
         if isinstance(predictor, Predictor):
@@ -101,9 +101,14 @@ class Gradient:
             terms = first_layer_terms(predictor.space, predictor.code, layers[0].weight)
         self.changes = Changes(predictor.space, device)
         self._gains = _Swaps(terms, self.changes, False, device)
-        self._costs = _Swaps(cost.terms, self.changes, True, device)
-        self._cost_table = torch.from_numpy(concatenate(cost.terms)).to(device)
-        self._tick = cost.tick
+        self._costs = [
+            (
+                _Swaps(cost.terms, self.changes, True, device),
+                torch.from_numpy(concatenate(cost.terms)).to(device),
+                cost.tick,
+            )
+            for cost in costs
+        ]
         self._table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)  # (rows, hidden)
         self._layers = [[torch.tensor(part, device=device) for part in layer] for layer in layers]
         self._tiles = Tiles(self._values, self._probe)
@@ -118,13 +123,20 @@ class Gradient:
         values = self._tiles.map(self._values, hidden)[:n]
         return self._gains(genes, lambda places: values.gather(1, places))
 
-    def costs(self, genes: torch.Tensor) -> torch.Tensor:
-        """The change in cost of every single change: genes (N, G) -> float32 (N, C)."""
+    def costs(self, genes: torch.Tensor) -> list[torch.Tensor]:
+        """The change in each cost of every single change: genes (N, G) -> float32 (N, C) for each cost."""
+        return [self._changes_in(genes, *cost) for cost in self._costs]
+
+    @staticmethod
+    def _changes_in(genes: torch.Tensor, swaps: _Swaps, table: torch.Tensor, tick: float) -> torch.Tensor:
         # whole ticks in float64 have one sum
-        ticks = self._costs(
-            genes, lambda places: self._cost_table.index_select(0, places.view(-1)).view(places.shape)
-        )
-        return ticks.mul_(self._tick).float()
+        ticks = swaps(genes, lambda places: table.index_select(0, places.view(-1)).view(places.shape))
+        return ticks.mul_(tick).float()
+
+    @property
+    def n_costs(self) -> int:
+        """How many costs it knows."""
+        return len(self._costs)
 
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
         """What every row of the first layer's table is worth, of one tile: before the first ReLU (n, hidden)
@@ -188,12 +200,14 @@ class Ranking:
         C = len(gradient.changes.gene)
         self.names = torch.zeros(S * self.places, dtype=torch.int64, device=device)
         self.owners = torch.zeros(S * self.places, dtype=torch.int64, device=device)
-        self.values = torch.zeros(S * self.places, 2 * C, device=device)
+        self.values = torch.zeros(S * self.places, (1 + gradient.n_costs) * C, device=device)
 
     def __call__(
         self, genes: torch.Tensor, name: torch.Tensor, search: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gains (N, C), costs (N, C), and the rows whose gradients were computed for it."""
+    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Gains (N, C), the changes in each cost (N, C), and the rows whose gradients were computed for
+        it.
+        """
         place = (name & self.places - 1) + search * self.places
         missing = (self.names.index_select(0, place) != name).nonzero().view(-1)
         out = self.values.index_select(0, place)
@@ -203,7 +217,7 @@ class Ranking:
             owner, leader, own = newcomers(self.owners, places, names[:, None])
             computed = missing.index_select(0, own)
             parents = genes.index_select(0, computed)
-            values = torch.cat([self.gradient(parents), self.gradient.costs(parents)], dim=1)
+            values = torch.cat([self.gradient(parents), *self.gradient.costs(parents)], dim=1)
             position = torch.zeros_like(leader).index_copy_(
                 0, own, torch.arange(len(own), device=genes.device)
             )
@@ -212,16 +226,16 @@ class Ranking:
             kept = places.index_select(0, own.index_select(0, stays))
             self.names.index_copy_(0, kept, names.index_select(0, own.index_select(0, stays)))
             self.values.index_copy_(0, kept, values.index_select(0, stays))
-        C = out.shape[1] // 2
-        return out[:, :C], out[:, C:], computed
+        gains, *costs = torch.split(out, len(self.gradient.changes.gene), dim=1)
+        return gains, costs, computed
 
 
 @functools.lru_cache(maxsize=8)
-def gradient_of(accuracy: object, cost: object) -> Gradient | None:
-    """The gradient of a predictor under a cost; None where the predictor has none, or where the cost is no
-    sum over terms.
+def gradient_of(accuracy: object, cost: object, *others: object) -> Gradient | None:
+    """The gradient of a predictor under a cost, and under those other costs that are sums over terms; None
+    where the predictor has none, or where the cost is no sum over terms.
     """
     differentiable = isinstance(accuracy, Predictor) or getattr(accuracy, "module", None) is not None
     if isinstance(accuracy, Predictor | PluginPredictor) and differentiable and isinstance(cost, CostModel):
-        return Gradient(accuracy, cost)
+        return Gradient(accuracy, cost, *(other for other in others if isinstance(other, CostModel)))
     return None

@@ -12,8 +12,8 @@ Sources: quality diversity over niches, Mouret and Clune 2015, *Illuminating sea
 (arXiv 1504.04909); moves by gradients, Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for
 Discrete Distributions*; mutation and crossover, Cai et al. 2020, *Once-for-All*.
 
-Letters: S searches, K targets, Q places of an archive, P children a generation, G genes, C single changes, N
-rows."""
+Letters: S searches, K targets, J costs that targets limit, Q places of an archive, P children a generation, G
+genes, C single changes, N rows."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from topdown_ray.algorithms.memory import Seen, identity_of
 from topdown_ray.algorithms.parameters import EvolutionParams, Sizes
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
+from topdown_ray.spaces.cost import CostModel
 
 MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
 # Chosen on the tuning cases, as the defaults of Moves.
@@ -93,7 +94,7 @@ class Archive(NamedTuple):
 
     genes: torch.Tensor  # int8 (S, K, Q, G), canonical
     accuracy: torch.Tensor  # float32 (S, K, Q)
-    cost: torch.Tensor  # float64 (S, K, Q)
+    cost: torch.Tensor  # float64 (S, K, Q, J)
     name: torch.Tensor  # int64 (S, K, Q), fingerprints of the architectures
 
 
@@ -102,7 +103,7 @@ class Children(NamedTuple):
 
     genes: torch.Tensor  # int8 (S, n, G), canonical
     accuracy: torch.Tensor  # float32 (S, n)
-    cost: torch.Tensor  # float64 (S, n)
+    cost: torch.Tensor  # float64 (S, n, J)
     name: torch.Tensor  # int64 (S, n)
     target: torch.Tensor  # int64 (n,) or (S, n), the target that each was drawn for
 
@@ -122,7 +123,10 @@ class Joint:
     ):
         self.problem, self.sizes, self.moves, self.draws = problem, sizes, moves, draws
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
-        self.limits = torch.tensor(targets, dtype=torch.float64, device=self.device)
+        self.costs, limits = problem.constraints(targets)
+        self.limits = limits.to(self.device)  # (K, J)
+        # the costs whose changes are known
+        self.summed = [j for j, cost in enumerate(self.costs) if isinstance(cost, CostModel)]
         self.Q = moves.archive or archive_size(sizes.population * generations, self.K)
         self.gradient = gradient if moves.gradient_share > 0 else None
         self.seen = Seen(self.S, self.device)
@@ -164,11 +168,11 @@ class Joint:
         genes = rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)
         target = self._targets_of(0)
         walks = rng.slots(self.draws.stream(rng.PRUNING, 0, 0), P).view(S, P)
-        for k, limit in enumerate(self.limits.tolist()):
-            own = (target == k).nonzero().view(-1)
+        for k, limit in enumerate(self.limits[:, 0].tolist()):
+            own, problem = (target == k).nonzero().view(-1), self.problem.at(k)
             if len(own):
                 rows, walk = genes[:, own].reshape(-1, space.G), walks[:, own].reshape(-1)
-                pruned = prune(space, self.problem.cost, rows, limit, walk, self.problem.cheapest)
+                pruned = prune(space, problem.cost, rows, limit, walk, problem.cheapest)
                 genes[:, own] = pruned.view(S, len(own), space.G)
         rows = space.canonical(genes.view(-1, space.G))
         name = self.identity.fingerprints(rows)
@@ -181,26 +185,34 @@ class Joint:
         empty = Archive(
             genes.new_zeros(S, self.K, Q, space.G),
             torch.full((S, self.K, Q), -math.inf, device=self.device),
-            torch.full((S, self.K, Q), math.inf, dtype=torch.float64, device=self.device),
+            torch.full((S, self.K, Q, len(self.costs)), math.inf, dtype=torch.float64, device=self.device),
             torch.zeros(S, self.K, Q, dtype=torch.int64, device=self.device),
         )
         return self._filled_from_the_cheapest(
-            self._merged(empty, self._scored(rows, name, self.problem.cost(rows), fresh, target))
+            self._merged(empty, self._scored(rows, name, self._costs_of(rows), fresh, target))
         )
 
     def _filled_from_the_cheapest(self, archive: Archive) -> Archive:
-        """Archives that no initial architecture fits start from the cheapest architecture of all, scored once
-        a search.
+        """Archives that no initial architecture fits start from the cheapest architecture that does, each of
+        them scored once a search.
         """
         gaps = archive.accuracy[:, :, 0] == -math.inf  # (S, K)
-        if bool(gaps.any()):
-            row = self.problem.space.canonical(self.problem.cheapest.to(archive.genes)[None])
-            archive.genes[:, :, 0][gaps] = row[0]
-            archive.accuracy[:, :, 0][gaps] = self.problem.accuracy(row)[0]
-            archive.cost[:, :, 0][gaps] = self.problem.cost(row)[0]
-            archive.name[:, :, 0][gaps] = self.identity.fingerprints(row)[0]
-            self.scored += gaps & (gaps.cumsum(1) == 1)
+        if not bool(gaps.any()):
+            return archive
+        cheapest = torch.stack([self.problem.at(k).cheapest for k in range(self.K)]).to(archive.genes)
+        rows = self.problem.space.canonical(cheapest)  # (K, G)
+        of_rows = (rows, self.problem.accuracy(rows), self._costs_of(rows), self.identity.fingerprints(rows))
+        for values, new in zip(archive, of_rows, strict=True):
+            places = gaps.view(*gaps.shape, *[1] * (new.dim() - 1))
+            values[:, :, 0] = torch.where(places, new, values[:, :, 0])
+        same = of_rows[3][:, None] == of_rows[3]  # (K, K)
+        before = (gaps[:, None] & same.tril(-1)).any(2)  # an earlier target starts from the same architecture
+        self.scored += gaps & ~before
         return archive
+
+    def _costs_of(self, genes: torch.Tensor) -> torch.Tensor:
+        """genes (N, G) -> float64 (N, J)."""
+        return torch.stack([cost(genes) for cost in self.costs], dim=1)
 
     def _scored(
         self,
@@ -220,7 +232,8 @@ class Joint:
         )
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
         name = name * fresh  # what was not scored must not pass for a twin of what was
-        return Children(genes.view(S, n, -1), accuracy.view(S, n), cost.view(S, n), name.view(S, n), target)
+        cost = cost.view(S, n, -1)
+        return Children(genes.view(S, n, -1), accuracy.view(S, n), cost, name.view(S, n), target)
 
     def generation(self, number: int) -> None:
         """One generation: P children of every search, offered to all archives."""
@@ -228,7 +241,7 @@ class Joint:
         target = self._targets_of(number)
         genes = torch.zeros(S * P, G, dtype=torch.int8, device=self.device)
         name = torch.zeros(S * P, dtype=torch.int64, device=self.device)
-        cost = torch.full((S * P,), math.inf, dtype=torch.float64, device=self.device)
+        cost = torch.full((S * P, len(self.costs)), math.inf, dtype=torch.float64, device=self.device)
         fresh = torch.zeros(S * P, dtype=torch.bool, device=self.device)
         slots = rng.slots(self.draws.stream(rng.JOINT, 0, number), P)
         pending = torch.arange(S * P, device=self.device)
@@ -237,8 +250,8 @@ class Joint:
             served = target.index_select(0, slot)
             keys = rng.keys(slots.index_select(0, search * P + slot), attempt)
             drawn = self.problem.space.canonical(self._children(pending, search, served, keys))
-            drawn_cost, drawn_name = self.problem.cost(drawn), self.identity.fingerprints(drawn)
-            good = drawn_cost <= self.limits.index_select(0, served)
+            drawn_cost, drawn_name = self._costs_of(drawn), self.identity.fingerprints(drawn)
+            good = _meets(drawn_cost, self.limits.index_select(0, served))
             if self.moves.distinct_parents:
                 fits = good.nonzero().view(-1)
                 new = self.seen.add(drawn_name.index_select(0, fits), search.index_select(0, fits))
@@ -317,17 +330,19 @@ class Joint:
         )
         spent = search.index_select(0, computed) * self.K + target.index_select(0, computed)
         self.gradients += torch.bincount(spent, minlength=self.S * self.K).view(self.S, self.K)
-        slack = (
-            self.limits.index_select(0, target) - self.archive.cost.view(-1).index_select(0, place)
-        ).float()
+        spent_costs = self.archive.cost.view(-1, len(self.costs)).index_select(0, place)
+        slacks = (self.limits.index_select(0, target) - spent_costs).float()[:, self.summed].unbind(1)
         open_ = changes.effective(genes)
         n_changes = 1 + rng.to_uniform(words[:, 0]).mul_(self.moves.changes).long()  # floor
-        cheaper = costs.masked_fill(~open_, 0).amin(1).neg_()  # what one more change can save at most
+        # what one more change can save at most
+        savings = [change.masked_fill(~open_, 0).amin(1).neg_() for change in costs]
         weights = _weights(self.device)
         scale = _STEPS / (self.moves.temperature * math.log(2))
         for i in range(self.moves.changes):
             last = n_changes == i + 1
-            allowed = open_ & (costs <= (slack + cheaper.masked_fill(last, 0))[:, None])
+            allowed = open_
+            for change, slack, saving in zip(costs, slacks, savings, strict=True):
+                allowed = allowed & (change <= (slack + saving.masked_fill(last, 0))[:, None])
             promise = gains.masked_fill(~allowed, -math.inf)
             behind = (promise.amax(1, keepdim=True).clamp_min_(-1) - promise).mul_(scale)
             total = weights.index_select(0, behind.clamp_(0, len(weights) - 1).int().view(-1)).view(
@@ -342,7 +357,10 @@ class Joint:
             before = genes.gather(1, gene[:, None])
             chosen = torch.where(done[:, None], changes.choice.index_select(0, pick)[:, None], before)
             genes = genes.scatter(1, gene[:, None], chosen)
-            slack = slack - costs.gather(1, pick[:, None])[:, 0].masked_fill(~done, 0)
+            slacks = tuple(
+                slack - change.gather(1, pick[:, None])[:, 0].masked_fill(~done, 0)
+                for change, slack in zip(costs, slacks, strict=True)
+            )
             open_ = open_ & (changes.gene != gene[:, None])
         return genes
 
@@ -352,8 +370,8 @@ class Joint:
         """
         S, n = children.accuracy.shape
         worst = archive.accuracy[:, :, -1]  # (S, K)
-        enters = (children.accuracy[:, None] > worst[:, :, None]) & (
-            children.cost[:, None] <= self.limits[:, None]
+        enters = (children.accuracy[:, None] > worst[:, :, None]) & _meets(
+            children.cost[:, None], self.limits[:, None]
         )
         counts = enters.any(1).sum(1)
         # (S, E)
@@ -374,7 +392,7 @@ class Joint:
         n = children.accuracy.shape[1]
         if n == 0:
             return archive
-        fits = children.cost[:, None] <= self.limits[:, None]  # (S, K, n)
+        fits = _meets(children.cost[:, None], self.limits[:, None])  # (S, K, n)
         if not self.moves.share_archive:
             fits = fits & (children.target[:, None] == torch.arange(K, device=self.device)[:, None])
         # the table of what was drawn forgets; an archive must not hold anything twice
@@ -415,6 +433,12 @@ class Joint:
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The best architecture of every archive: genes (S, K, G), accuracy (S, K)."""
         return self.archive.genes[:, :, 0], self.archive.accuracy[:, :, 0]
+
+
+def _meets(cost: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+    """Whether all J costs are within their limits: (..., J) -> bool (...)."""
+    within = cost <= limits
+    return within[..., 0] if within.shape[-1] == 1 else within.all(-1)
 
 
 @functools.cache

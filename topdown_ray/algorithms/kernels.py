@@ -98,10 +98,18 @@ def _place(terms: FlatTerms, t: int, row: Bytes) -> Any:
 
 @_compile
 def _cost(cost: FlatSum, row: Bytes) -> float:
-    ticks = 0.0
-    for t in range(len(cost.terms.offsets)):
-        ticks += cost.ticks[_place(cost.terms, t, row)]
-    return ticks * cost.tick
+    """The first sum; infinite where another one breaks its limit."""
+    first, begin = 0.0, 0
+    for j in range(len(cost.ends)):
+        ticks = 0.0
+        for t in range(begin, cost.ends[j]):
+            ticks += cost.ticks[_place(cost.terms, t, row)]
+        begin = cost.ends[j]
+        if j == 0:
+            first = ticks * cost.units[0]
+        elif ticks * cost.units[j] > cost.most[j]:
+            return np.inf
+    return first
 
 
 @_compile

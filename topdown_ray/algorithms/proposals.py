@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -22,6 +23,7 @@ from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.algorithms.uniform import counts_of
 from topdown_ray.spaces.cost import CostModel
+from topdown_ray.spaces.limits import LimitedCost
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import FlatSum
 
@@ -67,8 +69,9 @@ def children(
 
 
 def compiled_cost(problem: Problem, device: torch.device) -> FlatSum | None:
-    """The cost for compiled code, where that can run: on a CPU, with a cost that is a sum over terms."""
-    return problem.cost.flat if device.type == "cpu" and isinstance(problem.cost, CostModel) else None
+    """The cost for compiled code, where that can run: on a CPU, with costs that are sums over terms."""
+    cost = problem.cost
+    return cost.flat if device.type == "cpu" and isinstance(cost, CostModel | LimitedCost) else None
 
 
 def _compiled_children(
@@ -104,11 +107,13 @@ def random_feasible(
     genes, failed = _redrawn(
         problem, n, limit, draws, target, number, min(_FIRST_REDRAWS, MAX_INITIAL_REDRAWS)
     )
-    counts = counts_of(problem.cost, limit) if len(failed) and isinstance(problem.cost, CostModel) else None
+    main = problem.cost.main if isinstance(problem.cost, LimitedCost) else problem.cost
+    counts = counts_of(main, limit) if len(failed) and isinstance(main, CostModel) else None
     if len(failed) and (counts is None or counts.share * MAX_INITIAL_REDRAWS > _RARE_SHARE):
         genes, failed = _redrawn(problem, n, limit, draws, target, number, MAX_INITIAL_REDRAWS)
     if len(failed) and counts is not None:
-        found, success = counts.draw(rng.slots(draws.stream(rng.UNIFORM, target, number), n)[failed].cpu())
+        slots = rng.slots(draws.stream(rng.UNIFORM, target, number), n)[failed].cpu()
+        found, success = counts.draw(slots, _other_limits(problem.cost, genes.device))
         genes[failed] = found.to(genes.device)
         failed = failed[success.logical_not().to(failed.device)]
     if len(failed):
@@ -116,6 +121,13 @@ def random_feasible(
         slots = rng.slots(draws.stream(rng.PRUNING, target, number), n)[failed]
         genes[failed] = prune(problem.space, problem.cost, last, limit, slots, problem.cheapest)
     return genes.view(-1, n, problem.space.G)
+
+
+def _other_limits(cost: object, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Which rows on the CPU meet the limits besides the target; None where there are no others."""
+    if not isinstance(cost, LimitedCost):
+        return None
+    return lambda rows: cost.meets(rows.to(device)).cpu()
 
 
 def _redrawn(

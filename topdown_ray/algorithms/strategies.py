@@ -79,11 +79,13 @@ class Searches:
         self, target_index: int, state: EvolutionState | None, generations: int, seed_evaluations: int
     ) -> _Served:
         """Evolve for one target, from a fresh random population where ``state`` is None."""
-        limit = self.targets[target_index]
+        limit, problem = self.targets[target_index], self.problem.at(target_index)
         evaluations = seed_evaluations
         if state is None:
-            state = evolution.initial(self.problem, self.sizes, limit, self.draws, target_index)
+            state = evolution.initial(problem, self.sizes, limit, self.draws, target_index)
             evaluations += self.sizes.population
+        elif self.problem.by_target:
+            _check_fits(problem, state, limit)
 
         def step(problem: Problem, draws: rng.Draws, state: EvolutionState, number: int) -> EvolutionState:
             return evolution.generation(problem, self.sizes, state, limit, draws, target_index, number)
@@ -96,14 +98,14 @@ class Searches:
         """Take steps until there are no more generations, or until every search has run out of patience.
 
         evaluations: of each search before the first step."""
-        accuracies, ended = [state.best_accuracy], None
+        accuracies, ended, problem = [state.best_accuracy], None, self.problem.at(target_index)
         if self.params.patience is None:
             for number in range(1, generations + 1):
-                state = step(self.problem, self.draws, state, number)
+                state = step(problem, self.draws, state, number)
                 accuracies.append(state.best_accuracy)
         else:
             state, ended = run_patiently(
-                self.problem,
+                problem,
                 self._memo,
                 self.draws,
                 state,
@@ -130,9 +132,19 @@ class Searches:
     def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
         """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
         slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
-        problem, limit = self.problem, self.targets[target_index]
+        problem, limit = self.problem.at(target_index), self.targets[target_index]
         lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
         return evolution.copies(self.sizes, lowered, problem.accuracy(lowered))
+
+
+def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
+    """Raise UserError where a population that is carried over to another target breaks its limits."""
+    for genes in (state.parents.view(-1, problem.space.G), state.best):
+        if not bool((problem.cost(genes) <= limit).all()):
+            raise UserError(
+                "limits: expected limits that a population meets when it is carried over to the next target, "
+                "found one that breaks them; use a strategy that prunes (top_down) or starts afresh"
+            )
 
 
 @dataclass(frozen=True)
@@ -263,7 +275,8 @@ def random(searches: Searches) -> Iterator[Outcome]:
     """
     P = searches.sizes.population
     for index, limit in enumerate(searches.targets):
-        state = evolution.initial(searches.problem, searches.sizes, limit, searches.draws, index)
+        problem = searches.problem.at(index)
+        state = evolution.initial(problem, searches.sizes, limit, searches.draws, index)
 
         def step(
             problem: Problem,
@@ -296,7 +309,8 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     """
     params, K = searches.params.read_as(JointParams), len(searches.targets)
     generations = params.generations + (K - 1) * params.warm_generations
-    gradient = gradient_of(searches.predictor, searches.problem.cost)
+    costs, _ = searches.problem.constraints(searches.targets)
+    gradient = gradient_of(searches.predictor, *costs)
     problem = replace(searches.problem, accuracy=searches.predict)  # next to no child is drawn twice
     run = Joint(
         problem, params.sizes(), params.moves(), searches.targets, searches.draws, gradient, generations

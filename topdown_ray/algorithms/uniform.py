@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,12 +103,14 @@ class Counts:
             return 0.0
         return float(self.counts[0][0, -1]) / self.rows if self.counts else 1.0
 
-    def draw(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(
+        self, slots: torch.Tensor, meets: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """A uniform feasible row for each random counter: slots int64 (N,) (:func:`rng.slots`) -> genes int8
         (N, G), bool (N,).
 
-        The second result is false where no row was found: there are no counts, or ``MAX_DRAWS`` draws were
-        too expensive."""
+        meets: which rows meet further limits, genes (N, G) -> bool (N,). The second result is false where no
+        row was found: there are no counts, or ``MAX_DRAWS`` draws were too expensive."""
         genes = torch.zeros(len(slots), self.G, dtype=torch.int8)
         pending = torch.arange(len(slots))
         for attempt in range(MAX_DRAWS if self.genes else 0):
@@ -121,6 +123,8 @@ class Counts:
             uniform = (words[:, ::2] + np.floor(words[:, 1::2] / 2**11) / 2**21) / 2**32  # 53 bits
             drawn, excess = self._walk(uniform)
             fits = torch.from_numpy(excess <= self.slack)
+            if meets is not None:
+                fits &= meets(torch.from_numpy(drawn))
             genes[pending[fits]] = torch.from_numpy(drawn)[fits]
             pending = pending[~fits]
             if len(pending) == 0:

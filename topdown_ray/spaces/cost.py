@@ -25,7 +25,7 @@ from topdown_ray.spaces.layers import N_CLASSES
 from topdown_ray.spaces.plugged_in import PluginCost, plugin_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Genes, Space
-from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, flatten, minimise
+from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, minimise
 
 MS_TICK = 2.0**-30
 ONE_TICK = 1e-6
@@ -73,7 +73,7 @@ class CostModel(_OverTerms):
     @functools.cached_property
     def flat(self) -> FlatSum:
         """The same sum for compiled code."""
-        return FlatSum(flatten(self.terms), concatenate(self.terms), self.tick)
+        return FlatSum.of([(self.terms, self.tick, np.inf)])
 
     def cheapest(self) -> tuple[float, Genes]:
         """The lowest cost of any architecture of the space, and its genes (G,); exact."""

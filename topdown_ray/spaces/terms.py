@@ -31,11 +31,23 @@ class FlatTerms(NamedTuple):
 
 
 class FlatSum(NamedTuple):
-    """A sum over terms in whole ticks, for compiled code."""
+    """A sum over terms in whole ticks, and further sums with a limit each, for compiled code."""
 
-    terms: FlatTerms
+    terms: FlatTerms  # of all sums, one after another
     ticks: Array
-    tick: float
+    ends: Ints  # (J,), where the terms of each sum end
+    units: Array  # (J,), what a tick of each sum is
+    most: Array  # (J,), the limit of each sum; infinite for the first one
+
+    @classmethod
+    def of(cls, sums: Sequence[tuple[Sequence[Term], float, float]]) -> FlatSum:
+        """From the terms, the tick and the limit of each sum."""
+        terms = [term for part, _, _ in sums for term in part]
+        ends = np.cumsum([len(part) for part, _, _ in sums])
+        units, most = (
+            np.array(values, dtype=np.float64) for values in zip(*(x[1:] for x in sums), strict=True)
+        )
+        return cls(flatten(terms), concatenate(terms), ends, units, most)
 
 
 @dataclass(frozen=True)

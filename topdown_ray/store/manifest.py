@@ -112,7 +112,7 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         for kind, artefact in artefacts.items():
             other = before.get("artefacts", {}).get(space, {}).get(kind, {})
             if other.get("name") == artefact["name"] and other.get("sha256") != artefact["sha256"]:
-                changed.append(f"the {kind} {artefact['name']}")
+                changed.append(f"the {kind.partition(':')[0]} {artefact['name']}")
     for name, sha256 in now.get("strategies", {}).items():
         if before.get("strategies", {}).get(name, sha256) != sha256:
             changed.append(f"the strategy {name}")

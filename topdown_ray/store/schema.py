@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5  # 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s; 5: label
+# 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s; 5: label; 6: limits, costs
+SCHEMA_VERSION = 6
 
 SEARCHES = pa.schema(
     [
@@ -29,9 +30,11 @@ SEARCHES = pa.schema(
         ("targets", pa.list_(pa.float64())),
         ("target_index", pa.int32()),
         ("target", pa.float64()),
+        ("limits", pa.string()),
         ("feasible", pa.bool_()),
         ("accuracy", pa.float64()),
         ("cost", pa.float64()),
+        ("costs", pa.string()),
         ("arch", pa.string()),
         ("genes", pa.list_(pa.int8())),
         ("macs_m", pa.float64()),

@@ -6,6 +6,7 @@ Nothing here recomputes an architecture; :mod:`topdown_ray.sweeps.verify` does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
@@ -123,6 +124,20 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
     verdicts["targets"] = (
         "a target set that run.json names",
         [of_row in sets.get(space, ()) for of_row, space in of_space],
+    )
+    limits = {
+        (space, of_set, i): dict(one) if one else None
+        for space, of_space in spec.targets.items()
+        for n, of_set in enumerate(of_space)
+        for i, one in enumerate(spec.limits_of(space, n) or ((),) * len(of_set))
+    }
+    stated = zip(rows["space"], targets, rows["target_index"].tolist(), rows["limits"].tolist(), strict=True)
+    verdicts["limits"] = (
+        "the target's limits in run.json",
+        [
+            limits.get((space, of_row, index)) == (json.loads(text) if isinstance(text, str) else None)
+            for space, of_row, index, text in stated
+        ],
     )
     verdicts["k"] = (
         "the number of targets",

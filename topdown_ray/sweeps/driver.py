@@ -24,7 +24,7 @@ from typing import Any
 from topdown_ray import machine
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.cost import full_name
+from topdown_ray.spaces.cost import AnyCost, full_name
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
@@ -37,6 +37,7 @@ from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
 from topdown_ray.sweeps.spec import (
     ALGORITHM_VERSION,
+    LIMIT,
     Shard,
     SweepSpec,
     make_spec,
@@ -131,12 +132,13 @@ class Plan:
             "spec": self._spec_with_full_paths(),
             "artefacts": {
                 space: {
-                    "cost": {"name": setup.cost.name, "unit": setup.cost.unit, "sha256": setup.cost.sha256},
+                    "cost": _facts(setup.cost),
                     "predictor": {
                         "name": setup.predictor.name,
                         "space": setup.predictor.predictor_space,
                         "sha256": setup.predictor.sha256,
                     },
+                    **{f"{LIMIT}{name}": _facts(cost) for name, cost in setup.limits.items()},
                     **(
                         {"space": {"name": setup.genes_space.name, "sha256": setup.artefacts["space"]}}
                         if "space" in setup.artefacts
@@ -162,6 +164,10 @@ class Plan:
             "status": "running",
             "wall_s": 0.0,
         }
+
+
+def _facts(cost: AnyCost) -> dict[str, str]:
+    return {"name": cost.name, "unit": cost.unit, "sha256": cost.sha256}
 
 
 def make_plan(spec: SweepSpec, folder: str | Path | None = None) -> Plan:

@@ -11,7 +11,7 @@ import json
 import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,13 +23,14 @@ from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import Outcome, Searches, find_strategy
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost
+from topdown_ray.spaces.limits import LimitedCost, find_limits, witness
 from topdown_ray.spaces.plugged_in import PluginCost, PluginPredictor
 from topdown_ray.spaces.predictor_files import AnyPredictor, any_predictor
 from topdown_ray.spaces.registry import plugin_hash, searched_space
-from topdown_ray.spaces.space import Space
+from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
-from topdown_ray.sweeps.spec import Group, Protocol, Shard, SweepSpec
+from topdown_ray.sweeps.spec import LIMIT, Group, Protocol, Shard, SweepSpec, TargetLimits
 
 SearchRow = dict[str, Any]
 
@@ -47,13 +48,31 @@ class Setup:
     protocol: Protocol
     cost: AnyCost
     predictor: AnyPredictor
+    limits: Mapping[str, AnyCost] = field(default_factory=dict)  # the costs of further limits, by name
+    #: For each target with further limits an architecture that meets them, genes (G,).
+    witnesses: Mapping[tuple[float, TargetLimits], Genes] = field(default_factory=dict)
 
     @property
     def artefacts(self) -> dict[str, str]:
-        """The hashes that are part of every search's identity."""
+        """The hashes that are part of every search's identity; those of limits begin with ``LIMIT``."""
         own = plugin_hash(self.genes_space.name)
         hashes = {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
+        hashes |= {f"{LIMIT}{name}": cost.sha256 for name, cost in self.limits.items()}
         return {**hashes, "space": own} if own else hashes
+
+    def problem(self, group: Group, device: str) -> Problem:
+        """What the searches of a group search."""
+
+        def of(cost: AnyCost | LimitedCost, cheapest: Genes) -> Problem:
+            return Problem(self.genes_space, self.predictor, cost, torch.from_numpy(cheapest).to(device))
+
+        plain = of(self.cost, self.cost.cheapest()[1])
+        parts = []
+        for target, limits in zip(group.targets, group.limits, strict=False):
+            others = tuple((self.limits[name], most) for name, most in limits)
+            limited = LimitedCost(self.cost, others)
+            parts.append(of(limited, self.witnesses[target, limits]) if limits else plain)
+        return dataclasses.replace(plain, by_target=tuple(parts))
 
     def on(self, device: str) -> Setup:
         """This setup with its tensors on a device."""
@@ -61,7 +80,8 @@ class Setup:
             dataclasses.replace(self.cost, device=device),
             dataclasses.replace(self.predictor, device=device),
         )
-        return dataclasses.replace(self, cost=cost, predictor=predictor)
+        limits = {name: dataclasses.replace(other, device=device) for name, other in self.limits.items()}
+        return dataclasses.replace(self, cost=cost, predictor=predictor, limits=limits)
 
 
 def resolve(spec: SweepSpec, space: str) -> Setup:
@@ -72,7 +92,9 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
     cost = any_cost(spec.cost[space], genes_space)
     predictor = any_predictor(spec.predictor[space], genes_space)
     lowest, _ = cost.cheapest()
-    for targets in spec.targets[space]:
+    limits = find_limits(spec.limit_names(space), genes_space)
+    witnesses: dict[tuple[float, TargetLimits], Genes] = {}
+    for i, targets in enumerate(spec.targets[space]):
         for target in targets:
             if target < lowest:
                 raise UserError(
@@ -80,7 +102,11 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
                     "the cost of its cheapest "
                     f"architecture under {cost.name}, found {target:g}"
                 )
-    return Setup(genes_space, spec.protocol, cost, predictor)
+        for target, own in zip(targets, spec.limits_of(space, i), strict=False):
+            if own and (target, own) not in witnesses:
+                others = {name: (limits[name], most) for name, most in own}
+                witnesses[target, own] = witness(cost, target, others, genes_space)
+    return Setup(genes_space, spec.protocol, cost, predictor, limits, witnesses)
 
 
 class Worker:
@@ -98,7 +124,8 @@ class Worker:
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
         for setup in self.setups.values():
-            for kind, model in (("costs", setup.cost), ("predictors", setup.predictor)):
+            costs = [("costs", cost) for cost in (setup.cost, *setup.limits.values())]
+            for kind, model in [*costs, ("predictors", setup.predictor)]:
                 if isinstance(model, PluginCost | PluginPredictor):
                     model.check_here(kind)
         self.counts = {
@@ -138,9 +165,8 @@ class Worker:
     def _serve(self, group: Group, seeds: Sequence[int]) -> list[Outcome]:
         """The outcomes of a group's searches with these seeds, loosest target first."""
         setup = self.setups[group.space]
-        cheapest = torch.from_numpy(setup.cost.cheapest()[1]).to(self.device)
         searches = Searches(
-            problem=Problem(setup.genes_space, setup.predictor, setup.cost, cheapest),
+            problem=setup.problem(group, self.device),
             params=group.params,
             targets=group.targets,
             draws=Draws(seeds, group.space, self.device),
@@ -160,6 +186,7 @@ class Worker:
         with one_thread(), torch.inference_mode():
             outcomes = self._serve(group, shard.seeds)
             costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
+            others = [_other_costs(setup, group, outcome) for outcome in outcomes]
         common = {
             "shard_id": shard.shard_id,
             "space": group.space,
@@ -185,16 +212,21 @@ class Worker:
         counts = self.counts[group.space]
         rows, trace = [], []
         for s, (seed, identity) in enumerate(zip(shard.seeds, shard.search_ids, strict=True)):
-            for outcome, cost in zip(outcomes, costs, strict=True):
+            for outcome, cost, spent in zip(outcomes, costs, others, strict=True):
+                target = group.targets[outcome.target_index]
+                limits = dict(group.limits[outcome.target_index]) if group.limits else {}
+                also = {name: values[s] for name, values in spent.items()}
                 rows.append(
                     {
                         **common,
                         "search_id": identity,
                         "seed": seed,
                         **_answer(setup, counts, outcome, s),
-                        "target": group.targets[outcome.target_index],
-                        "feasible": cost[s] <= group.targets[outcome.target_index],
+                        "target": target,
+                        "limits": json.dumps(limits) if limits else None,
+                        "feasible": cost[s] <= target and all(also[name] <= limits[name] for name in limits),
                         "cost": cost[s],
+                        "costs": json.dumps(also) if also else None,
                         "wall_s": outcome.seconds.wall / S,
                         "cpu_s": outcome.seconds.cpu / S,
                         "gradient_rows": None
@@ -207,6 +239,12 @@ class Worker:
                     for point in _anytime(outcome, s)
                 ]
         return rows, trace
+
+
+def _other_costs(setup: Setup, group: Group, outcome: Outcome) -> dict[str, list[float]]:
+    """What the answers of S searches cost under the limits of their target: S values for each cost."""
+    limits = group.limits[outcome.target_index] if group.limits else ()
+    return {name: setup.limits[name](outcome.genes).tolist() for name, _ in limits}
 
 
 def _short(params: EvolutionParams) -> EvolutionParams:

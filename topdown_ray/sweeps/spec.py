@@ -7,8 +7,6 @@ names the field, what was expected and what was found."""
 from __future__ import annotations
 
 import functools
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from topdown_ray.files import compact_json, digest, read_yaml, short_hash, valid
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
+from topdown_ray.sweeps import targets
 from topdown_ray.sweeps.hyperparameters import (
     Budget,
     SearchParams,
@@ -40,6 +39,7 @@ from topdown_ray.sweeps.hyperparameters import (
     entries_of,
     within,
 )
+from topdown_ray.sweeps.targets import SetLimits, Targets, repeated
 
 # Part of every search's identity: raise it when the same search would give another result. 2: random
 # architectures that are not found by redrawing are drawn uniformly from the feasible ones instead of pruned,
@@ -48,71 +48,16 @@ ALGORITHM_VERSION = 2
 
 MAX_SEEDS = 10_000_000
 
+LIMIT = "limit:"  # in front of the name of a limit's cost, among the hashes of a space's artefacts
+
 Protocol = Literal["default", "notebook"]
+#: The limits of a target besides itself, as (cost, limit).
+TargetLimits = tuple[tuple[str, float], ...]
+GroupLimits = tuple[TargetLimits, ...]
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Targets = tuple[float, ...]
-
-
-def _repeated(values: Sequence[Any]) -> Any:
-    """The first value that there is more than once."""
-    counts = Counter(values)
-    return next(value for value in values if counts[value] > 1)
-
-
-_RANGE = ("from", "to", "step")
-MAX_TARGETS = 1000  # of a range
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_target(value: Any) -> bool:
-    return _is_number(value) and 0 < value < 1e15
-
-
-def _target_sets(value: Any) -> list[Any]:
-    """The target sets of a space, where one set (a flat list, or a range) stands for a list of it."""
-    if isinstance(value, Mapping) or (
-        isinstance(value, list | tuple) and value and all(map(_is_number, value))
-    ):
-        return [value]
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"targets: expected a non-empty list of lists, found {brief(value)}")
-    return list(value)
-
-
-def _range(values: Mapping[Any, Any], where: str) -> list[float]:
-    """The targets of a range, its ends included."""
-    if set(values) != set(_RANGE) or not all(map(_is_target, values.values())):
-        raise ValueError(
-            f"{where}: expected {{from, to, step}}, positive numbers, found {brief(dict(values))}"
-        )
-    low, high = sorted((float(values["from"]), float(values["to"])))
-    n = math.floor((high - low) / values["step"] + 1e-9) + 1
-    if n > MAX_TARGETS:
-        raise ValueError(f"{where}: expected at most {MAX_TARGETS} targets, found {n}")
-    return [round(low + i * values["step"], 9) for i in range(n)]
-
-
-def _target_set(values: Any, where: str) -> Targets:
-    if isinstance(values, Mapping):
-        values = _range(values, where)
-    if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {brief(values)}")
-    for value in values:
-        if not _is_target(value):
-            raise ValueError(f"{where}: expected positive numbers, found {brief(value)}")
-    if len(set(values)) != len(values):
-        raise ValueError(
-            f"{where}: expected distinct targets, found {brief(_repeated(values))} more than once"
-        )
-    return tuple(sorted((float(value) for value in values), reverse=True))
 
 
 class SweepSpec(_Frozen):
@@ -120,6 +65,8 @@ class SweepSpec(_Frozen):
 
     ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``: a list of target sets, or one set.
     A set is a list, or a range ``{from, to, step}``; its order has no meaning, it is kept loosest first.
+    ``limits`` are on other costs, for all targets: ``{params: 6.0}``; a target with limits of its own is a
+    mapping with the sweep's cost: ``{note10: 30, params: 5.0}``.
     ``cost``, ``predictor`` and ``targets`` are one value for all spaces, or a mapping with one for each."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -128,6 +75,7 @@ class SweepSpec(_Frozen):
     cost: dict[str, str]
     predictor: dict[str, str]
     targets: dict[str, tuple[Targets, ...]]
+    limits: dict[str, tuple[SetLimits, ...]] | None = None  # of each target, besides itself
     seeds: tuple[int, ...]
     search: Annotated[SearchParams, Field(validate_default=True)] = SearchParams()
     batch: Literal["auto"] | int = "auto"
@@ -174,7 +122,7 @@ class SweepSpec(_Frozen):
             if type(seed) is not int or not 0 <= seed < 2**63:
                 raise ValueError(f"expected whole numbers from 0 to 2^63 - 1, found {brief(seed)}")
         if len(set(value)) != len(value):
-            raise ValueError(f"expected distinct seeds, found {brief(_repeated(value))} more than once")
+            raise ValueError(f"expected distinct seeds, found {brief(repeated(value))} more than once")
         return tuple(value)
 
     @field_validator("search")
@@ -195,8 +143,9 @@ class SweepSpec(_Frozen):
     def _without_no_budget(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what came after the first version where it is not set, so that specifications compare."""
         values: dict[str, Any] = dump(self)
-        if values.get("budget") is None:
-            values.pop("budget", None)
+        for field in ("budget", "limits"):
+            if values.get(field) is None:
+                values.pop(field, None)
         return values
 
     @model_validator(mode="before")
@@ -216,7 +165,7 @@ class SweepSpec(_Frozen):
         normal: dict[str, Any] = {**data, "predictor": data.get("predictor", "published")}
         for field in ("cost", "predictor", "targets"):
             value = normal.get(field)
-            if isinstance(value, Mapping) and not (field == "targets" and set(value) & set(_RANGE)):
+            if isinstance(value, Mapping) and not (field == "targets" and targets.is_range(value)):
                 if set(value) != set(spaces):
                     found = ", ".join(map(str, value)) or "nothing"
                     raise ValueError(
@@ -224,18 +173,19 @@ class SweepSpec(_Frozen):
                     )
             elif field in normal:
                 normal[field] = dict.fromkeys(spaces, value)
-        for space, value in (normal.get("targets") or {}).items():
-            sets = _target_sets(value)
-            normal["targets"] = {
-                **normal["targets"],
-                space: tuple(_target_set(values, f"targets[{i}]") for i, values in enumerate(sets)),
-            }
-            if len(set(normal["targets"][space])) != len(sets):
-                raise ValueError(f"targets: expected distinct target sets, found {brief(sets)}")
         for field in ("cost", "predictor"):
             for value in (normal.get(field) or {}).values():
                 if not isinstance(value, str) or not value:
                     raise ValueError(f"{field}: expected a name or a path, found {brief(value)}")
+        if normal.get("targets") and normal.get("cost"):
+            shared = _limits_of_each(normal.get("limits"), spaces)
+            sets_of = {
+                space: targets.read(value, normal["cost"][space], shared[space], space)
+                for space, value in normal["targets"].items()
+            }
+            normal["targets"] = {space: sets for space, (sets, _) in sets_of.items()}
+            has_some = any(one for _, own in sets_of.values() for part in own for one in part)
+            normal["limits"] = {space: own for space, (_, own) in sets_of.items()} if has_some else None
         return normal
 
     def n_searches(self) -> int:
@@ -247,10 +197,21 @@ class SweepSpec(_Frozen):
         for space in self.spaces:
             for entry in self.strategies:
                 params, sha256 = self.search.of(entry.name, entry.own), find_strategy(entry.name).sha256
-                for targets in self.targets[space]:
-                    spent = self._budget_of(space, entry.label, len(targets))
-                    own = params if spent is None else within(entry.name, params, len(targets), spent)
-                    yield Group(space, entry.name, targets, own, entry.label, sha256)
+                for i, of_set in enumerate(self.targets[space]):
+                    spent = self._budget_of(space, entry.label, len(of_set))
+                    own = params if spent is None else within(entry.name, params, len(of_set), spent)
+                    limits = self.limits_of(space, i)
+                    yield Group(space, entry.name, of_set, own, entry.label, sha256, limits)
+
+    def limits_of(self, space: str, i: int) -> GroupLimits:
+        """The limits of each target of a set, besides itself; empty where no target of the set has any."""
+        limits = () if self.limits is None else self.limits[space][i]
+        return tuple(tuple(sorted(one.items())) for one in limits) if any(limits) else ()
+
+    def limit_names(self, space: str) -> list[str]:
+        """The costs that limits of a space name."""
+        found = () if self.limits is None else self.limits[space]
+        return sorted({name for part in found for one in part for name in one})
 
     def _budget_of(self, space: str, label: str, k: int) -> int | None:
         """The evaluations that a search may spend; None: there is no budget. Raises ValueError before the
@@ -268,6 +229,13 @@ class SweepSpec(_Frozen):
         return self.budget.calibrated[key]
 
 
+def _limits_of_each(value: Any, spaces: Sequence[str]) -> dict[str, Any]:
+    """``limits`` of each space: one mapping of costs for all, or one for each."""
+    if isinstance(value, Mapping) and value and set(value) <= set(spaces):
+        return {space: value.get(space) for space in spaces}
+    return dict.fromkeys(spaces, value)
+
+
 def calibration_key(space: str, label: str, k: int) -> str:
     """The entry of ``budget.calibrated`` for the searches of an entry of ``strategies`` over k targets."""
     return f"{space}/{label}/{k}"
@@ -283,6 +251,7 @@ class Group:
     params: EvolutionParams
     label: str = ""  # of the entry of ``strategies``
     sha256: str = ""  # of a strategy that is a plug-in
+    limits: GroupLimits = ()  # of each target, besides itself; empty where no target has any
 
 
 @dataclass(frozen=True)
@@ -305,7 +274,10 @@ def search_identity(group: Group, protocol: Protocol, artefacts: Mapping[str, st
 
     The hash is that of a mapping as JSON, of which only the seed differs between the searches of a group: the
     text around it is made once, so that a million searches are named in seconds."""
-    described = {
+    used = {f"{LIMIT}{name}" for one in group.limits for name, _ in one}
+    artefacts = {key: value for key, value in artefacts.items() if not key.startswith(LIMIT) or key in used}
+    described: dict[str, Any] = {
+        **({"limits": group.limits} if group.limits else {}),
         "version": ALGORITHM_VERSION,
         "space": group.space,
         "strategy": group.strategy,
@@ -327,7 +299,7 @@ def search_id(group: Group, seed: int, protocol: Protocol, artefacts: Mapping[st
 def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) -> str:
     """The identity of a sweep: what decides its results, not its name, its batching or where files lie.
 
-    artefacts: of each space, the hashes of its cost table and its predictor.
+    artefacts: of each space, the hashes of its cost table, its predictor and the costs of its limits.
     """
     decisive = spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json")
     plugged_in = plugin_hashes(spec)

@@ -9,6 +9,7 @@ only bounds are known; ``rerun`` searches rows again and compares all bits. The 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from topdown_ray.errors import UserError, brief
 from topdown_ray.files import validated
 from topdown_ray.networks import ofa_reference
 from topdown_ray.spaces.cost import PEAK
+from topdown_ray.spaces.cost import names as cost_names
 from topdown_ray.spaces.plugged_in import (
     PluginCost,
     PluginPredictor,
@@ -37,7 +39,7 @@ from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.checks import RowCheck, check, compared, counts, curves, identities, once, promised
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.sweeps.spec import ALGORITHM_VERSION, LIMIT, Shard, SweepSpec, make_spec, sweep_identity
 
 ACCURACY_TOLERANCE = 1e-5
 COST_TOLERANCE = 1e-4  # relative
@@ -87,6 +89,9 @@ class _PluginSpace(pydantic.BaseModel):
 
 
 class _Artefacts(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Cost]  # of limits
+
     cost: _Cost
     predictor: _Predictor
     space: _PluginSpace | None = None  # the package's own have no hash
@@ -94,7 +99,8 @@ class _Artefacts(pydantic.BaseModel):
     @property
     def hashes(self) -> dict[str, str]:
         own = {} if self.space is None else {"space": self.space.sha256}
-        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256, **own}
+        limits = {key: cost.sha256 for key, cost in self.__pydantic_extra__.items()}
+        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256, **own, **limits}
 
     @property
     def columns(self) -> dict[str, str]:
@@ -187,9 +193,9 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     yield check("arch", "an architecture of the space, in canonical form", rows, readable, found=reasons)
     rows = rows[readable]
     own_functions: set[str] = set()
-    wanted = pd.DataFrame(
-        index=rows.index, columns=["accuracy", "cost", "macs_m", "params_m", "genes"], dtype=object
-    )
+    names = ["accuracy", "cost", "macs_m", "params_m", "genes"]
+    names += sorted({f"{LIMIT}{name}" for space in spec.spaces for name in spec.limit_names(space)})
+    wanted = pd.DataFrame(index=rows.index, columns=names, dtype=object)
     for space in spec.spaces:
         own = rows[rows["space"] == space]
         genes_space = _genes_space(space, spec)
@@ -235,17 +241,66 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     )
     over = numbers["cost"] > rows["target"] * (1 + 1e-7)
     under = numbers["cost"] < rows["target"] * (1 - 1e-7)
+    meets, true = rows["cost"] <= rows["target"], numbers["cost"] <= rows["target"]
+    if len(names) > 5:
+        limited = _Limited(rows, wanted)
+        yield limited.checked(own_functions)
+        over, under = over | limited.over, under & limited.under
+        meets, true = meets & limited.meets, true & limited.true
     said = rows["feasible"].eq(True)
-    agrees = (
-        said.eq(rows["cost"] <= rows["target"]) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
-    )
-    yield check(
-        "feasible",
-        "whether the cost meets the target",
-        rows,
-        agrees,
-        (numbers["cost"] <= rows["target"]).tolist(),
-    )
+    agrees = said.eq(meets) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
+    yield check("feasible", "whether the cost meets the target, and all limits", rows, agrees, true.tolist())
+
+
+class _Limited:
+    """The costs of further limits of each row, as it states them and recomputed."""
+
+    def __init__(self, rows: pd.DataFrame, wanted: pd.DataFrame):
+        self.rows = rows
+        self.limits = [_mapping(text) for text in rows["limits"]]
+        self.said = [_mapping(text) for text in rows["costs"]]
+        self.wanted = [
+            {name: float(row[f"{LIMIT}{name}"]) for name in limits}
+            for limits, row in zip(self.limits, wanted.to_dict("records"), strict=True)
+        ]
+        self.over = self._all(self.wanted, lambda cost, most: cost <= most * (1 + 1e-7), negated=True)
+        self.under = self._all(self.wanted, lambda cost, most: cost < most * (1 - 1e-7))
+        self.meets = self._all(self.said, lambda cost, most: cost <= most)
+        self.true = self._all(self.wanted, lambda cost, most: cost <= most)
+
+    def _all(
+        self, costs: list[dict[str, float]], good: Callable[[float, float], bool], negated: bool = False
+    ) -> pd.Series:
+        found = [
+            all(good(cost.get(name, np.nan), most) for name, most in limits.items()) != negated
+            for cost, limits in zip(costs, self.limits, strict=True)
+        ]
+        return pd.Series(found, index=self.rows.index, dtype=bool)
+
+    def checked(self, own_functions: set[str]) -> RowCheck:
+        """The column ``costs``."""
+        differences = [
+            max((abs(said[name] - cost) / cost for name, cost in wanted.items()), default=0.0)
+            if set(said) == set(wanted)
+            else np.inf
+            for said, wanted in zip(self.said, self.wanted, strict=True)
+        ]
+        largest = max(differences, default=0.0)
+        rule = "recomputed from arch"
+        if any(name.startswith(LIMIT) for name in own_functions):
+            rule += ", those of plug-ins by their own functions"
+        good = [difference <= COST_TOLERANCE for difference in differences]
+        more: dict[str, Any] = {"largest": largest, "tolerance": COST_TOLERANCE}
+        return check("costs", rule, self.rows, good, [json.dumps(one) for one in self.wanted], **more)
+
+
+def _mapping(text: Any) -> dict[str, float]:
+    """The numbers of a JSON mapping; none where a cell holds no such mapping."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _genes_space(space: str, spec: SweepSpec) -> Space:
@@ -280,15 +335,15 @@ def _derived(
         functions["macs_m"] = ofa_reference.macs_of(genes_space)
         functions["params_m"] = ofa_reference.parameters_of(genes_space)
     counted = {"macs": "macs_m", "params": "params_m"}
-    if spec.cost[space] == PEAK:
-        functions["cost"] = ofa_reference.peak_activation_of(genes_space)
-    elif "cost" not in functions:
-        name = spec.cost[space]
-        functions["cost"] = (
-            functions[counted[name]]
-            if name in counted
-            else ofa_reference.latency_of(name, genes_space, hashes["cost"])
-        )
+    for column, name in _costs_of(spec, space).items():
+        if column in plugged:
+            continue
+        if name == PEAK:
+            functions[column] = ofa_reference.peak_activation_of(genes_space)
+        elif name in counted:
+            functions[column] = functions[counted[name]]
+        else:
+            functions[column] = ofa_reference.latency_of(name, genes_space, hashes[column])
     columns = {
         name: {text: function(config) for text, config in configs.items()}
         for name, function in functions.items()
@@ -301,6 +356,11 @@ def _derived(
     return columns, plugged
 
 
+def _costs_of(spec: SweepSpec, space: str) -> dict[str, str]:
+    """The costs that rows of a space state, by column or artefact: the sweep's own, and those of limits."""
+    return {"cost": spec.cost[space], **{f"{LIMIT}{name}": name for name in spec.limit_names(space)}}
+
+
 def _by_plugins(
     spec: SweepSpec, space: str, genes_space: str, hashes: Mapping[str, str]
 ) -> tuple[set[str], dict[str, Callable[[Config], Any]]]:
@@ -308,10 +368,11 @@ def _by_plugins(
     plug-in that has changed since.
     """
     of_space = SPACES[genes_space]
-    models = {
-        ("cost", "cost"): plugin_cost(spec.cost[space], of_space),
+    models: dict[tuple[str, str], PluginCost | PluginPredictor | None] = {
         ("accuracy", "predictor"): plugin_predictor(spec.predictor[space], of_space),
     }
+    for column, name in _costs_of(spec, space).items():
+        models[column, column] = None if name in cost_names() else plugin_cost(name, of_space)
     functions: dict[str, Callable[[Config], Any]] = {}
     for (column, artefact), model in models.items():
         if model is None:

@@ -1,0 +1,129 @@
+"""The targets of a specification as they are written, and the further limits that they may carry.
+
+A target set is a list of numbers, or a range ``{from, to, step}``. A target with limits of its own is a
+mapping of costs, ``{note10: 30, params: 6.0}``, the sweep's cost among them; ``limits`` holds for all
+targets. What comes out is normal: sets with the loosest target first, and beside each target its limits."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from topdown_ray.errors import brief
+
+Targets = tuple[float, ...]
+#: Of each target of a set, its limits by the names of their costs.
+SetLimits = tuple[dict[str, float], ...]
+
+RANGE = ("from", "to", "step")
+MAX_TARGETS = 1000  # of a range
+
+
+def repeated(values: Sequence[Any]) -> Any:
+    """The first value that there is more than once."""
+    counts = Counter(values)
+    return next(value for value in values if counts[value] > 1)
+
+
+def is_range(value: Any) -> bool:
+    """Whether this is meant as a range."""
+    return isinstance(value, Mapping) and bool(set(value) & set(RANGE))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_target(value: Any) -> bool:
+    return _is_number(value) and 0 < value < 1e15
+
+
+def read(
+    values: Any, cost: str, limits: Any, space: str
+) -> tuple[tuple[Targets, ...], tuple[SetLimits, ...]]:
+    """The target sets of a space and their limits. cost: the sweep's cost there. limits: those of all
+    targets, or the normal form. Raises ValueError: one line with the field.
+    """
+    sets = _sets(values)
+    normal = isinstance(limits, list | tuple)
+    shared = {} if normal or limits is None else _limits(limits, "limits", cost)
+    found = [_set(value, f"targets[{i}]", cost, shared) for i, value in enumerate(sets)]
+    targets, own = tuple(part[0] for part in found), tuple(part[1] for part in found)
+    if len(set(targets)) != len(targets):
+        raise ValueError(f"targets: expected distinct target sets, found {brief(sets)}")
+    if not normal:
+        return targets, own
+    sizes = [len(part) if isinstance(part, list | tuple) else 0 for part in limits]
+    if sizes != [len(part) for part in targets]:
+        raise ValueError(
+            f"limits: expected a mapping for each target of {space}, found {brief(list(limits))}"
+        )
+    return targets, tuple(tuple(_limits(one, "limits", cost) for one in part) for part in limits)
+
+
+def _sets(value: Any) -> list[Any]:
+    """The target sets of a space, where one set (a flat list, or a range) stands for a list of it."""
+    if is_range(value) or (
+        isinstance(value, list | tuple)
+        and value
+        and all(_is_number(one) or (isinstance(one, Mapping) and not is_range(one)) for one in value)
+    ):
+        return [value]
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"targets: expected a non-empty list of lists, found {brief(value)}")
+    return list(value)
+
+
+def _range(values: Mapping[Any, Any], where: str) -> list[float]:
+    """The targets of a range, its ends included."""
+    if set(values) != set(RANGE) or not all(map(_is_target, values.values())):
+        raise ValueError(
+            f"{where}: expected {{from, to, step}}, positive numbers, found {brief(dict(values))}"
+        )
+    low, high = sorted((float(values["from"]), float(values["to"])))
+    n = math.floor((high - low) / values["step"] + 1e-9) + 1
+    if n > MAX_TARGETS:
+        raise ValueError(f"{where}: expected at most {MAX_TARGETS} targets, found {n}")
+    return [round(low + i * values["step"], 9) for i in range(n)]
+
+
+def _set(values: Any, where: str, cost: str, shared: Mapping[str, float]) -> tuple[Targets, SetLimits]:
+    """A target set, loosest first, and the limits of each of its targets."""
+    if is_range(values):
+        values = _range(values, where)
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError(f"{where}: expected a non-empty list of positive numbers, found {brief(values)}")
+    found: dict[float, dict[str, float]] = {}
+    for i, value in enumerate(values):
+        target, own = _target(value, f"{where}[{i}]", cost) if isinstance(value, Mapping) else (value, {})
+        if not _is_target(target):
+            raise ValueError(f"{where}: expected positive numbers, found {brief(value)}")
+        if float(target) in found:
+            raise ValueError(f"{where}: expected distinct targets, found {brief(target)} more than once")
+        found[float(target)] = {**shared, **own}
+    ordered = sorted(found, reverse=True)
+    return tuple(ordered), tuple(dict(sorted(found[target].items())) for target in ordered)
+
+
+def _target(value: Mapping[Any, Any], where: str, cost: str) -> tuple[Any, dict[str, float]]:
+    """A target with limits of its own: the target, and the limits."""
+    if cost not in value:
+        found = ", ".join(map(str, value)) or "nothing"
+        raise ValueError(f"{where}: expected the sweep's cost {cost} among the keys, found {found}")
+    others = {key: most for key, most in value.items() if key != cost}
+    return value[cost], _limits(others, where, cost)
+
+
+def _limits(value: Any, where: str, cost: str) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ValueError(  # noqa: TRY004 - pydantic collects these
+            f"{where}: expected a mapping of costs to numbers, found {brief(value)}"
+        )
+    for name, most in value.items():
+        if name == cost:
+            raise ValueError(f"{where}: expected costs besides {cost}, which the targets limit, found {cost}")
+        if not isinstance(name, str) or not _is_target(most):
+            raise ValueError(f"{where}.{name}: expected a positive number, found {brief(most)}")
+    return {name: float(most) for name, most in sorted(value.items())}
