@@ -166,6 +166,7 @@ class Strategy(NamedTuple):
     parameters: type[EvolutionParams] = EvolutionParams
     defaults: Mapping[str, Any] = {}  # of hyper-parameters that differ from those which all strategies share
     sha256: str = ""  # of a plug-in, see :mod:`topdown_ray.plugins`
+    carries: bool = False  # a tighter target's population to a looser one, as it is
 
 
 STRATEGIES: dict[str, Strategy] = {}
@@ -195,6 +196,7 @@ def strategy(
     evaluations: EvaluationCount | None = None,
     parameters: type[EvolutionParams] = EvolutionParams,
     defaults: Mapping[str, Any] | None = None,
+    carries: bool = False,
     label: str | None = None,
     colour: str | None = None,
 ) -> Callable[[Serve], Serve]:
@@ -203,9 +205,10 @@ def strategy(
     later: the evaluations of each target after the first, from those of a full and of a warm search, where
     the first takes a full search; any other count is a function ``evaluations`` of the parameters and the
     number of targets. parameters: the hyper-parameters that it reads. defaults: values that they have where
-    neither a sweep's mapping ``search`` nor its entry of ``strategies`` states any of these. label, colour:
-    how reports show it; by default its name and a colour that is still free. Raises ValueError: no count or
-    two, or ``parameters`` changes a default that all strategies share."""
+    neither a sweep's mapping ``search`` nor its entry of ``strategies`` states any of these. carries: whether
+    the population of a tighter target serves a looser one as it is, so that it has to meet its limits. label,
+    colour: how reports show it; by default its name and a colour that is still free. Raises ValueError: no
+    count or two, or ``parameters`` changes a default that all strategies share."""
     if later is not None and evaluations is None:
         evaluations = _full_then(later)
     elif later is not None or evaluations is None:
@@ -217,7 +220,8 @@ def strategy(
             raise ValueError(f"{name}: {key}: expected the shared default {shared.default}, found {own}")
 
     def register(function: Serve) -> Serve:
-        STRATEGIES[name] = Strategy(function, evaluations, parameters, dict(defaults or {}))
+        own = dict(defaults or {})
+        STRATEGIES[name] = Strategy(function, evaluations, parameters, own, carries=carries)
         strategy_styles.choose(name, label, colour)
         return function
 
@@ -241,7 +245,7 @@ def independent(searches: Searches) -> Iterator[Outcome]:
         yield searches.evolve(index, None, searches.params.generations, 0).outcome
 
 
-@strategy("bottom_up", lambda full, warm: warm)
+@strategy("bottom_up", lambda full, warm: warm, carries=True)
 def bottom_up(searches: Searches) -> Iterator[Outcome]:
     """A full search for the tightest target; the population carries over as it is to each looser one (arXiv
     2012.06748).

@@ -11,7 +11,7 @@ import typer
 from topdown_ray.cli import supervisor
 from topdown_ray.cli.display import no_progress, sweep_progress
 from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.terminal import say
 
@@ -120,6 +120,13 @@ def search(
     warm_generations: Annotated[
         int | None, typer.Option(help="Generations after a warm start; default: the strategy's (100).")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COST=NUMBER",
+            help="A limit on another cost, such as params=6.0 (1e6); repeat for more.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """One search in this process, without Ray."""
@@ -129,17 +136,39 @@ def search(
     lengths = {"generations": generations, "warm_generations": warm_generations}
     params = {"population": population, **{name: n for name, n in lengths.items() if n is not None}}
     try:
-        found = api.search(space, cost, target, strategy, [seed], predictor, **params)
+        limits = dict(map(_limit, limit or ()))
+        found = api.search(space, cost, target, strategy, [seed], predictor, limits or None, **params)
     except UserError as error:
         raise UserError(_as_option(str(error))) from None
     present.print_search(found, as_json)
 
 
+def _limit(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        name = ""
+    if not name:
+        raise UserError(f"--limit: expected COST=NUMBER, such as params=6.0, found {brief(text)}")
+    return name, value
+
+
 def _as_option(mistake: str) -> str:
     """A message about an argument of ``topdown_ray.search`` as one about the command's option."""
     argument, colon, rest = mistake.removeprefix("search: ").partition(":")
-    names = {"targets": "target", "seeds": "seed"}
-    known = ("space", "cost", "targets", "strategy", "seeds", "predictor", "population", "generations")
+    names = {"targets": "target", "seeds": "seed", "limits": "limit"}
+    known = (
+        "space",
+        "cost",
+        "targets",
+        "strategy",
+        "seeds",
+        "predictor",
+        "limits",
+        "population",
+        "generations",
+    )
     if argument not in (*known, "warm_generations"):
         return mistake
     return f"--{names.get(argument, argument).replace('_', '-')}{colon}{rest}"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from topdown_ray import strategy_styles
 from topdown_ray.errors import UserError
+from topdown_ray.files import short_hash
 from topdown_ray.store.manifest import labelled
 from topdown_ray.store.reading import words
 from topdown_ray.store.target_sets import set_names
@@ -184,8 +185,11 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         "algorithm": str(part.manifest.get("algorithm", "")),
     }
     facts["processor"] = str(part.manifest.get("machine", {}).get("processor", ""))
+    spaces, names = pd.factorize(rows["space"].astype(str))
+    limits = words([_limits(spec, space) for space in names], spaces).set_axis(rows.index)
     return rows.assign(
         **numbers,
+        set_limits=limits,
         **{column: _constant(value, rows) for column, value in facts.items()},
         feasible=rows["feasible"].astype(bool),
         targets=words([" ".join(map(repr, targets)) for targets in sets], codes).set_axis(rows.index),
@@ -193,6 +197,15 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         predictor_rows=_predictor_rows(rows["strategy"], numbers),
         strategy=rows["label"] if "label" in rows else rows["strategy"],
     )
+
+
+def _limits(spec: Mapping[str, Any], space: str) -> str:
+    """The further limits of a space's targets, in words; "" where there are none."""
+    sets = (spec.get("limits") or {}).get(space, [])
+    distinct = {json.dumps(one, sort_keys=True) for part in sets for one in part}
+    if len(distinct) > 1:
+        return f"limits {short_hash(json.dumps(sets, sort_keys=True))[:4]} of each target"
+    return " and ".join(f"{name} <= {most:g}" for text in distinct for name, most in json.loads(text).items())
 
 
 def _constant(value: str, rows: pd.DataFrame) -> pd.Series:
@@ -219,9 +232,10 @@ def _representatives(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArra
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
     """Labels of the settings: space and cost, and only what else is needed to tell two of them apart."""
-    codes, settings = _representatives(rows, ["space", "cost_name", "marked", *_SETTING])
+    codes, settings = _representatives(rows, ["space", "cost_name", "marked", "set_limits", *_SETTING])
     marks = settings["marked"].map({True: MARK, False: ""})
     base = settings["space"].astype(object) + marks + " on " + settings["cost_name"].astype(object)
+    base += settings["set_limits"].astype(object).map(lambda text: f", {text}" if text else "")
     settings["base"] = base.where(settings["protocol"] != "notebook", base + " (notebook protocol)")
     labels = np.empty(len(settings), dtype=object)
     for label in settings["base"].unique():

@@ -61,12 +61,14 @@ def search(
     strategy: str = "top_down",
     seeds: int | Sequence[int] = 1,
     predictor: str = "published",
+    limits: Mapping[str, float] | None = None,
     **params: Any,
 ) -> pd.DataFrame:
     """Search in this process, without Ray: one row a search and target, as in a sweep's table ``searches``.
 
     targets: ms for a latency table, 1e6 MACs for ``macs``; None: five over the range of the cost. seeds: how
-    many, or which. params: the hyper-parameters of the strategy. Raises UserError."""
+    many, or which. limits: on other costs, ``{"params": 6.0}``. params: the hyper-parameters of the strategy.
+    Raises UserError."""
     if targets is None:
         targets = typical_targets(*any_cost(cost, find_space(space)).range())
     data = {
@@ -76,6 +78,7 @@ def search(
         "cost": cost,
         "predictor": predictor,
         "targets": [list(targets)],
+        "limits": limits,
         "seeds": seeds if isinstance(seeds, int) else list(seeds),
         "search": params,
     }

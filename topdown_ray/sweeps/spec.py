@@ -134,6 +134,10 @@ class SweepSpec(_Frozen):
     @model_validator(mode="after")
     def _sound_entries(self) -> SweepSpec:
         check_entries(self.strategies, self.search)
+        for name in (entry.name for entry in self.strategies if find_strategy(entry.name).carries):
+            for space in self.spaces:
+                for i, of_set in enumerate(self.targets[space]):
+                    targets.check_carried(name, of_set, self.limits_of(space, i))
         if self.budget is None or self.budget.seconds is None or self.budget.calibrated is not None:
             for _ in self.groups():  # raises ValueError for a budget that is too small
                 pass

@@ -6,6 +6,7 @@ targets. What comes out is normal: sets with the loosest target first, and besid
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -127,3 +128,17 @@ def _limits(value: Any, where: str, cost: str) -> dict[str, float]:
         if not isinstance(name, str) or not _is_target(most):
             raise ValueError(f"{where}.{name}: expected a positive number, found {brief(most)}")
     return {name: float(most) for name, most in sorted(value.items())}
+
+
+def check_carried(strategy: str, targets: Targets, limits: Sequence[Sequence[tuple[str, float]]]) -> None:
+    """Raise ValueError where a looser target has a tighter limit than the target before it, whose population
+    a strategy carries over.
+    """
+    for k, (looser, tighter) in enumerate(itertools.pairwise(map(dict, limits))):
+        for name, most in looser.items():
+            if tighter.get(name, math.inf) > most:
+                raise ValueError(
+                    f"strategies: {strategy}: expected limits that do not tighten from one target to the "
+                    f"next looser one, found {name} <= {most:g} at {targets[k]:g} and "
+                    f"{f'{tighter[name]:g}' if name in tighter else 'none'} at {targets[k + 1]:g}"
+                )
