@@ -295,6 +295,10 @@ def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseMode
         return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key"
     if first["type"] == "missing":
         return f"{field}: expected a value, found none"
+    if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{field}: expected a mapping, found {brief(first['input'])}"
+    if first["type"] == "string_too_short":
+        return f"{field}: expected a text that is not empty, found {brief(first['input'])}"
     if first["type"] == "value_error":
         return f"{field}: {message}" if field and not message.startswith(field) else message
     expected = f"{message[0].lower()}{message[1:]}".replace("input should be", "expected")

@@ -12,14 +12,17 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
-import pickle
 import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
+
 from topdown_ray.errors import UserError, one_line
 
+#: The field of a sweep that names plug-ins of each kind.
+FIELDS = {"spaces": "spaces", "costs": "cost", "predictors": "predictor", "strategies": "strategies"}
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -65,7 +68,7 @@ def _load(kind: str, name: str, reference: str) -> Plugin:
         value = getattr(module, attribute)
     except Exception as error:
         raise UserError(
-            f"{kind}: {name}: expected an object at {reference}, found {type(error).__name__}: "
+            f"{FIELDS[kind]}: {name}: expected an object at {reference}, found {type(error).__name__}: "
             f"{one_line(error, 200)}"
         ) from error
     return Plugin(name, reference, value, _identity(module, attribute, value))
@@ -98,7 +101,7 @@ def _state(value: Any, where: str) -> bytes:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__code__")):
         return b""
     try:
-        return pickle.dumps(value, protocol=4)
+        return str(joblib.hash(value)).encode()  # of sets, too, which are pickled in another order each time
     except Exception as error:
         raise UserError(
             f"{where}: expected an object that can be pickled, or a text in its attribute identity, found "

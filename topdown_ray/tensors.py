@@ -6,6 +6,7 @@ string."""
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,9 @@ def read_torch(path: Path, what: str) -> dict[str, torch.Tensor]:
             warnings.simplefilter("ignore")  # about sparse and quantised tensors, which are refused below
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, a pickle of something else: torch raises many kinds
-        reason = f"{type(error).__name__}: {one_line(error, 120)}"
+        # torch's own words on pickled code are a page of advice
+        whole = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error)
+        reason = "pickled code" if whole else f"{type(error).__name__}: {one_line(error, 120)}"
         raise UserError(f"{brief_path(path)}: expected {what}, found {reason}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping):

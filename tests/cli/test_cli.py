@@ -30,7 +30,10 @@ from support.commands import assert_one_line, main_in_process, sweep_file
         ({"search": {"populaton": 5}}, ["search.populaton: expected one of the keys population"]),
         ({"search": {"population": 3}}, ["search.population: expected greater than or equal to 4, found 3"]),
         ({"search": {"mutate_prob": 0}}, ["search.mutate_prob: expected greater than 0, found 0"]),
-        ({"targets": []}, ["targets: expected a non-empty list"]),
+        (
+            {"targets": []},
+            ["targets: expected a list of numbers, a range {from, to, step}, or a list"],
+        ),
         ({"targets": [[]]}, ["targets[0]: expected a non-empty list"]),
         ({"targets": [[300, 300]]}, ["targets[0]: expected distinct targets, found 300"]),
         ({"targets": [[300, -5]]}, ["targets[0]: expected positive numbers, found -5"]),

@@ -206,7 +206,9 @@ def test_one_seed_has_no_interval_and_says_why(tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "out" / "tables" / "accuracy.csv")
     assert frame[["low", "high", "sd"]].isna().all(axis=None)
     folder = synthetic.write(tmp_path / "four", *synthetic.frames(EFFECTS, seeds=4))
-    assert "4 seeds at most: no intervals" in text_of(write_report([folder], tmp_path / "out").path)
+    assert "a 95 % interval needs at least 5 seeds, and these results have at most 4" in text_of(
+        write_report([folder], tmp_path / "out").path
+    )
 
 
 @pytest.mark.usefixtures("blank")

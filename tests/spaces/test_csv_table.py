@@ -67,10 +67,13 @@ def with_line(number: int, old: str, new: str) -> Callable[[list[str]], list[str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_lines(2, 3, 4, 5), r"expected every layer of proxyless, found none for kind=.* and 1 more"),
+        (
+            without_lines(2, 3, 4, 5),
+            r"every layer of proxyless, found no row for kind=.* and 1 more",
+        ),
         (without_lines(1), r"expected the columns kind, size_in, .*, ms, found "),
         (with_line(3, "conv", "conv,"), r"line 3: |expected the columns"),
-        (lambda lines: [*lines, lines[5]], r"expected each layer once, found twice kind="),
+        (lambda lines: [*lines, lines[5]], r"expected one row for each layer, found two for kind="),
         (
             lambda lines: [*lines[:9], lines[9].rpartition(",")[0] + ",-1"],
             r"line 10: ms: expected a number above 0",

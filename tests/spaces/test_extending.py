@@ -230,12 +230,100 @@ def test_a_working_directory_reaches_the_workers_of_two_nodes(here: Path) -> Non
     assert found.get_group("my_uploaded:uploaded").to_dict() == found.get_group("independent").to_dict()
 
 
+ODD = """
+import torch
+from topdown_ray.algorithms.strategies import strategy
+from topdown_ray.spaces.plugged_in import on_genes
+
+@strategy("none_at_all", lambda full, warm: full)
+def none_at_all(searches):
+    yield from ()
+
+class Regressor:
+    words = {"one", "two", "three", "four"}
+
+    def __init__(self):
+        self.seen = set(self.words)
+
+    def predict(self, features):
+        return features[:, :3].sum(1) / 10 + 0.3
+
+regressor = Regressor()
+percent = on_genes(lambda genes: 70 + genes.sum(1).float() / 100)
+negative = on_genes(lambda genes: genes.sum(1).float() - 1e6, unit="mJ")
+few = on_genes(lambda genes: genes[:1].sum(1).float(), unit="mJ")
+broken = on_genes(lambda genes: {}["key"], unit="mJ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"predictor": "my_odd:percent"},
+            "my_odd:percent: expected top-1 accuracies as fractions from 0 to",
+        ),
+        (
+            {"predictor": "my_odd:broken"},
+            "my_odd:broken: expected a value for every architecture, found KeyError",
+        ),
+        ({"cost": "my_odd:negative"}, "cost: my_odd:negative: expected numbers above 0, found -"),
+        ({"cost": "my_odd:few"}, "plugin:my_odd:few: expected 128 values for 128 architectures, found 1"),
+        ({"cost": "my_nothing:few"}, "cost: my_nothing:few: expected an object at my_nothing:few, found Mod"),
+    ],
+)
+def test_functions_are_tried_before_a_sweep_starts(here: Path, changes: dict[str, str], message: str) -> None:
+    (here / "my_odd.py").write_text(ODD)
+    fields = {
+        "spaces": ["resnet50d"],
+        "strategies": ["prune"],
+        "cost": "macs",
+        "predictor": "embedded",
+        **changes,
+    }
+    with pytest.raises(UserError, match=re.escape(message)):
+        topdown_ray.sweep(targets=[3000], seeds=1, out="results/odd", address="none", **fields)
+    assert not Path("results/odd").exists()
+
+
+def test_a_strategy_without_an_outcome_for_each_target_fails(here: Path) -> None:
+    (here / "my_odd.py").write_text(ODD)
+    fields = {
+        "spaces": ["resnet50d"],
+        "strategies": ["my_odd:none_at_all"],
+        "cost": "macs",
+        "predictor": "embedded",
+    }
+    with pytest.warns(RuntimeWarning, match="expected one outcome for each of 2 targets, found outcomes for"):
+        topdown_ray.sweep(
+            targets=[3000, 2000], seeds=1, out="results/none", address="none", progress=False, **fields
+        )
+
+
+def test_an_identity_is_the_same_in_every_process(here: Path) -> None:
+    """Also of a set, whose order is another one in each."""
+    (here / "my_odd.py").write_text(ODD)
+    code = "from topdown_ray import plugins; print(plugins.find('predictors', 'my_odd:regressor').sha256)"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
+
+
 def test_a_worker_with_another_function_refuses(here: Path) -> None:
     plug_in("A cost as a plug-in", here)
     cost = plugin_cost("my_cost:energy", MOBILENET_V3)
     assert cost is not None
     cost.check_here("costs")
-    with pytest.raises(UserError, match="costs: my_cost:energy: expected the plug-in of the driver"):
+    with pytest.raises(UserError, match="cost: my_cost:energy: expected the plug-in of the driver"):
         dataclasses.replace(cost, sha256="x").check_here("costs")
 
 
@@ -268,3 +356,10 @@ def test_a_space_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) ->
         assert rows["accuracy"].max() == pytest.approx(best_of_tiny(float(str(target))), abs=1e-6)
     assert set(results.best(30)) == {"ks", "d", "image_size"}
     assert verify(results, rerun=4).passed
+    printed = main_in_process(["verify", here / "results" / "tiny"], capsys).stdout
+    assert "Recomputed by the plug-ins' own functions, not by OFA's: accuracy, cost" in printed
+    assert "nan" not in printed
+    described = main_in_process(["describe", here / "results" / "tiny"], capsys)
+    assert described.returncode == 0
+    assert described.stdout.startswith("my_space:tiny: {")
+    assert "The space has no OFA network, and so neither layers nor counts." in described.stdout

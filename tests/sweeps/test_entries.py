@@ -23,6 +23,7 @@ BASE: dict[str, Any] = {
     "seeds": 5,
     "search": {"population": 20, "generations": 12, "warm_generations": 4},
 }
+LONGER = {"generations": 24, "warm_generations": 8}  # in the ratio of BASE
 ARTEFACTS = {"mobilenet_v3": {"cost": "c", "predictor": "p"}}
 
 
@@ -80,10 +81,23 @@ def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
         ),
         (
             {"strategies": ["joint", {"name": "joint", "label": "other"}]},
-            "strategies: expected entries that differ, found 'joint' and 'other' with the same "
-            "hyper-parameters",
+            "strategies: expected no two entries with the same searches, found 'joint' and 'other' with the",
         ),
-        ({"strategies": [{"label": "x"}]}, "strategies[0]: expected one of independent, "),
+        (
+            {
+                "strategies": ["joint", {"name": "joint", "label": "long", **LONGER}],
+                "budget": {"evaluations": 2000},
+            },
+            "strategies: expected no two entries with the same searches, found 'joint' and 'long' with the "
+            "same hyper-parameters but for their lengths, which the budget decides",
+        ),
+        (
+            {"strategies": ["joint", {"name": "top_down", "label": "joint"}]},
+            "strategies[1].label: expected a label that is not the name of another entry, found 'joint'",
+        ),
+        ({"budget": 5}, "budget: expected a mapping, found 5"),
+        ({"name": ""}, "name: expected a text that is not empty, found ''"),
+        ({"strategies": [{"label": "x"}]}, "strategies[0].name: expected the name of a strategy, found none"),
         (
             {"strategies": [{"name": "top_down", "temperature": 1.0}]},
             "strategies[0].temperature: expected ",
@@ -100,14 +114,14 @@ def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
             {"strategies": [{"name": "joint", "colour": "red"}]},
             "strategies[0].colour: expected a colour ",
         ),
-        ({"strategies": []}, "strategies: expected a non-empty list"),
+        ({"strategies": []}, "strategies: expected a list of names (independent, "),
         ({"budget": {"evaluations": 20}}, "budget: expected at least 21 evaluations for top_down with 2"),
         ({"budget": {}}, "budget: expected one of evaluations and seconds, found none"),
         ({"budget": {"evaluations": 5, "seconds": 1.0}}, "budget: expected one of evaluations and seconds"),
         ({"budget": {"minutes": 1}}, "budget.minutes: expected one of the keys evaluations, seconds"),
         ({"search": {"patience": 0}}, "search.patience: expected greater than or equal to 1, found 0"),
-        ({"targets": {"from": 15, "to": 60}}, "targets[0]: expected {from, to, step}, positive numbers"),
-        ({"targets": {"from": 1, "to": 2, "step": 1e-6}}, "targets[0]: expected at most 1000 targets, found"),
+        ({"targets": {"from": 15, "to": 60}}, "targets: expected {from, to, step}, positive numbers"),
+        ({"targets": {"from": 1, "to": 2, "step": 1e-6}}, "targets: expected at most 1000 targets, found"),
         (
             {"target": [1]},
             "target: expected one of the keys name, spaces, strategies, cost, predictor,",

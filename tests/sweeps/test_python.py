@@ -11,6 +11,7 @@ from typing import Any
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
 from support.nodes import free_port, kill_node, start_node
@@ -78,10 +79,25 @@ def test_every_way_to_say_a_sweep_is_the_same_sweep(results: topdown_ray.Results
         assert_same(results, topdown_ray.sweep(out=out, address="none", progress=False, **arguments))
 
 
+def test_numbers_of_numpy_ranges_and_paths_are_plain(results: topdown_ray.Results, tmp_path: Path) -> None:
+    given = {**SMALL, "targets": np.array([400, 300]), "seeds": np.int64(3), "name": "sweep"}
+    found = topdown_ray.sweep(given, tmp_path / "out", address="none", progress=False)
+    assert_same(results, found)
+    other = topdown_ray.sweep(
+        found.manifest["spec"],
+        tmp_path / "other",
+        address="none",
+        progress=False,
+        targets=range(300, 401, 100),
+    )
+    assert_same(results, other)
+
+
 def test_results_print_themselves(results: topdown_ray.Results) -> None:
-    head, *lines = repr(results).splitlines()
-    assert head == "Sweep sweep (complete), 6 searches: predicted top-1 in %, mean ± sd (searches)"
-    assert all(len(line) <= 100 for line in lines)
+    head = " ".join(line.strip() for line in repr(results).splitlines()[:2])
+    of = "mobilenet_v3, 1e6 MACs, 2 targets, 400 to 300"
+    assert head == f"Sweep sweep (complete), 6 searches of {of}: predicted top-1 in %, mean ± sd (searches)"
+    assert all(len(line) <= 80 for line in repr(results).splitlines())
     joint = results.searches.query("label == 'joint' and target == 400")["accuracy"]
     assert f"{100 * joint.mean():.2f} ± {100 * joint.std():.2f} (3)" in repr(results)
     assert "<table" in results._repr_html_()
@@ -113,8 +129,16 @@ def test_a_space_with_another_spaces_predictor_is_marked(tmp_path: Path) -> None
         (lambda r: topdown_ray.sweep("none.yaml"), "none.yaml: expected a sweep file"),
         (
             lambda r: topdown_ray.sweep(SMALL, address="here"),
-            "--address: expected none, local, auto, ",
+            "address: expected none, local, auto, ",
         ),
+        (lambda r: topdown_ray.sweep(SMALL, address=None), "address: expected local, auto, none, "),
+        (lambda r: topdown_ray.sweep(5), "spec: expected a SweepSpec, a mapping or a path, found 5"),
+        (
+            lambda r: topdown_ray.sweep(SMALL, address="none", actors=3),
+            "actors: expected 1 with address='none'",
+        ),
+        (lambda r: topdown_ray.search(space="x"), "search: space: expected one of mobilenet_v3"),
+        (lambda r: topdown_ray.SweepSpec(name="x"), "sweep: spaces: expected a value, found none"),
         (lambda r: topdown_ray.search(targets=[-1]), "search: targets: expected positive numbers, found -1"),
         (
             lambda r: topdown_ray.search(strategy="x"),

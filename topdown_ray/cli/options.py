@@ -33,7 +33,9 @@ Actors = Annotated[
         help="Search actors; default: all CPUs of the cluster, including those of nodes that join later.",
     ),
 ]
-PredictorName = Annotated[str, typer.Option(help="published, embedded, or the path of a checkpoint.")]
+PredictorName = Annotated[
+    str, typer.Option(help="published, embedded, a checkpoint's path, or module:object.")
+]
 
 # --- rows of a result folder, or architectures --------------------------------------------------------------
 

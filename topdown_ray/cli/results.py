@@ -93,7 +93,7 @@ def report(
 def front(
     targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
     space: SpaceName = DEFAULT_SPACE,
-    cost: Annotated[str, typer.Option(help="note10, macs, or a folder of tables.")] = "note10",
+    cost: Annotated[str, typer.Option(help="note10, macs, params, a table, or module:object.")] = "note10",
     predictor: PredictorName = "published",
     out: Annotated[
         Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")

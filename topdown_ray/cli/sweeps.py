@@ -35,14 +35,14 @@ def demo(
     address: Address = "local",
     actors: Actors = None,
 ) -> None:
-    """A small but true sweep on all three spaces: top-down over five targets, two seeds."""
+    """A small sweep on all three spaces: top-down over five targets, two seeds."""
     supervisor.supervise(address)
     from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps.api import Workers
     from topdown_ray.sweeps.demo import plan_demo
 
     plan, used, folder = plan_demo(out)
-    print(used)
+    present.print_demo_begins(used)
     summary = _run(plan, folder, Workers(address, actors), resume=True)
     present.print_demo(summary, folder)
     _exit(summary)
@@ -100,7 +100,7 @@ def sweep(
 def search(
     space: SpaceName = DEFAULT_SPACE,
     cost: Annotated[
-        str, typer.Option(help="note10, macs, a measured table's name or file, or a folder of tables.")
+        str, typer.Option(help="note10, macs, params, peak_activation, a table, or module:object.")
     ] = "note10",
     target: Annotated[
         list[float] | None,

@@ -50,9 +50,9 @@ class DescribedSubnet:
 
     space: Space
     config: Config
-    layers: str  # layer by layer
-    macs_m: float
-    params_m: float
+    layers: str  # layer by layer; "" and None of a space without an OFA network
+    macs_m: float | None
+    params_m: float | None
     row: Mapping[Any, Any] | None  # of ``searches``, where it comes from a result folder
 
 
@@ -105,6 +105,8 @@ def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
 
 
 def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> DescribedSubnet:
+    if space.provides is None:
+        return DescribedSubnet(space, config, "", None, None, row)
     supernet = Supernet(space)
     macs, _ = SubnetCounts(space)(torch.from_numpy(space.from_config(config))[None])
     parameters = n_parameters(supernet.materialise(config)) / 1e6

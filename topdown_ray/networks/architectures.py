@@ -68,17 +68,17 @@ _NEEDED = (
     "predictor_name",
     "predictor_space",
     "predictor_sha256",
-    "macs_m",
-    "params_m",
 )
+_COUNTED = ("macs_m", "params_m")  # of spaces with an OFA network
 
 
 def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
     """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or
     described by.
     """
-    for column in _NEEDED:
-        missing = rows[column].isna()
+    counted = rows["space"].map(lambda name: find_space(name).provides is not None)
+    for column in (*_NEEDED, *_COUNTED):
+        missing = rows[column].isna() & (counted | (column not in _COUNTED))
         if missing.any():
             search = rows["search_id"][missing].iloc[0]
             raise UserError(f"{shown(run)}: search {search}: {column}: expected a value, found none")

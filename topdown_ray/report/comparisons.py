@@ -115,7 +115,8 @@ def curves(data: Data) -> pd.DataFrame:
         if not mine.any():
             continue
         evaluations = spent[mine].astype(np.float64)
-        steps = np.round(np.geomspace(max(evaluations.min(), 1.0), evaluations.max(), GRID_POINTS))
+        most = max(evaluations.max(), 1.0)  # a joint search may have drawn no child for a target
+        steps = np.round(np.geomspace(max(evaluations.min(), 1.0), most, GRID_POINTS))
         grid = np.unique(np.append(steps, evaluations.max())).astype(np.float64)
         codes, _ = pd.factorize(curve[mine])
         values = stats.step_values(codes, evaluations, best[mine].astype(np.float64), grid)

@@ -76,8 +76,8 @@ def _few_seeds(n: int) -> list[str]:
         ]
     if n < stats.LEAST:
         return [
-            f"{n} seeds at most: no intervals, because {stats.LEAST} values is the least that a 95 % "
-            "interval can rest on."
+            f"No intervals: a 95 % interval needs at least {stats.LEAST} seeds, and these results have at "
+            f"most {n}."
         ]
     return []
 

@@ -86,6 +86,11 @@ class CostModel(_OverTerms):
         return self.cheapest()[0], -highest * self.tick
 
 
+def with_unit(number: str, unit: str) -> str:
+    """A number and the unit of a cost: ``35 ms``, ``400 x 1e6 MACs``."""
+    return f"{number} x {unit}" if unit.startswith("1e6") else f"{number} {unit}"
+
+
 # where typical targets lie between a space's cheapest and dearest architecture
 _SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)
 

@@ -29,11 +29,15 @@ def read(path: Path, space: Space) -> LatencyTable:
     where = brief_path(path)
     check_regular(path, "a latency table (.csv)", LARGEST_DOCUMENT)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
             reader = csv.DictReader(file)
-            if set(reader.fieldnames or ()) != set(COLUMNS):
-                found = brief(list(reader.fieldnames or ()), 300)
-                raise UserError(f"{where}: expected the columns {', '.join(COLUMNS)}, found {found}")
+            found = set(reader.fieldnames or ())
+            if found != set(COLUMNS):
+                lacking = ", ".join(name for name in COLUMNS if name not in found)
+                others = one_line(", ".join(sorted(found - set(COLUMNS))))
+                wrong = [f"none called {lacking}"] * bool(lacking) + [f"also {others}"] * bool(others)
+                expected = f"expected the columns {', '.join(COLUMNS)}"
+                raise UserError(f"{where}: {expected}, found {' and '.join(wrong)}")
             rows = [_row(row, f"{where}: line {reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{where}: expected a latency table (.csv), found {one_line(error)}") from error
@@ -43,10 +47,10 @@ def read(path: Path, space: Space) -> LatencyTable:
     if missing:
         words = "; ".join(_in_words(layer) for layer in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        raise UserError(f"{where}: expected every layer of {space.name}, found none for {words}{more}")
+        raise UserError(f"{where}: expected every layer of {space.name}, found no row for {words}{more}")
     if len(set(layers)) < len(layers):
         twice = next(layer for i, layer in enumerate(layers) if layer in layers[:i])
-        raise UserError(f"{where}: expected each layer once, found twice {_in_words(twice)}")
+        raise UserError(f"{where}: expected one row for each layer, found two for {_in_words(twice)}")
     ones = np.ones(len(ms), dtype=np.int64)
     return LatencyTable(space.name, Conditions(), layers, ms, ms, ms, ones, 0 * ones)
 
@@ -60,8 +64,8 @@ def _value(name: str, text: Any, where: str) -> Any:
     kind = _KINDS.get(name, float)
     if kind is str and isinstance(text, str):
         return text
-    if kind is bool and text in ("True", "False"):
-        return text == "True"
+    if kind is bool and str(text).lower() in ("true", "false"):
+        return str(text).lower() == "true"
     if kind is int and isinstance(text, str) and text.isdecimal() and len(text) < 10:
         return int(text)
     if kind is float:

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.cost import AnyCost, CostModel, any_cost
+from topdown_ray.spaces.cost import AnyCost, CostModel, any_cost, with_unit
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.terms import Array, FlatSum
 
@@ -182,11 +182,11 @@ def witness(cost: AnyCost, target: float, limits: Mapping[str, tuple[AnyCost, fl
     if lowest.bound > target or lowest.exact:
         least = lowest.cost if lowest.exact else lowest.bound
         raise UserError(
-            f"targets: {space.name}: expected at least {least:.3f} {cost.unit}, the lowest cost under "
-            f"{under}, found {target:g}"
+            f"targets: {space.name}: expected at least {with_unit(f'{least:.3f}', cost.unit)}, the lowest "
+            f"cost under {under}, found {target:g}"
         )
+    most = with_unit(f"{target:g}", cost.unit)
     raise UserError(
-        f"targets: {space.name}: expected an architecture of at most {target:g} {cost.unit} under {under}, "
-        f"found none among {_TRIED:,} random ones; that is no proof, since not all of these costs are sums "
-        "over terms"
+        f"targets: {space.name}: expected an architecture of at most {most} under {under}, found none among "
+        f"{_TRIED:,} random ones; that is no proof, since not all of these costs are sums over terms"
     )

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from topdown_ray import plugins
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, one_line
 from topdown_ray.spaces.predictor import features, one_hot
 from topdown_ray.spaces.space import Encoding, Genes, Space
 from topdown_ray.spaces.tiles import TILE
 
+_PROBED = TILE  # random architectures that a function is tried on
 _RANDOM = 2_000  # architectures that the search for the cheapest one starts from
 
 
@@ -88,7 +89,8 @@ class _Batched:
         if plugin is None or plugin.sha256 != self.sha256:
             found = None if plugin is None else plugin.sha256
             raise UserError(
-                f"{kind}: {name}: expected the plug-in of the driver, SHA-256 {self.sha256}, found {found}"
+                f"{plugins.FIELDS[kind]}: {name}: expected the plug-in of the driver, SHA-256 {self.sha256}, "
+                f"found {found}"
             )
 
     @functools.cached_property
@@ -215,7 +217,14 @@ def plugin_predictor(name: str, space: Space) -> PluginPredictor | None:
     plugin = plugins.find("predictors", name)
     if plugin is None:
         return None
-    return PluginPredictor(f"plugin:{name}", plugin.sha256, space, adapter_of(plugin, "predictor"))
+    found = PluginPredictor(f"plugin:{name}", plugin.sha256, space, adapter_of(plugin, "predictor"))
+    low, high = _probed(found, "predictor", name)
+    if not 0 <= low <= high <= 1:
+        raise UserError(
+            f"predictor: {name}: expected top-1 accuracies as fractions from 0 to 1, found {low:.4g} to "
+            f"{high:.4g}"
+        )
+    return found
 
 
 def plugin_cost(name: str, space: Space) -> PluginCost | None:
@@ -226,4 +235,22 @@ def plugin_cost(name: str, space: Space) -> PluginCost | None:
     adapter = adapter_of(plugin, "cost")
     if not adapter.unit:
         raise UserError(f"cost: {name}: expected a unit (on_genes(function, unit='mJ')), found none")
-    return PluginCost(f"plugin:{name}", plugin.sha256, space, adapter)
+    found = PluginCost(f"plugin:{name}", plugin.sha256, space, adapter)
+    low, _ = _probed(found, "cost", name)
+    if not low > 0:
+        raise UserError(f"cost: {name}: expected numbers above 0, found {low:.4g}")
+    return found
+
+
+def _probed(model: PluginPredictor | PluginCost, field: str, name: str) -> tuple[float, float]:
+    """The lowest and the highest value of a few architectures. Raises UserError where they have none."""
+    try:
+        values = model(model.space.random(_PROBED, 0))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{field}: {name}: expected a value for every architecture, found {type(error).__name__}: "
+            f"{one_line(error, 200)}"
+        ) from error
+    return float(values.min()), float(values.max())

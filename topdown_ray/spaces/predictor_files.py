@@ -161,8 +161,8 @@ def _check_activation(state: Mapping[str, torch.Tensor], header: Mapping[str, st
         raise UserError(
             f"{where}: expected a predictor whose layers are known to have ReLU between them (safetensors "
             "with metadata "
-            f"'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))} without a word on "
-            "it"
+            f"'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))}, which do not "
+            "state it; name a network with another activation as a plug-in, module:object"
         )
 
 

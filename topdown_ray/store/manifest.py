@@ -104,10 +104,15 @@ def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
 
 
 def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which artefacts and plug-ins of the same names are others than those of an earlier run.json: the end of
-    a message, "" for none.
+    """Which fields of the specification, and which artefacts and plug-ins of the same names, are others than
+    those of an earlier run.json: the end of a message, "" for none.
     """
-    changed = []
+    fields, earlier = now.get("spec", {}), before.get("spec", {})
+    changed = [
+        f"the field {key}"
+        for key in dict.fromkeys([*fields, *earlier])
+        if key not in ("name", "batch") and fields.get(key) != earlier.get(key)
+    ]
     for space, artefacts in now.get("artefacts", {}).items():
         for kind, artefact in artefacts.items():
             other = before.get("artefacts", {}).get(space, {}).get(kind, {})

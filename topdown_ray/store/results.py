@@ -6,6 +6,7 @@ import contextlib
 import html
 import json
 import math
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
 from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
+
+WIDTH = 80  # columns of printed results
+_COMMON = ("space", "unit", "targets")  # levels of an overview that the headline states where they are one
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,8 +81,15 @@ class Results:
         return config
 
     def __repr__(self) -> str:
-        lines = [self._headline(), self.overview().to_string(max_cols=8), footnote(self.searches)]
-        return "\n".join(filter(None, lines))
+        frame = self.overview()
+        for level in _COMMON:
+            if level in frame.index.names and frame.index.get_level_values(level).nunique() == 1:
+                frame = frame.droplevel(level)  # the headline says it
+        shown = (frame.to_string(max_cols=n) for n in range(max(frame.shape[1], 2), 1, -1))
+        text = next((text for text in shown if max(map(len, text.splitlines())) <= WIDTH), None)
+        lines = [self._headline(), text or frame.to_string(max_cols=2), footnote(self.searches)]
+        wrap = textwrap.TextWrapper(WIDTH, subsequent_indent="  ")
+        return "\n".join([wrap.fill(lines[0]), lines[1], *map(wrap.fill, filter(None, lines[2:]))])
 
     def _repr_html_(self) -> str:
         head, foot = (f"<p>{html.escape(text)}</p>" for text in (self._headline(), footnote(self.searches)))
@@ -88,7 +99,9 @@ class Results:
         name = self.manifest.get("spec", {}).get("name", "")
         status = self.manifest.get("status", "unknown")
         n = self.searches["search_id"].nunique()
-        return f"Sweep {name} ({status}), {n:,} searches: predicted top-1 in %, mean ± sd (searches)"
+        common = [str(values[0]) for values in map(self.overview().index.unique, _COMMON) if len(values) == 1]
+        of = f" of {', '.join(common)}" if common else ""
+        return f"Sweep {name} ({status}), {n:,} searches{of}: predicted top-1 in %, mean ± sd (searches)"
 
 
 def _cell(row: pd.Series) -> str:

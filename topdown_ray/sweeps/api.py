@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from topdown_ray.addresses import check_address
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, brief
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import any_cost, typical_targets
 from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
@@ -30,7 +32,7 @@ from topdown_ray.sweeps.events import Observer, ignore, json_lines
 from topdown_ray.sweeps.executors import ShardExecutor, shard_pool
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_fields, read_spec
-from topdown_ray.terminal import handlers_kept
+from topdown_ray.terminal import handlers_kept, say
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
 Follow = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
@@ -69,23 +71,23 @@ def search(
     targets: ms for a latency table, 1e6 MACs for ``macs``; None: five over the range of the cost. seeds: how
     many, or which. limits: on other costs, ``{"params": 6.0}``. params: the hyper-parameters of the strategy.
     Raises UserError."""
-    if targets is None:
-        targets = typical_targets(*any_cost(cost, find_space(space)).range())
-    data = {
-        "name": "search",
-        "spaces": [space],
-        "strategies": [strategy],
-        "cost": cost,
-        "predictor": predictor,
-        "targets": [list(targets)],
-        "limits": limits,
-        "seeds": seeds if isinstance(seeds, int) else list(seeds),
-        "search": params,
-    }
     try:
+        if targets is None:
+            targets = typical_targets(*any_cost(cost, find_space(space)).range())
+        data = {
+            "name": "search",
+            "spaces": [space],
+            "strategies": [strategy],
+            "cost": cost,
+            "predictor": predictor,
+            "targets": [list(targets)],
+            "limits": limits,
+            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "search": params,
+        }
         plan = make_plan(make_spec(data, "search"))
     except UserError as error:
-        raise UserError(_of_arguments(str(error))) from None
+        raise UserError(_of_arguments(_as_argument(str(error)))) from None
     worker = Worker(plan.setups, plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
@@ -98,6 +100,8 @@ _ARGUMENTS = {"spaces": "space", "strategies": "strategy", "targets[0]": "target
 
 def _of_arguments(mistake: str) -> str:
     """A message about a field of a sweep as one about an argument of :func:`search`; of a file, as it is."""
+    if mistake.startswith("space: "):  # of find_space
+        return f"search: {mistake}"
     if not mistake.startswith("search: "):
         return mistake
     text = mistake.removeprefix("search: ").removeprefix("search.")
@@ -133,13 +137,20 @@ def sweep(
     Warns where shards failed for good; ``failures/`` in the folder holds their tracebacks. Raises UserError
     for a mistake of the caller, StartError where no actor starts, StoreError where results cannot be
     written."""
+    if not isinstance(address, str):
+        raise UserError(
+            f"address: expected local, auto, none, HOST:PORT or ray://HOST:PORT, found {brief(address)}"
+        )
     read = _spec_of(spec, fields)
     folder = f"results/{read.name}" if out is None else str(out)
-    plan = make_plan(read, folder)
-    workers = Workers(check_address(address), actors, gpus)
+    plan = make_plan(read, folder, say if progress else lambda step: None)
     follow = _bar if progress else unfollowed
-    with handlers_kept():
-        summary = run_sweep(plan, folder, workers, resume, follow=follow, on_event=on_event or ignore)
+    try:
+        workers = Workers(check_address(address), actors, gpus)
+        with handlers_kept():
+            summary = run_sweep(plan, folder, workers, resume, follow=follow, on_event=on_event or ignore)
+    except UserError as error:
+        raise UserError(_as_argument(str(error))) from None
     if summary.given_up:
         reason = next(iter(summary.given_up.values()))
         warnings.warn(
@@ -151,6 +162,23 @@ def sweep(
     return load(folder)
 
 
+def _as_argument(mistake: str) -> str:
+    """A message that names a command's options as one that names this function's arguments."""
+    text = mistake.replace("(--no-resume)", "(resume=False)").replace("--address none", "address='none'")
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
+
+
+def _plain(value: Any) -> Any:
+    """Values as a sweep file has them: without numpy's types, ranges and paths."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | range | np.ndarray):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value
+
+
 def _spec_of(spec: SweepSpec | Mapping[str, Any] | str | Path | None, fields: Mapping[str, Any]) -> SweepSpec:
     if isinstance(spec, SweepSpec) and not fields:
         return spec
@@ -159,10 +187,12 @@ def _spec_of(spec: SweepSpec | Mapping[str, Any] | str | Path | None, fields: Ma
         data = spec.model_dump(mode="json")
     elif isinstance(spec, Mapping):
         data = spec
-    elif spec is not None:
+    elif isinstance(spec, str | Path):
         data = read_fields(spec)
+    elif spec is not None:
+        raise UserError(f"spec: expected a SweepSpec, a mapping or a path, found {brief(spec)}")
     where = str(spec) if isinstance(spec, str | Path) else "sweep"
-    return make_spec({"name": "sweep", **data, **fields}, where)
+    return make_spec(_plain({"name": "sweep", **data, **fields}), where)
 
 
 @contextlib.contextmanager
@@ -188,7 +218,7 @@ def plan_sweep(file: str, out: str, only: Sequence[str] = ()) -> Plan:
     """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
     the failed shards of ``out``. Raises UserError.
     """
-    plan = make_plan(read_spec(file), out)
+    plan = make_plan(read_spec(file), out, say)
     return plan.only(only, failed_searches(out)) if only else plan
 
 

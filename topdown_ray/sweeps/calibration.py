@@ -6,7 +6,9 @@ fast a machine happens to be. Seconds are those of one CPU core, of searches in 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 
 from topdown_ray.algorithms.strategies import find_strategy
 from topdown_ray.sweeps.hyperparameters import Budget
@@ -14,15 +16,22 @@ from topdown_ray.sweeps.runner import Setup, Worker
 from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, calibration_key
 
 BATCH = 16  # searches in lock step, at most
-GENERATIONS = 40  # of the searches that are timed
+GENERATIONS = 40  # of the searches that are timed, for the first target
+WARM_GENERATIONS = 80  # about as many for all further targets together
+LONGEST_S = 3.0  # no repeat begins later
 REPEATS = 3  # the fastest counts: a neighbour on the machine only slows down
 
 
-def calibrated(spec: SweepSpec, setups: Mapping[str, Setup]) -> SweepSpec:
-    """The specification with the evaluations that its budget of seconds stands for."""
+def calibrated(
+    spec: SweepSpec, setups: Mapping[str, Setup], on_step: Callable[[str], None] = lambda step: None
+) -> SweepSpec:
+    """The specification with the evaluations that its budget of seconds stands for. on_step: is told before
+    they are measured, which takes some seconds for each space, strategy and number of targets.
+    """
     budget = spec.budget
     if budget is None or budget.seconds is None or budget.calibrated is not None:
         return spec
+    on_step(f"Measuring how many evaluations take {budget.seconds:g} s; run.json keeps the numbers ...")
     unlimited = spec.model_copy(update={"budget": None})
     groups = {calibration_key(g.space, g.label, len(g.targets)): g for g in unlimited.groups()}
     worker = Worker(setups, groups.values())
@@ -37,9 +46,15 @@ def calibrated(spec: SweepSpec, setups: Mapping[str, Setup]) -> SweepSpec:
 def _seconds(worker: Worker, group: Group, batch: int) -> float:
     """CPU seconds that an evaluation takes, in a batch of searches."""
     ratio = group.params.warm_generations / max(group.params.generations, 1)
-    lengths = {"generations": GENERATIONS, "warm_generations": round(ratio * GENERATIONS)}
+    most = max(1, WARM_GENERATIONS // max(1, len(group.targets) - 1))
+    warm = min(math.ceil(ratio * GENERATIONS), most)
+    lengths = {"generations": GENERATIONS, "warm_generations": warm}
     short = dataclasses.replace(group, params=group.params.model_copy(update=lengths))
     each = find_strategy(group.strategy).evaluations(short.params, len(group.targets))
     shard = Shard(short, tuple(range(batch)), tuple(map(str, range(batch))))
-    seconds = min(float(worker.run(shard)[0][0]["search_cpu_s"]) for _ in range(REPEATS))
+    seconds, began = math.inf, time.monotonic()
+    for _ in range(REPEATS):
+        seconds = min(seconds, float(worker.run(shard)[0][0]["search_cpu_s"]))
+        if time.monotonic() - began > LONGEST_S:
+            break
     return seconds / each

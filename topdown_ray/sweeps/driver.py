@@ -170,12 +170,14 @@ def _facts(cost: AnyCost) -> dict[str, str]:
     return {"name": cost.name, "unit": cost.unit, "sha256": cost.sha256}
 
 
-def make_plan(spec: SweepSpec, folder: str | Path | None = None) -> Plan:
+def make_plan(
+    spec: SweepSpec, folder: str | Path | None = None, on_step: Callable[[str], None] = lambda step: None
+) -> Plan:
     """Find all artefacts, check all targets, and calibrate a budget of seconds, unless ``folder`` holds the
-    sweep already with its calibration. Raises UserError.
+    sweep already with its calibration. on_step: is told of what takes long. Raises UserError.
     """
     setups = {space: resolve(spec, space) for space in spec.spaces}
-    return Plan(calibrated(_as_recorded(spec, folder), setups), setups)
+    return Plan(calibrated(_as_recorded(spec, folder), setups, on_step), setups)
 
 
 def _as_recorded(spec: SweepSpec, folder: str | Path | None) -> SweepSpec:

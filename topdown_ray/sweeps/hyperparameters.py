@@ -138,9 +138,16 @@ def entries_of(values: Any, search: Any) -> list[dict[str, Any]]:
     """
     known = ", ".join(STRATEGIES)
     if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"strategies: expected a non-empty list of {known}, found {brief(values)}")
+        raise ValueError(f"strategies: expected a list of names ({known}) or mappings, found {brief(values)}")
     stated = dict(search) if isinstance(search, Mapping) else {}
     entries = [_entry(value, f"strategies[{i}]", stated) for i, value in enumerate(values)]
+    names = {entry["name"] for entry in entries}
+    for i, entry in enumerate(entries):
+        if entry["label"] != entry["name"] and entry["label"] in names:
+            raise ValueError(
+                f"strategies[{i}].label: expected a label that is not the name of another entry, found "
+                f"{brief(entry['label'])}"
+            )
     labels = Counter(entry["label"] for entry in entries)
     label, times = labels.most_common(1)[0]
     if times > 1:
@@ -153,6 +160,8 @@ def entries_of(values: Any, search: Any) -> list[dict[str, Any]]:
 
 def _entry(value: Any, where: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(value) if isinstance(value, Mapping) else {"name": value}
+    if "name" not in given:
+        raise ValueError(f"{where}.name: expected the name of a strategy, found none")
     name = given.get("name")
     try:
         known = find_strategy(name)
@@ -180,22 +189,29 @@ def _entry(value: Any, where: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "label": given.get("label", name), **more, **own}
 
 
-def check_entries(entries: Sequence[StrategyEntry], search: SearchParams) -> None:
+def check_entries(entries: Sequence[StrategyEntry], search: SearchParams, has_budget: bool = False) -> None:
     """Raise ValueError, one line, where an entry's hyper-parameters will not do, or where two entries are the
-    same searches.
+    same searches. has_budget: a budget decides the lengths, and keeps only their ratio.
     """
-    seen: dict[tuple[str, EvolutionParams], str] = {}
+    seen: dict[tuple[str, EvolutionParams, float], str] = {}
     for i, entry in enumerate(entries):
         try:
             params = search.of(entry.name, entry.own)
         except pydantic.ValidationError as error:
             mistake = first_mistake(error, find_strategy(entry.name).parameters)
             raise ValueError(f"strategies[{i}].{mistake}") from error
-        other = seen.setdefault((entry.name, params), entry.label)
+        ratio = 0.0
+        if has_budget:
+            ratio, params = (
+                _ratio(params),
+                params.model_copy(update={"generations": 0, "warm_generations": 0}),
+            )
+        other = seen.setdefault((entry.name, params, ratio), entry.label)
         if other != entry.label:
+            but = " but for their lengths, which the budget decides" if has_budget else ""
             raise ValueError(
-                f"strategies: expected entries that differ, found {brief(other)} and {brief(entry.label)} "
-                "with the same hyper-parameters"
+                f"strategies: expected no two entries with the same searches, found {brief(other)} and "
+                f"{brief(entry.label)} with the same hyper-parameters{but}"
             )
 
 
@@ -223,12 +239,16 @@ class Budget(BaseModel):
         return {name: value for name, value in dump(self).items() if value is not None}
 
 
+def _ratio(params: EvolutionParams) -> float:
+    return params.warm_generations / params.generations if params.generations else 0.0
+
+
 def within(strategy: str, params: EvolutionParams, k: int, evaluations: int) -> EvolutionParams:
     """The longest of a strategy's searches over k targets that spends no more evaluations: ``generations`` is
     chosen, and ``warm_generations`` keeps its ratio to it. Raises ValueError where even the shortest spends
     more.
     """
-    ratio = params.warm_generations / params.generations if params.generations else 0.0
+    ratio = _ratio(params)
     count = find_strategy(strategy).evaluations
 
     def of(generations: int) -> EvolutionParams:

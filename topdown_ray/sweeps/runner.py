@@ -21,8 +21,8 @@ from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import Outcome, Searches, find_strategy
-from topdown_ray.errors import UserError
-from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost
+from topdown_ray.errors import UserError, brief
+from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost, with_unit
 from topdown_ray.spaces.limits import LimitedCost, find_limits, witness
 from topdown_ray.spaces.plugged_in import PluginCost, PluginPredictor
 from topdown_ray.spaces.predictor_files import AnyPredictor, any_predictor
@@ -97,8 +97,9 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
     for i, targets in enumerate(spec.targets[space]):
         for target in targets:
             if target < lowest:
+                least = with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", cost.unit)
                 raise UserError(
-                    f"targets: {space}: expected at least {math.ceil(1000 * lowest) / 1000:.3f} {cost.unit}, "
+                    f"targets: {space}: expected at least {least}, "
                     "the cost of its cheapest "
                     f"architecture under {cost.name}, found {target:g}"
                 )
@@ -177,7 +178,14 @@ class Worker:
                 f"strategies: {group.strategy}: expected the plug-in of the driver, SHA-256 {group.sha256}, "
                 f"found {strategy.sha256} on {self.host}"
             )
-        return sorted(strategy.serve(searches), key=lambda outcome: outcome.target_index)
+        outcomes = sorted(strategy.serve(searches), key=lambda outcome: outcome.target_index)
+        found = [outcome.target_index for outcome in outcomes]
+        if found != list(range(len(group.targets))):
+            raise UserError(
+                f"strategies: {group.strategy}: expected one outcome for each of {len(group.targets)} "
+                f"targets, found outcomes for the targets {brief(found)}"
+            )
+        return outcomes
 
     def run(self, shard: Shard) -> tuple[list[SearchRow], list[SearchRow]]:
         """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""

@@ -25,8 +25,8 @@ from pydantic import (
 
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.strategies import find_strategy
-from topdown_ray.errors import brief
-from topdown_ray.files import compact_json, digest, read_yaml, short_hash, validated
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, short_hash, validated
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
@@ -60,7 +60,20 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SweepSpec(_Frozen):
+_Metaclass: Any = type(BaseModel)
+
+
+class _OneLine(_Metaclass):  # type: ignore[misc]
+    """Makes models whose construction raises UserError, of one line with the field."""
+
+    def __call__(cls: type[BaseModel], **fields: Any) -> Any:  # noqa: N805
+        try:
+            return type(BaseModel).__call__(cls, **fields)
+        except pydantic.ValidationError as error:
+            raise UserError(f"sweep: {first_mistake(error, cls)}") from None
+
+
+class SweepSpec(_Frozen, metaclass=_OneLine):
     """A sweep: every combination of space, strategy, target set and seed is one search.
 
     ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``: a list of target sets, or one set.
@@ -89,7 +102,8 @@ class SweepSpec(_Frozen):
             raise ValueError(f"expected a non-empty list of {', '.join(SPACES)}, found {brief(values)}")
         for value in values:
             if not isinstance(value, str) or value not in SPACES:
-                raise ValueError(f"expected one of {', '.join(SPACES)}, found {brief(value)}")
+                known = ", ".join(SPACES)
+                raise ValueError(f"expected one of {known}, or module:object, found {brief(value)}")
         if len(set(values)) != len(values):
             raise ValueError(f"expected distinct names, found {brief(list(values))}")
         return tuple(values)
@@ -133,7 +147,7 @@ class SweepSpec(_Frozen):
 
     @model_validator(mode="after")
     def _sound_entries(self) -> SweepSpec:
-        check_entries(self.strategies, self.search)
+        check_entries(self.strategies, self.search, has_budget=self.budget is not None)
         for name in (entry.name for entry in self.strategies if find_strategy(entry.name).carries):
             for space in self.spaces:
                 for i, of_set in enumerate(self.targets[space]):
@@ -301,11 +315,16 @@ def search_id(group: Group, seed: int, protocol: Protocol, artefacts: Mapping[st
 
 
 def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) -> str:
-    """The identity of a sweep: what decides its results, not its name, its batching or where files lie.
+    """The identity of a sweep: what decides its tables, not its name, its batching, its colours or where
+    files lie.
 
     artefacts: of each space, the hashes of its cost table, its predictor and the costs of its limits.
     """
     decisive = spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json")
+    decisive["strategies"] = [
+        {key: value for key, value in entry.items() if key != "colour"} if isinstance(entry, dict) else entry
+        for entry in decisive["strategies"]
+    ]
     plugged_in = plugin_hashes(spec)
     return digest([ALGORITHM_VERSION, decisive, artefacts, *([plugged_in] if plugged_in else [])])
 

@@ -48,9 +48,11 @@ def read(
     targets, or the normal form. Raises ValueError: one line with the field.
     """
     sets = _sets(values)
+    alone = sets == [values]  # one set, which is not written as a list of sets
     normal = isinstance(limits, list | tuple)
     shared = {} if normal or limits is None else _limits(limits, "limits", cost)
-    found = [_set(value, f"targets[{i}]", cost, shared) for i, value in enumerate(sets)]
+    names = ["targets"] if alone else [f"targets[{i}]" for i in range(len(sets))]
+    found = [_set(value, name, cost, shared) for name, value in zip(names, sets, strict=True)]
     targets, own = tuple(part[0] for part in found), tuple(part[1] for part in found)
     if len(set(targets)) != len(targets):
         raise ValueError(f"targets: expected distinct target sets, found {brief(sets)}")
@@ -73,7 +75,10 @@ def _sets(value: Any) -> list[Any]:
     ):
         return [value]
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"targets: expected a non-empty list of lists, found {brief(value)}")
+        raise ValueError(
+            "targets: expected a list of numbers, a range {from, to, step}, or a list of these, found "
+            f"{brief(value)}"
+        )
     return list(value)
 
 

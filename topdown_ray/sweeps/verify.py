@@ -37,9 +37,27 @@ from topdown_ray.spaces.space import Config, Space
 from topdown_ray.store.results import Results
 from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.checks import RowCheck, check, compared, counts, curves, identities, once, promised
+from topdown_ray.sweeps.checks import (
+    NO_NETWORK,
+    RowCheck,
+    check,
+    compared,
+    counts,
+    curves,
+    identities,
+    once,
+    promised,
+)
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, LIMIT, Shard, SweepSpec, make_spec, sweep_identity
+from topdown_ray.sweeps.spec import (
+    ALGORITHM_VERSION,
+    LIMIT,
+    Shard,
+    SweepSpec,
+    make_spec,
+    plugin_hashes,
+    sweep_identity,
+)
 
 ACCURACY_TOLERANCE = 1e-5
 COST_TOLERANCE = 1e-4  # relative
@@ -119,6 +137,7 @@ class _Manifest(pydantic.BaseModel):
     schema_: int = pydantic.Field(alias="schema")
     algorithm: int
     artefacts: dict[str, _Artefacts]
+    strategies: dict[str, str] = {}  # hashes of those that are plug-ins
     status: str = ""
 
 
@@ -135,6 +154,12 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
     for space in spec.spaces:
         if space not in manifest.artefacts:
             raise UserError(f"run.json: artefacts: expected an entry for {space}, found none")
+    for name, sha256 in plugin_hashes(spec).items():
+        if manifest.strategies.get(name, sha256) != sha256:
+            raise UserError(
+                f"strategies: {name}: expected the plug-in of the rows, SHA-256 {manifest.strategies[name]}, "
+                f"found {sha256}: its source has changed"
+            )
     complete = manifest.status == "complete"
     checks, sound = promised(rows, spec)
     presence, missing = once(rows, spec, complete)
@@ -231,10 +256,13 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
         if column in own_functions:
             rule += " by the plug-in's own function"
         good = (difference <= tolerance) | unknown
-        note = "the space has no OFA network" if len(rows) and unknown.all() else ""
-        yield check(
-            column, rule, rows, good, true.tolist(), largest=largest, tolerance=tolerance, not_checked=note
-        )
+        note = NO_NETWORK if len(rows) and unknown.all() else ""
+        more: dict[str, Any] = {
+            "tolerance": tolerance,
+            "not_checked": note,
+            "by_plugins": column in own_functions,
+        }
+        yield check(column, rule, rows, good, true.tolist(), largest=largest, **more)
     fraction = rows["accuracy"].between(0, 1)
     yield dataclasses.replace(
         check("accuracy", "a fraction from 0 to 1", rows, fraction), name="accuracy from 0 to 1"

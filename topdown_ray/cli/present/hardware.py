@@ -64,7 +64,7 @@ def print_published_form(paths: Sequence[Path], folder: Path, as_json: bool) -> 
     if as_json:
         print_json([str(path) for path in paths])
         return
-    print(f"{folder}: {len(paths)} tables written")
+    print(f"{folder}: {len(paths)} {'table' if len(paths) == 1 else 'tables'} written")
 
 
 def _print_figures(figures: Mapping[str, Any], picture: Path | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pandas as pd
 from topdown_ray.cli.present.tables import print_footnote, print_json, print_records, print_wrapped
 from topdown_ray.networks.api import DescribedSubnet
 from topdown_ray.report.build import Report
+from topdown_ray.spaces.cost import with_unit
 from topdown_ray.store.transferred import MARK, is_transferred
-from topdown_ray.sweeps.checks import RowCheck
+from topdown_ray.sweeps.checks import NO_NETWORK, RowCheck
 from topdown_ray.sweeps.verify import Verification
 
 
@@ -28,13 +30,18 @@ def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
         facts |= {"space": space.name, "macs_m": described.macs_m, "params_m": described.params_m}
         print_json({**facts, "arch": config, "layers": described.layers.splitlines()})
         return
-    print(f"{space.name} ({space.network}) at {config['image_size']} pixels")
-    print(described.layers)
-    print(f"{described.macs_m:.2f} x 1e6 MACs, {described.params_m:.3f} x 1e6 parameters")
+    if described.macs_m is None:
+        print(f"{space.name}: {json.dumps(config)}")
+        print("The space has no OFA network, and so neither layers nor counts.")
+    else:
+        print(f"{space.name} ({space.network}) at {config['image_size']} pixels")
+        print(described.layers)
+        print(f"{described.macs_m:.2f} x 1e6 MACs, {described.params_m:.3f} x 1e6 parameters")
     if row is not None:
         rows = pd.DataFrame([row])
         mark = MARK if is_transferred(rows).any() else ""
-        print(f"predicted top-1 {100 * row['accuracy']:.2f} %{mark}, {row['cost']:.2f} {row['cost_unit']}")
+        cost = with_unit(f"{row['cost']:.2f}", row["cost_unit"])
+        print(f"predicted top-1 {mark}{100 * row['accuracy']:.2f} %, {cost}")
         print_footnote(rows)
 
 
@@ -50,7 +57,10 @@ def print_verification(verification: Verification, as_json: bool) -> None:
         }
         print_json(facts)
         return
+    own = [found.name for found in verification.checks if found.by_plugins]
     print(f"{verification.rows} rows, checked against OFA's own code and run.json")
+    if own:
+        print_wrapped(f"Recomputed by the plug-ins' own functions, not by OFA's: {', '.join(own)}", "")
     _print_checks(verification.checks)
     if verification.missing:
         said = (
@@ -66,9 +76,10 @@ def print_verification(verification: Verification, as_json: bool) -> None:
 
 
 def _print_checks(checks: Sequence[RowCheck]) -> None:
+    unknown = {found.name for found in checks if found.not_checked == NO_NETWORK}
     print(f"\n{'check':<42}{'rows':>8}{'failed':>8}  largest difference")
     for found in checks:
-        if found.rows or not found.not_checked:
+        if (found.rows or not found.not_checked) and found.name not in unknown:
             at_most = "" if found.largest is None else f"  {found.largest:.1e} of {found.tolerance:g}"
             print(f"{found.name:<42}{found.rows:>8}{found.failures:>8}{at_most}")
     if notes := [found for found in checks if found.not_checked]:
@@ -101,7 +112,8 @@ def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
     mark = MARK if is_transferred(frame).any() else ""
     for row in frame.to_dict("records"):
         print(
-            f"{row['target']:g} {row['cost_unit']}: {mark}{100 * row['accuracy']:.3f} % at {row['cost']:.3f}"
+            f"{with_unit(format(row['target'], 'g'), row['cost_unit'])}: {mark}{100 * row['accuracy']:.3f} % "
+            f"at {row['cost']:.3f}"
         )
     print_footnote(frame)
     print(path)

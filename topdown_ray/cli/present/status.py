@@ -41,8 +41,8 @@ def _head(status: Status) -> list[str]:
     where = f"process {session['pid']} on {session['host']}, " if "pid" in session else ""
     return [
         f"{status.name} ({status.run_id}) in {status.out}: {status.state}",
-        f"session {status.sessions}: {where}since {session.get('started_at')}, until "
-        f"{session.get('ended_at') or '...'}",
+        f"session {status.sessions}: {where}".rstrip(", "),
+        f"  from {session.get('started_at')} until {session.get('ended_at') or '...'}",
     ]
 
 

@@ -19,6 +19,7 @@ from topdown_ray.cli.present.tables import (
     print_json,
     print_records,
     print_table,
+    print_wrapped,
     table_of,
 )
 from topdown_ray.networks.api import describe_row
@@ -82,6 +83,11 @@ def print_given_up(given_up: Mapping[str, str]) -> None:
             f"shard {shard} failed: {reason}; {record} has the traceback and the command to rerun it",
             file=sys.stderr,
         )
+
+
+def print_demo_begins(used: str) -> None:
+    """Which predictors and costs the demo uses, before it starts."""
+    print_wrapped(used, "")
 
 
 def print_demo(summary: SweepSummary, out: str) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from topdown_ray.spaces.cost import with_unit
 from topdown_ray.store.transferred import MARK, footnote
 from topdown_ray.terminal import terminal, visible
 
@@ -40,7 +41,7 @@ def print_wrapped(text: str, indent: str = "  ") -> None:
 
 def amount(row: Mapping[Any, Any], column: str = "target") -> str:
     """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
-    return f"{row[column]:g} {'' if row['cost_unit'] == 'ms' else 'x '}{row['cost_unit']}"
+    return with_unit(f"{row[column]:g}", row["cost_unit"])
 
 
 ANSWER = ("target", "cost", "unit", "top-1 (%)", "MACs", "params")
@@ -50,8 +51,14 @@ PREDICTED = "top-1 is predicted; MACs and parameters are in 1e6"
 def answer(row: Mapping[Any, Any]) -> list[str]:
     """The cells of the columns ``ANSWER``, of a row of ``searches``."""
     mark = MARK if row["predictor_space"] != row["space"] else ""
-    numbers = [f"{mark}{100 * row['accuracy']:.2f}", f"{row['macs_m']:.1f}", f"{row['params_m']:.2f}"]
+    counts = [_number(row["macs_m"], ".1f"), _number(row["params_m"], ".2f")]
+    numbers = [f"{mark}{100 * row['accuracy']:.2f}", *counts]
     return [f"{row['target']:g}", f"{row['cost']:.2f}", row["cost_unit"], *numbers]
+
+
+def _number(value: Any, form: str) -> str:
+    """A number; a dash where there is none, as for the MACs of a space without an OFA network."""
+    return "-" if pd.isna(value) else format(value, form)
 
 
 def print_footnote(rows: pd.DataFrame) -> None:

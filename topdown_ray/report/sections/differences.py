@@ -10,6 +10,8 @@ from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import plots
 from topdown_ray.report.context import Context
 from topdown_ray.report.page import POINTS, Section, Table, interval, number, text
+from topdown_ray.report.tables import widest
+from topdown_ray.strategy_styles import strategy_rank
 
 _WORDS = (
     "Pairs share seed, target set and target. The mean difference has Student's interval below "
@@ -46,13 +48,13 @@ def difference_table(context: Context, frame: pd.DataFrame, name: str, title: st
 
 
 def _pictures(context: Context) -> list[Picture]:
-    strategies, frame = set(context.accuracy["strategy"]), context.differences
-    if len(strategies) < 2:
-        return []
-    against = "independent" if "independent" in strategies else min(strategies)
-    pictures = []
+    frame, pictures = context.differences, []
     for setting in context.settings:
-        if (frame["setting"] == setting).any():
+        own = frame[frame["setting"] == setting]
+        own = own[own["targets"] == widest(own)[setting]] if len(own) else own
+        strategies = set(own["strategy"]) | set(own["against"])
+        if len(strategies) > 1:
+            against = "independent" if "independent" in strategies else min(strategies, key=strategy_rank)
             caption = (
                 f"{setting}: paired difference from {against}; lines: 95 %. Above zero is better than "
                 f"{against}."

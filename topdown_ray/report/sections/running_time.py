@@ -63,7 +63,7 @@ def _by_k(context: Context) -> Table:
         columns.append(number("gradients", **COUNT))
     title = "Time of a search by the number of targets (experiment 1)"
     note = (
-        "Means a search. Compare by CPU seconds (one core) and by predictor rows: unique evaluations "
+        "Means per search. Compare by CPU seconds (one core) and by predictor rows: unique evaluations "
         "and gradients, a gradient counted as the rows that it was measured to cost. Evaluations count "
         "children, remembered ones too, which cost next to nothing. A dash: the folder does not tell."
     )
