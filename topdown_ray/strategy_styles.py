@@ -29,9 +29,9 @@ STYLES = {  # in the order of tables and legends
     "prune": StrategyStyle("#cc79a7", "D", "-.", "xx"),
     "joint": StrategyStyle("#d55e00", "P", "-", "oo"),
 }
-_OTHERS = (  # the last two of Okabe and Ito's, then Paul Tol's
+_OTHERS = (  # one more of Okabe and Ito's, then Paul Tol's; their yellow is too light for lines on white
     StrategyStyle("#56b4e9", "v", "--", "++"),
-    StrategyStyle("#f0e442", "*", ":", "--"),
+    StrategyStyle("#117733", "*", ":", "--"),
     StrategyStyle("#332288", "<", "-.", ".."),
     StrategyStyle("#882255", ">", "--", "**"),
     StrategyStyle("#44aa99", "p", ":", "OO"),
@@ -57,6 +57,8 @@ def style_of(strategy: str, strategies: Sequence[str] = ()) -> StrategyStyle:
 
 
 def strategy_rank(strategy: str) -> tuple[int, str]:
-    """Sorts the listed strategies in their order, others by name behind them."""
-    order = list(STYLES)
-    return (order.index(strategy) if strategy in STYLES else len(order), strategy)
+    """Sorts the listed strategies in their order, then those that :func:`choose` was told of in that order,
+    others by name behind them.
+    """
+    order = list(dict.fromkeys([*STYLES, *_chosen]))
+    return (order.index(strategy) if strategy in order else len(order), strategy)

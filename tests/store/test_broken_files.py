@@ -126,7 +126,7 @@ def run(tmp_path: Path) -> Path:
         ('{"run_id": "x", "schema": 1}', "spec: expected a value, found none"),
         (
             '{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}',
-            "schema: expected a version from 1 to 5, found 99",
+            "schema: expected a version from 1 to 6, found 99",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.commands import SWEEP
+from support.commands import SWEEP, main_in_process
 from support.sweeping import assert_same, run
 
 import topdown_ray
@@ -254,3 +254,30 @@ def test_a_patient_search_is_the_beginning_of_the_whole_one(tmp_path: Path) -> N
         joined["best_accuracy"][known], joined["best_accuracy_whole"][known], check_names=False
     )
     assert (patient.searches["generations"] <= complete.searches["generations"]).all()
+
+
+# --- reports and checks of unusual sweeps -------------------------------------------------------------------
+
+
+def test_a_joint_search_that_draws_no_child_for_some_targets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their archives start from the cheapest architecture; the report and verify take it."""
+    lengths = {"population": 10, "generations": 2, "warm_generations": 0}
+    targets = {"from": 200, "to": 500, "step": 10}
+    found = run({**BASE, "strategies": ["joint"], "targets": targets, "search": lengths}, tmp_path / "out")
+    assert (found.searches["evaluations"] == 0).any()
+    assert verify(found).passed
+    assert main_in_process(["report", tmp_path / "out"], capsys).returncode == 0
+
+
+def test_a_report_of_sweeps_with_different_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = {"generations": 3, "warm_generations": 1}
+    entries = [{"name": "joint", "label": "a", **lengths}, {"name": "joint", "label": "b", "archive": 3}]
+    run({**BASE, "strategies": ["top_down", "prune"]}, tmp_path / "one")
+    run({**BASE, "strategies": entries, "cost": "params", "targets": [[6, 5]]}, tmp_path / "other")
+    arguments = ["report", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "report"]
+    done = main_in_process(arguments, capsys)
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_csv(tmp_path / "report" / "tables" / "differences.csv")
+    assert set(zip(frame["strategy"], frame["against"], strict=True)) == {("prune", "top_down"), ("b", "a")}

@@ -18,6 +18,7 @@ from support.nodes import free_port, kill_node, start_node
 from support.sweeping import assert_same
 
 import topdown_ray
+from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import UserError
 from topdown_ray.sweeps.verify import verify
 
@@ -30,6 +31,15 @@ SMALL: dict[str, Any] = {
     "seeds": 3,
     "search": {"population": 20, "generations": 10, "warm_generations": 3},
 }
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Strategies of other modules are forgotten afterwards."""
+    known = set(STRATEGIES)
+    yield
+    for name in set(STRATEGIES) - known:
+        del STRATEGIES[name]
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seeds": 1,
         "spaces": ["mobilenet_v3", "resnet50d"],
         "strategies": STRATEGIES,
-        "targets": {"mobilenet_v3": [[400, 300, 250], [350]], "resnet50d": [[3000, 2000]]},
+        "targets": {
+            "mobilenet_v3": [[400, {"macs": 300, "params": 6.5}, {"macs": 250, "params": 6.0}], [350]],
+            "resnet50d": [[3000, 2000]],
+        },
         "search": {"population": 10, "generations": 4, "warm_generations": 2},
     }
     run(data, out)
@@ -54,6 +57,8 @@ def changed(value: Any) -> Any:
     """Another value of the same type."""
     if isinstance(value, str) and value.startswith("{"):
         config = json.loads(value)
+        if "image_size" not in config:  # limits, or costs
+            return json.dumps({name: 1.001 * number for name, number in config.items()})
         return json.dumps({**config, "image_size": 160 if config["image_size"] != 160 else 176})
     if isinstance(value, str):
         return f"{value[:-1]}{'0' if value[-1] != '0' else '1'}"

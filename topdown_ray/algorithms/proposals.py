@@ -109,7 +109,9 @@ def random_feasible(
     )
     main = problem.cost.main if isinstance(problem.cost, LimitedCost) else problem.cost
     counts = counts_of(main, limit) if len(failed) and isinstance(main, CostModel) else None
-    if len(failed) and (counts is None or counts.share * MAX_INITIAL_REDRAWS > _RARE_SHARE):
+    limited = isinstance(problem.cost, LimitedCost)  # whose rows never were redrawn for long
+    often = counts is not None and not limited and counts.share * MAX_INITIAL_REDRAWS > _RARE_SHARE
+    if len(failed) and (counts is None or often):
         genes, failed = _redrawn(problem, n, limit, draws, target, number, MAX_INITIAL_REDRAWS)
     if len(failed) and counts is not None:
         slots = rng.slots(draws.stream(rng.UNIFORM, target, number), n)[failed].cpu()

@@ -174,7 +174,7 @@ def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
     A search that was not timed gets the mean of the others. A group is NaN if the column lacks a value for
     some search of it."""
     like = [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
-    rate: pd.Series = rows[column] / rows["evaluations"]
+    rate: pd.Series = rows[column] / rows["evaluations"].clip(lower=1)  # a target may have had no child
     if column in _CLOCKED:
         rate = rate.where(rows["timed"])
         rate = rate.fillna(rate.groupby(like).transform("mean"))

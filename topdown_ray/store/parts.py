@@ -256,15 +256,14 @@ class Parts:
         merged part.
         """
         merged: set[str] = set()
-        # what is merged twice, from within
-        for holder in sorted(claims, key=lambda name: found[self.layout.first][name].size):
-            inside = claims[holder]
+        # of a holder that is itself in another one, too: its rows are all there
+        for holder, inside in claims.items():
             names = [
                 name
                 for name in dict.fromkeys(inside)
                 if name in there and name != holder and name not in merged
             ]
-            if holder in merged or not names:
+            if not names:
                 continue
             rows = {table: self._read(table, holder, keys) for table, keys in self.layout.keys.items()}
             for name in names:

@@ -270,11 +270,10 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     over = numbers["cost"] > rows["target"] * (1 + 1e-7)
     under = numbers["cost"] < rows["target"] * (1 - 1e-7)
     meets, true = rows["cost"] <= rows["target"], numbers["cost"] <= rows["target"]
-    if len(names) > 5:
-        limited = _Limited(rows, wanted)
-        yield limited.checked(own_functions)
-        over, under = over | limited.over, under & limited.under
-        meets, true = meets & limited.meets, true & limited.true
+    limited = _Limited(rows, wanted)
+    yield limited.checked(own_functions)
+    over, under = over | limited.over, under & limited.under
+    meets, true = meets & limited.meets, true & limited.true
     said = rows["feasible"].eq(True)
     agrees = said.eq(meets) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
     yield check("feasible", "whether the cost meets the target, and all limits", rows, agrees, true.tolist())
@@ -474,6 +473,9 @@ def _same_bits(
         return RowCheck(
             name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note
         )
+    # a target without limits, which is the same as none
+    given = {column: "" for column in ("limits", "costs") if column in columns}
+    stored, fresh = stored.fillna(given), fresh.fillna(given)
     # counts of a space without an OFA network
     empty = [column for column in columns if stored[column].isna().all() and fresh[column].isna().all()]
     failed = [
