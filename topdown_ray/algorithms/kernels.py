@@ -99,17 +99,16 @@ def _place(terms: FlatTerms, t: int, row: Bytes) -> Any:
 @_compile
 def _cost(cost: FlatSum, row: Bytes) -> float:
     """The first sum; infinite where another one breaks its limit."""
-    first, begin = 0.0, 0
-    for j in range(len(cost.ends)):
-        ticks = 0.0
-        for t in range(begin, cost.ends[j]):
-            ticks += cost.ticks[_place(cost.terms, t, row)]
-        begin = cost.ends[j]
-        if j == 0:
-            first = ticks * cost.units[0]
-        elif ticks * cost.units[j] > cost.most[j]:
+    ticks = 0.0
+    for t in range(cost.ends[0]):
+        ticks += cost.ticks[_place(cost.terms, t, row)]
+    for j in range(1, len(cost.ends)):
+        spent = 0.0
+        for t in range(cost.ends[j - 1], cost.ends[j]):
+            spent += cost.ticks[_place(cost.terms, t, row)]
+        if spent * cost.units[j] > cost.most[j]:
             return np.inf
-    return first
+    return ticks * cost.units[0]
 
 
 @_compile
