@@ -255,21 +255,23 @@ class Parts:
         """The parts that a driver had merged and not yet deleted when it died: those whose rows are all in a
         merged part.
         """
-        merged: set[str] = set()
-        # of a holder that is itself in another one, too: its rows are all there
+        held_by: dict[str, str] = {}  # a part that goes -> the one that has its rows, which may go itself
         for holder, inside in claims.items():
+            above = [holder]
+            while above[-1] in held_by:  # two parts that claim each other do not both go
+                above.append(held_by[above[-1]])
             names = [
                 name
                 for name in dict.fromkeys(inside)
-                if name in there and name != holder and name not in merged
+                if name in there and name not in above and name not in held_by
             ]
             if not names:
                 continue
             rows = {table: self._read(table, holder, keys) for table, keys in self.layout.keys.items()}
             for name in names:
                 if all(self._within(table, name, rows[table]) for table in rows if name in found[table]):
-                    merged.add(name)
-        return merged
+                    held_by[name] = holder
+        return set(held_by)
 
     def _within(self, table: str, name: str, rows: pa.Table) -> bool:
         keys = list(self.layout.keys[table])
