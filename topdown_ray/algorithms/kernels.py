@@ -108,7 +108,7 @@ def _cost(cost: FlatSum, row: Bytes) -> float:
             spent += cost.ticks[_place(cost.terms, t, row)]
         if spent * cost.units[j] > cost.most[j]:
             return np.inf
-    return ticks * cost.units[0]
+    return float(ticks * cost.units[0])
 
 
 @_compile
