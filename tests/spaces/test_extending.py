@@ -15,6 +15,7 @@ from conftest import ROOT
 from support.commands import main_in_process
 
 import topdown_ray
+from topdown_ray import plugins
 from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
@@ -91,6 +92,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del STRATEGIES[name]
     for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
+    plugins._load.cache_clear()
 
 
 def write_module(title: str, folder: Path) -> str:
@@ -200,15 +202,23 @@ def uploaded(searches):
 
 
 @pytest.mark.ray
-def test_a_working_directory_reaches_the_workers_of_two_nodes(here: Path) -> None:
+@pytest.mark.parametrize("way", ["working_dir", "py_modules"])
+def test_an_uploaded_module_reaches_the_workers_of_two_nodes(
+    way: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is not the one that the driver works in, where workers on the driver's machine look, too."""
     import ray
     from ray.cluster_utils import Cluster
 
-    (here / "my_uploaded.py").write_text(UPLOADED)
+    package = here / "code" / "my_uploaded"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(UPLOADED)
+    monkeypatch.syspath_prepend(str(package.parent))
+    environment = {way: str(package.parent) if way == "working_dir" else [str(package)]}
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         nodes.add_node(num_cpus=1)
-        ray.init(nodes.address, runtime_env={"working_dir": str(here)}, log_to_driver=False)
+        ray.init(nodes.address, runtime_env=environment, log_to_driver=False)
         results = topdown_ray.sweep(
             spaces=["mobilenet_v3"],
             strategies=["independent", "my_uploaded:uploaded"],
