@@ -240,6 +240,7 @@ def test_an_uploaded_module_reaches_the_workers_of_two_nodes(
     assert found.get_group("my_uploaded:uploaded").to_dict() == found.get_group("independent").to_dict()
 
 
+ODD_SWEEP = {"spaces": ["resnet50d"], "cost": "macs", "predictor": "embedded"}
 ODD = """
 import torch
 from topdown_ray.algorithms.strategies import strategy
@@ -284,13 +285,7 @@ broken = on_genes(lambda genes: {}["key"], unit="mJ")
 )
 def test_functions_are_tried_before_a_sweep_starts(here: Path, changes: dict[str, str], message: str) -> None:
     (here / "my_odd.py").write_text(ODD)
-    fields = {
-        "spaces": ["resnet50d"],
-        "strategies": ["prune"],
-        "cost": "macs",
-        "predictor": "embedded",
-        **changes,
-    }
+    fields = {**ODD_SWEEP, "strategies": ["prune"], **changes}
     with pytest.raises(UserError, match=re.escape(message)):
         topdown_ray.sweep(targets=[3000], seeds=1, out="results/odd", address="none", **fields)
     assert not Path("results/odd").exists()
@@ -298,12 +293,7 @@ def test_functions_are_tried_before_a_sweep_starts(here: Path, changes: dict[str
 
 def test_a_strategy_without_an_outcome_for_each_target_fails(here: Path) -> None:
     (here / "my_odd.py").write_text(ODD)
-    fields = {
-        "spaces": ["resnet50d"],
-        "strategies": ["my_odd:none_at_all"],
-        "cost": "macs",
-        "predictor": "embedded",
-    }
+    fields = {**ODD_SWEEP, "strategies": ["my_odd:none_at_all"]}
     with pytest.warns(RuntimeWarning, match="expected one outcome for each of 2 targets, found outcomes for"):
         topdown_ray.sweep(
             targets=[3000, 2000], seeds=1, out="results/none", address="none", progress=False, **fields

@@ -117,6 +117,12 @@ def test_results_print_themselves(results: topdown_ray.Results) -> None:
     assert results.best(400, "mobilenet_v3", "joint") == best
 
 
+def test_results_without_rows_print_themselves_too(results: topdown_ray.Results) -> None:
+    none = topdown_ray.Results(results.manifest, results.searches[:0], results.trace[:0])
+    assert repr(none).startswith("Sweep sweep (complete), 0 searches: ")
+    assert "0 searches" in none._repr_html_()
+
+
 def test_a_space_with_another_spaces_predictor_is_marked(tmp_path: Path) -> None:
     changes = {"spaces": ["proxyless"], "strategies": ["prune"], "address": "none", "progress": False}
     found = topdown_ray.sweep(SMALL, tmp_path / "out", **changes)

@@ -76,7 +76,8 @@ def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
     """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or
     described by.
     """
-    counted = rows["space"].map(lambda name: find_space(name).provides is not None)
+    provided = {name: find_space(name).provides is not None for name in rows["space"].unique()}
+    counted = rows["space"].map(provided).astype(bool)
     for column in (*_NEEDED, *_COUNTED):
         missing = rows[column].isna() & (counted | (column not in _COUNTED))
         if missing.any():

@@ -82,24 +82,28 @@ class Results:
 
     def __repr__(self) -> str:
         frame = self.overview()
+        headline = self._headline(frame)
         for level in _COMMON:
             if level in frame.index.names and frame.index.get_level_values(level).nunique() == 1:
                 frame = frame.droplevel(level)  # the headline says it
         shown = (frame.to_string(max_cols=n) for n in range(max(frame.shape[1], 2), 1, -1))
         text = next((text for text in shown if max(map(len, text.splitlines())) <= WIDTH), None)
-        lines = [self._headline(), text or frame.to_string(max_cols=2), footnote(self.searches)]
+        lines = [headline, text or frame.to_string(max_cols=2), footnote(self.searches)]
         wrap = textwrap.TextWrapper(WIDTH, subsequent_indent="  ")
         return "\n".join([wrap.fill(lines[0]), lines[1], *map(wrap.fill, filter(None, lines[2:]))])
 
     def _repr_html_(self) -> str:
-        head, foot = (f"<p>{html.escape(text)}</p>" for text in (self._headline(), footnote(self.searches)))
-        return f"{head}{self.overview().to_html(max_cols=16)}{foot}"
+        frame = self.overview()
+        texts = (self._headline(frame), footnote(self.searches))
+        head, foot = (f"<p>{html.escape(text)}</p>" for text in texts)
+        return f"{head}{frame.to_html(max_cols=16)}{foot}"
 
-    def _headline(self) -> str:
+    def _headline(self, overview: pd.DataFrame) -> str:
         name = self.manifest.get("spec", {}).get("name", "")
         status = self.manifest.get("status", "unknown")
         n = self.searches["search_id"].nunique()
-        common = [str(values[0]) for values in map(self.overview().index.unique, _COMMON) if len(values) == 1]
+        levels = [overview.index.unique(level) for level in _COMMON if level in overview.index.names]
+        common = [str(values[0]) for values in levels if len(values) == 1]
         of = f" of {', '.join(common)}" if common else ""
         return f"Sweep {name} ({status}), {n:,} searches{of}: predicted top-1 in %, mean ± sd (searches)"
 

@@ -87,7 +87,7 @@ def search(
         }
         plan = make_plan(make_spec(data, "search"))
     except UserError as error:
-        raise UserError(_of_arguments(_as_argument(str(error)))) from None
+        raise UserError(_of_arguments(str(error))) from None
     worker = Worker(plan.setups, plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
@@ -100,8 +100,8 @@ _ARGUMENTS = {"spaces": "space", "strategies": "strategy", "targets[0]": "target
 
 def _of_arguments(mistake: str) -> str:
     """A message about a field of a sweep as one about an argument of :func:`search`; of a file, as it is."""
-    if mistake.startswith("space: "):  # of find_space
-        return f"search: {mistake}"
+    if mistake.startswith("--space: "):  # of find_space
+        return f"search: {mistake.removeprefix('--')}"
     if not mistake.startswith("search: "):
         return mistake
     text = mistake.removeprefix("search: ").removeprefix("search.")
@@ -165,7 +165,7 @@ def sweep(
 def _as_argument(mistake: str) -> str:
     """A message that names a command's options as one that names this function's arguments."""
     text = mistake.replace("(--no-resume)", "(resume=False)").replace("--address none", "address='none'")
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
+    return re.sub(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
 
 
 def _plain(value: Any) -> Any:

@@ -9,18 +9,15 @@ only bounds are known; ``rerun`` searches rows again and compares all bits. The 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pydantic
 import torch
 
-from topdown_ray import machine
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import validated
 from topdown_ray.networks import ofa_reference
@@ -35,8 +32,6 @@ from topdown_ray.spaces.plugged_in import (
 from topdown_ray.spaces.registry import SPACES, searched_space
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.store.results import Results
-from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
-from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.checks import (
     NO_NETWORK,
     RowCheck,
@@ -48,11 +43,12 @@ from topdown_ray.sweeps.checks import (
     once,
     promised,
 )
-from topdown_ray.sweeps.runner import Worker
+from topdown_ray.sweeps.limited_rows import TOLERANCE as COST_TOLERANCE
+from topdown_ray.sweeps.limited_rows import LimitedRows
+from topdown_ray.sweeps.rerun import searched_again
 from topdown_ray.sweeps.spec import (
     ALGORITHM_VERSION,
     LIMIT,
-    Shard,
     SweepSpec,
     make_spec,
     plugin_hashes,
@@ -60,7 +56,6 @@ from topdown_ray.sweeps.spec import (
 )
 
 ACCURACY_TOLERANCE = 1e-5
-COST_TOLERANCE = 1e-4  # relative
 PARAMETERS_TOLERANCE = 1e-9  # relative
 
 
@@ -169,8 +164,10 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
     others = pd.MultiIndex.from_frame(rows.drop(index=sound.index)[keys])
     trace = results.trace[~pd.MultiIndex.from_frame(results.trace[keys]).isin(others)]
     checks += curves(trace, sound, spec)
-    if rerun:
-        checks += list(_rerun(results, sound, spec, manifest, rerun, rerun_seed))
+    if rerun and manifest.algorithm != ALGORITHM_VERSION:
+        checks.append(RowCheck("rerun", (), "", not_checked=_older(manifest)))
+    elif rerun:
+        checks += list(searched_again(results, sound, spec, rerun, rerun_seed))
     return Verification(len(rows), tuple(checks), missing, complete)
 
 
@@ -270,64 +267,13 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     over = numbers["cost"] > rows["target"] * (1 + 1e-7)
     under = numbers["cost"] < rows["target"] * (1 - 1e-7)
     meets, true = rows["cost"] <= rows["target"], numbers["cost"] <= rows["target"]
-    limited = _Limited(rows, wanted)
+    limited = LimitedRows(rows, wanted)
     yield limited.checked(own_functions)
     over, under = over | limited.over, under & limited.under
     meets, true = meets & limited.meets, true & limited.true
     said = rows["feasible"].eq(True)
     agrees = said.eq(meets) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
     yield check("feasible", "whether the cost meets the target, and all limits", rows, agrees, true.tolist())
-
-
-class _Limited:
-    """The costs of further limits of each row, as it states them and recomputed."""
-
-    def __init__(self, rows: pd.DataFrame, wanted: pd.DataFrame):
-        self.rows = rows
-        self.limits = [_mapping(text) for text in rows["limits"]]
-        self.said = [_mapping(text) for text in rows["costs"]]
-        self.wanted = [
-            {name: float(row[f"{LIMIT}{name}"]) for name in limits}
-            for limits, row in zip(self.limits, wanted.to_dict("records"), strict=True)
-        ]
-        self.over = self._all(self.wanted, lambda cost, most: cost <= most * (1 + 1e-7), negated=True)
-        self.under = self._all(self.wanted, lambda cost, most: cost < most * (1 - 1e-7))
-        self.meets = self._all(self.said, lambda cost, most: cost <= most)
-        self.true = self._all(self.wanted, lambda cost, most: cost <= most)
-
-    def _all(
-        self, costs: list[dict[str, float]], good: Callable[[float, float], bool], negated: bool = False
-    ) -> pd.Series:
-        found = [
-            all(good(cost.get(name, np.nan), most) for name, most in limits.items()) != negated
-            for cost, limits in zip(costs, self.limits, strict=True)
-        ]
-        return pd.Series(found, index=self.rows.index, dtype=bool)
-
-    def checked(self, own_functions: set[str]) -> RowCheck:
-        """The column ``costs``."""
-        differences = [
-            max((abs(said[name] - cost) / cost for name, cost in wanted.items()), default=0.0)
-            if set(said) == set(wanted)
-            else np.inf
-            for said, wanted in zip(self.said, self.wanted, strict=True)
-        ]
-        largest = max(differences, default=0.0)
-        rule = "recomputed from arch"
-        if any(name.startswith(LIMIT) for name in own_functions):
-            rule += ", those of plug-ins by their own functions"
-        good = [difference <= COST_TOLERANCE for difference in differences]
-        more: dict[str, Any] = {"largest": largest, "tolerance": COST_TOLERANCE}
-        return check("costs", rule, self.rows, good, [json.dumps(one) for one in self.wanted], **more)
-
-
-def _mapping(text: Any) -> dict[str, float]:
-    """The numbers of a JSON mapping; none where a cell holds no such mapping."""
-    try:
-        found = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
-        return {}
-    return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _genes_space(space: str, spec: SweepSpec) -> Space:
@@ -415,76 +361,3 @@ def _by_plugins(
 
         functions[column] = value
     return set(functions), functions
-
-
-def _rerun(
-    results: Results, rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest, n: int, rerun_seed: int
-) -> Iterator[RowCheck]:
-    """Search the searches of ``n`` random rows again, in this process, and compare all that is not
-    incidental, bit by bit.
-    """
-    if manifest.algorithm != ALGORITHM_VERSION:
-        yield RowCheck("rerun", (), "", not_checked=_older(manifest))
-        return
-    on_cpu = rows[rows["device"].eq("cpu")]
-    chosen = np.random.default_rng(rerun_seed).permutation(len(on_cpu))[:n]
-    own = on_cpu[on_cpu["search_id"].isin(set(on_cpu["search_id"].iloc[chosen]))]
-    worker = Worker(driver.make_plan(spec).setups)
-    groups = {(group.space, group.label, group.targets): group for group in spec.groups()}
-    again = []
-    for search_id, of_search in own.groupby("search_id", sort=False):
-        row = of_search.iloc[0]
-        group = groups[row["space"], row["label"], tuple(row["targets"])]
-        again.append(
-            to_tables(manifest.run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),))))
-        )
-    here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
-    note = "" if here == there else f"written on {there}: on another processor bits may differ"
-    if len(on_cpu) < len(rows):
-        note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
-    traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
-    stored = (
-        own,
-        traces.merge(
-            own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left"
-        ),
-    )
-    for number, (frame, schema) in enumerate(zip(stored, (SEARCHES, TRACE), strict=True)):
-        columns = [name for name in schema.names if name not in INCIDENTAL]
-        order = [name for name in ("search_id", "target_index", "generation") if name in columns]
-        tables = [tables[number] for tables in again]
-        fresh = pa.concat_tables([schema.empty_table(), *tables]).to_pandas().sort_values(order)
-        yield _same_bits(("rerun", "rerun trace")[number], frame.sort_values(order), fresh, columns, note)
-
-
-def _same_bits(
-    name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str
-) -> RowCheck:
-    """Whether rows that were searched again are as they were; the columns of the check are those that are
-    not.
-    """
-    rule = "the same bits when searched again"
-    if len(stored) != len(fresh):
-        where: dict[str, Any] = {
-            "search_id": str(stored["search_id"].iloc[0]),
-            "expected": f"{len(fresh)} rows",
-            "found": f"{len(stored)}",
-        }
-        return RowCheck(
-            name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note
-        )
-    # a target without limits, which is the same as none
-    given = {column: "" for column in ("limits", "costs") if column in columns}
-    stored, fresh = stored.fillna(given), fresh.fillna(given)
-    # counts of a space without an OFA network
-    empty = [column for column in columns if stored[column].isna().all() and fresh[column].isna().all()]
-    failed = [
-        found
-        for column in columns
-        if column not in empty and (found := compared(column, rule, stored, fresh[column].tolist())).failures
-    ]
-    if not failed:
-        return RowCheck(name, (), rule, len(stored), not_checked=note)
-    names = tuple(found.name for found in failed)
-    most = max(failed, key=lambda found: found.failures)
-    return dataclasses.replace(most, name=name, columns=names, not_checked=note)

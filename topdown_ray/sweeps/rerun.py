@@ -1,0 +1,88 @@
+"""The part of ``verify`` that searches rows again and compares them bit by bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from topdown_ray import machine
+from topdown_ray.store.results import Results
+from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.checks import RowCheck, compared
+from topdown_ray.sweeps.runner import Worker
+from topdown_ray.sweeps.spec import Shard, SweepSpec
+
+
+def searched_again(
+    results: Results, rows: pd.DataFrame, spec: SweepSpec, n: int, rerun_seed: int
+) -> Iterator[RowCheck]:
+    """Search the searches of ``n`` random rows again, in this process, and compare all that is not
+    incidental, bit by bit.
+    """
+    run_id = str(results.manifest["run_id"])
+    on_cpu = rows[rows["device"].eq("cpu")]
+    chosen = np.random.default_rng(rerun_seed).permutation(len(on_cpu))[:n]
+    own = on_cpu[on_cpu["search_id"].isin(set(on_cpu["search_id"].iloc[chosen]))]
+    worker = Worker(driver.make_plan(spec).setups)
+    groups = {(group.space, group.label, group.targets): group for group in spec.groups()}
+    again = []
+    for search_id, of_search in own.groupby("search_id", sort=False):
+        row = of_search.iloc[0]
+        group = groups[row["space"], row["label"], tuple(row["targets"])]
+        again.append(to_tables(run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),)))))
+    here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
+    note = "" if here == there else f"written on {there}: on another processor bits may differ"
+    if len(on_cpu) < len(rows):
+        note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
+    traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
+    stored = (
+        own,
+        traces.merge(
+            own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left"
+        ),
+    )
+    for number, (frame, schema) in enumerate(zip(stored, (SEARCHES, TRACE), strict=True)):
+        columns = [name for name in schema.names if name not in INCIDENTAL]
+        order = [name for name in ("search_id", "target_index", "generation") if name in columns]
+        tables = [tables[number] for tables in again]
+        fresh = pa.concat_tables([schema.empty_table(), *tables]).to_pandas().sort_values(order)
+        yield _same_bits(("rerun", "rerun trace")[number], frame.sort_values(order), fresh, columns, note)
+
+
+def _same_bits(
+    name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str
+) -> RowCheck:
+    """Whether rows that were searched again are as they were; the columns of the check are those that are
+    not.
+    """
+    rule = "the same bits when searched again"
+    if len(stored) != len(fresh):
+        where: dict[str, Any] = {
+            "search_id": str(stored["search_id"].iloc[0]),
+            "expected": f"{len(fresh)} rows",
+            "found": f"{len(stored)}",
+        }
+        return RowCheck(
+            name, tuple(columns), rule, len(stored), abs(len(fresh) - len(stored)), **where, not_checked=note
+        )
+    # a target without limits, which is the same as none
+    given = {column: "" for column in ("limits", "costs") if column in columns}
+    stored, fresh = stored.fillna(given), fresh.fillna(given)
+    # counts of a space without an OFA network
+    empty = [column for column in columns if stored[column].isna().all() and fresh[column].isna().all()]
+    failed = [
+        found
+        for column in columns
+        if column not in empty and (found := compared(column, rule, stored, fresh[column].tolist())).failures
+    ]
+    if not failed:
+        return RowCheck(name, (), rule, len(stored), not_checked=note)
+    names = tuple(found.name for found in failed)
+    most = max(failed, key=lambda found: found.failures)
+    return dataclasses.replace(most, name=name, columns=names, not_checked=note)
