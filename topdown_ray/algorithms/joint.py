@@ -1,12 +1,13 @@
 """All targets in one search: an archive for each target, children offered to every target that they fit.
 
-Each of the K targets keeps an archive of the Q best distinct architectures (canonical form) that meet its
-cost. In a generation every target draws its share of P children from its archive and its neighbours'; each
-child, once scored, is offered to all archives, since its score costs the same for one target as for ten. A
-share of the children are gradient-informed moves: one to a few single changes of a parent, drawn with a
-probability that grows with the gain that the predictor's gradient promises, only changes that stay under the
-limit. The others mutate a parent or cross two, as in Once-for-All's search. A child that the search has drawn
-before is drawn again, a bounded number of times, so that next to no score is spent twice.
+Each of the K targets, of one device or of several, keeps an archive of the Q best distinct architectures
+(canonical form) that meet its cost. In a generation every target draws its share of P children from its
+archive and its neighbours'; each child, once scored, is offered to all archives, since its score costs the
+same for one target as for ten. A share of the children are gradient-informed moves: one to a few single
+changes of a parent, drawn with a probability that grows with the gain that the predictor's gradient promises,
+only changes that stay under the limit. The others mutate a parent or cross two, as in Once-for-All's search.
+A child that the search has drawn before is drawn again, a bounded number of times, so that next to no score
+is spent twice.
 
 Sources: quality diversity over niches, Mouret and Clune 2015, *Illuminating search spaces by mapping elites*
 (arXiv 1504.04909); moves by gradients, Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for
@@ -32,9 +33,10 @@ from topdown_ray.algorithms.evolution import best_first
 from topdown_ray.algorithms.gradients import Gradient, Ranking
 from topdown_ray.algorithms.memory import Seen, identity_of
 from topdown_ray.algorithms.parameters import EvolutionParams, Sizes
-from topdown_ray.algorithms.problem import Problem
+from topdown_ray.algorithms.problem import Cost, Problem
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.spaces.cost import CostModel
+from topdown_ray.spaces.limits import LimitedCost
 
 MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
 # Chosen on the tuning cases, as the defaults of Moves.
@@ -124,7 +126,9 @@ class Joint:
         self.problem, self.sizes, self.moves, self.draws = problem, sizes, moves, draws
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
         self.costs, limits = problem.constraints(targets)
+        self.targets = targets
         self.limits = limits.to(self.device)  # (K, J)
+        self.neighbours = _neighbours([problem.at(k).cost for k in range(self.K)]).to(self.device)  # (3, K)
         # the costs whose changes are known
         self.summed = [j for j, cost in enumerate(self.costs) if isinstance(cost, CostModel)]
         self.Q = moves.archive or archive_size(sizes.population * generations, self.K)
@@ -168,7 +172,7 @@ class Joint:
         genes = rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)
         target = self._targets_of(0)
         walks = rng.slots(self.draws.stream(rng.PRUNING, 0, 0), P).view(S, P)
-        for k, limit in enumerate(self.limits[:, 0].tolist()):
+        for k, limit in enumerate(self.targets):
             own, problem = (target == k).nonzero().view(-1), self.problem.at(k)
             if len(own):
                 rows, walk = genes[:, own].reshape(-1, space.G), walks[:, own].reshape(-1)
@@ -305,7 +309,7 @@ class Joint:
         u = rng.to_uniform(words)
         rate = self.moves.neighbour_rate / 2
         step = (u[:, 0] < rate).long() - (u[:, 0] >= 1 - rate).long()
-        niche = search * K + (target + step).clamp_(0, K - 1)
+        niche = search * K + self.neighbours.view(-1).index_select(0, (step + 1) * K + target)
         filled = (self.archive.accuracy > -math.inf).sum(2).view(-1)  # (S * K,)
         # an archive that nothing was offered to yet is served by its own target's
         niche = torch.where(filled.index_select(0, niche) > 0, niche, search * K + target)
@@ -433,6 +437,17 @@ class Joint:
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The best architecture of every archive: genes (S, K, G), accuracy (S, K)."""
         return self.archive.genes[:, :, 0], self.archive.accuracy[:, :, 0]
+
+
+def _neighbours(costs: Sequence[Cost]) -> torch.Tensor:
+    """For each target the one before it, itself, and the one after it under the same cost, or itself at the
+    end: int64 (3, K).
+    """
+    own = [cost.main if isinstance(cost, LimitedCost) else cost for cost in costs]
+    last = len(own) - 1
+    before = [max(k - 1, 0) if own[max(k - 1, 0)] is own[k] else k for k in range(len(own))]
+    after = [min(k + 1, last) if own[min(k + 1, last)] is own[k] else k for k in range(len(own))]
+    return torch.tensor([before, list(range(len(own))), after])
 
 
 def _meets(cost: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,8 @@ class Problem:
     accuracy: Callable[[torch.Tensor], torch.Tensor]  # -> float32 (N,)
     cost: Cost  # -> float64 (N,)
     cheapest: torch.Tensor  # genes (G,) of the cheapest architecture: what is left where nothing else fits
-    # where targets have further limits, the problem of each target: its ``cost`` is infinite for
-    # architectures that break one, and ``cheapest`` meets all of them
+    # where targets limit several costs, the problem of each target: with its own cost, which is infinite for
+    # architectures that break a further limit, and a ``cheapest`` that meets all of them
     by_target: tuple[Problem, ...] = ()
 
     def at(self, index: int) -> Problem:
@@ -35,13 +35,16 @@ class Problem:
         """The J costs that some of the K targets limit, the problem's own first, and the limits float64 (K,
         J), infinite where a target has none.
         """
-        costs: list[Cost] = [self.cost]
-        limits = torch.full((len(targets), 1), torch.inf, dtype=torch.float64)
-        limits[:, 0] = torch.tensor(targets, dtype=torch.float64)
-        for k, problem in enumerate(self.by_target):
-            for cost, most in problem.cost.limits if isinstance(problem.cost, LimitedCost) else ():
-                if cost not in costs:
-                    costs.append(cost)
-                    limits = torch.nn.functional.pad(limits, (0, 1), value=torch.inf)
-                limits[k, costs.index(cost)] = most
-        return costs, limits
+        most_of: dict[Cost, list[float]] = {self.cost: [torch.inf] * len(targets)}
+        for k, target in enumerate(targets):
+            for cost, most in limits_of(self.at(k).cost, target):
+                of_cost = most_of.setdefault(cost, [torch.inf] * len(targets))
+                of_cost[k] = min(of_cost[k], most)
+        return list(most_of), torch.tensor(list(most_of.values()), dtype=torch.float64).T.contiguous()
+
+
+def limits_of(cost: Cost, target: float) -> list[tuple[Cost, float]]:
+    """All that a target limits: its own cost, then those of its further limits."""
+    if isinstance(cost, LimitedCost):
+        return [(cost.main, target), *cost.limits]
+    return [(cost, target)]

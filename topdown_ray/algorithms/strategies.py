@@ -167,6 +167,7 @@ class Strategy(NamedTuple):
     defaults: Mapping[str, Any] = {}  # of hyper-parameters that differ from those which all strategies share
     sha256: str = ""  # of a plug-in, see :mod:`topdown_ray.plugins`
     carries: bool = False  # a tighter target's population to a looser one, as it is
+    several_costs: bool = False  # whether one search serves targets of several costs at once
 
 
 STRATEGIES: dict[str, Strategy] = {}
@@ -197,6 +198,7 @@ def strategy(
     parameters: type[EvolutionParams] = EvolutionParams,
     defaults: Mapping[str, Any] | None = None,
     carries: bool = False,
+    several_costs: bool = False,
     label: str | None = None,
     colour: str | None = None,
 ) -> Callable[[Serve], Serve]:
@@ -206,9 +208,10 @@ def strategy(
     the first takes a full search; any other count is a function ``evaluations`` of the parameters and the
     number of targets. parameters: the hyper-parameters that it reads. defaults: values that they have where
     neither a sweep's mapping ``search`` nor its entry of ``strategies`` states any of these. carries: whether
-    the population of a tighter target serves a looser one as it is, so that it has to meet its limits. label,
-    colour: how reports show it; by default its name and a colour that is still free. Raises ValueError: no
-    count or two, or ``parameters`` changes a default that all strategies share."""
+    the population of a tighter target serves a looser one as it is, so that it has to meet its limits.
+    several_costs: whether one search serves the targets of all costs of a sweep; other strategies search cost
+    by cost. label, colour: how reports show it; by default its name and a colour that is still free. Raises
+    ValueError: no count or two, or ``parameters`` changes a default that all strategies share."""
     if later is not None and evaluations is None:
         evaluations = _full_then(later)
     elif later is not None or evaluations is None:
@@ -221,7 +224,9 @@ def strategy(
 
     def register(function: Serve) -> Serve:
         own = dict(defaults or {})
-        STRATEGIES[name] = Strategy(function, evaluations, parameters, own, carries=carries)
+        STRATEGIES[name] = Strategy(
+            function, evaluations, parameters, own, carries=carries, several_costs=several_costs
+        )
         strategy_styles.choose(name, label, colour)
         return function
 
@@ -304,6 +309,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
     lambda full, warm: warm,
     parameters=JointParams,
     defaults={"generations": 20, "warm_generations": 4},
+    several_costs=True,
 )
 def joint(searches: Searches) -> Iterator[Outcome]:
     """All targets at once: an archive for each, every child offered to all of them

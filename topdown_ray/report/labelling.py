@@ -201,7 +201,8 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
 
 def _limits(spec: Mapping[str, Any], space: str) -> str:
     """The further limits of a space's targets, in words; "" where there are none."""
-    sets = (spec.get("limits") or {}).get(space, [])
+    of_space = (spec.get("limits") or {}).get(space, [])
+    sets = of_space if isinstance(of_space, list) else [part for own in of_space.values() for part in own]
     distinct = {json.dumps(one, sort_keys=True) for part in sets for one in part}
     if len(distinct) > 1:
         return f"limits {short_hash(json.dumps(sets, sort_keys=True))[:4]} of each target"

@@ -15,7 +15,7 @@ from topdown_ray import stats
 from topdown_ray.report.labelling import AMORTISED as AMORTISED
 from topdown_ray.report.labelling import LONE as LONE
 from topdown_ray.report.labelling import Data, Loaded, ordered, prepare
-from topdown_ray.store.manifest import labelled
+from topdown_ray.store.manifest import labelled, promised_sets
 from topdown_ray.store.target_sets import set_names
 
 
@@ -163,14 +163,17 @@ def missing(part: Loaded) -> pd.DataFrame:
     spec = part.manifest.get("spec", {})
     rows = part.searches.drop_duplicates("search_id")
     rows = rows.assign(_targets=rows["targets"].map(tuple))
-    have = {key: set(group["seed"]) for key, group in rows.groupby(["space", "label", "_targets"])}
+    keys = ["space", "label", "_targets"]
+    have = {(*key, None): set(group["seed"]) for key, group in rows.groupby(keys)}
+    have |= {key: set(group["seed"]) for key, group in rows.groupby([*keys, "cost_name"])}
     records = []
     seeds = list(spec.get("seeds", []))
     for space in spec.get("spaces", []):
         for _, strategy, _ in map(labelled, spec.get("strategies", [])):
-            for targets in spec.get("targets", {}).get(space, []):
-                absent = sorted(set(seeds) - have.get((space, strategy, tuple(targets)), set()))
+            for targets, cost in promised_sets(part.manifest, space):
+                absent = sorted(set(seeds) - have.get((space, strategy, targets, cost), set()))
                 (label,) = set_names([targets])
+                label += f" under {cost}" if cost else ""
                 records.append((space, strategy, label, len(seeds), len(absent), " ".join(map(str, absent))))
     frame = pd.DataFrame(records, columns=["space", "strategy", "targets", "promised", "missing", "seeds"])
     return frame if frame["missing"].any() else frame.iloc[:0]

@@ -28,6 +28,9 @@ class _Strategy(_Read):
     colour: str | None = None
 
 
+_Sets = list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]
+
+
 class _Spec(_Read):
     """The part of a specification that reports and ``status`` read; running it takes the whole one,
     :class:`spec.SweepSpec`.
@@ -36,11 +39,9 @@ class _Spec(_Read):
     name: _Name
     spaces: Annotated[list[_Name], Field(min_length=1)]
     strategies: Annotated[list[_Name | _Strategy], Field(min_length=1)]
-    targets: dict[
-        str, list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]]
-    ]
+    targets: dict[str, _Sets | dict[str, _Sets]]  # of a space with several costs: of each
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
-    cost: dict[str, str] = {}  # where it is not recorded
+    cost: dict[str, str | list[str]] = {}  # where it is not recorded
     predictor: dict[str, str] = {}
     search: dict[str, Any] = {}
 
@@ -122,6 +123,24 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if before.get("strategies", {}).get(name, sha256) != sha256:
             changed.append(f"the strategy {name}")
     return f"; changed since: {', '.join(dict.fromkeys(changed))}" if changed else ""
+
+
+class PromisedSet(NamedTuple):
+    """A target set of a sweep."""
+
+    targets: tuple[float, ...]
+    cost: str | None  # its name in rows, where the sweep has several costs for the space
+
+
+def promised_sets(manifest: Mapping[str, Any], space: str) -> list[PromisedSet]:
+    """The target sets of a space, by cost."""
+    of_space = manifest.get("spec", {}).get("targets", {}).get(space, [])
+    if not isinstance(of_space, Mapping):
+        return [PromisedSet(tuple(targets), None) for targets in of_space]
+    artefacts = manifest.get("artefacts", {}).get(space, {})
+    names = [artefacts.get(f"cost:{i}", {}).get("name", cost) for i, cost in enumerate(of_space)]
+    of_cost = zip(names, of_space.values(), strict=True)
+    return [PromisedSet(tuple(targets), name) for name, sets in of_cost for targets in sets]
 
 
 class Labelled(NamedTuple):

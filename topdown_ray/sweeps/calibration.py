@@ -51,10 +51,12 @@ def _seconds(worker: Worker, group: Group, batch: int) -> float:
     lengths = {"generations": GENERATIONS, "warm_generations": warm}
     short = dataclasses.replace(group, params=group.params.model_copy(update=lengths))
     each = find_strategy(group.strategy).evaluations(short.params, len(group.targets))
-    shard = Shard(short, tuple(range(batch)), tuple(map(str, range(batch))))
+    parts = len(group.each)
+    shard = Shard(short, tuple(range(batch)), tuple(map(str, range(batch * parts))))
     seconds, began = math.inf, time.monotonic()
     for _ in range(REPEATS):
-        seconds = min(seconds, float(worker.run(shard)[0][0]["search_cpu_s"]))
+        rows, _ = worker.run(shard)
+        seconds = min(seconds, sum(float(row["cpu_s"]) for row in rows) / batch)
         if time.monotonic() - began > LONGEST_S:
             break
     return seconds / each

@@ -18,7 +18,7 @@ import pandas as pd
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.strategies import STRATEGIES, find_strategy
 from topdown_ray.errors import brief
-from topdown_ray.sweeps.spec import SweepSpec, search_identity
+from topdown_ray.sweeps.spec import Group, SweepSpec, search_identity
 
 NO_NETWORK = "the space has no OFA network"
 
@@ -105,7 +105,11 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
     pass.
     """
     targets = [_targets(value) for value in rows["targets"]]
-    sets = {space: set(of_space) for space, of_space in spec.targets.items()}
+    sets = {
+        (space, number): set(device.sets)
+        for space in spec.spaces
+        for number, device in enumerate(spec.devices(space))
+    }
     places = zip(targets, rows["target_index"].tolist(), rows["target"].tolist(), strict=True)
     known: dict[str, set[Any]] = {
         "space": set(spec.spaces),
@@ -123,23 +127,24 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
         "a label that run.json gives to the strategy",
         [of_label.get(label) == name for label, name in labels],
     )
-    of_space = zip(targets, rows["space"], strict=True)
+    places_of = list(zip(rows["space"], rows["cost_number"], strict=True))
     verdicts["targets"] = (
         "a target set that run.json names",
-        [of_row in sets.get(space, ()) for of_row, space in of_space],
+        [of_row in sets.get(place, ()) for of_row, place in zip(targets, places_of, strict=True)],
     )
     limits = {
-        (space, of_set, i): dict(one) if one else None
-        for space, of_space in spec.targets.items()
-        for n, of_set in enumerate(of_space)
-        for i, one in enumerate(spec.limits_of(space, n) or ((),) * len(of_set))
+        ((space, number), of_set, i): dict(one) if one else None
+        for space in spec.spaces
+        for number, device in enumerate(spec.devices(space))
+        for n, of_set in enumerate(device.sets)
+        for i, one in enumerate(device.limits_of(n) or ((),) * len(of_set))
     }
-    stated = zip(rows["space"], targets, rows["target_index"].tolist(), rows["limits"].tolist(), strict=True)
+    stated = zip(places_of, targets, rows["target_index"].tolist(), rows["limits"].tolist(), strict=True)
     verdicts["limits"] = (
         "the target's limits in run.json",
         [
-            limits.get((space, of_row, index)) == (json.loads(text) if isinstance(text, str) else None)
-            for space, of_row, index, text in stated
+            limits.get((place, of_row, index)) == (json.loads(text) if isinstance(text, str) else None)
+            for place, of_row, index, text in stated
         ],
     )
     verdicts["k"] = (
@@ -164,11 +169,11 @@ def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping
     rows: those that the specification promises. hashes: of each space, those of its cost table and its
     predictor."""
     wanted: dict[int, str] = {}
-    groups = {(group.space, group.label, group.targets): group for group in spec.groups()}
-    keys = [rows["space"], rows["label"], rows["targets"].map(_targets)]
+    groups = searched(spec)
+    keys = [rows["space"], rows["cost_number"], rows["label"], rows["targets"].map(_targets)]
     for key, seeds in rows["seed"].groupby(keys, sort=False):
-        group = groups[cast("tuple[str, str, tuple[float, ...]]", key)]
-        identity = search_identity(group, spec.protocol, hashes[group.space])
+        found = groups[cast("PartKey", key)]
+        identity = search_identity(found.group, spec.protocol, hashes[found.group.space], found.part)
         wanted.update(zip(seeds.index, map(identity, seeds.tolist()), strict=True))
     return compared(
         "search_id", "the hash of all that decides the search", rows, [wanted[index] for index in rows.index]
@@ -183,12 +188,13 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck,
     whole = rows.groupby("search_id")["target_index"].transform("nunique") == rows["k"]
     rule = "each search and target once"
     found = check("search_id, target_index", rule, rows, single & whole)
-    have = set(zip(rows["space"], rows["label"], rows["targets"].map(_targets), rows["seed"], strict=True))
+    names = (rows["space"], rows["cost_number"], rows["label"], rows["targets"].map(_targets), rows["seed"])
+    have = set(zip(*names, strict=True))
     absent = (
-        (group, seed)
-        for group in spec.groups()
+        (found.group.each[found.part], seed)
+        for key, found in searched(spec).items()
         for seed in spec.seeds
-        if (group.space, group.label, group.targets, seed) not in have
+        if (*key, seed) not in have
     )
     first = next(absent, None)
     missing = 0 if first is None else 1 + sum(1 for _ in absent)
@@ -244,10 +250,9 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowChec
     promises.
     """
     rule = "the strategy's rule"
-    of = _searches_of(spec)
-    keys = zip(rows["space"], rows["label"], rows["k"].astype(int), strict=True)
-    places = list(zip(keys, rows["target_index"].astype(int), strict=True))
-    wanted = {(key, index): generations_of(*of[key], key[2], index) for key, index in set(places)}
+    of = searched(spec)
+    places = list(zip(_part_keys(rows), rows["target_index"].astype(int), strict=True))
+    wanted = {(key, index): of[key].generations(index) for key, index in set(places)}
     known = np.array([wanted[place] is not None for place in places], dtype=bool)
     own, mine = rows[known], [place for place, is_known in zip(places, known, strict=True) if is_known]
     limits = [wanted[place] or 0 for place in mine]
@@ -256,13 +261,13 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowChec
     ran = np.where(early, own["generations"], limits)  # a patient search may have ended early
     yield compared("generations", rule, own, ran.tolist())
     by = {
-        (place, number): evaluations_by(*of[place[0]], place[0][2], place[1], number)
+        (place, number): of[place[0]].evaluations(place[1], number)
         for place, number in set(zip(mine, ran.tolist(), strict=True))
     }
     yield compared("evaluations", rule, own, [by[each] for each in zip(mine, ran.tolist(), strict=True)])
     if not known.all():
         sums = rows["evaluations"].groupby(rows["search_id"]).transform("sum")
-        total = [find_strategy(of[key].strategy).evaluations(of[key].params, key[2]) for key, _ in places]
+        total = [of[key].total for key, _ in places]
         may_end = np.array([of[key].params.patience is not None for key, _ in places], dtype=bool)
         good = (sums == total) | (may_end & (sums <= total))
         yield check("evaluations", f"{rule}, summed over the targets", rows, good, total, sums.tolist())
@@ -288,24 +293,60 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowChec
     yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
 
 
-class _Searched(NamedTuple):
-    strategy: str
-    params: EvolutionParams
+#: Space, number of the cost, label and targets of a search.
+PartKey = tuple[str, int, str, tuple[float, ...]]
 
 
-def _searches_of(spec: SweepSpec) -> dict[tuple[str, str, int], _Searched]:
-    """The strategy and the hyper-parameters behind each space, label and number of targets."""
+class Searched(NamedTuple):
+    """A group of searches, and one of its parts."""
+
+    group: Group
+    part: int
+
+    @property
+    def params(self) -> EvolutionParams:
+        """The hyper-parameters."""
+        return self.group.params
+
+    @property
+    def total(self) -> int:
+        """The evaluations of a search; of several devices, of all of them."""
+        return find_strategy(self.group.strategy).evaluations(self.params, len(self.group.targets))
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The number of targets of the whole search, and the place of one of this part's among them."""
+        before = sum(len(part.targets) for part in self.group.each[: self.part])
+        return len(self.group.targets), before + index
+
+    def generations(self, index: int) -> int | None:
+        """See :func:`generations_of`."""
+        return generations_of(self.group.strategy, self.params, *self._place(index))
+
+    def evaluations(self, index: int, generation: int) -> int | None:
+        """See :func:`evaluations_by`."""
+        return evaluations_by(self.group.strategy, self.params, *self._place(index), generation)
+
+
+def searched(spec: SweepSpec) -> dict[PartKey, Searched]:
+    """The groups of a sweep, by what the rows of each of their parts say."""
     return {
-        (group.space, group.label, len(group.targets)): _Searched(group.strategy, group.params)
+        (group.space, part.device, group.label, part.targets): Searched(group, number)
         for group in spec.groups()
+        for number, part in enumerate(group.each)
     }
+
+
+def _part_keys(rows: pd.DataFrame) -> list[PartKey]:
+    columns = (rows["space"], rows["cost_number"].astype(int), rows["label"], rows["targets"].map(_targets))
+    return list(zip(*columns, strict=True))
 
 
 def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[RowCheck]:
     """The anytime curves against the rows that they end in. rows: those that the specification promises."""
     keys = ["search_id", "target_index"]
-    names = ("run_id", "shard_id", "seed", "target", "space", "label", "k", "generations", "accuracy")
-    beside = rows.drop_duplicates(keys)[[*keys, *names]]
+    names = ["run_id", "shard_id", "seed", "target", "space", "cost_number", "label", "targets"]
+    names += ["generations", "accuracy"]
+    beside = rows.drop_duplicates(keys)[keys + names]
     points = trace.merge(beside, on=keys, how="left", suffixes=("", "_of_row"))
     points = points.sort_values([*keys, "generation"], kind="stable").reset_index(drop=True)
     has_row = points["label"].notna()
@@ -326,10 +367,9 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     yield check(
         "trace.generation", "from 0, ascending, to the row's generations", points, ends & begins & rises
     )
-    of = _searches_of(spec)
-    keys_of = zip(points["space"], points["label"], points["k"].astype(int), strict=True)
-    places = zip(keys_of, points["target_index"], points["generation"], strict=True)
-    spent = [None if n != n else evaluations_by(*of[key], key[2], int(i), int(n)) for key, i, n in places]
+    of = searched(spec)
+    places = zip(_part_keys(points), points["target_index"], points["generation"], strict=True)
+    spent = [None if n != n else of[key].evaluations(int(i), int(n)) for key, i, n in places]
     known = np.array([value is not None for value in spent], dtype=bool)
     yield compared(
         "trace.evaluations",

@@ -37,7 +37,6 @@ from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
 from topdown_ray.sweeps.spec import (
     ALGORITHM_VERSION,
-    LIMIT,
     Shard,
     SweepSpec,
     make_spec,
@@ -88,16 +87,21 @@ class Plan:
         ``failed`` (shard id -> its searches), which run again in just the batch that failed. Raises UserError
         for a name that is neither."""
         unknown = {name for name in names if name not in failed}
+        chosen = {identity for name in names for identity in failed.get(name, ())}
         if unknown:
             for shard in self.shards():
-                unknown.difference_update(shard.search_ids)
+                parts = len(shard.group.each)
+                for i in range(0, len(shard.search_ids), parts):
+                    together = shard.search_ids[i : i + parts]  # one search, on all its devices
+                    if not unknown.isdisjoint(together):
+                        unknown.difference_update(together)
+                        chosen.update(together)
         for name in sorted(unknown):
             raise UserError(
                 f"--only: expected a search of this sweep or a shard recorded in failures/, found {name!r}"
             )
-        chosen = frozenset(identity for name in names for identity in failed.get(name, (name,)))
         spec = self.spec.model_copy(update={"batch": max(1, min(LARGEST_SHARD, len(chosen)))})
-        return dataclasses.replace(self, spec=spec, chosen=chosen)
+        return dataclasses.replace(self, spec=spec, chosen=frozenset(chosen))
 
     def n_searches(self) -> int:
         """How many searches this plan is about."""
@@ -116,7 +120,13 @@ class Plan:
 
     def _spec_with_full_paths(self) -> dict[str, Any]:
         spec = self.spec.model_dump(mode="json")
-        spec["cost"] = {space: full_name(value) for space, value in spec["cost"].items()}
+        for space, cost in spec["cost"].items():
+            if isinstance(cost, str):
+                spec["cost"][space] = full_name(cost)
+                continue
+            spec["cost"][space] = [full_name(name) for name in cost]
+            for values in filter(None, (spec["targets"], spec.get("limits"))):
+                values[space] = {full_name(name): values[space][name] for name in cost}
         spec["predictor"] = {
             space: str(Path(value).resolve()) if value not in NAMES and Path(value).exists() else value
             for space, value in spec["predictor"].items()
@@ -132,13 +142,12 @@ class Plan:
             "spec": self._spec_with_full_paths(),
             "artefacts": {
                 space: {
-                    "cost": _facts(setup.cost),
                     "predictor": {
                         "name": setup.predictor.name,
                         "space": setup.predictor.predictor_space,
                         "sha256": setup.predictor.sha256,
                     },
-                    **{f"{LIMIT}{name}": _facts(cost) for name, cost in setup.limits.items()},
+                    **{name: _facts(cost) for name, cost in setup.named_costs.items()},
                     **(
                         {"space": {"name": setup.genes_space.name, "sha256": setup.artefacts["space"]}}
                         if "space" in setup.artefacts
@@ -279,7 +288,7 @@ class _Run:
     def _count(self, written: Iterator[tuple[Attempt[Shard], float]]) -> None:
         progress = self.progress
         for attempt, busy_s in written:
-            progress.done += len(attempt.task.seeds)
+            progress.done += len(attempt.task.search_ids)
             self.on_progress(progress)
             on = {"worker": attempt.slot.worker, "device": attempt.slot.device, "seconds": round(busy_s, 3)}
             state = {"done": progress.done, "total": progress.total, "rate": round(progress.rate, 3)}
@@ -312,7 +321,7 @@ class _Run:
         if given_up:
             command = self.folder.record_failure(attempt.task, reason)
             self.given_up[attempt.task.shard_id] = last_line(reason)
-            self.progress.failures += len(attempt.task.seeds)
+            self.progress.failures += len(attempt.task.search_ids)
             self.observe("failure", {**facts, "command": command})
         self.on_progress(self.progress)
 

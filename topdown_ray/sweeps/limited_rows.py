@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from topdown_ray.sweeps.checks import RowCheck, check
-from topdown_ray.sweeps.spec import LIMIT
+from topdown_ray.sweeps.spec import COST, LIMIT
 
 TOLERANCE = 1e-4  # relative, of a cost
 
@@ -18,15 +18,16 @@ TOLERANCE = 1e-4  # relative, of a cost
 class LimitedRows:
     """The costs of further limits of each row, as it states them and recomputed.
 
-    wanted: the recomputed ones, a column for each artefact whose name begins with ``LIMIT``."""
+    wanted: the recomputed ones, a column for each artefact whose name begins with ``LIMIT``. elsewhere: of
+    each row, what its architecture costs on the sweep's other devices, recomputed."""
 
-    def __init__(self, rows: pd.DataFrame, wanted: pd.DataFrame):
+    def __init__(self, rows: pd.DataFrame, wanted: pd.DataFrame, elsewhere: Sequence[Mapping[str, float]]):
         self.rows = rows
         self.limits = [_mapping(text) for text in rows["limits"]]
         self.said = [_mapping(text) for text in rows["costs"]]
         self.wanted = [
-            {name: float(row[f"{LIMIT}{name}"]) for name in limits}
-            for limits, row in zip(self.limits, wanted.to_dict("records"), strict=True)
+            {**others, **{name: float(row[f"{LIMIT}{name}"]) for name in limits}}
+            for others, limits, row in zip(elsewhere, self.limits, wanted.to_dict("records"), strict=True)
         ]
         self.over = self._all(self.wanted, lambda cost, most: cost <= most * (1 + 1e-7), negated=True)
         self.under = self._all(self.wanted, lambda cost, most: cost < most * (1 - 1e-7))
@@ -52,7 +53,7 @@ class LimitedRows:
         ]
         largest = max(differences, default=0.0)
         rule = "recomputed from arch"
-        if any(name.startswith(LIMIT) for name in own_functions):
+        if any(name.startswith((LIMIT, COST)) for name in own_functions):
             rule += ", those of plug-ins by their own functions"
         good = [difference <= TOLERANCE for difference in differences]
         more: dict[str, Any] = {"largest": largest, "tolerance": TOLERANCE}

@@ -5,11 +5,11 @@ Made one at a time, so that a sweep of millions of searches needs no memory and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from topdown_ray.algorithms.strategies import find_strategy
-from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, search_identity
+from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, identities_of
 
 
 def evaluations_of(group: Group) -> int:
@@ -21,7 +21,7 @@ def evaluations_of(group: Group) -> int:
 class _Next:
     group: Group
     seed: int
-    identity: str
+    identities: tuple[str, ...]  # of each part of the group
 
 
 class Pending:
@@ -50,19 +50,16 @@ class Pending:
 
     def _searches(self) -> Iterator[_Next]:
         for group in self._spec.groups():
-            identity_of = self._identity_of(group)
+            of = identities_of(group, self._spec.protocol, self._artefacts[group.space])
             each = self._each[group]
             for seed in self._spec.seeds:
-                identity = identity_of(seed)
-                self._ahead -= 1
+                identities = of(seed)
+                self._ahead -= len(identities)
                 self._ahead_evaluations -= each
-                if identity in self._finished:
-                    self._met += 1
-                elif self._chosen is None or identity in self._chosen:
-                    yield _Next(group, seed, identity)
-
-    def _identity_of(self, group: Group) -> Callable[[int], str]:
-        return search_identity(group, self._spec.protocol, self._artefacts[group.space])
+                if all(map(self._finished.__contains__, identities)):
+                    self._met += len(identities)
+                elif self._chosen is None or not self._chosen.isdisjoint(identities):
+                    yield _Next(group, seed, identities)
 
     @property
     def group(self) -> Group | None:
@@ -84,8 +81,8 @@ class Pending:
         return self._each[group]
 
     def take(self, size: int) -> Shard:
-        """The next shard: at most this many searches, all of one group. Call it only while :attr:`group` is
-        not None.
+        """The next shard: at most this many seeds, all of one group. Call it only while :attr:`group` is not
+        None.
         """
         assert self._next is not None
         group = self._next.group
@@ -93,6 +90,6 @@ class Pending:
         identities: list[str] = []
         while self._next is not None and self._next.group == group and len(seeds) < size:
             seeds.append(self._next.seed)
-            identities.append(self._next.identity)
+            identities.extend(self._next.identities)
             self._next = next(self._walk, None)
         return Shard(group, tuple(seeds), tuple(identities))

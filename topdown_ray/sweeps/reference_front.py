@@ -79,7 +79,8 @@ def make_front(
     }
     plan = make_plan(make_spec(data, "front"))
     setup, worker = plan.setups[space], Worker(plan.setups)
-    parts = [_answers(folder, setup, plan.spec.targets[space][0]) for folder in start]
+    (device,) = plan.spec.devices(space)
+    parts = [_answers(folder, setup, device.sets[0]) for folder in start]
     for number, shard in enumerate(plan.shards()):
         on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
         parts.append(to_tables(plan.run_id, *worker.run(shard))[0].to_pandas())
@@ -93,7 +94,7 @@ def make_front(
         f"predictor_sha256 {setup.predictor.sha256}",
         f"topdown-ray {metadata.version('topdown-ray')}, algorithm {ALGORITHM_VERSION}",
         f"topdown-ray front --space {space} --cost {cost} --predictor {predictor} --targets "
-        f"{','.join(f'{target:g}' for target in plan.spec.targets[space][0])} --seeds {effort.seeds} "
+        f"{','.join(f'{target:g}' for target in device.sets[0])} --seeds {effort.seeds} "
         "--first-seed "
         f"{effort.first_seed} --children {effort.children} --population {effort.population}"
         + "".join(f" --start {Path(shown(folder)).name}" for folder in start),

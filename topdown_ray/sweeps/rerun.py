@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from topdown_ray import machine
 from topdown_ray.store.results import Results
 from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.checks import RowCheck, compared
+from topdown_ray.sweeps.checks import RowCheck, compared, searched
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import Shard, SweepSpec
 
@@ -30,12 +31,15 @@ def searched_again(
     chosen = np.random.default_rng(rerun_seed).permutation(len(on_cpu))[:n]
     own = on_cpu[on_cpu["search_id"].isin(set(on_cpu["search_id"].iloc[chosen]))]
     worker = Worker(driver.make_plan(spec).setups)
-    groups = {(group.space, group.label, group.targets): group for group in spec.groups()}
+    groups = searched(spec)
     again = []
     for search_id, of_search in own.groupby("search_id", sort=False):
         row = of_search.iloc[0]
-        group = groups[row["space"], row["label"], tuple(row["targets"])]
-        again.append(to_tables(run_id, *worker.run(Shard(group, (int(row["seed"]),), (str(search_id),)))))
+        group, part = groups[row["space"], row["cost_number"], row["label"], tuple(row["targets"])]
+        # a search on several devices has rows of each, of which these are one part
+        identities = tuple(str(search_id) if i == part else f"part {i}" for i in range(len(group.each)))
+        of_group = to_tables(run_id, *worker.run(Shard(group, (int(row["seed"]),), identities)))
+        again.append([table.filter(pc.equal(table["search_id"], str(search_id))) for table in of_group])
     here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
     note = "" if here == there else f"written on {there}: on another processor bits may differ"
     if len(on_cpu) < len(rows):

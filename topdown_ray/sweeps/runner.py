@@ -10,7 +10,7 @@ import datetime
 import json
 import math
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,8 @@ from topdown_ray.spaces.registry import plugin_hash, searched_space
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
-from topdown_ray.sweeps.spec import LIMIT, Group, Protocol, Shard, SweepSpec, TargetLimits
+from topdown_ray.sweeps.spec import COST, LIMIT, Group, Protocol, Shard, SweepSpec, TargetLimits
+from topdown_ray.sweeps.targets import repeated
 
 SearchRow = dict[str, Any]
 
@@ -46,42 +47,61 @@ class Setup:
 
     genes_space: Space
     protocol: Protocol
-    cost: AnyCost
+    costs: tuple[AnyCost, ...]  # of each device
     predictor: AnyPredictor
     limits: Mapping[str, AnyCost] = field(default_factory=dict)  # the costs of further limits, by name
-    #: For each target with further limits an architecture that meets them, genes (G,).
-    witnesses: Mapping[tuple[float, TargetLimits], Genes] = field(default_factory=dict)
+    #: For each device and target with further limits an architecture that meets them, genes (G,).
+    witnesses: Mapping[tuple[int, float, TargetLimits], Genes] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> AnyCost:
+        """The cost of the first device."""
+        return self.costs[0]
+
+    @property
+    def named_costs(self) -> dict[str, AnyCost]:
+        """All costs, as they are named among the artefacts; those of limits begin with ``LIMIT``."""
+        several = len(self.costs) > 1
+        own = {f"{COST}{i}" if several else "cost": cost for i, cost in enumerate(self.costs)}
+        return own | {f"{LIMIT}{name}": cost for name, cost in self.limits.items()}
 
     @property
     def artefacts(self) -> dict[str, str]:
-        """The hashes that are part of every search's identity; those of limits begin with ``LIMIT``."""
+        """The hashes that are part of every search's identity."""
         own = plugin_hash(self.genes_space.name)
-        hashes = {"cost": self.cost.sha256, "predictor": self.predictor.sha256}
-        hashes |= {f"{LIMIT}{name}": cost.sha256 for name, cost in self.limits.items()}
+        hashes = {"predictor": self.predictor.sha256}
+        hashes |= {name: cost.sha256 for name, cost in self.named_costs.items()}
         return {**hashes, "space": own} if own else hashes
 
     def problem(self, group: Group, device: str) -> Problem:
         """What the searches of a group search."""
+        targets = [problem for part in group.each for problem in self._of_targets(part, device)]
+        plain = self._plain(group.each[0], device)
+        return dataclasses.replace(plain, by_target=tuple(targets) if group.limits or group.parts else ())
 
-        def of(cost: AnyCost | LimitedCost, cheapest: Genes) -> Problem:
-            return Problem(self.genes_space, self.predictor, cost, torch.from_numpy(cheapest).to(device))
-
-        plain = of(self.cost, self.cost.cheapest()[1])
-        parts = []
-        for target, limits in zip(group.targets, group.limits, strict=False):
+    def _of_targets(self, group: Group, device: str) -> Iterator[Problem]:
+        """The problem of each target of a group on one device."""
+        plain = self._plain(group, device)
+        for target, limits in zip(group.targets, group.limits or ((),) * len(group.targets), strict=True):
+            if not limits:
+                yield plain
+                continue
             others = tuple((self.limits[name], most) for name, most in limits)
-            limited = LimitedCost(self.cost, others)
-            parts.append(of(limited, self.witnesses[target, limits]) if limits else plain)
-        return dataclasses.replace(plain, by_target=tuple(parts))
+            cheapest = torch.from_numpy(self.witnesses[group.device, target, limits]).to(device)
+            limited = LimitedCost(self.costs[group.device], others)
+            yield dataclasses.replace(plain, cost=limited, cheapest=cheapest)
+
+    def _plain(self, group: Group, device: str) -> Problem:
+        cost = self.costs[group.device]
+        cheapest = torch.from_numpy(cost.cheapest()[1]).to(device)
+        return Problem(self.genes_space, self.predictor, cost, cheapest)
 
     def on(self, device: str) -> Setup:
         """This setup with its tensors on a device."""
-        cost, predictor = (
-            dataclasses.replace(self.cost, device=device),
-            dataclasses.replace(self.predictor, device=device),
-        )
+        costs = tuple(dataclasses.replace(cost, device=device) for cost in self.costs)
+        predictor = dataclasses.replace(self.predictor, device=device)
         limits = {name: dataclasses.replace(other, device=device) for name, other in self.limits.items()}
-        return dataclasses.replace(self, cost=cost, predictor=predictor, limits=limits)
+        return dataclasses.replace(self, costs=costs, predictor=predictor, limits=limits)
 
 
 def resolve(spec: SweepSpec, space: str) -> Setup:
@@ -89,25 +109,32 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
     architecture meets.
     """
     genes_space = searched_space(space, spec.protocol)
-    cost = any_cost(spec.cost[space], genes_space)
+    devices = spec.devices(space)
+    costs = tuple(any_cost(device.cost, genes_space) for device in devices)
+    for field_, values in (("names", [cost.name for cost in costs]), ("tables", [c.sha256 for c in costs])):
+        if len(set(values)) != len(values):
+            raise UserError(
+                f"cost: {space}: expected costs of distinct {field_}, found {brief(repeated(values))} twice"
+            )
     predictor = any_predictor(spec.predictor[space], genes_space)
-    lowest, _ = cost.cheapest()
     limits = find_limits(spec.limit_names(space), genes_space)
-    witnesses: dict[tuple[float, TargetLimits], Genes] = {}
-    for i, targets in enumerate(spec.targets[space]):
-        for target in targets:
-            if target < lowest:
-                least = with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", cost.unit)
-                raise UserError(
-                    f"targets: {space}: expected at least {least}, "
-                    "the cost of its cheapest "
-                    f"architecture under {cost.name}, found {target:g}"
-                )
-        for target, own in zip(targets, spec.limits_of(space, i), strict=False):
-            if own and (target, own) not in witnesses:
-                others = {name: (limits[name], most) for name, most in own}
-                witnesses[target, own] = witness(cost, target, others, genes_space)
-    return Setup(genes_space, spec.protocol, cost, predictor, limits, witnesses)
+    witnesses: dict[tuple[int, float, TargetLimits], Genes] = {}
+    for number, (device, cost) in enumerate(zip(devices, costs, strict=True)):
+        lowest, _ = cost.cheapest()
+        for i, targets in enumerate(device.sets):
+            for target in targets:
+                if target < lowest:
+                    least = with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", cost.unit)
+                    raise UserError(
+                        f"targets: {space}: expected at least {least}, "
+                        "the cost of its cheapest "
+                        f"architecture under {cost.name}, found {target:g}"
+                    )
+            for target, own in zip(targets, device.limits_of(i), strict=False):
+                if own and (number, target, own) not in witnesses:
+                    others = {name: (limits[name], most) for name, most in own}
+                    witnesses[number, target, own] = witness(cost, target, others, genes_space)
+    return Setup(genes_space, spec.protocol, costs, predictor, limits, witnesses)
 
 
 class Worker:
@@ -125,7 +152,7 @@ class Worker:
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
         for setup in self.setups.values():
-            costs = [("costs", cost) for cost in (setup.cost, *setup.limits.values())]
+            costs = [("costs", cost) for cost in setup.named_costs.values()]
             for kind, model in [*costs, ("predictors", setup.predictor)]:
                 if isinstance(model, PluginCost | PluginPredictor):
                     model.check_here(kind)
@@ -188,38 +215,59 @@ class Worker:
         return outcomes
 
     def run(self, shard: Shard) -> tuple[list[SearchRow], list[SearchRow]]:
-        """Run a shard: rows of ``searches`` and of ``trace``, in the order of its seeds and targets."""
-        setup, group, S = self.setups[shard.group.space], shard.group, len(shard.seeds)
+        """Run a shard: rows of ``searches`` and of ``trace``, by part, seed and target."""
+        setup, group = self.setups[shard.group.space], shard.group
         started_at = datetime.datetime.now(datetime.UTC)
         with one_thread(), torch.inference_mode():
-            outcomes = self._serve(group, shard.seeds)
-            costs = [setup.cost(outcome.genes).tolist() for outcome in outcomes]
-            others = [_other_costs(setup, group, outcome) for outcome in outcomes]
+            outcomes = iter(self._serve(group, shard.seeds))
+            common = {
+                "shard_id": shard.shard_id,
+                "space": group.space,
+                "strategy": group.strategy,
+                "label": group.label or group.strategy,
+                "protocol": setup.protocol,
+                "predictor_name": setup.predictor.name,
+                "predictor_space": setup.predictor.predictor_space,
+                "predictor_sha256": setup.predictor.sha256,
+                "batch_size": len(shard.seeds),
+                "device": self.device,
+                "threads": 1,
+                "host": self.host,
+                "started_at": started_at,
+            }
+            rows: list[SearchRow] = []
+            trace: list[SearchRow] = []
+            for number, part in enumerate(group.each):
+                own = [
+                    dataclasses.replace(outcome, target_index=index)
+                    for index, outcome in zip(range(len(part.targets)), outcomes, strict=False)
+                ]
+                identities = shard.search_ids[number :: len(group.each)]
+                searches = list(zip(shard.seeds, identities, strict=True))
+                of_part = self._rows(part, searches, own)
+                rows += [{**common, **row} for row in of_part[0]]
+                trace += [{"shard_id": shard.shard_id, **point} for point in of_part[1]]
+        return rows, trace
+
+    def _rows(
+        self, group: Group, searches: Sequence[tuple[int, str]], outcomes: Sequence[Outcome]
+    ) -> tuple[list[SearchRow], list[SearchRow]]:
+        """The rows of a group on one device. searches: their seeds and identities."""
+        setup, cost_model, S = self.setups[group.space], self._cost_of(group), len(searches)
+        costs = [cost_model(outcome.genes).tolist() for outcome in outcomes]
+        others = [_other_costs(setup, group, outcome) for outcome in outcomes]
         common = {
-            "shard_id": shard.shard_id,
-            "space": group.space,
-            "strategy": group.strategy,
-            "label": group.label or group.strategy,
-            "protocol": setup.protocol,
-            "cost_name": setup.cost.name,
-            "cost_unit": setup.cost.unit,
-            "cost_sha256": setup.cost.sha256,
-            "predictor_name": setup.predictor.name,
-            "predictor_space": setup.predictor.predictor_space,
-            "predictor_sha256": setup.predictor.sha256,
+            "cost_name": cost_model.name,
+            "cost_unit": cost_model.unit,
+            "cost_sha256": cost_model.sha256,
             "k": len(group.targets),
             "targets": list(group.targets),
-            "batch_size": S,
-            "device": self.device,
-            "threads": 1,
-            "host": self.host,
-            "started_at": started_at,
             "search_wall_s": sum(outcome.seconds.wall for outcome in outcomes) / S,
             "search_cpu_s": sum(outcome.seconds.cpu for outcome in outcomes) / S,
         }
         counts = self.counts[group.space]
         rows, trace = [], []
-        for s, (seed, identity) in enumerate(zip(shard.seeds, shard.search_ids, strict=True)):
+        for s, (seed, identity) in enumerate(searches):
             for outcome, cost, spent in zip(outcomes, costs, others, strict=True):
                 target = group.targets[outcome.target_index]
                 limits = dict(group.limits[outcome.target_index]) if group.limits else {}
@@ -242,17 +290,21 @@ class Worker:
                         else self.gradient_rows.get(group.space),
                     }
                 )
-                trace += [
-                    {"shard_id": shard.shard_id, "search_id": identity, "seed": seed, **point}
-                    for point in _anytime(outcome, s)
-                ]
+                trace += [{"search_id": identity, "seed": seed, **point} for point in _anytime(outcome, s)]
         return rows, trace
+
+    def _cost_of(self, group: Group) -> AnyCost:
+        return self.setups[group.space].costs[group.device]
 
 
 def _other_costs(setup: Setup, group: Group, outcome: Outcome) -> dict[str, list[float]]:
-    """What the answers of S searches cost under the limits of their target: S values for each cost."""
+    """What the answers of S searches cost on the sweep's other devices and under the limits of their target:
+    S values for each cost.
+    """
+    others = {cost.name: cost for i, cost in enumerate(setup.costs) if i != group.device}
     limits = group.limits[outcome.target_index] if group.limits else ()
-    return {name: setup.limits[name](outcome.genes).tolist() for name, _ in limits}
+    others |= {name: setup.limits[name] for name, _ in limits}
+    return {name: cost(outcome.genes).tolist() for name, cost in others.items()}
 
 
 def _short(params: EvolutionParams) -> EvolutionParams:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import pydantic
 from pydantic import (
@@ -48,7 +48,9 @@ ALGORITHM_VERSION = 2
 
 MAX_SEEDS = 10_000_000
 
-LIMIT = "limit:"  # in front of the name of a limit's cost, among the hashes of a space's artefacts
+# in front of the name of a limit's cost, and of the number of one of several costs, among the hashes of a
+# space's artefacts
+LIMIT, COST = "limit:", "cost:"
 
 Protocol = Literal["default", "notebook"]
 #: The limits of a target besides itself, as (cost, limit).
@@ -80,15 +82,17 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
     A set is a list, or a range ``{from, to, step}``; its order has no meaning, it is kept loosest first.
     ``limits`` are on other costs, for all targets: ``{params: 6.0}``; a target with limits of its own is a
     mapping with the sweep's cost: ``{note10: 30, params: 5.0}``.
+    ``cost`` may be a list, for several devices; ``targets`` is then a mapping with those of each.
     ``cost``, ``predictor`` and ``targets`` are one value for all spaces, or a mapping with one for each."""
 
     name: Annotated[str, Field(min_length=1)]
     spaces: tuple[str, ...]
     strategies: tuple[StrategyEntry, ...]
-    cost: dict[str, str]
+    cost: dict[str, str | tuple[str, ...]]
     predictor: dict[str, str]
-    targets: dict[str, tuple[Targets, ...]]
-    limits: dict[str, tuple[SetLimits, ...]] | None = None  # of each target, besides itself
+    targets: dict[str, tuple[Targets, ...] | dict[str, tuple[Targets, ...]]]
+    # of each target, besides itself
+    limits: dict[str, tuple[SetLimits, ...] | dict[str, tuple[SetLimits, ...]]] | None = None
     seeds: tuple[int, ...]
     search: Annotated[SearchParams, Field(validate_default=True)] = SearchParams()
     batch: Literal["auto"] | int = "auto"
@@ -149,9 +153,9 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
     def _sound_entries(self) -> SweepSpec:
         check_entries(self.strategies, self.search, has_budget=self.budget is not None)
         for name in (entry.name for entry in self.strategies if find_strategy(entry.name).carries):
-            for space in self.spaces:
-                for i, of_set in enumerate(self.targets[space]):
-                    targets.check_carried(name, of_set, self.limits_of(space, i))
+            for device in (device for space in self.spaces for device in self.devices(space)):
+                for i, of_set in enumerate(device.sets):
+                    targets.check_carried(name, of_set, device.limits_of(i))
         if self.budget is None or self.budget.seconds is None or self.budget.calibrated is not None:
             for _ in self.groups():  # raises ValueError for a budget that is too small
                 pass
@@ -183,7 +187,10 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         normal: dict[str, Any] = {**data, "predictor": data.get("predictor", "published")}
         for field in ("cost", "predictor", "targets"):
             value = normal.get(field)
-            if isinstance(value, Mapping) and not (field == "targets" and targets.is_range(value)):
+            for_all = field == "targets" and (
+                targets.is_range(value) or (_has_several(normal.get("cost")) and not _has_any(value, spaces))
+            )
+            if isinstance(value, Mapping) and not for_all:
                 if set(value) != set(spaces):
                     found = ", ".join(map(str, value)) or "nothing"
                     raise ValueError(
@@ -193,42 +200,83 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
                 normal[field] = dict.fromkeys(spaces, value)
         for field in ("cost", "predictor"):
             for value in (normal.get(field) or {}).values():
-                if not isinstance(value, str) or not value:
-                    raise ValueError(f"{field}: expected a name or a path, found {brief(value)}")
+                names = value if field == "cost" and isinstance(value, list | tuple) and value else [value]
+                for name in names:
+                    if not isinstance(name, str) or not name:
+                        raise ValueError(f"{field}: expected a name or a path, found {brief(name)}")
+                if len(set(names)) != len(names):
+                    raise ValueError(f"{field}: expected distinct costs, found {repeated(names)} twice")
+        if normal.get("cost"):  # a list of one is that one
+            normal["cost"] = {
+                space: value if isinstance(value, str) or len(value) > 1 else value[0]
+                for space, value in normal["cost"].items()
+            }
         if normal.get("targets") and normal.get("cost"):
             shared = _limits_of_each(normal.get("limits"), spaces)
-            sets_of = {
-                space: targets.read(value, normal["cost"][space], shared[space], space)
-                for space, value in normal["targets"].items()
-            }
-            normal["targets"] = {space: sets for space, (sets, _) in sets_of.items()}
-            has_some = any(one for _, own in sets_of.values() for part in own for one in part)
-            normal["limits"] = {space: own for space, (_, own) in sets_of.items()} if has_some else None
+            read_of: dict[str, tuple[Any, Any]] = {}
+            for space, value in normal["targets"].items():
+                cost = normal["cost"][space]
+                read: Callable[..., tuple[Any, Any]] = (
+                    targets.read if isinstance(cost, str) else targets.read_each
+                )
+                read_of[space] = read(value, cost, shared[space], space)
+            normal["targets"] = {space: sets for space, (sets, _) in read_of.items()}
+            each = [own for _, own in read_of.values()]
+            flat = [part for own in each for part in (own.values() if isinstance(own, dict) else [own])]
+            has_some = any(one for sets in flat for part in sets for one in part)
+            normal["limits"] = {space: own for space, (_, own) in read_of.items()} if has_some else None
         return normal
 
     def n_searches(self) -> int:
         """How many searches the sweep has."""
-        return sum(len(self.targets[space]) for space in self.spaces) * len(self.strategies) * len(self.seeds)
+        sets = sum(len(device.sets) for space in self.spaces for device in self.devices(space))
+        return sets * len(self.strategies) * len(self.seeds)
+
+    def devices(self, space: str) -> tuple[Device, ...]:
+        """The costs of a space, each with its targets."""
+        cost, sets = self.cost[space], self.targets[space]
+        limits = () if self.limits is None else self.limits[space]
+        if isinstance(cost, str):
+            return (Device(cost, cast("Any", sets), cast("Any", limits)),)
+        of = cast("Any", sets), cast("Any", limits)
+        return tuple(Device(name, of[0][name], of[1][name] if limits else ()) for name in cost)
 
     def groups(self) -> Iterator[Group]:
         """The sweep's searches, those that can run in lock step together."""
         for space in self.spaces:
             for entry in self.strategies:
-                params, sha256 = self.search.of(entry.name, entry.own), find_strategy(entry.name).sha256
-                for i, of_set in enumerate(self.targets[space]):
-                    spent = self._budget_of(space, entry.label, len(of_set))
-                    own = params if spent is None else within(entry.name, params, len(of_set), spent)
-                    limits = self.limits_of(space, i)
-                    yield Group(space, entry.name, of_set, own, entry.label, sha256, limits)
+                params, known = self.search.of(entry.name, entry.own), find_strategy(entry.name)
+                devices = self.devices(space)
+                for i in range(len(devices[0].sets)):
+                    parts = tuple(
+                        Group(
+                            space,
+                            entry.name,
+                            device.sets[i],
+                            params,
+                            entry.label,
+                            known.sha256,
+                            device.limits_of(i),
+                            number,
+                        )
+                        for number, device in enumerate(devices)
+                    )
+                    together = [joined(parts)] if known.several_costs and len(parts) > 1 else parts
+                    yield from map(self._within_budget, together)
 
-    def limits_of(self, space: str, i: int) -> GroupLimits:
-        """The limits of each target of a set, besides itself; empty where no target of the set has any."""
-        limits = () if self.limits is None else self.limits[space][i]
-        return tuple(tuple(sorted(one.items())) for one in limits) if any(limits) else ()
+    def _within_budget(self, group: Group) -> Group:
+        """A group whose searches are as long as the budget lets them be: on several devices, that of each."""
+        k, label = len(group.targets), group.label
+        spent = self._budget_of(group.space, label, k)
+        if spent is None:
+            return group
+        params = within(group.strategy, group.params, k, spent * len(group.each))
+        parts = tuple(replace(part, params=params) for part in group.parts)
+        return replace(group, params=params, parts=parts)
 
     def limit_names(self, space: str) -> list[str]:
         """The costs that limits of a space name."""
-        found = () if self.limits is None else self.limits[space]
+        found = [part for device in self.devices(space) for part in device.limits]
         return sorted({name for part in found for one in part for name in one})
 
     def _budget_of(self, space: str, label: str, k: int) -> int | None:
@@ -254,14 +302,40 @@ def _limits_of_each(value: Any, spaces: Sequence[str]) -> dict[str, Any]:
     return dict.fromkeys(spaces, value)
 
 
+def _has_several(cost: Any) -> bool:
+    """Whether this names several costs, of all spaces or of one."""
+    values = cost.values() if isinstance(cost, Mapping) else [cost]
+    return any(isinstance(value, list | tuple) and len(value) > 1 for value in values)
+
+
+def _has_any(value: Any, spaces: Sequence[str]) -> bool:
+    return isinstance(value, Mapping) and any(space in value for space in spaces)
+
+
 def calibration_key(space: str, label: str, k: int) -> str:
     """The entry of ``budget.calibrated`` for the searches of an entry of ``strategies`` over k targets."""
     return f"{space}/{label}/{k}"
 
 
+class Device(NamedTuple):
+    """A cost of a sweep, and what is asked for under it."""
+
+    cost: str  # a name or a path
+    sets: tuple[Targets, ...]
+    limits: tuple[SetLimits, ...]  # of each target of each set; empty where the sweep has none
+
+    def limits_of(self, i: int) -> GroupLimits:
+        """The limits of each target of a set, besides itself; empty where no target of the set has any."""
+        limits = self.limits[i] if self.limits else ()
+        return tuple(tuple(sorted(one.items())) for one in limits) if any(limits) else ()
+
+
 @dataclass(frozen=True)
 class Group:
-    """Searches that differ in their seed only."""
+    """Searches that differ in their seed only.
+
+    A search that serves several devices at once is a group of ``parts``, one for each device: its targets are
+    theirs in their order, and its tables hold each part as a search of its own."""
 
     space: str
     strategy: str
@@ -270,6 +344,20 @@ class Group:
     label: str = ""  # of the entry of ``strategies``
     sha256: str = ""  # of a strategy that is a plug-in
     limits: GroupLimits = ()  # of each target, besides itself; empty where no target has any
+    device: int = 0  # which of the space's costs the targets limit
+    parts: tuple[Group, ...] = ()
+
+    @property
+    def each(self) -> tuple[Group, ...]:
+        """The group for each device that its searches serve."""
+        return self.parts or (self,)
+
+
+def joined(parts: tuple[Group, ...]) -> Group:
+    """The group whose searches serve the devices of all these groups at once."""
+    limits = [one for part in parts for one in part.limits or ((),) * len(part.targets)]
+    targets = tuple(target for part in parts for target in part.targets)
+    return replace(parts[0], targets=targets, limits=tuple(limits) if any(limits) else (), parts=parts)
 
 
 @dataclass(frozen=True)
@@ -278,7 +366,7 @@ class Shard:
 
     group: Group
     seeds: tuple[int, ...]
-    search_ids: tuple[str, ...]
+    search_ids: tuple[str, ...]  # seed after seed, of each of the group's parts
 
     @functools.cached_property
     def shard_id(self) -> str:
@@ -286,27 +374,49 @@ class Shard:
         return digest(self.search_ids)
 
 
-def search_identity(group: Group, protocol: Protocol, artefacts: Mapping[str, str]) -> Callable[[int], str]:
-    """The identity of each search of a group as a function of its seed. artefacts: the hashes of the cost
-    table and the predictor.
+def search_identity(
+    group: Group, protocol: Protocol, artefacts: Mapping[str, str], part: int = 0
+) -> Callable[[int], str]:
+    """The identity of each search of a group as a function of its seed. artefacts: the hashes of the space's
+    costs and of the predictor. part: which of the group's parts.
 
     The hash is that of a mapping as JSON, of which only the seed differs between the searches of a group: the
     text around it is made once, so that a million searches are named in seconds."""
+    own = group.each[part]
     used = {f"{LIMIT}{name}" for one in group.limits for name, _ in one}
-    artefacts = {key: value for key, value in artefacts.items() if not key.startswith(LIMIT) or key in used}
+    others = {
+        key: value for key, value in artefacts.items() if not key.startswith((LIMIT, COST)) or key in used
+    }
+    costs = [artefacts.get(f"{COST}{each.device}") or artefacts["cost"] for each in group.each]
     described: dict[str, Any] = {
-        **({"limits": group.limits} if group.limits else {}),
+        **({"limits": own.limits} if own.limits else {}),
         "version": ALGORITHM_VERSION,
         "space": group.space,
         "strategy": group.strategy,
-        "targets": group.targets,
+        "targets": own.targets,
         "params": group.params.identity(),
         "protocol": protocol,
-        "artefacts": {**artefacts, **({"strategy": group.sha256} if group.sha256 else {})},
+        "artefacts": {
+            **others,
+            "cost": costs[part],
+            **({"strategy": group.sha256} if group.sha256 else {}),
+        },
     }
+    if group.parts:
+        described["devices"] = [
+            (cost, each.targets, each.limits) for cost, each in zip(costs, group.parts, strict=True)
+        ]
     before = compact_json({key: value for key, value in described.items() if key < "seed"}).removesuffix("}")
     after = compact_json({key: value for key, value in described.items() if key > "seed"}).removeprefix("{")
     return lambda seed: short_hash(f'{before},"seed":{seed},{after}')
+
+
+def identities_of(
+    group: Group, protocol: Protocol, artefacts: Mapping[str, str]
+) -> Callable[[int], tuple[str, ...]]:
+    """The identities of a group's searches of one seed, one for each of its parts."""
+    each = [search_identity(group, protocol, artefacts, part) for part in range(len(group.each))]
+    return lambda seed: tuple(identity(seed) for identity in each)
 
 
 def search_id(group: Group, seed: int, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
@@ -325,6 +435,12 @@ def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) 
         {key: value for key, value in entry.items() if key != "colour"} if isinstance(entry, dict) else entry
         for entry in decisive["strategies"]
     ]
+    for field in ("targets", "limits"):  # files of costs may be moved: their order counts, not their names
+        if decisive.get(field):
+            decisive[field] = {
+                space: list(value.values()) if isinstance(value, dict) else value
+                for space, value in decisive[field].items()
+            }
     plugged_in = plugin_hashes(spec)
     return digest([ALGORITHM_VERSION, decisive, artefacts, *([plugged_in] if plugged_in else [])])
 

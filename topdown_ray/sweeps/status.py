@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
 from topdown_ray.store.failures import read_failures
-from topdown_ray.store.manifest import labelled
+from topdown_ray.store.manifest import labelled, promised_sets
 from topdown_ray.store.parts import parallel, part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import READ_ATTEMPTS
@@ -216,7 +216,7 @@ def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[GroupStatus
             entry.strategy,
             entry.label,
             int(counts.get((space, entry.label), 0)),
-            len(spec["seeds"]) * len(spec["targets"][space]),
+            len(spec["seeds"]) * len(promised_sets(manifest, space)),
         )
         for space in spec["spaces"]
         for entry in map(labelled, spec["strategies"])

@@ -2,7 +2,8 @@
 
 A target set is a list of numbers, or a range ``{from, to, step}``. A target with limits of its own is a
 mapping of costs, ``{note10: 30, params: 6.0}``, the sweep's cost among them; ``limits`` holds for all
-targets. What comes out is normal: sets with the loosest target first, and beside each target its limits."""
+targets. Where a sweep has several costs, ``targets`` is a mapping with the target sets of each. What comes
+out is normal: sets with the loosest target first, and beside each target its limits."""
 
 from __future__ import annotations
 
@@ -41,21 +42,48 @@ def _is_target(value: Any) -> bool:
     return _is_number(value) and 0 < value < 1e15
 
 
+def read_each(
+    values: Any, costs: Sequence[str], limits: Any, space: str
+) -> tuple[dict[str, tuple[Targets, ...]], dict[str, tuple[SetLimits, ...]]]:
+    """As :func:`read`, for each of several costs; the sets at one place belong together."""
+    if not isinstance(values, Mapping) or set(values) != set(costs):
+        found = ", ".join(map(str, values)) if isinstance(values, Mapping) else brief(values)
+        raise ValueError(
+            f"targets: expected a mapping with the targets of each of {', '.join(costs)}, found "
+            f"{found or 'nothing'}"
+        )
+    normal = isinstance(limits, Mapping) and all(isinstance(limits.get(cost), list | tuple) for cost in costs)
+    found_for = {
+        cost: read(values[cost], cost, limits[cost] if normal else limits, space, f"targets.{cost}")
+        for cost in costs
+    }
+    numbers = [len(sets) for sets, _ in found_for.values()]
+    if len(set(numbers)) > 1:
+        raise ValueError(
+            f"targets: expected the same number of target sets for each of {', '.join(costs)}, found "
+            f"{', '.join(map(str, numbers))}"
+        )
+    return (
+        {cost: sets for cost, (sets, _) in found_for.items()},
+        {cost: own for cost, (_, own) in found_for.items()},
+    )
+
+
 def read(
-    values: Any, cost: str, limits: Any, space: str
+    values: Any, cost: str, limits: Any, space: str, field: str = "targets"
 ) -> tuple[tuple[Targets, ...], tuple[SetLimits, ...]]:
-    """The target sets of a space and their limits. cost: the sweep's cost there. limits: those of all
+    """The target sets of a space and their limits. cost: the one that the targets limit. limits: those of all
     targets, or the normal form. Raises ValueError: one line with the field.
     """
-    sets = _sets(values)
+    sets = _sets(values, field)
     alone = sets == [values]  # one set, which is not written as a list of sets
     normal = isinstance(limits, list | tuple)
     shared = {} if normal or limits is None else _limits(limits, "limits", cost)
-    names = ["targets"] if alone else [f"targets[{i}]" for i in range(len(sets))]
+    names = [field] if alone else [f"{field}[{i}]" for i in range(len(sets))]
     found = [_set(value, name, cost, shared) for name, value in zip(names, sets, strict=True)]
     targets, own = tuple(part[0] for part in found), tuple(part[1] for part in found)
     if len(set(targets)) != len(targets):
-        raise ValueError(f"targets: expected distinct target sets, found {brief(sets)}")
+        raise ValueError(f"{field}: expected distinct target sets, found {brief(sets)}")
     if not normal:
         return targets, own
     sizes = [len(part) if isinstance(part, list | tuple) else 0 for part in limits]
@@ -66,7 +94,7 @@ def read(
     return targets, tuple(tuple(_limits(one, "limits", cost) for one in part) for part in limits)
 
 
-def _sets(value: Any) -> list[Any]:
+def _sets(value: Any, field: str) -> list[Any]:
     """The target sets of a space, where one set (a flat list, or a range) stands for a list of it."""
     if is_range(value) or (
         isinstance(value, list | tuple)
@@ -76,7 +104,7 @@ def _sets(value: Any) -> list[Any]:
         return [value]
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(
-            "targets: expected a list of numbers, a range {from, to, step}, or a list of these, found "
+            f"{field}: expected a list of numbers, a range {{from, to, step}}, or a list of these, found "
             f"{brief(value)}"
         )
     return list(value)

@@ -48,6 +48,7 @@ from topdown_ray.sweeps.limited_rows import LimitedRows
 from topdown_ray.sweeps.rerun import searched_again
 from topdown_ray.sweeps.spec import (
     ALGORITHM_VERSION,
+    COST,
     LIMIT,
     SweepSpec,
     make_spec,
@@ -103,24 +104,30 @@ class _PluginSpace(pydantic.BaseModel):
 
 class _Artefacts(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Cost]  # of limits
+    __pydantic_extra__: dict[str, _Cost]  # the cost, or each of several, and those of limits
 
-    cost: _Cost
     predictor: _Predictor
     space: _PluginSpace | None = None  # the package's own have no hash
 
     @property
     def hashes(self) -> dict[str, str]:
         own = {} if self.space is None else {"space": self.space.sha256}
-        limits = {key: cost.sha256 for key, cost in self.__pydantic_extra__.items()}
-        return {"cost": self.cost.sha256, "predictor": self.predictor.sha256, **own, **limits}
+        costs = {key: cost.sha256 for key, cost in self.__pydantic_extra__.items()}
+        return {"predictor": self.predictor.sha256, **own, **costs}
 
-    @property
-    def columns(self) -> dict[str, str]:
+    def costs(self, n: int) -> list[_Cost]:
+        """The costs of the space's n devices. Raises UserError where one is missing."""
+        keys = ["cost"] if n == 1 else [f"{COST}{i}" for i in range(n)]
+        for key in keys:
+            if key not in self.__pydantic_extra__:
+                raise UserError(f"run.json: artefacts: expected an entry {key}, found none")
+        return [self.__pydantic_extra__[key] for key in keys]
+
+    def columns(self, cost: _Cost) -> dict[str, str]:
         return {
-            "cost_name": self.cost.name,
-            "cost_unit": self.cost.unit,
-            "cost_sha256": self.cost.sha256,
+            "cost_name": cost.name,
+            "cost_unit": cost.unit,
+            "cost_sha256": cost.sha256,
             "predictor_name": self.predictor.name,
             "predictor_space": self.predictor.space,
             "predictor_sha256": self.predictor.sha256,
@@ -155,11 +162,13 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
                 f"strategies: {name}: expected the plug-in of the rows, SHA-256 {manifest.strategies[name]}, "
                 f"found {sha256}: its source has changed"
             )
+    costs = {space: manifest.artefacts[space].costs(len(spec.devices(space))) for space in spec.spaces}
+    rows = rows.assign(cost_number=_cost_numbers(rows, costs))
     complete = manifest.status == "complete"
     checks, sound = promised(rows, spec)
     presence, missing = once(rows, spec, complete)
-    checks += [presence, *_artefacts(sound, manifest), *_identities(sound, spec, manifest)]
-    checks += [*_recomputed(sound, spec, manifest), *counts(sound, spec, manifest.schema_)]
+    checks += [presence, *_artefacts(sound, manifest, costs), *_identities(sound, spec, manifest)]
+    checks += [*_recomputed(sound, spec, manifest, costs), *counts(sound, spec, manifest.schema_)]
     keys = ["search_id", "target_index"]
     others = pd.MultiIndex.from_frame(rows.drop(index=sound.index)[keys])
     trace = results.trace[~pd.MultiIndex.from_frame(results.trace[keys]).isin(others)]
@@ -171,13 +180,33 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
     return Verification(len(rows), tuple(checks), missing, complete)
 
 
-def _artefacts(rows: pd.DataFrame, manifest: _Manifest) -> Iterator[RowCheck]:
+_Costs = Mapping[str, list[_Cost]]  # of each space, in the order of the specification
+
+
+def _cost_numbers(rows: pd.DataFrame, costs: _Costs) -> list[int]:
+    """Which of its space's costs each row is about; -1: none."""
+    number_of = {
+        (space, cost.name): number for space, own in costs.items() for number, cost in enumerate(own)
+    }
+    several = {space: len(own) > 1 for space, own in costs.items()}
+    return [
+        number_of.get((space, name), -1) if several.get(space) else 0
+        for space, name in zip(rows["space"], rows["cost_name"], strict=True)
+    ]
+
+
+def _artefacts(rows: pd.DataFrame, manifest: _Manifest, costs: _Costs) -> Iterator[RowCheck]:
     """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are
     read.
     """
-    of_space = {space: artefacts.columns for space, artefacts in manifest.artefacts.items()}
-    for column in next(iter(of_space.values())):
-        yield compared(column, "as in run.json", rows, [of_space[space][column] for space in rows["space"]])
+    known = {
+        (space, number): manifest.artefacts[space].columns(cost)
+        for space, own in costs.items()
+        for number, cost in enumerate(own)
+    }
+    places = list(zip(rows["space"], rows["cost_number"], strict=True))
+    for column in next(iter(known.values())):
+        yield compared(column, "as in run.json", rows, [known[place][column] for place in places])
 
 
 def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[RowCheck]:
@@ -202,7 +231,9 @@ def _older(manifest: _Manifest) -> str:
     return f"written by algorithm {manifest.algorithm}, this is {ALGORITHM_VERSION}"
 
 
-def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[RowCheck]:
+def _recomputed(
+    rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest, costs: _Costs
+) -> Iterator[RowCheck]:
     """All that follows from ``arch``, through OFA's own classes."""
     parsed: dict[tuple[str, Any], Config | UserError] = {}
     keys = list(
@@ -218,6 +249,8 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     names = ["accuracy", "cost", "macs_m", "params_m", "genes"]
     names += sorted({f"{LIMIT}{name}" for space in spec.spaces for name in spec.limit_names(space)})
     wanted = pd.DataFrame(index=rows.index, columns=names, dtype=object)
+    elsewhere: list[dict[str, float]] = [{}] * len(rows)  # what an answer costs on the other devices
+    place_of = {index: place for place, index in enumerate(rows.index)}
     for space in spec.spaces:
         own = rows[rows["space"] == space]
         genes_space = _genes_space(space, spec)
@@ -230,6 +263,11 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
             configs, spec, space, genes_space.name, manifest.artefacts[space].hashes
         )
         own_functions |= by_plugins
+        of_devices = [columns.pop(key) for key in _cost_keys(spec, space)]
+        for index, number, text in zip(own.index, own["cost_number"], own["arch"], strict=True):
+            every = {cost.name: values[text] for cost, values in zip(costs[space], of_devices, strict=True)}
+            wanted.at[index, "cost"] = every.pop(costs[space][number].name)
+            elsewhere[place_of[index]] = every
         for column, values in columns.items():
             wanted.loc[own.index, column] = pd.Series(
                 [values[text] for text in own["arch"]], index=own.index, dtype=object
@@ -250,14 +288,17 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
         difference = (rows[column] - true).abs() / (1.0 if column == "accuracy" else true)
         largest = float(difference.max()) if len(difference) else 0.0
         rule = "recomputed from arch"
-        if column in own_functions:
+        by_plugins_too = any(
+            name == column or (column == "cost" and name.startswith(COST)) for name in own_functions
+        )
+        if by_plugins_too:
             rule += " by the plug-in's own function"
         good = (difference <= tolerance) | unknown
         note = NO_NETWORK if len(rows) and unknown.all() else ""
         more: dict[str, Any] = {
             "tolerance": tolerance,
             "not_checked": note,
-            "by_plugins": column in own_functions,
+            "by_plugins": by_plugins_too,
         }
         yield check(column, rule, rows, good, true.tolist(), largest=largest, **more)
     fraction = rows["accuracy"].between(0, 1)
@@ -267,7 +308,7 @@ def _recomputed(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     over = numbers["cost"] > rows["target"] * (1 + 1e-7)
     under = numbers["cost"] < rows["target"] * (1 - 1e-7)
     meets, true = rows["cost"] <= rows["target"], numbers["cost"] <= rows["target"]
-    limited = LimitedRows(rows, wanted)
+    limited = LimitedRows(rows, wanted, elsewhere)
     yield limited.checked(own_functions)
     over, under = over | limited.over, under & limited.under
     meets, true = meets & limited.meets, true & limited.true
@@ -330,8 +371,15 @@ def _derived(
 
 
 def _costs_of(spec: SweepSpec, space: str) -> dict[str, str]:
-    """The costs that rows of a space state, by column or artefact: the sweep's own, and those of limits."""
-    return {"cost": spec.cost[space], **{f"{LIMIT}{name}": name for name in spec.limit_names(space)}}
+    """The costs that rows of a space state, by artefact: the sweep's own, and those of limits."""
+    own = [device.cost for device in spec.devices(space)]
+    limits = {f"{LIMIT}{name}": name for name in spec.limit_names(space)}
+    return dict(zip(_cost_keys(spec, space), own, strict=True)) | limits
+
+
+def _cost_keys(spec: SweepSpec, space: str) -> list[str]:
+    n = len(spec.devices(space))
+    return ["cost"] if n == 1 else [f"{COST}{i}" for i in range(n)]
 
 
 def _by_plugins(
