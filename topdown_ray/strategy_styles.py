@@ -56,6 +56,12 @@ def style_of(strategy: str, strategies: Sequence[str] = ()) -> StrategyStyle:
     return style._replace(label=label or style.label or strategy, colour=colour or style.colour)
 
 
+def series_style(place: int) -> StrategyStyle:
+    """The style of the series at this place in a picture of something else than strategies."""
+    styles = [*list(STYLES.values())[1:], *_OTHERS]
+    return styles[place % len(styles)]
+
+
 def strategy_rank(strategy: str) -> tuple[int, str]:
     """Sorts the listed strategies in their order, then those that :func:`choose` was told of in that order,
     others by name behind them.

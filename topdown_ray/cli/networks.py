@@ -31,10 +31,14 @@ def evaluate(
     weights: options.Weights = "published",
     space: AnySpace = None,
     strategy: options.OfStrategy = None,
+    cost: options.OfCost = None,
     target: options.OfTarget = None,
     seed: Annotated[int | None, typer.Option(help="Of a folder: rows of this seed only.")] = None,
     which: Annotated[
-        str, typer.Option(help="Of a folder: best (of each space, strategy, target set and target), or all.")
+        str,
+        typer.Option(
+            help="Of a folder: best (of each space, cost, strategy, target set and target), or all."
+        ),
     ] = "best",
     address: Address = "local",
     actors: options.Evaluators = None,
@@ -59,7 +63,7 @@ def evaluate(
 
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
     wanted = Wanted(weights, data, settings, allow_random_weights)
-    filters = {"space": space, "strategy": strategy, "target": target, "seed": seed}
+    filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target, "seed": seed}
     resources = Resources(address, actors, gpus)
     found = api.evaluate_source(source, filters, which, wanted, resources, evaluation_progress)
     present.print_evaluations(found, as_json)
@@ -148,6 +152,7 @@ def export(
     ] = "onnx",
     space: AnySpace = None,
     strategy: options.OfStrategy = None,
+    cost: options.OfCost = None,
     target: Annotated[float | None, typer.Option(help="Of a folder: the target.")] = None,
     seed: Annotated[str, typer.Option(help="Of a folder: a seed, or best.")] = "best",
     weights: options.Weights = "published",
@@ -164,7 +169,8 @@ def export(
     from topdown_ray.cli.present import networks as present
     from topdown_ray.networks import api
 
-    filters = {"space": space, "strategy": strategy, "target": target, "seed": _seed(seed)}
+    filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target}
+    filters |= {"seed": _seed(seed)}
     calibrate = None
     if data is not None:
         calibrate = data, _settings(calibration, 100, calibration_seed, bad, 0, 1024)

@@ -46,6 +46,7 @@ RunOrArchitecture = Annotated[
 OfStrategy = Annotated[
     str | None, typer.Option("--strategy", help="Of a folder: rows of this strategy only.")
 ]
+OfCost = Annotated[str | None, typer.Option("--cost", help="Of a folder: rows of this cost only.")]
 OfTarget = Annotated[float | None, typer.Option("--target", help="Of a folder: rows of this target only.")]
 
 # --- networks -----------------------------------------------------------------------------------------------

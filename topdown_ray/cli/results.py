@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from topdown_ray.cli.display import status_line
-from topdown_ray.cli.options import AsJson, OfStrategy, PredictorName, SpaceName
+from topdown_ray.cli.options import AsJson, OfCost, OfStrategy, PredictorName, SpaceName
 from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 
@@ -25,6 +25,7 @@ def describe(
     ],
     space: Annotated[str | None, typer.Option(help="Of a folder: rows of this space only.")] = None,
     strategy: OfStrategy = None,
+    cost: OfCost = None,
     seed: Annotated[
         int | None, typer.Option(help="Of a folder: the seed; default: the most accurate row.")
     ] = None,
@@ -35,7 +36,7 @@ def describe(
     from topdown_ray.cli.present import results as present
     from topdown_ray.networks import api
 
-    filters = {"space": space, "strategy": strategy, "seed": seed, "target": target}
+    filters = {"space": space, "strategy": strategy, "cost_name": cost, "seed": seed, "target": target}
     present.print_architecture(api.describe(source, filters), as_json)
 
 

@@ -72,6 +72,9 @@ _NEEDED = (
 _COUNTED = ("macs_m", "params_m")  # of spaces with an OFA network
 
 
+_OPTIONS = {"cost_name": "cost"}  # of filters whose column has another name
+
+
 def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
     """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or
     described by.
@@ -97,13 +100,15 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
                 found = ", ".join(
                     f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column_of].unique()[:20]
                 )
-                raise UserError(f"--{column}: expected one of {found or 'no rows at all'}, found {value}")
+                option = _OPTIONS.get(column, column)
+                raise UserError(f"--{option}: expected one of {found or 'no rows at all'}, found {value}")
             rows = kept
     return rows
 
 
 def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
-    """Feasible rows of a sweep: ``best`` is the most accurate of each space, label, target set and target.
+    """Feasible rows of a sweep: ``best`` is the most accurate of each space, cost, label, target set and
+    target.
 
     filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row
     without an architecture."""
@@ -114,9 +119,8 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
         raise UserError(f"{shown(run)}: expected finished searches that meet their targets, found none")
     rows = rows.assign(genes_space=[genes_space(row).name for row in rows.to_dict("records")])
     if which == "best":
-        keys = [rows[name] for name in ("space", "protocol", "label", "target")] + [
-            rows["targets"].map(tuple)
-        ]
+        names = ("space", "protocol", "cost_name", "label", "target")
+        keys = [*(rows[name] for name in names), rows["targets"].map(tuple)]
         rows = rows.loc[rows.groupby(keys, sort=False)["accuracy"].idxmax()]
     return rows.assign(arch=[json.dumps(config_of(row)[1]) for row in rows.to_dict("records")])
 
@@ -135,7 +139,8 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
         raise UserError(f"architecture: expected a JSON object, found {type(config).__name__}")
     for column, value in filters.items():
         if column != "space" and value is not None:
-            raise UserError(f"--{column}: expected a result folder to choose from, found an architecture")
+            option = _OPTIONS.get(column, column)
+            raise UserError(f"--{option}: expected a result folder to choose from, found an architecture")
     name = filters.get("space")
     space = _space_of(config) if name is None else find_space(str(name))
     return space, space.to_config(space.from_config(config))

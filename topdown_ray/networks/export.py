@@ -242,10 +242,10 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
     if not is_run(source):
         return *read_arch(source, filters), {}
     rows = winners(source, filters, "all")
-    for column in ("space", "target"):
+    for column, option in (("space", "space"), ("cost_name", "cost"), ("target", "target")):
         if rows[column].nunique() > 1:
             found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique())
-            raise UserError(f"--{column}: expected one of {found}, found none")
+            raise UserError(f"--{option}: expected one of {found}, found none")
     row: dict[Any, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
     own = row["predictor_space"] == row["genes_space"]
     predictor = row["predictor_name"] + ("" if own else f", a predictor of {row['predictor_space']}")

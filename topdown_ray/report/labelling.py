@@ -55,7 +55,7 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
     "feasible": True,
 }
 #: The columns of ``searches`` and ``trace`` that summaries and reports read.
-SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", *_COUNTS, *_DEFAULTS, "host")
+SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "costs", *_COUNTS, *_DEFAULTS, "host")
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
 _SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "search", "algorithm")
@@ -269,7 +269,7 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
     took part."""
     machine = ["device", "threads", "processor"]
     group, cell = ["folder", "setting", *machine], ["folder", "setting", *machine, "strategy", "targets"]
-    shards = rows.drop_duplicates(["folder", "shard_id"])
+    shards = rows.drop_duplicates(["folder", "setting", "shard_id"])  # a search may serve several devices
     counts = (
         shards.groupby([*cell, "batch_size"], sort=False, observed=True).size().reset_index(name="timings")
     )

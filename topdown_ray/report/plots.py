@@ -18,7 +18,7 @@ from matplotlib.ticker import NullFormatter
 
 from topdown_ray.errors import UserError
 from topdown_ray.report.tables import widest
-from topdown_ray.strategy_styles import strategy_rank, style_of
+from topdown_ray.strategy_styles import series_style, strategy_rank, style_of
 
 _BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
@@ -326,6 +326,28 @@ def front(
         )
     title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
     return _finish(ax, title, _cost_label(table, "cost"), "predicted top-1 (%)")
+
+
+def devices(table: pd.DataFrame, ax: Axes | None = None, title: str = "") -> Axes:
+    """The mean answers of one strategy on every device, cost against accuracy. table:
+    ``devices.front_points``; where the costs have several units, as shares of each device's loosest target.
+    """
+    ax = _axes(ax)
+    units = table["cost_unit"].unique()
+    x, label = ("cost", f"cost ({units[0]})") if len(units) == 1 else ("share", "cost / loosest target")
+    names = list(table["cost_name"].unique())
+    for name in names:
+        rows, style = table[table["cost_name"] == name].sort_values(x), series_style(names.index(name))
+        ax.plot(
+            rows[x],
+            100 * rows["accuracy"],
+            style.marker + style.dash,
+            color=style.colour,
+            linewidth=_width(names, name),
+            markersize=4,
+            label=name,
+        )
+    return _finish(ax, title, label, "predicted top-1 (%)", columns=2)
 
 
 def hypervolume(

@@ -25,7 +25,12 @@ from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 
 WIDTH = 80  # columns of printed results
-_COMMON = ("space", "unit", "targets")  # levels of an overview that the headline states where they are one
+_COMMON = (
+    "space",
+    "cost",
+    "unit",
+    "targets",
+)  # levels of an overview that the headline states where they are one
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,8 +44,8 @@ class Results:
     trace: pd.DataFrame
 
     def overview(self) -> pd.DataFrame:
-        """Predicted top-1 in %: a row for each space, target set and label, a column for each target, loosest
-        first.
+        """Predicted top-1 in %: a row for each space, cost (where there are several), target set and label, a
+        column for each target, loosest first.
 
         A cell is the mean over the seeds, the standard deviation and the number of searches. A space is
         marked where the predictor was trained on another one."""
@@ -50,6 +55,8 @@ class Results:
         named = rows["targets"].map(lambda targets: names[tuple(targets)])
         marked = rows["space"].astype(str) + is_transferred(rows).map({True: MARK, False: ""})
         keys = [marked.rename("space"), rows["cost_unit"].rename("unit"), named.rename("targets")]
+        if rows["cost_name"].nunique() > 1:
+            keys.insert(1, rows["cost_name"].rename("cost"))
         by_target = (100 * rows["accuracy"]).groupby([*keys, rows["label"], rows["target"]], sort=False)
         cells = by_target.agg(["mean", "std", "size"]).apply(_cell, axis=1)
         if cells.empty:
@@ -58,18 +65,25 @@ class Results:
         return frame[sorted(frame.columns, reverse=True)]
 
     def best(
-        self, target: float | None = None, space: str | None = None, strategy: str | None = None
+        self,
+        target: float | None = None,
+        space: str | None = None,
+        strategy: str | None = None,
+        cost: str | None = None,
     ) -> dict[str, Any]:
         """The most accurate architecture for a target, in OFA's form: ``{"ks": [...], "e": [...], "d": [...],
         "image_size": r}``, or with ``d``, ``e`` and ``w``.
 
-        target, space: of the sweep; they may be left out where it has one only. strategy: a name or a label.
+        target, space, cost: of the sweep; they may be left out where it has one only. strategy: a name or a
+        label.
         Raises UserError: none of that value, or no search that met the target."""
         rows = self.searches
-        for column, value in (("space", space), ("target", target)):
+        for column, value in (("space", space), ("cost_name", cost), ("target", target)):
             known = list(rows[column].unique())
             if value is None and len(known) > 1:
-                raise UserError(f"{column}: expected one of {_listed(known)}, found none")
+                raise UserError(
+                    f"{_ARGUMENTS.get(column, column)}: expected one of {_listed(known)}, found none"
+                )
             rows = rows if value is None else _chosen(rows, column, rows[column] == value, value)
         if strategy is not None:
             named = (rows["label"] == strategy) | (rows["strategy"] == strategy)
@@ -108,6 +122,10 @@ class Results:
         return f"Sweep {name} ({status}), {n:,} searches{of}: predicted top-1 in %, mean ± sd (searches)"
 
 
+#: The arguments that choose rows by these columns.
+_ARGUMENTS = {"label": "strategy", "cost_name": "cost"}
+
+
 def _cell(row: pd.Series) -> str:
     spread = "" if math.isnan(row["std"]) else f" ± {row['std']:.2f}"
     return f"{row['mean']:.2f}{spread} ({row['size']:.0f})"
@@ -119,10 +137,8 @@ def _listed(values: Sequence[Any]) -> str:
 
 def _chosen(rows: pd.DataFrame, column: str, chosen: pd.Series, value: Any) -> pd.DataFrame:
     if not chosen.any():
-        name = "strategy" if column == "label" else column
-        raise UserError(
-            f"{name}: expected one of {_listed(list(rows[column].unique()))}, found {brief(value)}"
-        )
+        name, known = _ARGUMENTS.get(column, column), _listed(list(rows[column].unique()))
+        raise UserError(f"{name}: expected one of {known}, found {brief(value)}")
     return rows[chosen]
 
 

@@ -11,6 +11,7 @@ from topdown_ray.report.page import Section
 from topdown_ray.report.sections.accuracy import accuracy
 from topdown_ray.report.sections.anytime import anytime
 from topdown_ray.report.sections.baselines import baselines
+from topdown_ray.report.sections.devices import devices
 from topdown_ray.report.sections.differences import differences
 from topdown_ray.report.sections.evaluations import evaluations
 from topdown_ray.report.sections.fronts import fronts
@@ -24,6 +25,7 @@ SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     differences,
     anytime,
     fronts,
+    devices,
     baselines,
     evaluations,
     provenance,
