@@ -163,17 +163,18 @@ def test_a_front_takes_in_the_answers_of_earlier_sweeps(tmp_path: Path) -> None:
         "targets": [[3000, 1500]],
         "predictor": "embedded",
     }
-    rows = sweep_results(data, tmp_path / "sweep").searches
+    results = sweep_results(data, tmp_path / "sweep")
     few = reference_front.FrontEffort(seeds=1, children=8, population=4)
     frame, text = reference_front.make_front(
-        "resnet50d", "macs", "embedded", [1500], few, [str(tmp_path / "sweep")]
+        "resnet50d", "macs", "embedded", [2100, 1500], few, [str(tmp_path / "sweep")]
     )
-    assert frame["accuracy"].item() >= rows.loc[rows["target"] == 1500, "accuracy"].max()
+    for target, accuracy in zip(frame["target"], frame["accuracy"], strict=True):
+        assert accuracy >= results.pick(target).accuracy
     assert " --start sweep\n" in text
     with pytest.raises(
-        UserError, match=r"--start: .*: expected answers for these targets, predictor and cost, found none"
+        UserError, match=r"--start: .*: expected architectures of this space, predictor and cost, found none"
     ):
-        reference_front.make_front("resnet50d", "macs", "embedded", [1400], few, [str(tmp_path / "sweep")])
+        reference_front.make_front("resnet50d", "params", "embedded", [20], few, [str(tmp_path / "sweep")])
 
 
 def test_nsga2_spends_what_it_is_given_and_answers_truly() -> None:

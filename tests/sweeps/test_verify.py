@@ -22,7 +22,7 @@ from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 from topdown_ray.store.reading import SEARCH_KEYS
 from topdown_ray.store.results import load
-from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE
+from topdown_ray.store.schema import FRONT, INCIDENTAL, SEARCHES, TRACE
 from topdown_ray.sweeps import checks
 from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec
 from topdown_ray.sweeps.verify import verify
@@ -32,6 +32,9 @@ STRATEGIES = ["independent", "random", "bottom_up", "top_down", "prune", "joint"
 #: Columns that follow from others, or from run.json.
 DERIVED = [name for name in SEARCHES.names if name not in INCIDENTAL]
 DERIVED_TRACE = TRACE.names
+DERIVED_FRONT = [
+    name for name in FRONT.names if name != "search_id"
+]  # by it the other checks find their rows
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,8 @@ def test_an_untouched_folder_passes_every_check(finished: Path, tmp_path: Path) 
         assert found.passed, found
         assert all(each.rows > 0 and not each.not_checked for each in found.checks)
         checked = {column for each in found.checks for column in each.columns}
-        assert checked == {*DERIVED, *(f"trace.{name}" for name in DERIVED_TRACE)}
+        fronts = {f"front.{name}" for name in DERIVED_FRONT}
+        assert checked == {*DERIVED, *(f"trace.{name}" for name in DERIVED_TRACE), *fronts}
 
 
 @pytest.mark.parametrize("column", DERIVED)
@@ -137,6 +141,39 @@ def test_a_changed_column_of_the_trace_is_named(column: str, finished: Path, tmp
     assert f"trace.{column}" in found.failed_columns, found.failed_columns
 
 
+@pytest.mark.parametrize("column", FRONT.names)
+def test_a_changed_column_of_the_front_is_named(column: str, finished: Path, tmp_path: Path) -> None:
+    def change(front: pd.DataFrame) -> None:
+        # of a search with limits, whose rows have other costs
+        row = front.index[front["place"].eq(3) & front["costs"].notna()][0]
+        front.at[row, column] = -1e-3 if column == "epsilon" else changed(front.at[row, column])
+
+    folder = rewritten(finished, tmp_path / "out", lambda searches, trace: None, change)
+    found = verify(load(folder))
+    # a row of no search is missed; of an architecture what follows from it tells that it is another one
+    wanted = {"search_id": "front_rows", "arch": "front.accuracy"}.get(column, f"front.{column}")
+    assert wanted in found.failed_columns, found.failed_columns
+
+
+def test_a_front_without_one_of_its_rows_and_with_a_dominated_one(finished: Path, tmp_path: Path) -> None:
+    def fewer(front: pd.DataFrame) -> None:
+        front.at[front.index[-1], "search_id"] = "another"
+
+    def dominated(front: pd.DataFrame) -> None:
+        """The second architecture of a front once more, as its last one."""
+        own = front.index[front["search_id"].eq(front.at[0, "search_id"])]
+        for name in ("cost", "costs", "accuracy", "arch", "macs_m", "params_m"):
+            front.at[own[-1], name] = front.at[own[0], name]
+        front.at[own[-1], "accuracy"] -= 5e-6
+
+    nothing = lambda searches, trace: None  # noqa: E731
+    assert verify(load(rewritten(finished, tmp_path / "fewer", nothing, fewer))).failed_columns == {
+        "front_rows"
+    }
+    found = verify(load(rewritten(finished, tmp_path / "dominated", nothing, dominated)))
+    assert found.failed_columns == {"front.cost", "front.arch"}
+
+
 def test_feasible_is_checked_both_ways(finished: Path) -> None:
     """Also where cost and verdict were changed together, so that they agree with each other."""
     results = load(finished)
@@ -144,13 +181,13 @@ def test_feasible_is_checked_both_ways(finished: Path) -> None:
         rows = results.searches.copy()
         rows.loc[3, "feasible"] = verdict
         rows.loc[3, "cost"] = rows.loc[3, "target"] * factor
-        found = verify(topdown_ray.Results(results.manifest, rows, results.trace))
+        found = verify(topdown_ray.Results(results.manifest, rows, results.trace, results.place))
         # true: the architecture meets its target
         assert ("feasible" in found.failed_columns) == (not verdict)
         assert "cost" in found.failed_columns
     rows = results.searches.copy()
     rows.loc[3, "feasible"] = False
-    found = verify(topdown_ray.Results(results.manifest, rows, results.trace))
+    found = verify(topdown_ray.Results(results.manifest, rows, results.trace, results.place))
     assert found.failed_columns == {"feasible"}
 
 
@@ -174,22 +211,26 @@ def test_a_search_without_one_of_its_targets_and_one_too_many(finished: Path) ->
     results = load(finished)
     rows = results.searches
     first = rows.index[rows["k"] == 3][0]
-    fewer = verify(topdown_ray.Results(results.manifest, rows.drop(index=first), results.trace))
+    fewer = verify(
+        topdown_ray.Results(results.manifest, rows.drop(index=first), results.trace, results.place)
+    )
     assert fewer.failed_columns == {"search_id", "target_index", "trace.target_index"}
     twice = pd.concat([rows, rows.loc[[first]]])
-    assert verify(topdown_ray.Results(results.manifest, twice, results.trace)).failed_columns == {
+    assert verify(
+        topdown_ray.Results(results.manifest, twice, results.trace, results.place)
+    ).failed_columns == {
         "search_id",
         "target_index",
     }
     gone = rows[rows["search_id"] != rows.loc[first, "search_id"]]
-    found = verify(topdown_ray.Results(results.manifest, gone, results.trace))
+    found = verify(topdown_ray.Results(results.manifest, gone, results.trace, results.place))
     assert found.missing == 1
     failed = next(each for each in found.checks if each.failures)
     assert failed.expected.startswith("'mobilenet_v3, ")
     assert failed.found == "no rows"
     running = {**results.manifest, "status": "running"}
     trace = results.trace[results.trace["search_id"].isin(gone["search_id"])]
-    assert verify(topdown_ray.Results(running, gone, trace)).passed
+    assert verify(topdown_ray.Results(running, gone, trace, results.place)).passed
 
 
 def test_rerun_finds_what_nothing_else_can(
@@ -206,6 +247,8 @@ def test_rerun_finds_what_nothing_else_can(
     found = {each["name"]: each for each in json.loads(done.stdout)["checks"]}
     assert 3 <= found["rerun"]["rows"] <= 9
     assert found["rerun trace"]["rows"] > 0
+    every = {each.name: each.rows for each in verify(results, rerun=1000).checks}
+    assert every["rerun front"] == len(results.front) > 100
     assert {path: path.read_bytes() for path in sorted(finished.rglob("*")) if path.is_file()} == before
     folder = rewritten(finished, tmp_path / "out", change)
     again = main_in_process(["verify", folder, "--rerun", 2], capsys)
@@ -217,7 +260,7 @@ def test_rerun_finds_what_nothing_else_can(
     inner = wrong.index[wrong["search_id"].isin(long) & wrong["generation"].eq(1)]
     assert len(inner) > 3
     wrong.loc[inner, "best_accuracy"] -= 1e-12  # within bounds: between its neighbours
-    changed_trace = topdown_ray.Results(results.manifest, results.searches, wrong)
+    changed_trace = topdown_ray.Results(results.manifest, results.searches, wrong, results.place)
     assert verify(changed_trace).passed
     # all rows, and no other column
     assert verify(changed_trace, rerun=1000).failed_columns == {"best_accuracy"}

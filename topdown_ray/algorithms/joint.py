@@ -30,6 +30,7 @@ from pydantic import Field
 
 from topdown_ray.algorithms import proposals, rng
 from topdown_ray.algorithms.evolution import best_first
+from topdown_ray.algorithms.front import Front
 from topdown_ray.algorithms.gradients import Gradient, Ranking
 from topdown_ray.algorithms.memory import Seen, identity_of
 from topdown_ray.algorithms.parameters import EvolutionParams, Sizes
@@ -122,11 +123,13 @@ class Joint:
         draws: rng.Draws,
         gradient: Gradient | None,
         generations: int,
+        fronts: Sequence[Front] = (),
     ):
+        """fronts: take in all that is scored."""
         self.problem, self.sizes, self.moves, self.draws = problem, sizes, moves, draws
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
         self.costs, limits = problem.constraints(targets)
-        self.targets = targets
+        self.targets, self.fronts = targets, fronts
         self.limits = limits.to(self.device)  # (K, J)
         self.neighbours = _neighbours([problem.at(k).cost for k in range(self.K)]).to(self.device)  # (3, K)
         # the costs whose changes are known
@@ -236,8 +239,10 @@ class Joint:
         )
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
         name = name * fresh  # what was not scored must not pass for a twin of what was
-        cost = cost.view(S, n, -1)
-        return Children(genes.view(S, n, -1), accuracy.view(S, n), cost, name.view(S, n), target)
+        genes, accuracy, cost = genes.view(S, n, -1), accuracy.view(S, n), cost.view(S, n, -1)
+        for front in self.fronts:
+            front.add(genes, accuracy)
+        return Children(genes, accuracy, cost, name.view(S, n), target)
 
     def generation(self, number: int) -> None:
         """One generation: P children of every search, offered to all archives."""

@@ -26,7 +26,8 @@ Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
 
 
-def _compile(function: Function) -> Function:
+def compiled(function: Function) -> Function:
+    """Compile a function with Numba, once for all processes of a machine."""
     return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
@@ -46,25 +47,25 @@ class Mutating(NamedTuple):
 # --- random numbers: see rng --------------------------------------------------------------------------------
 
 
-@_compile
+@compiled
 def _mix(value: np.uint64) -> np.uint64:
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
 
 
-@_compile
+@compiled
 def _stream(seed: np.int64, purpose: int, target: int, generation: int) -> np.uint64:
     name = np.uint64(purpose) << np.uint64(48) ^ np.uint64(target) << np.uint64(32) ^ np.uint64(generation)
     return _mix(_mix(name * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(seed))
 
 
-@_compile
+@compiled
 def _key(stream: np.uint64, slot: int, attempt: int) -> np.uint64:
     return _mix(stream + np.uint64(slot) + (np.uint64(attempt) << np.uint64(32)))
 
 
-@_compile
+@compiled
 def _words(key: np.uint64, words: Words) -> None:
     """Fill an array of uint32 with the words of a key."""
     low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
@@ -76,7 +77,7 @@ def _words(key: np.uint64, words: Words) -> None:
         words[i] = np.uint32(x ^ np.uint32(x >> np.uint32(16)))
 
 
-@_compile
+@compiled
 def _uniform(word: np.uint32) -> np.float32:
     return np.float32(np.int32(word & np.uint32(0xFFFFFF))) * np.float32(2.0**-24)
 
@@ -84,7 +85,7 @@ def _uniform(word: np.uint32) -> np.float32:
 # --- proposals ----------------------------------------------------------------------------------------------
 
 
-@_compile
+@compiled
 def _place(terms: FlatTerms, t: int, row: Bytes) -> Any:
     genes, strides = terms.genes[t], terms.strides[t]
     return (
@@ -96,7 +97,7 @@ def _place(terms: FlatTerms, t: int, row: Bytes) -> Any:
     )
 
 
-@_compile
+@compiled
 def _cost(cost: FlatSum, row: Bytes) -> float:
     """The first sum; infinite where another one breaks its limit."""
     ticks = 0.0
@@ -111,7 +112,7 @@ def _cost(cost: FlatSum, row: Bytes) -> float:
     return float(ticks * cost.units[0])
 
 
-@_compile
+@compiled
 def _mutate(mutating: Mutating, words: Words, row: Bytes) -> None:
     for i in range(len(words)):
         drawn = np.int32(words[i] & np.uint32(0xFFFFFF))
@@ -122,13 +123,13 @@ def _mutate(mutating: Mutating, words: Words, row: Bytes) -> None:
             row[mutating.genes[i, 1]] = mutating.choices[combination, 1]
 
 
-@_compile
+@compiled
 def _cross(mother: Bytes, father: Bytes, words: Words, row: Bytes) -> None:
     for g in range(len(row)):
         row[g] = father[g] if words[g >> 5] >> np.uint32(g & 31) & np.uint32(1) else mother[g]
 
 
-@_compile
+@compiled
 def children(
     parents: Bytes,
     seeds: Ints,
@@ -176,7 +177,7 @@ def children(
     return born
 
 
-@_compile
+@compiled
 def random_feasible(
     sizes: Floats,
     seeds: Ints,
@@ -213,7 +214,7 @@ def random_feasible(
 # --- selection ----------------------------------------------------------------------------------------------
 
 
-@_compile
+@compiled
 def survivors(
     parents: Bytes,
     parents_accuracy: Floats,
@@ -254,7 +255,7 @@ def survivors(
 # --- memory -------------------------------------------------------------------------------------------------
 
 
-@_compile
+@compiled
 def recall(
     genes: Bytes,
     n: int,
@@ -316,7 +317,7 @@ def recall(
     return rows[:n_rows], places[:n_rows], waiting[:n_waiting], leaders[:n_waiting]
 
 
-@_compile
+@compiled
 def remember(
     found: Floats, rows: Ints, places: Ints, waiting: Ints, leaders: Ints, values: Floats, scores: Floats
 ) -> None:
@@ -331,6 +332,6 @@ def remember(
         scores[waiting[w]] = found[leaders[w]]
 
 
-@_compile
+@compiled
 def _hash(first: np.int64, second: np.int64) -> np.uint64:
     return _mix(np.uint64(first) ^ _mix(np.uint64(second)))

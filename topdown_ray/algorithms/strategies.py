@@ -17,6 +17,7 @@ from topdown_ray import plugins, strategy_styles
 from topdown_ray.algorithms import evolution, rng
 from topdown_ray.algorithms.clock import Laps, Seconds
 from topdown_ray.algorithms.evolution import EvolutionState
+from topdown_ray.algorithms.front import Front
 from topdown_ray.algorithms.gradients import gradient_of
 from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.algorithms.memory import Memo
@@ -59,19 +60,25 @@ class Searches:
     """S searches over the same targets: what they search, how, and their random numbers.
 
     ``problem.accuracy`` remembers what each search has scored. ``predictor`` is the predictor itself, and
-    ``predict`` computes its accuracies anew."""
+    ``predict`` computes its accuracies anew. ``fronts`` take in what a strategy scores, one for each device;
+    a strategy may leave them empty."""
 
     def __init__(
-        self, problem: Problem, params: EvolutionParams, targets: Sequence[float], draws: rng.Draws
+        self,
+        problem: Problem,
+        params: EvolutionParams,
+        targets: Sequence[float],
+        draws: rng.Draws,
+        fronts: Sequence[Front] = (),
     ) -> None:
-        """targets: loosest first."""
+        """targets: loosest first, of each device."""
         device = draws.seeds.device
         memo = Memo(problem.space, problem.accuracy, len(draws.seeds), device)
         self.problem = replace(problem, accuracy=memo)
         self.predictor = problem.accuracy
         self.predict = memo.predict
         self.params, self.sizes = params, params.sizes()
-        self.targets, self.draws = targets, draws
+        self.targets, self.draws, self.fronts = targets, draws, fronts
         self.lap = Laps(device)  # each outcome takes the seconds since the one before it
         self._memo = memo
 
@@ -323,7 +330,14 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     gradient = gradient_of(searches.predictor, *costs)
     problem = replace(searches.problem, accuracy=searches.predict)  # next to no child is drawn twice
     run = Joint(
-        problem, params.sizes(), params.moves(), searches.targets, searches.draws, gradient, generations
+        problem,
+        params.sizes(),
+        params.moves(),
+        searches.targets,
+        searches.draws,
+        gradient,
+        generations,
+        searches.fronts,
     )
     curve = [run.best[1].clone()]  # a view would keep the whole archive
     end = JointEnd(run, params.patience, generations)
@@ -336,6 +350,8 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     generations = len(curve) - 1
     best = torch.stack(curve)  # (generations + 1, S, K)
     spent = run.children_by(generations)  # (generations + 1, K)
+    for front in searches.fronts:
+        front.sift()
     taken = searches.lap()
     seconds = Seconds(taken.wall / K, taken.cpu / K)
     # where any search gained; first and last

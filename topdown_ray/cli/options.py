@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from topdown_ray.addresses import check_address
+from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import in_words
 
 SPACE_HELP = f"{in_words()}."
@@ -36,6 +37,19 @@ Actors = Annotated[
 PredictorName = Annotated[
     str, typer.Option(help="published, embedded, a checkpoint's path, or module:object.")
 ]
+
+
+def read_limit(text: str) -> tuple[str, float]:
+    """A limit as it is written on the command line. Raises UserError."""
+    name, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        name = ""
+    if not name:
+        raise UserError(f"--limit: expected COST=NUMBER, such as params=6.0, found {brief(text)}")
+    return name, value
+
 
 # --- rows of a result folder, or architectures --------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The commands that read results: describe, verify, report, front."""
+"""The commands that read results: describe, pick, verify, report, front."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from topdown_ray.cli.display import status_line
-from topdown_ray.cli.options import AsJson, OfCost, OfStrategy, PredictorName, SpaceName
+from topdown_ray.cli.options import AsJson, OfCost, OfStrategy, PredictorName, SpaceName, read_limit
 from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (describe, verify, report, front):
+    for command in (describe, pick, verify, report, front):
         app.command()(command)
 
 
@@ -38,6 +38,44 @@ def describe(
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "seed": seed, "target": target}
     present.print_architecture(api.describe(source, filters), as_json)
+
+
+def pick(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A result folder, or its URI.")],
+    at: Annotated[
+        float,
+        typer.Option(help="The most that the architecture may cost; it need not be a target of the sweep."),
+    ],
+    cost: Annotated[str | None, typer.Option(help="Which cost, where the sweep has several.")] = None,
+    params: Annotated[float | None, typer.Option(help="At most so many parameters (1e6).")] = None,
+    macs: Annotated[float | None, typer.Option(help="At most so many MACs (1e6).")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COST=NUMBER", help="A limit on another cost of the sweep; repeat for more."),
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Which space, where the sweep has several.")] = None,
+    strategy: OfStrategy = None,
+    as_json: AsJson = False,
+) -> None:
+    """The most accurate architecture for any cost, at once, from the fronts and answers of a sweep."""
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.store.results import load
+
+    limits = dict(map(read_limit, limit or ()))
+    limits |= {name: most for name, most in (("params", params), ("macs", macs)) if most is not None}
+    try:
+        found = load(folder).pick(at, cost, limits, space, strategy)
+    except UserError as error:
+        raise UserError(_as_option(str(error))) from None
+    present.print_pick(found, at, as_json)
+
+
+def _as_option(mistake: str) -> str:
+    """A message about an argument of ``Results.pick`` as one about the command's option."""
+    argument, colon, rest = mistake.partition(":")
+    if argument not in ("at", "cost", "limits", "space", "strategy"):
+        return mistake
+    return f"--{argument.removesuffix('s') if argument == 'limits' else argument}{colon}{rest}"
 
 
 def verify(
@@ -104,7 +142,8 @@ def front(
     children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
     population: Annotated[int, typer.Option(min=4, help="Children of a generation.")] = 200,
     start: Annotated[
-        list[str] | None, typer.Option(help="Polish a result folder's answers too; repeat for more.")
+        list[str] | None,
+        typer.Option(help="Polish a result folder's answers and fronts too; repeat for more."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -10,8 +10,8 @@ import typer
 
 from topdown_ray.cli import supervisor
 from topdown_ray.cli.display import no_progress, sweep_progress
-from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName
-from topdown_ray.errors import UserError, brief
+from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName, read_limit
+from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.terminal import say
 
@@ -136,22 +136,11 @@ def search(
     lengths = {"generations": generations, "warm_generations": warm_generations}
     params = {"population": population, **{name: n for name, n in lengths.items() if n is not None}}
     try:
-        limits = dict(map(_limit, limit or ()))
+        limits = dict(map(read_limit, limit or ()))
         found = api.search(space, cost, target, strategy, [seed], predictor, limits or None, **params)
     except UserError as error:
         raise UserError(_as_option(str(error))) from None
     present.print_search(found, as_json)
-
-
-def _limit(text: str) -> tuple[str, float]:
-    name, _, number = text.rpartition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        name = ""
-    if not name:
-        raise UserError(f"--limit: expected COST=NUMBER, such as params=6.0, found {brief(text)}")
-    return name, value
 
 
 def _as_option(mistake: str) -> str:

@@ -15,6 +15,7 @@ them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -280,6 +281,24 @@ class Space:
         for key, values in self.fixed:
             config[key] = config[key] + list(values)
         return config
+
+    def texts(self, genes: Genes) -> list[str]:
+        """The architectures (N, G) in OFA's form as JSON, as ``json.dumps`` writes what :meth:`to_config`
+        gives.
+        """
+        pattern = self.to_config(np.zeros(self.G, np.int8))
+        order: list[int] = []
+        for key in pattern:
+            places = [g for g, gene in enumerate(self.genes) if gene.key == key]
+            order += places
+            fixed = pattern[key][len(places) :] if key != "image_size" else []
+            pattern[key] = ["%s"] * len(places) + list(fixed) if key != "image_size" else "%s"
+        template = json.dumps(pattern).replace('"%s"', "%s")
+        columns = []
+        for g in order:
+            choices = np.array([json.dumps(choice) for choice in self.genes[g].choices], dtype=object)
+            columns.append(choices[genes[:, g]])
+        return [template % values for values in zip(*columns, strict=True)]
 
     def from_config(self, config: Mapping[str, Any]) -> Genes:
         """The genes (G,) of an OFA configuration; raises UserError that names the entry which does not belong

@@ -1,7 +1,7 @@
 """Result folders, as a sweep's driver writes them: a manifest beside Parquet tables in atomic parts.
 
-``run.json`` says what the sweep is and when it ran; ``searches/`` and ``trace/`` hold the tables in parts
-(see :mod:`parts`), ``failures/`` the shards that finally failed. Only the driver writes."""
+``run.json`` says what the sweep is and when it ran; ``searches/``, ``trace/`` and ``front/`` hold the tables
+in parts (see :mod:`parts`), ``failures/`` the shards that finally failed. Only the driver writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store.failures import FOLDER, FailedShard, Failures
 from topdown_ray.store.manifest import changed_since, check_resumable
-from topdown_ray.store.parts import TABLES, DamagedError, Parts, part_names, read_part
+from topdown_ray.store.parts import SWEEP, TABLES, DamagedError, Parts, part_names, read_part
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
@@ -64,7 +64,7 @@ class ResultFolder:
                     f"{self.place.name}: expected an empty folder or sweep {run_id}, found sweep {found}"
                     + changed_since(before, manifest)
                 )
-        elif not self.place.empty(TABLES):
+        elif not self.place.empty(SWEEP.tables):
             if self._run_ids() != {run_id}:
                 raise UserError(
                     f"{self.place.name}: expected an empty folder or a sweep's results, found other files"
@@ -97,7 +97,7 @@ class ResultFolder:
         same rows. Verifies all parts and moves those that are damaged to ``damaged/`` (see ``damaged``);
         where run.json was lost it is written anew. Raises UserError before anything is written."""
         self.check(manifest, resume)
-        self.place.prepare(TABLES)
+        self.place.prepare(SWEEP.tables)
         try:
             if not self.place.hold():
                 raise UserError(
@@ -115,7 +115,7 @@ class ResultFolder:
                 **begun,
                 **{name: manifest[name] for name in ("versions", "machine") if name in manifest},
             }
-            self.place.clear_away((".", *TABLES, FOLDER))
+            self.place.clear_away((".", *SWEEP.tables, FOLDER))
             before = read_manifest(self.path) if self.place.exists("run.json") else dict(manifest)
             self._finished, self.damaged = self._parts.resume()
             self._failures.read(self._finished)
@@ -141,11 +141,11 @@ class ResultFolder:
         """The identities of all searches that had rows when the folder was opened."""
         return self._finished
 
-    def write(self, shard_id: str, searches: pa.Table, trace: pa.Table) -> None:
-        """Add a finished shard; several threads may. When this returns, it is there for good. Raises
-        StoreError.
+    def write(self, shard_id: str, searches: pa.Table, *others: pa.Table) -> None:
+        """Add a finished shard: its searches, its trace, and its front if it has one; several threads may.
+        When this returns, it is there for good. Raises StoreError.
         """
-        self._parts.write(shard_id, searches, trace)
+        self._parts.write(shard_id, searches, *others)
         self._failures.clear(searches["search_id"].to_pylist())
 
     def stop_merging(self) -> None:

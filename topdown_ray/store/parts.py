@@ -1,11 +1,13 @@
 """The parts of tables: named by content, verified, merged while the work that fills them goes on.
 
 A :class:`Layout` names the tables. A part is one file of one name in the folder of each table,
-``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet`` for a shard of a sweep. SUMS are the CRC-32 of
-these files, so a file that lost a byte is known by its name; KEY names the rows, or stands for the parts that
-were merged. Older folders have ``KEY.parquet``; those parts are damaged where pyarrow says that they are no
-valid Parquet. Nothing else is damage: memory that runs out, a disk that does not answer or a thread that does
-not start end with an error, and no file is touched. A damaged part is moved to ``damaged/``, never deleted.
+``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet`` for a shard of a sweep, and
+``front/KEY.SUMS.parquet`` where its searches keep fronts. SUMS are the CRC-32 of these files, in the order of
+the layout's tables, so a file that lost a byte or is missing is known by the name of the others; KEY names
+the rows, or stands for the parts that were merged. Older folders have ``KEY.parquet``; those parts are
+damaged where pyarrow says that they are no valid Parquet. Nothing else is damage: memory that runs out, a
+disk that does not answer or a thread that does not start end with an error, and no file is touched. A damaged
+part is moved to ``damaged/``, never deleted.
 
 The first table of a layout is written last: a part is finished when its file there exists. Small parts are
 merged into larger ones, for 10^5 files are slow to list, to resume from and to read. The merged part is
@@ -16,6 +18,7 @@ part names is deleted only if the merged part holds every row of it."""
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import re
 import threading
@@ -54,6 +57,7 @@ class Layout:
     identity: str  # the column that says what a row is about
     keys: Mapping[str, Sequence[str]]  # of each table, the finishing one first: the columns that name a row
     damaged: str = "damaged"  # the folder that damaged parts are moved to
+    least: int = 1  # the tables that every part has a file of; it may lack the others, from the last on
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -65,15 +69,29 @@ class Layout:
         """The table that is written last: a part whose file is there is finished."""
         return self.tables[0]
 
+    def sums_of(self, name: str) -> tuple[int, ...] | None:
+        """The checksums in a part's name, one for each of its files; none in those of older folders."""
+        found = re.fullmatch(r"[^.]+\.((?:[0-9a-f]{8})+)\.parquet", name)
+        if not found or not self.least <= len(found[1]) // 8 <= len(self.tables):
+            return None
+        return tuple(int(found[1][i : i + 8], 16) for i in range(0, len(found[1]), 8))
 
+    def tables_of(self, name: str) -> tuple[str, ...]:
+        """The tables that a part has a file of."""
+        sums = self.sums_of(name)
+        return self.tables[: self.least if sums is None else len(sums)]
+
+
+TABLES = ("searches", "trace")  # that every part of a sweep has a file of
 SWEEP = Layout(
     "search_id",
     {
         "searches": ("search_id", "target_index"),
         "trace": ("search_id", "target_index", "generation"),
+        "front": ("search_id", "place"),
     },
+    least=len(TABLES),
 )
-TABLES = SWEEP.tables
 
 
 class DamagedError(Exception):
@@ -91,12 +109,6 @@ class Resumed(NamedTuple):
     damaged: list[str]  # parts that were moved to damaged/, and why
 
 
-def sums_of(name: str, tables: int) -> tuple[int, ...] | None:
-    """The checksums in a part's name, one for each table; none in those of older folders."""
-    found = re.fullmatch(rf"[^.]+\.([0-9a-f]{{{8 * tables}}})\.parquet", name)
-    return tuple(int(found[1][8 * i : 8 * i + 8], 16) for i in range(tables)) if found else None
-
-
 def read_part(
     place: Place,
     table: str,
@@ -112,7 +124,7 @@ def read_part(
     where = place.of(f"{table}/{name}")
     try:
         data = place.read(f"{table}/{name}")
-        sums = sums_of(name, len(layout.tables))
+        sums = layout.sums_of(name)
         if sums is not None and zlib.crc32(data) != (expected := sums[layout.tables.index(table)]):
             raise DamagedError(
                 f"checksum {zlib.crc32(data):08x}, expected {expected:08x} ({len(data)} bytes)"
@@ -203,13 +215,13 @@ class Parts:
 
         Raises OSError, UserError where a file cannot be read (which does not say that it is damaged), before
         anything is changed; StoreError."""
-        tables, first = self.layout.tables, self.layout.first
+        tables, first, tables_of = self.layout.tables, self.layout.first, self.layout.tables_of
         found = {table: part_names(self.place, table) for table in tables}
-        whole = [name for name in found[first] if all(name in found[table] for table in tables)]
+        whole = [name for name in found[first] if all(name in found[table] for table in tables_of(name))]
         problems = {
             name: f"{self.place.of(f'{first}/{name}')}: expected a {table} beside it, found none"
-            for table in tables[1:]
             for name in found[first]
+            for table in tables_of(name)
             if name not in found[table]
         }
         finished: set[str] = set()
@@ -238,7 +250,9 @@ class Parts:
                     self.place.set_aside(f"{table}/{name}", self.layout.damaged)
         self._delete(sorted(merged))
         self._written = {
-            name: sum(found[table][name].size for table in tables) for name in claims if name not in merged
+            name: sum(found[table][name].size for table in tables_of(name))
+            for name in claims
+            if name not in merged
         }
         self._small = {name: size for name, size in self._written.items() if size < SMALL}
         self._finished, self._added = finished, set()
@@ -267,9 +281,13 @@ class Parts:
             ]
             if not names:
                 continue
-            rows = {table: self._read(table, holder, keys) for table, keys in self.layout.keys.items()}
+            rows = {
+                table: self._read(table, holder, self.layout.keys[table])
+                for table in self.layout.tables_of(holder)
+            }
             for name in names:
-                if all(self._within(table, name, rows[table]) for table in rows if name in found[table]):
+                own = [table for table in self.layout.tables if name in found[table]]
+                if all(table in rows and self._within(table, name, rows[table]) for table in own):
                     held_by[name] = holder
         return set(held_by)
 
@@ -291,11 +309,16 @@ class Parts:
         where one is not are the parts read, for another driver may have merged it. Raises OSError,
         UserError."""
         found = {table: part_names(self.place, table) for table in self.layout.tables}
-        whole = {name for name in found[self.layout.first] if all(name in names for names in found.values())}
+        tables_of = self.layout.tables_of
+        whole = {
+            name
+            for name in found[self.layout.first]
+            if all(name in found[table] for table in tables_of(name))
+        }
         with self._lock:
             written, missing = dict(self._written), self._finished | self._added
         if all(
-            name in whole and size == sum(names[name].size for names in found.values())
+            name in whole and size == sum(found[table][name].size for table in tables_of(name))
             for name, size in written.items()
         ):
             return set()
@@ -304,7 +327,9 @@ class Parts:
         return missing
 
     def write(self, key: str, *tables: pa.Table) -> None:
-        """Add a part, a table of the layout each; several threads may. Raises StoreError."""
+        """Add a part, a table of the layout each, from the first on; several threads may. Raises
+        StoreError.
+        """
         name, size = self._store(key, tables)
         identities = tables[0][self.layout.identity].unique().to_pylist()
         with self._lock:
@@ -326,7 +351,7 @@ class Parts:
     def _store(self, key: str, tables: Sequence[pa.Table]) -> tuple[str, int]:
         """Write the files of a part. Returns their name and the bytes of all."""
         buffers = {}
-        for table, rows in zip(self.layout.tables, tables, strict=True):
+        for table, rows in zip(self.layout.tables[: len(tables)], tables, strict=True):
             sink = pa.BufferOutputStream()
             pq.write_table(rows, sink, compression="zstd")
             buffers[table] = sink.getvalue()
@@ -338,7 +363,7 @@ class Parts:
     def _verify(self, name: str) -> tuple[list[str], list[str], str | None]:
         """Of a part: its identities, the parts merged in it, and what is wrong with it."""
         found, identity = [], self.layout.identity
-        for table in self.layout.tables:
+        for table in self.layout.tables_of(name):
             try:
                 found.append(self._read(table, name, [identity]))
             except FileNotFoundError:  # merged by another driver since (object stores only)
@@ -390,13 +415,13 @@ class Parts:
         if not read:
             return
         first, *others = (
-            pa.concat_tables(tables, promote_options="permissive")
-            for tables in zip(*read.values(), strict=True)
+            pa.concat_tables([table for table in tables if table is not None], promote_options="permissive")
+            for tables in itertools.zip_longest(*read.values())
         )
         metadata = {**(first.schema.metadata or {}), MERGED: json.dumps(list(read))}
         name, size = self._store(digest(list(read)), [first.replace_schema_metadata(metadata), *others])
         try:
-            for table in self.layout.tables:
+            for table in self.layout.tables_of(name):
                 self.place.settle(table)
         except OSError:  # not certain to last: the small parts stay too, loading counts their rows once
             return
@@ -411,7 +436,7 @@ class Parts:
         (object stores only).
         """
         try:
-            return [self._read(table, name) for table in self.layout.tables]
+            return [self._read(table, name) for table in self.layout.tables_of(name)]
         except ShortOfMemoryError as error:
             raise MemoryError(str(error)) from error
         except (DamagedError, OSError, UserError):
@@ -419,4 +444,5 @@ class Parts:
 
     def _delete(self, names: Sequence[str]) -> None:
         for table in self.layout.tables:  # the finishing one first: another alone is no part
-            deque(parallel(self.place, self.place.delete, [f"{table}/{name}" for name in names]), maxlen=0)
+            files = [f"{table}/{name}" for name in names if table in self.layout.tables_of(name)]
+            deque(parallel(self.place, self.place.delete, files), maxlen=0)

@@ -1,4 +1,4 @@
-"""Both tables of a result folder as pandas frames: every row once, in a fixed order, in little memory.
+"""The tables of a result folder as pandas frames: every row once, in a fixed order, in little memory.
 
 The same few words stand in millions of rows, so text is read as codes into a dictionary, and each word
 becomes one Python string that all its cells share. The trace is reduced to whole numbers part by part."""
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from topdown_ray.errors import UserError, brief
 from topdown_ray.store.parts import DamagedError, parallel, part_names, read_part
 from topdown_ray.store.place import Place, reason
+from topdown_ray.store.schema import FRONT
 
 READ_ATTEMPTS = 5  # while a driver merges parts
 # of every row
@@ -32,6 +33,7 @@ SEARCH_KEYS = (
     "target_index",
 )
 TRACE_KEYS = ("search_id", "shard_id", "target_index", "generation")
+FRONT_KEYS = ("search_id", "place")
 
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 # pandas' own type of text (an object before pandas 3), as a pointer to a string in each cell
@@ -66,6 +68,21 @@ def read_tables(place: Place, searches: pa.Schema, trace: pa.Schema) -> tuple[pd
             continue
         finally:
             pa.default_memory_pool().release_unused()
+    raise UserError(
+        f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+    )
+
+
+def read_front(place: Place) -> pd.DataFrame:
+    """The table ``front``, each row once, by search and place. Raises UserError as :func:`read_tables`."""
+    for _ in range(READ_ATTEMPTS):
+        try:
+            parts = list(_parts(place, "front", FRONT, FRONT_KEYS, lambda rows: rows))
+        except FileNotFoundError:
+            continue
+        encoded = pa.schema([field.with_type(_encoded(field)) for field in FRONT])
+        frame: pd.DataFrame = pa.concat_tables([encoded.empty_table(), *parts]).to_pandas()
+        return frame.drop_duplicates(list(FRONT_KEYS)).sort_values(list(FRONT_KEYS), ignore_index=True)
     raise UserError(
         f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
     )

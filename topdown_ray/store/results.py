@@ -1,13 +1,14 @@
-"""What a result folder holds, read: its manifest and its two tables as pandas frames."""
+"""What a result folder holds, read: its manifest and its tables as pandas frames."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import json
 import math
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,28 @@ import pyarrow as pa
 from topdown_ray.errors import UserError, brief
 from topdown_ray.store.manifest import manifest_of
 from topdown_ray.store.parts import part_names
+from topdown_ray.store.picking import Pick, pick
 from topdown_ray.store.place import Place
-from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_tables
-from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
+from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_front, read_tables
+from topdown_ray.store.schema import FRONT, SCHEMA_VERSION, SEARCHES, TRACE
 from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 
 WIDTH = 80  # columns of printed results
+#: The columns of a search that :attr:`Results.front` repeats.
+OF_SEARCH = (
+    "space",
+    "strategy",
+    "label",
+    "seed",
+    "cost_name",
+    "cost_unit",
+    "cost_sha256",
+    "predictor_name",
+    "predictor_space",
+    "predictor_sha256",
+    "protocol",
+)
 _COMMON = (
     "space",
     "cost",
@@ -42,6 +58,19 @@ class Results:
     manifest: dict[str, Any]
     searches: pd.DataFrame
     trace: pd.DataFrame
+    place: Place | None = None  # where they were read from
+
+    @functools.cached_property
+    def front(self) -> pd.DataFrame:
+        """The fronts of the searches that keep one, read when first asked for: a row an architecture, by
+        cost, with the columns of its search that say what it is about.
+        """
+        rows = FRONT.empty_table().to_pandas() if self.place is None else read_front(self.place)
+        of_search = [name for name in OF_SEARCH if name in self.searches]
+        facts = self.searches.drop_duplicates("search_id")[["search_id", *of_search]]
+        frame = rows.merge(facts.assign(order=range(len(facts))), on="search_id")
+        kept: pd.DataFrame = frame.sort_values(["order", "place"], ignore_index=True).drop(columns="order")
+        return kept
 
     def overview(self) -> pd.DataFrame:
         """Predicted top-1 in %: a row for each space, cost (where there are several), target set and label, a
@@ -93,6 +122,21 @@ class Results:
             raise UserError("results: expected a search that met its target, found none")
         config: dict[str, Any] = json.loads(rows.sort_values("accuracy", kind="stable")["arch"].iloc[-1])
         return config
+
+    def pick(
+        self,
+        at: float,
+        cost: str | None = None,
+        limits: Mapping[str, float] | None = None,
+        space: str | None = None,
+        strategy: str | None = None,
+    ) -> Pick:
+        """The most accurate architecture that costs at most ``at``, whether or not that was a target, and
+        that meets ``limits``: out of the answers of all searches, and the fronts of those that keep one.
+
+        cost, space: of the sweep; they may be left out where it has one only. limits: on ``params``, ``macs``
+        (1e6), or another cost of the sweep. strategy: a name or a label. Raises UserError."""
+        return pick(self, at, cost, limits, space, strategy)
 
     def __repr__(self) -> str:
         frame = self.overview()
@@ -188,4 +232,4 @@ def load_columns(folder: str | Path, searches: Collection[str], trace: Collectio
         pa.schema([field for field in schema if field.name in {*columns, *keys}])
         for schema, columns, keys in ((SEARCHES, searches, SEARCH_KEYS), (TRACE, trace, TRACE_KEYS))
     )
-    return Results(manifest, *read_tables(place, *wanted))
+    return Results(manifest, *read_tables(place, *wanted), place)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-# 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s; 5: label; 6: limits, costs
-SCHEMA_VERSION = 6
+# 2: unique_evaluations; 3: gradients; 4: gradient_rows, cpu_s, search_cpu_s; 5: label; 6: limits, costs;
+# 7: front_rows, the table front
+SCHEMA_VERSION = 7
 
 SEARCHES = pa.schema(
     [
@@ -44,6 +45,7 @@ SEARCHES = pa.schema(
         ("unique_evaluations", pa.int64()),
         ("gradients", pa.int64()),
         ("gradient_rows", pa.float64()),
+        ("front_rows", pa.int32()),
         ("wall_s", pa.float64()),
         ("search_wall_s", pa.float64()),
         ("cpu_s", pa.float64()),
@@ -71,6 +73,25 @@ TRACE = pa.schema(
     metadata={"topdown_ray_schema": str(SCHEMA_VERSION)},
 )
 
+#: The fronts of searches that keep one: a row an architecture, by cost. ``epsilon``: an architecture that was
+#: dropped is at most so much more accurate than one of the front that costs no more in anything.
+FRONT = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("search_id", pa.string()),
+        ("shard_id", pa.string()),
+        ("place", pa.int32()),
+        ("cost", pa.float64()),
+        ("costs", pa.string()),
+        ("accuracy", pa.float64()),
+        ("epsilon", pa.float64()),
+        ("arch", pa.string()),
+        ("macs_m", pa.float64()),
+        ("params_m", pa.float64()),
+    ],
+    metadata={"topdown_ray_schema": str(SCHEMA_VERSION)},
+)
+
 #: Columns that tell how a row was computed, not what came out: two runs of the same sweep may differ in them.
 INCIDENTAL = (
     "shard_id",
@@ -88,10 +109,22 @@ INCIDENTAL = (
 
 
 def to_tables(
-    run_id: str, rows: Sequence[Mapping[str, Any]], trace: Sequence[Mapping[str, Any]]
-) -> tuple[pa.Table, pa.Table]:
-    """A shard's rows as Arrow tables of the two schemas."""
-    return (
+    run_id: str,
+    rows: Sequence[Mapping[str, Any]],
+    trace: Sequence[Mapping[str, Any]],
+    front: Sequence[Mapping[str, Sequence[Any]]] = (),
+) -> tuple[pa.Table, ...]:
+    """A shard's rows as Arrow tables of the schemas; that of the front only where there is one. front: the
+    columns of each search's.
+    """
+    tables = (
         pa.Table.from_pylist([{**row, "run_id": run_id} for row in rows], schema=SEARCHES),
         pa.Table.from_pylist([{**row, "run_id": run_id} for row in trace], schema=TRACE),
     )
+    if not front:
+        return tables
+    parts = [
+        pa.table({**columns, "run_id": [run_id] * len(columns["arch"])}).select(FRONT.names).cast(FRONT)
+        for columns in front
+    ]
+    return (*tables, pa.concat_tables(parts))

@@ -55,7 +55,7 @@ def _seconds(worker: Worker, group: Group, batch: int) -> float:
     shard = Shard(short, tuple(range(batch)), tuple(map(str, range(batch * parts))))
     seconds, began = math.inf, time.monotonic()
     for _ in range(REPEATS):
-        rows, _ = worker.run(shard)
+        rows = worker.run(shard).searches
         seconds = min(seconds, sum(float(row["cpu_s"]) for row in rows) / batch)
         if time.monotonic() - began > LONGEST_S:
             break

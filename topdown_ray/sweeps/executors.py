@@ -19,7 +19,7 @@ from topdown_ray.tasks import Executor
 if TYPE_CHECKING:
     from topdown_ray.cluster import Pool
 
-Tables = tuple[pa.Table, pa.Table]  # searches and trace
+Tables = tuple[pa.Table, ...]  # searches, trace, and the front where there is one
 ShardExecutor = Executor[Shard, Tables]
 
 

@@ -1,5 +1,5 @@
-"""Reference fronts: the best architecture known for each of many targets, from long joint searches and
-polishing.
+"""Reference fronts: the best architecture known for each of many targets, out of the answers and fronts of
+long joint searches, polished.
 
 Polishing tries every single and every double change of an answer and takes the best one that still fits,
 until none helps: what is left cannot be improved by any two changes. A front is a CSV file whose comment
@@ -34,6 +34,8 @@ from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec
 
 SHIPPED = data("fronts")
 MAX_ROUNDS = 1000  # of polishing one answer; each must gain
+POLISHED = 4  # architectures of each target, the most accurate ones
+_CANDIDATE = ["arch", "accuracy", "cost"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def make_front(
 ) -> tuple[pd.DataFrame, str]:
     """The best architecture found for each target, and the text of its file. Raises UserError.
 
-    start: result folders whose answers for these targets are polished beside those of the new searches.
+    start: result folders whose answers and fronts are polished beside those of the new searches.
     Columns: space, predictor_space, cost_name, cost_unit, target, cost, accuracy (a fraction), arch.
     """
     search = {
@@ -80,13 +82,14 @@ def make_front(
     plan = make_plan(make_spec(data, "front"))
     setup, worker = plan.setups[space], Worker(plan.setups)
     (device,) = plan.spec.devices(space)
-    parts = [_answers(folder, setup, device.sets[0]) for folder in start]
+    parts = [_known(folder, setup) for folder in start]
     for number, shard in enumerate(plan.shards()):
         on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
-        parts.append(to_tables(plan.run_id, *worker.run(shard))[0].to_pandas())
+        answers, _, front = to_tables(plan.run_id, *worker.run(shard))
+        parts += [table.select(_CANDIDATE).to_pandas() for table in (answers, front)]
     rows = pd.concat(parts, ignore_index=True)
     on_step("polishing")
-    frame = _polished(setup, rows)
+    frame = _polished(setup, rows, device.sets[0])
     lines = [
         f"reference front of {space} under {setup.cost.name} ({setup.cost.unit}), predicted top-1 by "
         f"{setup.predictor.name}",
@@ -128,30 +131,28 @@ def write_front(
     return frame, path
 
 
-def _answers(folder: str, setup: Setup, targets: Sequence[float]) -> pd.DataFrame:
-    """The answers of a result folder for these targets, under the same predictor and cost. Raises
-    UserError.
-    """
-    rows = load(folder).searches
-    same = rows["cost_sha256"].eq(setup.cost.sha256) & rows["predictor_sha256"].eq(setup.predictor.sha256)
-    rows = rows[same & rows["feasible"] & rows["target"].isin(targets)]
+def _known(folder: str, setup: Setup) -> pd.DataFrame:
+    """The answers and fronts of a result folder, of the same space, predictor and cost. Raises UserError."""
+    results = load(folder)
+    rows = pd.concat([results.searches, results.front], ignore_index=True)
+    same = rows["space"].eq(setup.genes_space.name) & rows["cost_sha256"].eq(setup.cost.sha256)
+    rows = rows[same & rows["predictor_sha256"].eq(setup.predictor.sha256)]
     if rows.empty:
         raise UserError(
-            f"--start: {shown(folder)}: expected answers for these targets, predictor and cost, found none"
+            f"--start: {shown(folder)}: expected architectures of this space, predictor and cost, found none"
         )
-    return rows
+    return rows[_CANDIDATE]
 
 
-def _polished(setup: Setup, rows: pd.DataFrame) -> pd.DataFrame:
-    """For each target the best answer of all seeds and of all tighter targets, polished."""
+def _polished(setup: Setup, rows: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
+    """For each target the best of all architectures that meet it, polished."""
     space = setup.genes_space
+    rows = rows.drop_duplicates("arch").sort_values("accuracy", ascending=False, kind="stable")
     answers, limits = [], []
-    for target, group in rows.groupby("target"):  # tightest first
-        distinct = (
-            group.drop_duplicates("arch").sort_values("accuracy", ascending=False, kind="stable").head(4)
-        )
-        answers += [torch.tensor(list(genes), dtype=torch.int8) for genes in distinct["genes"]]
-        limits += [float(str(target))] * len(distinct)
+    for target in sorted(targets):
+        for arch in rows.loc[rows["cost"] <= target, "arch"].head(POLISHED):
+            answers.append(torch.from_numpy(space.from_config(json.loads(arch))))
+            limits.append(target)
     with one_thread(), torch.inference_mode():
         polished = [
             polish(space, setup.predictor, setup.cost, genes, limit)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from topdown_ray import machine
 from topdown_ray.store.results import Results
-from topdown_ray.store.schema import INCIDENTAL, SEARCHES, TRACE, to_tables
+from topdown_ray.store.schema import FRONT, INCIDENTAL, SEARCHES, TRACE, to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.checks import RowCheck, compared, searched
 from topdown_ray.sweeps.runner import Worker
@@ -45,18 +45,23 @@ def searched_again(
     if len(on_cpu) < len(rows):
         note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
     traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
-    stored = (
-        own,
-        traces.merge(
-            own[["search_id", "target_index", "target"]], on=["search_id", "target_index"], how="left"
-        ),
-    )
-    for number, (frame, schema) in enumerate(zip(stored, (SEARCHES, TRACE), strict=True)):
-        columns = [name for name in schema.names if name not in INCIDENTAL]
-        order = [name for name in ("search_id", "target_index", "generation") if name in columns]
-        tables = [tables[number] for tables in again]
+    targets = own[["search_id", "target_index", "target"]]
+    front = results.front[results.front["search_id"].isin(set(own["search_id"]))]
+    stored = {
+        "rerun": own,
+        "rerun trace": traces.merge(targets, on=["search_id", "target_index"], how="left"),
+        "rerun front": front.assign(target=np.nan),
+    }
+    keys = ("search_id", "target_index", "generation", "place")
+    for number, ((name, frame), schema) in enumerate(
+        zip(stored.items(), (SEARCHES, TRACE, FRONT), strict=True)
+    ):
+        columns = [column for column in schema.names if column not in INCIDENTAL]
+        order = [key for key in keys if key in columns]
+        tables = [tables[number] for tables in again if number < len(tables)]
         fresh = pa.concat_tables([schema.empty_table(), *tables]).to_pandas().sort_values(order)
-        yield _same_bits(("rerun", "rerun trace")[number], frame.sort_values(order), fresh, columns, note)
+        if len(frame) or len(fresh):
+            yield _same_bits(name, frame.sort_values(order), fresh, columns, note)
 
 
 def _same_bits(

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from topdown_ray.algorithms.front import Front
 from topdown_ray.algorithms.gradients import gradient_of, rows_a_gradient
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
@@ -34,9 +36,18 @@ from topdown_ray.sweeps.spec import COST, LIMIT, Group, Protocol, Shard, SweepSp
 from topdown_ray.sweeps.targets import repeated
 
 SearchRow = dict[str, Any]
+FrontColumns = dict[str, Any]  # sequences of one length
 
 WARM_GENERATIONS = 3  # of the searches that warm a worker up
 WARM_BATCH = 8  # searches in lock step of the larger of them
+
+
+class ShardRows(NamedTuple):
+    """What a shard came to."""
+
+    searches: list[SearchRow]
+    trace: list[SearchRow]
+    front: list[FrontColumns]  # of each search that kept one
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,21 @@ class Setup:
             cheapest = torch.from_numpy(self.witnesses[group.device, target, limits]).to(device)
             limited = LimitedCost(self.costs[group.device], others)
             yield dataclasses.replace(plain, cost=limited, cheapest=cheapest)
+
+    def front_costs(self, group: Group) -> list[AnyCost]:
+        """What the front of a group's searches tells apart beside accuracy: the cost of its device, those of
+        its limits, and the parameters where the space has an OFA network.
+        """
+        named = {name for one in group.limits for name, _ in one}
+        costs = [self.costs[group.device], *(self.limits[name] for name in sorted(named))]
+        return costs if self.params is None or "params" in named else [*costs, self.params]
+
+    @functools.cached_property
+    def params(self) -> AnyCost | None:
+        """The parameters as a cost, on the device of the setup; None for a space without an OFA network."""
+        if self.genes_space.provides is None or self.cost.name == "params":
+            return None
+        return dataclasses.replace(any_cost("params", self.genes_space), device=self.cost.device)
 
     def _plain(self, group: Group, device: str) -> Problem:
         cost = self.costs[group.device]
@@ -178,9 +204,9 @@ class Worker:
                 short = dataclasses.replace(group, params=_short(group.params))
                 batch = max(1, min(WARM_BATCH, LARGEST_ROWS // group.params.population))
                 try:
-                    outcomes = self._serve(short, (0,))
+                    outcomes, _ = self._serve(short, (0,))
                     if (group.space, group.strategy) not in batched:
-                        outcomes = self._serve(short, range(batch))
+                        outcomes, _ = self._serve(short, range(batch))
                         batched.add((group.space, group.strategy))
                 except Exception:
                     # the shard that meets the same error reports it, and the other groups still run
@@ -190,14 +216,18 @@ class Worker:
                 if gradient is not None and any(outcome.gradients is not None for outcome in outcomes):
                     self.gradient_rows[group.space] = rows_a_gradient(gradient, setup.predictor)
 
-    def _serve(self, group: Group, seeds: Sequence[int]) -> list[Outcome]:
-        """The outcomes of a group's searches with these seeds, loosest target first."""
+    def _serve(self, group: Group, seeds: Sequence[int]) -> tuple[list[Outcome], list[Front]]:
+        """The outcomes of a group's searches with these seeds, loosest target of each device first, and the
+        front of each device.
+        """
         setup = self.setups[group.space]
+        fronts = [Front(setup.front_costs(part), len(seeds)) for part in group.each]
         searches = Searches(
             problem=setup.problem(group, self.device),
             params=group.params,
             targets=group.targets,
             draws=Draws(seeds, group.space, self.device),
+            fronts=fronts,
         )
         strategy = find_strategy(group.strategy)
         if strategy.sha256 != group.sha256:
@@ -212,14 +242,15 @@ class Worker:
                 f"strategies: {group.strategy}: expected one outcome for each of {len(group.targets)} "
                 f"targets, found outcomes for the targets {brief(found)}"
             )
-        return outcomes
+        return outcomes, fronts
 
-    def run(self, shard: Shard) -> tuple[list[SearchRow], list[SearchRow]]:
-        """Run a shard: rows of ``searches`` and of ``trace``, by part, seed and target."""
+    def run(self, shard: Shard) -> ShardRows:
+        """Run a shard: its rows by part, seed and target."""
         setup, group = self.setups[shard.group.space], shard.group
         started_at = datetime.datetime.now(datetime.UTC)
         with one_thread(), torch.inference_mode():
-            outcomes = iter(self._serve(group, shard.seeds))
+            served, fronts = self._serve(group, shard.seeds)
+            outcomes = iter(served)
             common = {
                 "shard_id": shard.shard_id,
                 "space": group.space,
@@ -237,6 +268,7 @@ class Worker:
             }
             rows: list[SearchRow] = []
             trace: list[SearchRow] = []
+            front: list[FrontColumns] = []
             for number, part in enumerate(group.each):
                 own = [
                     dataclasses.replace(outcome, target_index=index)
@@ -245,9 +277,12 @@ class Worker:
                 identities = shard.search_ids[number :: len(group.each)]
                 searches = list(zip(shard.seeds, identities, strict=True))
                 of_part = self._rows(part, searches, own)
-                rows += [{**common, **row} for row in of_part[0]]
+                points = self._front(part, identities, fronts[number]) if fronts[number].searched else []
+                front += [{"shard_id": [shard.shard_id] * len(one["arch"]), **one} for one in points]
+                held = dict(zip(identities, (len(one["arch"]) for one in points), strict=False))
+                rows += [{**common, "front_rows": held.get(row["search_id"], 0), **row} for row in of_part[0]]
                 trace += [{"shard_id": shard.shard_id, **point} for point in of_part[1]]
-        return rows, trace
+        return ShardRows(rows, trace, front)
 
     def _rows(
         self, group: Group, searches: Sequence[tuple[int, str]], outcomes: Sequence[Outcome]
@@ -296,14 +331,49 @@ class Worker:
     def _cost_of(self, group: Group) -> AnyCost:
         return self.setups[group.space].costs[group.device]
 
+    def _front(self, group: Group, identities: Sequence[str], front: Front) -> list[FrontColumns]:
+        """The columns of each search's front on one device."""
+        setup, counts, found = self.setups[group.space], self.counts[group.space], []
+        others = _others(setup, group, {name for one in group.limits for name, _ in one})
+        for s, identity in enumerate(identities):
+            points = front.points(s)
+            n = len(points.accuracy)
+            none: list[Any] = [None] * n
+            macs, parameters = (none, none) if counts is None else (x.numpy() for x in counts(points.genes))
+            genes = points.genes.to(self.device)
+            also = {name: cost(genes).tolist() for name, cost in others.items()}
+            costs = [
+                json.dumps(dict(zip(also, values, strict=True)))
+                for values in zip(*also.values(), strict=True)
+            ]
+            found.append(
+                {
+                    "search_id": [identity] * n,
+                    "place": range(n),
+                    "cost": points.costs[:, 0],
+                    "costs": costs or none,
+                    "accuracy": points.accuracy,
+                    "epsilon": [points.epsilon] * n,
+                    "arch": setup.genes_space.texts(points.genes.numpy()),
+                    "macs_m": macs,
+                    "params_m": parameters,
+                }
+            )
+        return found
+
+
+def _others(setup: Setup, group: Group, limits: Iterable[str]) -> dict[str, AnyCost]:
+    """The costs of the sweep's other devices, and those of these limits."""
+    others = {cost.name: cost for i, cost in enumerate(setup.costs) if i != group.device}
+    return others | {name: setup.limits[name] for name in sorted(limits)}
+
 
 def _other_costs(setup: Setup, group: Group, outcome: Outcome) -> dict[str, list[float]]:
     """What the answers of S searches cost on the sweep's other devices and under the limits of their target:
     S values for each cost.
     """
-    others = {cost.name: cost for i, cost in enumerate(setup.costs) if i != group.device}
     limits = group.limits[outcome.target_index] if group.limits else ()
-    others |= {name: setup.limits[name] for name, _ in limits}
+    others = _others(setup, group, (name for name, _ in limits))
     return {name: cost(outcome.genes).tolist() for name, cost in others.items()}
 
 

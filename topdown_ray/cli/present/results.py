@@ -1,4 +1,4 @@
-"""What describe, verify, report and front print."""
+"""What describe, pick, verify, report and front print."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from topdown_ray.cli.present.tables import print_footnote, print_json, print_rec
 from topdown_ray.networks.api import DescribedSubnet
 from topdown_ray.report.build import Report
 from topdown_ray.spaces.cost import with_unit
+from topdown_ray.store.picking import Pick
 from topdown_ray.store.transferred import MARK, is_transferred
 from topdown_ray.sweeps.checks import NO_NETWORK, RowCheck
 from topdown_ray.sweeps.verify import Verification
@@ -43,6 +44,42 @@ def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
         cost = with_unit(f"{row['cost']:.2f}", row["cost_unit"])
         print(f"predicted top-1 {mark}{100 * row['accuracy']:.2f} %, {cost}")
         print_footnote(rows)
+
+
+def print_pick(found: Pick, at: float, as_json: bool) -> None:
+    """An architecture that was picked for a cost, and where it comes from."""
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    rows = pd.DataFrame([dataclasses.asdict(found)])
+    mark = MARK if is_transferred(rows).any() else ""
+    counts = [(found.macs_m, "MACs"), (found.params_m, "parameters")]
+    numbers = [f"{value:.2f} x 1e6 {what}" for value, what in counts if value is not None]
+    cost = with_unit(f"{found.cost:.2f}", found.cost_unit)
+    text = ", ".join(
+        [f"predicted top-1 {mark}{100 * found.accuracy:.2f} %", f"{cost} on {found.cost_name}", *numbers]
+    )
+    print_wrapped(text, "")
+    print(json.dumps(found.arch))
+    kind = "an answer for a target" if found.epsilon is None else "from the front"
+    print_wrapped(
+        f"Search {found.search_id} ({found.space}, {found.label}, seed {found.seed}), {kind}; the most "
+        f"accurate of {found.candidates:,} known architectures that meet what was asked for.",
+        "",
+    )
+    if found.epsilon:
+        print_wrapped(
+            "That search scored architectures which it did not keep; they are at most "
+            f"{100 * found.epsilon:.3f} points more accurate.",
+            "",
+        )
+    if at > found.loosest:
+        print_wrapped(
+            f"The loosest target under {found.cost_name} is {found.loosest:g}: the searches did not look for "
+            "more expensive architectures.",
+            "",
+        )
+    print_footnote(rows)
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:

@@ -142,7 +142,7 @@ def ours(scale: Scale, batch: int) -> Runner:
     def run(repeat: int) -> Lap:
         (shard,) = plan_of(scale, range(repeat * batch, (repeat + 1) * batch), batch).shards()
         start = time.perf_counter()
-        rows, _ = worker.run(shard)
+        rows = worker.run(shard).searches
         seconds = time.perf_counter() - start
         return Lap(
             seconds, batch, batch * _evaluations(scale), statistics.mean(row["accuracy"] for row in rows), 1
@@ -166,7 +166,7 @@ def joint(scale: Scale, batch: int) -> Runner:
         seeds = range(repeat * batch, (repeat + 1) * batch)
         (shard,) = plan_of(scale, seeds, batch, "joint", search).shards()
         start = time.perf_counter()
-        rows, _ = worker.run(shard)
+        rows = worker.run(shard).searches
         seconds = time.perf_counter() - start
         spent = sum(row["evaluations"] + 2 * row["gradients"] for row in rows)
         return Lap(seconds, batch, spent, statistics.mean(row["accuracy"] for row in rows), 1)

@@ -53,7 +53,7 @@ def distances(
             on_lap(progress, strategy)
             (shard,) = plan_of(scale, range(repeat * BATCH, (repeat + 1) * BATCH), BATCH, strategy).shards()
             start = time.perf_counter()
-            found, _ = worker.run(shard)
+            found = worker.run(shard).searches
             middle = time.perf_counter()
             evaluations = sum(_evaluations(row) for row in found)
             with torch.inference_mode():

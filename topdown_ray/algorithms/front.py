@@ -1,0 +1,133 @@
+"""The front of a search: the non-dominated ones of all architectures that it scored.
+
+An architecture is dominated where another one is at least as accurate and costs no more in anything. What is
+left answers for any target, also for those that the search was not asked for. A front holds at most ``MOST``
+architectures. One that is larger is thinned exactly: by the smallest step ``epsilon`` of a fixed ladder such
+that every architecture that is dropped has one in the front which costs no more in anything and is at most
+``epsilon`` less accurate (epsilon-dominance, Laumanns et al. 2002, *Combining convergence and diversity in
+evolutionary multiobjective optimization*).
+
+Letters: S searches, P children a generation, G genes, J costs, n architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from topdown_ray.algorithms.kernels import compiled
+from topdown_ray.algorithms.problem import Cost
+
+MOST = 1024  # architectures of a front
+_STEP = 1e-5  # top-1: the first step of the ladder, each further one twice as large
+_HELD = 1 << 13  # children of each search that wait to be sifted: bounds the memory of long searches
+
+
+class FrontPoints(NamedTuple):
+    """The front of one search, cheapest architecture first."""
+
+    genes: torch.Tensor  # int8 (n, G), canonical
+    accuracy: npt.NDArray[np.float64]  # (n,)
+    costs: npt.NDArray[np.float64]  # (n, J)
+    epsilon: float  # a fraction of top-1; 0: nothing non-dominated was dropped
+
+
+class Front:
+    """The fronts of S searches under J costs, the first of which orders them."""
+
+    def __init__(self, costs: Sequence[Cost], S: int):
+        self.costs = tuple(costs)
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._kept: list[FrontPoints | None] = [None] * S
+
+    @property
+    def searched(self) -> bool:
+        """Whether anything was added."""
+        return bool(self._waiting) or self._kept[0] is not None
+
+    def add(self, genes: torch.Tensor, accuracy: torch.Tensor) -> None:
+        """Take in scored children: genes int8 (S, P, G), accuracy float32 (S, P), -inf for none. They are not
+        copied, so they must not change.
+        """
+        self._waiting.append((genes, accuracy))
+        if sum(part.shape[1] for _, part in self._waiting) >= _HELD:
+            self.sift()
+
+    def sift(self) -> None:
+        """Keep of all that was added what nothing dominates."""
+        if not self._waiting:
+            return
+        genes = torch.cat([part for part, _ in self._waiting], dim=1)
+        accuracy = torch.cat([part for _, part in self._waiting], dim=1)
+        self._waiting = []
+        S, n, G = genes.shape
+        rows = genes.view(-1, G)
+        costs = torch.stack([cost(rows) for cost in self.costs], dim=1).view(S, n, -1).cpu().numpy()
+        genes, scores = genes.cpu(), accuracy.cpu().double().numpy()
+        for s in range(S):
+            there = np.flatnonzero(scores[s] > -np.inf)
+            new = FrontPoints(genes[s, torch.from_numpy(there)], scores[s, there], costs[s, there], 0.0)
+            before = self._kept[s]
+            self._kept[s] = _sifted(new if before is None else _joined(before, new), 0.0)
+
+    def points(self, s: int) -> FrontPoints:
+        """The front of one search."""
+        self.sift()
+        points = self._kept[s]
+        if points is None:
+            raise ValueError(f"front: expected a search that added what it scored, found none for {s}")
+        epsilon = _STEP
+        thinned = points
+        while len(thinned.accuracy) > MOST:
+            thinned = _sifted(points, epsilon)
+            epsilon *= 2
+        return thinned
+
+
+def _joined(one: FrontPoints, other: FrontPoints) -> FrontPoints:
+    return FrontPoints(
+        torch.cat([one.genes, other.genes]),
+        np.concatenate([one.accuracy, other.accuracy]),
+        np.concatenate([one.costs, other.costs]),
+        0.0,
+    )
+
+
+def _sifted(points: FrontPoints, epsilon: float) -> FrontPoints:
+    """What nothing dominates, cheapest first; of equal ones the first."""
+    keys = (-points.accuracy, *points.costs.T[::-1])
+    order = np.lexsort(keys)  # stable; by cost, then by the other costs, then the more accurate first
+    kept = order[_undominated(points.costs[order], points.accuracy[order], epsilon)]
+    genes = points.genes.index_select(0, torch.from_numpy(kept))
+    return FrontPoints(genes, points.accuracy[kept], points.costs[kept], epsilon)
+
+
+@compiled
+def _undominated(
+    costs: npt.NDArray[np.float64], accuracy: npt.NDArray[np.float64], epsilon: float
+) -> npt.NDArray[np.int64]:
+    """The places of rows that no kept row before them dominates. Rows: in the order of their costs, so that
+    no row is dominated by one behind it.
+    """
+    n, J = costs.shape
+    kept = np.empty(n, np.int64)
+    m = 0
+    for i in range(n):
+        dominated = False
+        for q in range(m - 1, -1, -1):  # the nearest in cost first: the likeliest to dominate
+            j = kept[q]
+            if accuracy[j] >= accuracy[i] - epsilon:
+                dominated = True
+                for c in range(1, J):
+                    if costs[j, c] > costs[i, c]:
+                        dominated = False
+                        break
+                if dominated:
+                    break
+        if not dominated:
+            kept[m] = i
+            m += 1
+    return kept[:m]

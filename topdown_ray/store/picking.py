@@ -1,0 +1,135 @@
+"""Pick an architecture for any cost out of what a sweep's searches kept: their answers, and their fronts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from topdown_ray.errors import UserError, brief
+
+if TYPE_CHECKING:
+    from topdown_ray.store.results import Results
+
+_COLUMNS = [
+    "search_id",
+    "space",
+    "label",
+    "seed",
+    "cost_name",
+    "cost_unit",
+    "predictor_name",
+    "predictor_space",
+]
+_COLUMNS += ["accuracy", "cost", "costs", "macs_m", "params_m", "arch"]
+_COUNTED = {"macs": "macs_m", "params": "params_m"}
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The most accurate architecture known to a sweep that meets a cost and some limits.
+
+    accuracy: predicted top-1, a fraction. cost: in cost_unit. macs_m, params_m: in 1e6; None for a space
+    without an OFA network. epsilon: an architecture that its search scored but did not keep is at most this
+    much more accurate (a fraction) where it costs no more in anything; None where it is an answer for a
+    target. candidates: architectures that met the cost and the limits. loosest: the loosest target under this
+    cost; beyond it the searches did not look."""
+
+    arch: dict[str, Any]
+    accuracy: float
+    cost: float
+    cost_name: str
+    cost_unit: str
+    macs_m: float | None
+    params_m: float | None
+    space: str
+    label: str
+    seed: int
+    search_id: str
+    predictor_name: str
+    predictor_space: str
+    epsilon: float | None
+    candidates: int
+    loosest: float
+
+
+def pick(
+    results: Results,
+    at: float,
+    cost: str | None = None,
+    limits: Mapping[str, float] | None = None,
+    space: str | None = None,
+    strategy: str | None = None,
+) -> Pick:
+    """See :meth:`topdown_ray.Results.pick`."""
+    if not isinstance(at, int | float) or isinstance(at, bool) or not 0 < at < math.inf:
+        raise UserError(f"at: expected a positive number, found {brief(at)}")
+    answers = results.searches[results.searches["feasible"].astype(bool)]
+    rows = pd.concat([answers.assign(epsilon=math.nan), results.front], ignore_index=True)
+    rows = rows[[*_COLUMNS, "epsilon"]][rows["accuracy"].notna()]
+    for column, argument, value in (("space", "space", space), ("cost_name", "cost", cost)):
+        rows = _of(rows, column, argument, value)
+    if strategy is not None:
+        names = dict(zip(answers["label"], answers["strategy"], strict=True))
+        named = rows["label"].eq(strategy) | rows["label"].map(names).eq(strategy)
+        if not named.any():
+            raise UserError(f"strategy: expected one of {_known(rows['label'])}, found {brief(strategy)}")
+        rows = rows[named]
+    meets = pd.Series(True, index=rows.index)
+    for name, most in (limits or {}).items():
+        meets &= _under(rows, name) <= most
+    cheapest, unit = rows["cost"][meets].min(), rows["cost_unit"].iloc[0]
+    chosen = rows[meets & (rows["cost"] <= at)]
+    if chosen.empty:
+        under = " and ".join(f"{name} <= {most:g}" for name, most in (limits or {}).items())
+        if math.isnan(cheapest):
+            raise UserError(
+                f"limits: expected limits that an architecture of these results meets, found {under}"
+            )
+        under = f" under {under}" if under else ""
+        raise UserError(
+            f"at: expected at least {cheapest:.3f} {unit}, the cheapest architecture of these results"
+            f"{under}, found {at:g}"
+        )
+    # the cheapest of the most accurate
+    row = chosen.sort_values(["accuracy", "cost"], ascending=[False, True], kind="stable").iloc[0].to_dict()
+    of_cost = answers[(answers["space"] == row["space"]) & (answers["cost_name"] == row["cost_name"])]
+    facts: dict[str, Any] = {name: row[name] for name in _COLUMNS if name != "costs"}
+    for name in ("macs_m", "params_m", "epsilon"):
+        facts[name] = None if pd.isna(row[name]) else float(row[name])
+    facts |= {"arch": json.loads(row["arch"]), "seed": int(row["seed"])}
+    return Pick(**facts, candidates=chosen["arch"].nunique(), loosest=float(of_cost["target"].max()))
+
+
+def _known(values: pd.Series) -> str:
+    return ", ".join(map(str, values.unique()[:20]))
+
+
+def _of(rows: pd.DataFrame, column: str, argument: str, value: str | None = None) -> pd.DataFrame:
+    """The rows with a value, which may be left out where there is one only."""
+    if value is None and rows[column].nunique() <= 1:
+        return rows
+    if value is None or not rows[column].eq(value).any():
+        found = "none" if value is None else brief(value)
+        raise UserError(f"{argument}: expected one of {_known(rows[column])}, found {found}")
+    return rows[rows[column].eq(value)]
+
+
+def _under(rows: pd.DataFrame, name: str) -> pd.Series:
+    """What architectures cost under the cost of a limit. Raises UserError for one that is not known."""
+    if name in _COUNTED:
+        values = rows[_COUNTED[name]].astype(float)
+    else:
+        known = [json.loads(text) if isinstance(text, str) else {} for text in rows["costs"]]
+        values = pd.Series([costs.get(name, math.nan) for costs in known], index=rows.index, dtype=float)
+        values = values.where(rows["cost_name"] != name, rows["cost"])
+    if values.isna().all():
+        raise UserError(
+            f"limits: expected macs, params or a cost of the sweep, found {brief(name)}, which these results "
+            "do not tell"
+        )
+    return values
