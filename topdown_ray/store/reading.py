@@ -81,7 +81,15 @@ def read_front(place: Place) -> pd.DataFrame:
         except FileNotFoundError:
             continue
         encoded = pa.schema([field.with_type(_encoded(field)) for field in FRONT])
-        frame: pd.DataFrame = pa.concat_tables([encoded.empty_table(), *parts]).to_pandas()
+        table = pa.concat_tables([encoded.empty_table(), *parts])
+        columns = {}
+        for field in encoded:
+            if field.type == _WORDS:
+                codes, values = _codes(table[field.name])
+                columns[field.name] = words(values, codes)
+            else:
+                columns[field.name] = table[field.name].to_pandas()
+        frame = pd.DataFrame(columns, copy=False)
         return frame.drop_duplicates(list(FRONT_KEYS)).sort_values(list(FRONT_KEYS), ignore_index=True)
     raise UserError(
         f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
