@@ -8,14 +8,15 @@ within the budget, because a search that is cut leaves its last targets unserved
 targets at once, runs a few generations more and is cut, as the contestants of other packages are.
 ``top_down`` keeps the paper's ratio of five generations to one warm generation; ``independent`` has one
 length for all its targets; ``joint`` has ``warm_generations: 0``. All other hyper-parameters are the
-defaults."""
+defaults, but for the variants with ``distinct_parents: true`` and, of ``joint``, with ``gradient_share:
+0``."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -42,6 +43,7 @@ PROBES = 10  # lengths that are tried, at most
 CLOSE = 0.97  # of the budget: close enough
 # children a row of the budget, at most: a search that remembers nearly all of them never meets its budget
 MOST_CHILDREN = 12
+DISTINCT = {"distinct_parents": True}
 _RATIO = 5  # generations to one warm generation: the paper's 500 and 100
 
 
@@ -69,28 +71,34 @@ class Contestant:
 # --- our own strategies -------------------------------------------------------------------------------------
 
 
-def _params(strategy: str, distinct: bool, generations: int) -> EvolutionParams:
-    """The parameters of a search of this length."""
-    warm = {"top_down": max(1, round(generations / _RATIO))}.get(strategy, 0)
-    return STRATEGIES[strategy].parameters(
-        generations=generations,
-        warm_generations=warm,
-        distinct_parents=distinct or None,  # None: as the strategy has it
-    )
+@dataclass(frozen=True)
+class Ours:
+    """A strategy, and what of its hyper-parameters differs from the defaults."""
+
+    strategy: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def params(self, generations: int) -> EvolutionParams:
+        """The parameters of a search of this length."""
+        warm = max(1, round(generations / _RATIO)) if self.strategy == "top_down" else 0
+        model = STRATEGIES[self.strategy].parameters
+        return model(generations=generations, warm_generations=warm, **self.changes)
+
+    def children(self, generations: int, targets: int) -> int:
+        """The children of a search of this length."""
+        return STRATEGIES[self.strategy].evaluations(self.params(generations), targets)
+
+    def outcomes(
+        self, arena: Arena, predictor: Predictor, params: EvolutionParams, seeds: range
+    ) -> list[Outcome]:
+        """The outcomes of searches with these seeds."""
+        searches = Searches(arena.problem(predictor), params, arena.targets, Draws(seeds, arena.space.name))
+        return list(STRATEGIES[self.strategy].serve(searches))
 
 
-def _outcomes(
-    strategy: str, arena: Arena, predictor: Predictor, params: EvolutionParams, seeds: range
-) -> list[Outcome]:
-    draws = Draws(seeds, arena.space.name)
-    searches = Searches(arena.problem(predictor), params, arena.targets, draws)
-    return list(STRATEGIES[strategy].serve(searches))
-
-
-def spent_by(strategy: str, distinct: bool, arena: Arena, generations: int) -> float:
+def spent_by(ours: Ours, arena: Arena, generations: int) -> float:
     """What the dearest of the tuning seeds spends, in rows of the predictor."""
-    params = _params(strategy, distinct, generations)
-    outcomes = _outcomes(strategy, arena, arena.predictor, params, TUNING_SEEDS)
+    outcomes = ours.outcomes(arena, arena.predictor, ours.params(generations), TUNING_SEEDS)
     rows = np.sum([outcome.unique_evaluations.numpy() for outcome in outcomes], axis=0)
     gradients = np.sum(
         [outcome.gradients.numpy() for outcome in outcomes if outcome.gradients is not None], axis=0
@@ -98,22 +106,17 @@ def spent_by(strategy: str, distinct: bool, arena: Arena, generations: int) -> f
     return float(np.max(rows + arena.case.gradient_rows * gradients))
 
 
-def sized(strategy: str, distinct: bool, arena: Arena, budget: int) -> int:
+def sized(ours: Ours, arena: Arena, budget: int) -> int:
     """The generations of the longest search found that stays within the budget; deterministic, bounded."""
-
-    def children(generations: int) -> int:
-        count: Any = STRATEGIES[strategy].evaluations
-        return int(count(_params(strategy, distinct, generations), len(arena.targets)))
-
-    most = 1
-    while children(2 * most) <= MOST_CHILDREN * budget:
+    targets, most = len(arena.targets), 1
+    while ours.children(2 * most, targets) <= MOST_CHILDREN * budget:
         most *= 2
     fits, fails, generations = 0, most + 1, 1
-    while children(generations + 1) <= budget:
+    while ours.children(generations + 1, targets) <= budget:
         generations += 1
     for _ in range(PROBES):
         generations = min(generations, most)
-        spent = spent_by(strategy, distinct, arena, generations)
+        spent = spent_by(ours, arena, generations)
         if spent <= budget:
             fits = generations
         else:
@@ -126,22 +129,27 @@ def sized(strategy: str, distinct: bool, arena: Arena, budget: int) -> int:
     return fits
 
 
-def _prepare(strategy: str, distinct: bool, arena: Arena, recorder: Recorder) -> Prepared:
-    generations = sized(strategy, distinct, arena, recorder.budget)
-    if strategy == "joint":
+def prepared(ours: Ours, arena: Arena, recorder: Recorder) -> Prepared:
+    """A strategy of ours, sized for the recorder's budget."""
+    generations = sized(ours, arena, recorder.budget)
+    if ours.strategy == "joint":
         generations += math.ceil((1 - CLOSE) * generations)
-    params = _params(strategy, distinct, generations)
+    params = ours.params(generations)
     predictor, gradient = RecordingPredictor.of(recorder), RecordedGradient(recorder, arena.cost)
 
     def run(seed: int) -> None:
         # gradients do not pass through the predictor's call
         with patch.object(strategies, "gradient_of", lambda *_: gradient):
-            _outcomes(strategy, arena, predictor, params, range(seed, seed + 1))
+            ours.outcomes(arena, predictor, params, range(seed, seed + 1))
 
     return Prepared(run, {"generations": params.generations, "warm_generations": params.warm_generations})
 
 
 # --- all of them --------------------------------------------------------------------------------------------
+
+
+def _ours(name: str, ours: Ours) -> Contestant:
+    return Contestant(name, partial(prepared, ours))
 
 
 def _external(name: str, make: Make, *needs: str) -> Contestant:
@@ -151,11 +159,12 @@ def _external(name: str, make: Make, *needs: str) -> Contestant:
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
-        Contestant("joint", partial(_prepare, "joint", False)),
-        Contestant("top_down", partial(_prepare, "top_down", False)),
-        Contestant("top_down, distinct", partial(_prepare, "top_down", True)),
-        Contestant("independent", partial(_prepare, "independent", False)),
-        Contestant("independent, distinct", partial(_prepare, "independent", True)),
+        _ours("joint", Ours("joint")),
+        _ours("joint, no gradients", Ours("joint", {"gradient_share": 0.0})),
+        _ours("top_down", Ours("top_down")),
+        _ours("top_down, distinct", Ours("top_down", DISTINCT)),
+        _ours("independent", Ours("independent")),
+        _ours("independent, distinct", Ours("independent", DISTINCT)),
         _external("nsga2", partial(front_externals.pymoo, "nsga2"), "pymoo"),
         _external("sms-emoa", partial(front_externals.pymoo, "sms-emoa"), "pymoo"),
         _external("map-elites", front_externals.map_elites, "ribs"),

@@ -111,6 +111,7 @@ def genes_of(x: Any) -> torch.Tensor:
 
 
 def pymoo(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
+    """NSGA-II (``nsga2``) or SMS-EMOA (``sms-emoa``) of pymoo."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.algorithms.moo.sms import SMSEMOA
     from pymoo.core.crossover import Crossover
@@ -173,6 +174,7 @@ def minimise(minimize: Any, problem: Any, algorithm: Any, seed: int, budget: int
 
 
 def map_elites(arena: Arena, recorder: Recorder) -> Run:
+    """CVT-MAP-Elites over the cost, with the archive of pyribs."""
     from ribs.archives import CVTArchive
 
     low, high = arena.cost.cheapest()[0], arena.targets[0]

@@ -45,6 +45,7 @@ from topdown_ray.sweeps.bench.front_recorder import Arena, Array, Recorder
 
 
 def ofa2(limited: bool, arena: Arena, recorder: Recorder) -> Run:
+    """The search of OFA²; limited: within the loosest target."""
     from ofa2.tutorial.multi_objective_optimization import OfaProblem, OfaSampling
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem
@@ -127,6 +128,7 @@ class _Ofa2Predictor:
 
 
 def dynast(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
+    """DyNAS-T's evolutionary search by its ``nsga2`` or ``age``."""
     evolutionary = _dynast_evolutionary()
 
     class Batched(evolutionary.EvolutionaryMultiObjective):  # type: ignore[misc, name-defined]

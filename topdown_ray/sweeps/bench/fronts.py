@@ -73,10 +73,24 @@ def race_fronts(
     for case, name in pairs:
         on_lap(progress, f"{name}, {case}")
         rows += _in_a_process(case, name, pieces, progress, on_lap)
-    frame = pd.DataFrame(rows)
-    order = [list(CASES).index(case) for case in frame["case"]]
-    frame = frame.assign(order=order).sort_values(["order", "budget"], kind="stable").drop(columns="order")
-    return frame.reset_index(drop=True)
+    return joined([pd.DataFrame(rows)])
+
+
+def joined(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of several pieces of a race, by case, budget, contestant and seed.
+
+    Raises UserError: a row is there twice."""
+    frame = pd.concat(pieces, ignore_index=True)
+    keys = ["case", "budget", "contestant", "seed"]
+    twice = frame[frame.duplicated(keys)]
+    if len(twice):
+        raise UserError(f"pieces: expected every run once, found {tuple(twice.iloc[0][keys])} twice")
+    ranks = {"case": list(CASES), "contestant": list(CONTESTANTS)}
+    return frame.sort_values(
+        keys,
+        key=lambda column: column.map(ranks[column.name].index) if column.name in ranks else column,
+        ignore_index=True,
+    )
 
 
 def _chosen(only: Sequence[str], on_missing: OnMissing) -> list[str]:
