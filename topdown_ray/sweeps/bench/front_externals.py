@@ -120,7 +120,7 @@ def pymoo(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
     from pymoo.operators.mutation.nom import NoMutation
     from pymoo.optimize import minimize
 
-    class Trade(Problem):  # type: ignore[misc]
+    class CostAndAccuracy(Problem):  # type: ignore[misc]
         """Minimise minus the accuracy and the cost."""
 
         def __init__(self) -> None:
@@ -133,7 +133,7 @@ def pymoo(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
             out["F"] = np.stack([-accuracy, cost], axis=1)
             out["G"] = (cost - arena.targets[0])[:, None]
 
-    class Draw(Sampling):  # type: ignore[misc]
+    class RandomRows(Sampling):  # type: ignore[misc]
         """Random architectures."""
 
         def __init__(self, operators: Operators) -> None:
@@ -157,9 +157,9 @@ def pymoo(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
 
     def run(seed: int) -> None:
         operators = Operators(arena, seed)
-        own = {"sampling": Draw(operators), "crossover": Mate(operators), "mutation": NoMutation()}
+        own = {"sampling": RandomRows(operators), "crossover": Mate(operators), "mutation": NoMutation()}
         searching = chosen(pop_size=POPULATION, **own, eliminate_duplicates=True)
-        minimise(minimize, Trade(), searching, seed, recorder.budget)
+        minimise(minimize, CostAndAccuracy(), searching, seed, recorder.budget)
 
     return run
 
