@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from topdown_ray.cli.present.tables import print_records, print_table, table_of
@@ -41,10 +44,48 @@ _TITLES = {
 }
 
 
+def _print_fronts(frame: pd.DataFrame) -> None:
+    """A table for each case and budget; a star marks the best mean."""
+    numbers = ("hypervolume", "95 %", "regret", "95 %", "unmet", "evals", "CPU s", "evals\na second")
+    for (case, budget), group in frame.groupby(["case", "budget"], sort=False):
+        table = table_of(("",), numbers, f"{case}, {budget:,} predictor evaluations, {_seeds(group)}")
+        for row in group.to_dict("records"):
+            table.add_row(
+                row["contestant"],
+                _marked(f"{row['hypervolume']:,.1f}", row["best_hypervolume"]),
+                _interval(row, "hypervolume", ",.1f"),
+                _marked(f"{row['regret']:.3f}", row["best_regret"]),
+                _interval(row, "regret", ".3f"),
+                f"{row['unmet']:.1f}",
+                f"{row['spent']:,.0f}",
+                f"{row['cpu_s']:.2f}",
+                f"{row['evaluations_per_second']:,.0f}",
+            )
+        print_table(table)
+
+
+def _seeds(group: pd.DataFrame) -> str:
+    least, most = group["seeds"].min(), group["seeds"].max()
+    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+
+
+def _marked(text: str, best: bool) -> str:
+    return f"{text} *" if best else f"{text}  "
+
+
+def _interval(row: Mapping[Any, Any], name: str, form: str) -> str:
+    """The ends of an interval; empty where there are too few seeds for one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if low != low else f"{low:{form}} to {high:{form}}"
+
+
 def print_bench(what: str, frame: pd.DataFrame, as_json: bool) -> None:
     """A benchmark's table."""
     if as_json:
         print_records(frame)
+        return
+    if what == "fronts":
+        _print_fronts(frame)
         return
     columns = _COLUMNS[what]
     (first, *numbers) = (heading for heading, _ in columns.values())

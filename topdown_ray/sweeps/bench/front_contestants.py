@@ -1,0 +1,187 @@
+"""The contestants of ``topdown-ray bench fronts``: our own strategies here, other packages in
+``front_externals`` and ``front_nas``.
+
+Our strategies run as in a sweep (:class:`topdown_ray.algorithms.strategies.Searches`), one search at a time,
+over the targets of the case. Their lengths are sized for the budget, since most of their children are ones
+that they remember and that cost no row: the longest search found that a few tuning seeds, from 1000 on,
+finish within the budget on average. A search that meets its budget before its end is cut there. ``joint``,
+which serves all targets at once, runs a few generations more and is nearly always cut, as the contestants of
+other packages are. ``top_down`` keeps the paper's ratio of five generations to one warm generation;
+``independent`` has one length for all its targets; ``joint`` has ``warm_generations: 0``. All other
+hyper-parameters are the defaults, but for the variants with ``distinct_parents: true`` and, of ``joint``,
+with ``gradient_share: 0``."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+
+from topdown_ray.algorithms import strategies
+from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.algorithms.rng import Draws
+from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
+from topdown_ray.spaces.predictor import Predictor
+from topdown_ray.sweeps.bench import front_externals, front_nas
+from topdown_ray.sweeps.bench.front_externals import Make, Run
+from topdown_ray.sweeps.bench.front_recorder import (
+    Arena,
+    BudgetSpent,
+    RecordedGradient,
+    Recorder,
+    RecordingPredictor,
+)
+
+TUNING_SEEDS = range(1000, 1005)
+PROBES = 10  # lengths that are tried, at most
+CLOSE = 0.97  # of the budget: close enough
+# children a row of the budget, at most: a search that remembers nearly all of them never meets its budget
+MOST_CHILDREN = 12
+DISTINCT = {"distinct_parents": True}
+_RATIO = 5  # generations to one warm generation: the paper's 500 and 100
+
+
+class Prepared(NamedTuple):
+    """A contestant that is ready for a recorder and its budget."""
+
+    run: Run  # until its end or BudgetSpent
+    lengths: dict[str, int]  # generations and warm generations, if it was sized
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A contestant by name."""
+
+    name: str
+    prepare: Callable[[Arena, Recorder], Prepared]
+    needs: tuple[str, ...] = ()  # packages that it imports
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that it needs and that are not installed."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+
+# --- our own strategies -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A strategy, and what of its hyper-parameters differs from the defaults."""
+
+    strategy: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def params(self, generations: int) -> EvolutionParams:
+        """The parameters of a search of this length."""
+        warm = max(1, round(generations / _RATIO)) if self.strategy == "top_down" else 0
+        model = STRATEGIES[self.strategy].parameters
+        return model(generations=generations, warm_generations=warm, **self.changes)
+
+    def children(self, generations: int, targets: int) -> int:
+        """The children of a search of this length."""
+        return STRATEGIES[self.strategy].evaluations(self.params(generations), targets)
+
+    def outcomes(
+        self, arena: Arena, predictor: Predictor, params: EvolutionParams, seeds: range
+    ) -> list[Outcome]:
+        """The outcomes of searches with these seeds."""
+        searches = Searches(arena.problem(predictor), params, arena.targets, Draws(seeds, arena.space.name))
+        return list(STRATEGIES[self.strategy].serve(searches))
+
+
+def spent_by(ours: Ours, arena: Arena, generations: int) -> float:
+    """What the tuning seeds spend on average, in rows of the predictor."""
+    outcomes = ours.outcomes(arena, arena.predictor, ours.params(generations), TUNING_SEEDS)
+    rows = np.sum([outcome.unique_evaluations.numpy() for outcome in outcomes], axis=0)
+    gradients = np.sum(
+        [outcome.gradients.numpy() for outcome in outcomes if outcome.gradients is not None], axis=0
+    )
+    return float(np.mean(rows + arena.case.gradient_rows * gradients))
+
+
+def sized(ours: Ours, arena: Arena, budget: int) -> int:
+    """The generations of the longest search found that stays within the budget on average; deterministic,
+    bounded.
+    """
+    targets, most = len(arena.targets), 1
+    while ours.children(2 * most, targets) <= MOST_CHILDREN * budget:
+        most *= 2
+    fits, fails, generations = 0, most + 1, 1
+    while ours.children(generations + 1, targets) <= budget:
+        generations += 1
+    for _ in range(PROBES):
+        generations = min(generations, most)
+        spent = spent_by(ours, arena, generations)
+        if spent <= budget:
+            fits = generations
+        else:
+            fails = generations
+        if fails - fits <= 1 or CLOSE * budget <= spent <= budget:
+            break
+        # in proportion, but within what is still open
+        guess = round(generations * 0.99 * budget / max(spent, 1.0))
+        generations = guess if fits < guess < fails else (fits + fails) // 2
+    return fits
+
+
+def prepared(ours: Ours, arena: Arena, recorder: Recorder) -> Prepared:
+    """A strategy of ours, sized for the recorder's budget."""
+    generations = sized(ours, arena, recorder.budget)
+    if ours.strategy == "joint":
+        generations += math.ceil((1 - CLOSE) * generations)
+    params = ours.params(generations)
+    predictor, gradient = RecordingPredictor.of(recorder), RecordedGradient(recorder, arena.cost)
+
+    def run(seed: int) -> None:
+        # gradients do not pass through the predictor's call
+        with patch.object(strategies, "gradient_of", lambda *_: gradient):
+            ours.outcomes(arena, predictor, params, range(seed, seed + 1))
+
+    return Prepared(run, {"generations": params.generations, "warm_generations": params.warm_generations})
+
+
+# --- all of them --------------------------------------------------------------------------------------------
+
+
+def _ours(name: str, ours: Ours) -> Contestant:
+    return Contestant(name, partial(prepared, ours))
+
+
+def _external(name: str, make: Make, *needs: str) -> Contestant:
+    return Contestant(name, lambda arena, recorder: Prepared(make(arena, recorder), {}), needs)
+
+
+CONTESTANTS = {
+    contestant.name: contestant
+    for contestant in (
+        _ours("joint", Ours("joint")),
+        _ours("joint, no gradients", Ours("joint", {"gradient_share": 0.0})),
+        _ours("top_down", Ours("top_down")),
+        _ours("top_down, distinct", Ours("top_down", DISTINCT)),
+        _ours("independent", Ours("independent")),
+        _ours("independent, distinct", Ours("independent", DISTINCT)),
+        _external("nsga2", partial(front_externals.pymoo, "nsga2"), "pymoo"),
+        _external("sms-emoa", partial(front_externals.pymoo, "sms-emoa"), "pymoo"),
+        _external("map-elites", front_externals.map_elites, "ribs"),
+        _external("ofa2", partial(front_nas.ofa2, False), "pymoo", "ofa2"),
+        _external("ofa2, limited", partial(front_nas.ofa2, True), "pymoo", "ofa2"),
+        _external("dynast, nsga2", partial(front_nas.dynast, "nsga2"), "pymoo", "dynast"),
+        _external("dynast, age", partial(front_nas.dynast, "age"), "pymoo", "dynast"),
+    )
+}
+
+
+def race_one(prepared: Prepared, seed: int) -> bool:
+    """Run a contestant once; whether its recorder cut it at its budget."""
+    try:
+        prepared.run(seed)
+    except BudgetSpent:
+        return True
+    return False
