@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from topdown_ray.algorithms.clock import Laps
+from topdown_ray.algorithms.kernels import swapped
 from topdown_ray.algorithms.memory import newcomers
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.plugged_in import PluginPredictor
@@ -71,15 +72,23 @@ class _Swaps:
                 layers[0 if whole else i].append((c, t, g, choice, stride))
         self.C = len(changes.gene)
         self.layers = [torch.tensor(layer, device=device).T for layer in layers]
+        self.compiled = torch.cat(self.layers, dim=1).T.contiguous().numpy() if device.type == "cpu" else None
 
-    def __call__(self, genes: torch.Tensor, lookup: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The change of the sum: genes (N, G), lookup(places (N, n)) -> values (N, n); -> (N, C)."""
+    def __call__(self, genes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """The change of the sum: genes (N, G), the values of the table's rows (N, rows), or (1, rows) for
+        all; -> (N, C).
+        """
         places = self.index(genes).long()  # (N, T)
-        present = lookup(places)
-        total = present.new_zeros(len(genes), self.C)
+        total = values.new_zeros(len(genes), self.C)
+        if self.compiled is not None:
+            rows, present, known = (part.contiguous().numpy() for part in (genes, places, values))
+            swapped(rows, present, known, self.compiled, total.numpy())
+            return total
+        values = values.expand(len(genes), -1)
+        now = values.gather(1, places)
         for changed, term, gene, choice, stride in self.layers:
             moved = (choice - genes.index_select(1, gene)).mul_(stride).add_(places.index_select(1, term))
-            total.index_add_(1, changed, lookup(moved) - present.index_select(1, term))
+            total.index_add_(1, changed, values.gather(1, moved) - now.index_select(1, term))
         return total
 
 
@@ -121,7 +130,7 @@ class Gradient:
             self._layers[0][1]
         )
         values = self._tiles.map(self._values, hidden)[:n]
-        return self._gains(genes, lambda places: values.gather(1, places))
+        return self._gains(genes, values)
 
     def costs(self, genes: torch.Tensor) -> list[torch.Tensor]:
         """The change in each cost of every single change: genes (N, G) -> float32 (N, C) for each cost."""
@@ -129,9 +138,7 @@ class Gradient:
 
     @staticmethod
     def _changes_in(genes: torch.Tensor, swaps: _Swaps, table: torch.Tensor, tick: float) -> torch.Tensor:
-        # whole ticks in float64 have one sum
-        ticks = swaps(genes, lambda places: table.index_select(0, places.view(-1)).view(places.shape))
-        return ticks.mul_(tick).float()
+        return swaps(genes, table[None]).mul_(tick).float()  # whole ticks in float64 have one sum
 
     @property
     def n_costs(self) -> int:

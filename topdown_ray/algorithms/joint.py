@@ -13,13 +13,14 @@ Sources: quality diversity over niches, Mouret and Clune 2015, *Illuminating sea
 (arXiv 1504.04909); moves by gradients, Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for
 Discrete Distributions*; mutation and crossover, Cai et al. 2020, *Once-for-All*.
 
-Letters: S searches, K targets, J costs that targets limit, Q places of an archive, P children a generation, G
-genes, C single changes, N rows."""
+Letters: S searches, K targets, A archives (those of the targets come first), J costs that targets limit, Q
+places of an archive, P children a generation, G genes, C single changes, N rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from topdown_ray.spaces.limits import LimitedCost
 MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
 # Chosen on the tuning cases, as the defaults of Moves.
 _CHILDREN_A_PLACE, _FEWEST_PLACES, _MOST_PLACES = 60, 6, 128
+_STONES = 4  # archives below the tightest target of each cost, where a share of the children serves the front
 # A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed
 # in a batch may differ in their last bits with the row's place in it.
 _STEPS, _HALVINGS = 16, 20
@@ -61,6 +63,7 @@ class Moves:
         True  # offer each child to every target it fits, not only to the one it was drawn for
     )
     distinct_parents: bool = True
+    front_share: float = 0.0  # of the children that serve the front below the tightest target
 
 
 class JointParams(EvolutionParams):
@@ -74,6 +77,7 @@ class JointParams(EvolutionParams):
     neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
     archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
     share_archive: bool = Moves.share_archive
+    front_share: Annotated[float, Field(ge=0, le=0.9)] = Moves.front_share
 
     def moves(self) -> Moves:
         """How children are made."""
@@ -82,7 +86,11 @@ class JointParams(EvolutionParams):
 
     def identity(self) -> dict[str, Any]:
         """What of a search's identity follows from its hyper-parameters."""
-        return {**self.shared(), "moves": dataclasses.asdict(self.moves())}
+        moves = dataclasses.asdict(self.moves())
+        if not self.front_share:  # it came later
+            del moves["front_share"]
+        patience = {} if self.patience is None else {"patience": self.patience}
+        return {**self.shared(), **patience, "moves": moves}
 
 
 def archive_size(children: int, K: int) -> int:
@@ -95,10 +103,10 @@ def archive_size(children: int, K: int) -> int:
 class Archive(NamedTuple):
     """The archives of S searches, each best first; places that are still empty have accuracy -inf."""
 
-    genes: torch.Tensor  # int8 (S, K, Q, G), canonical
-    accuracy: torch.Tensor  # float32 (S, K, Q)
-    cost: torch.Tensor  # float64 (S, K, Q, J)
-    name: torch.Tensor  # int64 (S, K, Q), fingerprints of the architectures
+    genes: torch.Tensor  # int8 (S, A, Q, G), canonical
+    accuracy: torch.Tensor  # float32 (S, A, Q)
+    cost: torch.Tensor  # float64 (S, A, Q, J)
+    name: torch.Tensor  # int64 (S, A, Q), fingerprints of the architectures
 
 
 class Children(NamedTuple):
@@ -108,7 +116,7 @@ class Children(NamedTuple):
     accuracy: torch.Tensor  # float32 (S, n)
     cost: torch.Tensor  # float64 (S, n, J)
     name: torch.Tensor  # int64 (S, n)
-    target: torch.Tensor  # int64 (n,) or (S, n), the target that each was drawn for
+    aim: torch.Tensor  # int64 (n,) or (S, n), the archive that each was drawn for
 
 
 class Joint:
@@ -128,10 +136,17 @@ class Joint:
         """fronts: take in all that is scored."""
         self.problem, self.sizes, self.moves, self.draws = problem, sizes, moves, draws
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
-        self.costs, limits = problem.constraints(targets)
-        self.targets, self.fronts = targets, fronts
-        self.limits = limits.to(self.device)  # (K, J)
-        self.neighbours = _neighbours([problem.at(k).cost for k in range(self.K)]).to(self.device)  # (3, K)
+        self.fronts = fronts
+        self.running: torch.Tensor | None = None  # bool (S,): the searches that have not ended; None: all
+        self.niches = list(enumerate(targets))  # of each archive: whose problem it has, and its limit
+        if moves.front_share:
+            self.niches += _below(problem, targets)
+        self.A, whose = len(self.niches), [k for k, _ in self.niches]
+        problems = dataclasses.replace(problem, by_target=tuple(problem.at(k) for k in whose))
+        self.costs, limits = problems.constraints([limit for _, limit in self.niches])
+        self.limits = limits.to(self.device)  # (A, J)
+        self.owner = torch.tensor(whose, device=self.device)  # (A,)
+        self.neighbours = _neighbours([problem.at(k).cost for k in whose]).to(self.device)  # (3, A)
         # the costs whose changes are known
         self.summed = [j for j, cost in enumerate(self.costs) if isinstance(cost, CostModel)]
         self.Q = moves.archive or archive_size(sizes.population * generations, self.K)
@@ -140,7 +155,7 @@ class Joint:
         self.ranking = (
             None
             if self.gradient is None
-            else Ranking(self.gradient, self.S, 4 * self.K * self.Q, self.device)
+            else Ranking(self.gradient, self.S, 4 * self.A * self.Q, self.device)
         )
         self.identity = identity_of(problem.space, self.device)
         n_moves = 0 if self.gradient is None else round(moves.gradient_share * sizes.population)
@@ -166,6 +181,15 @@ class Joint:
         """The target of each slot: all targets take turns, so that each is served as often as the others."""
         return (torch.arange(self.sizes.population, device=self.device) + number).remainder_(self.K)
 
+    def _aims_of(self, number: int) -> torch.Tensor:
+        """The archive that each slot serves: its target's, or in the share of the front one below."""
+        target, more = self._targets_of(number), self.A - self.K
+        if not more:
+            return target
+        steps = (torch.arange(len(target) + 1, device=self.device) * self.moves.front_share).long()  # floor
+        below = (steps[:-1] + number).remainder_(more).add_(self.K)
+        return torch.where(steps[1:] > steps[:-1], below, target)
+
     def _initial(self) -> Archive:
         """P random architectures, each pruned until it fits its target."""
         P, Q, S, space = self.sizes.population, self.Q, self.S, self.problem.space
@@ -173,10 +197,10 @@ class Joint:
         choices = torch.tensor(space.sizes, dtype=torch.float32, device=self.device)
         # floor
         genes = rng.uniform(rng.keys(slots, 0), space.G).mul_(choices).to(torch.int8).view(S, P, space.G)
-        target = self._targets_of(0)
+        target, aim = self._targets_of(0), self._aims_of(0)
         walks = rng.slots(self.draws.stream(rng.PRUNING, 0, 0), P).view(S, P)
-        for k, limit in enumerate(self.targets):
-            own, problem = (target == k).nonzero().view(-1), self.problem.at(k)
+        for a, (k, limit) in enumerate(self.niches):
+            own, problem = (aim == a).nonzero().view(-1), self.problem.at(k)
             if len(own):
                 rows, walk = genes[:, own].reshape(-1, space.G), walks[:, own].reshape(-1)
                 pruned = prune(space, problem.cost, rows, limit, walk, problem.cheapest)
@@ -190,31 +214,31 @@ class Joint:
             else torch.ones_like(name, dtype=torch.bool)
         )
         empty = Archive(
-            genes.new_zeros(S, self.K, Q, space.G),
-            torch.full((S, self.K, Q), -math.inf, device=self.device),
-            torch.full((S, self.K, Q, len(self.costs)), math.inf, dtype=torch.float64, device=self.device),
-            torch.zeros(S, self.K, Q, dtype=torch.int64, device=self.device),
+            genes.new_zeros(S, self.A, Q, space.G),
+            torch.full((S, self.A, Q), -math.inf, device=self.device),
+            torch.full((S, self.A, Q, len(self.costs)), math.inf, dtype=torch.float64, device=self.device),
+            torch.zeros(S, self.A, Q, dtype=torch.int64, device=self.device),
         )
         return self._filled_from_the_cheapest(
-            self._merged(empty, self._scored(rows, name, self._costs_of(rows), fresh, target))
+            self._merged(empty, self._scored(rows, name, self._costs_of(rows), fresh, target, aim))
         )
 
     def _filled_from_the_cheapest(self, archive: Archive) -> Archive:
         """Archives that no initial architecture fits start from the cheapest architecture that does, each of
         them scored once a search.
         """
-        gaps = archive.accuracy[:, :, 0] == -math.inf  # (S, K)
+        gaps = archive.accuracy[:, :, 0] == -math.inf  # (S, A)
         if not bool(gaps.any()):
             return archive
-        cheapest = torch.stack([self.problem.at(k).cheapest for k in range(self.K)]).to(archive.genes)
-        rows = self.problem.space.canonical(cheapest)  # (K, G)
+        cheapest = torch.stack([self.problem.at(k).cheapest for k, _ in self.niches]).to(archive.genes)
+        rows = self.problem.space.canonical(cheapest)  # (A, G)
         of_rows = (rows, self.problem.accuracy(rows), self._costs_of(rows), self.identity.fingerprints(rows))
         for values, new in zip(archive, of_rows, strict=True):
             places = gaps.view(*gaps.shape, *[1] * (new.dim() - 1))
             values[:, :, 0] = torch.where(places, new, values[:, :, 0])
-        same = of_rows[3][:, None] == of_rows[3]  # (K, K)
-        before = (gaps[:, None] & same.tril(-1)).any(2)  # an earlier target starts from the same architecture
-        self.scored += gaps & ~before
+        same = of_rows[3][:, None] == of_rows[3]  # (A, A)
+        before = (gaps[:, None] & same.tril(-1)).any(2)  # an earlier one starts from the same architecture
+        self.scored.index_add_(1, self.owner, (gaps & ~before).long())
         return archive
 
     def _costs_of(self, genes: torch.Tensor) -> torch.Tensor:
@@ -228,6 +252,7 @@ class Joint:
         cost: torch.Tensor,
         fresh: torch.Tensor,
         target: torch.Tensor,
+        aim: torch.Tensor,
     ) -> Children:
         """Score the fresh ones of S * n rows, search by search."""
         S, n = self.S, len(target)
@@ -240,14 +265,17 @@ class Joint:
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
         name = name * fresh  # what was not scored must not pass for a twin of what was
         genes, accuracy, cost = genes.view(S, n, -1), accuracy.view(S, n), cost.view(S, n, -1)
+        kept = accuracy
+        if self.running is not None:  # a search that has ended takes no more part, as if it ran alone
+            kept = accuracy.masked_fill(~self.running[:, None], -math.inf)
         for front in self.fronts:
-            front.add(genes, accuracy)
-        return Children(genes, accuracy, cost, name.view(S, n), target)
+            front.add(genes, kept)
+        return Children(genes, accuracy, cost, name.view(S, n), aim)
 
     def generation(self, number: int) -> None:
         """One generation: P children of every search, offered to all archives."""
         S, P, G = self.S, self.sizes.population, self.problem.space.G
-        target = self._targets_of(number)
+        target, aim = self._targets_of(number), self._aims_of(number)
         genes = torch.zeros(S * P, G, dtype=torch.int8, device=self.device)
         name = torch.zeros(S * P, dtype=torch.int64, device=self.device)
         cost = torch.full((S * P, len(self.costs)), math.inf, dtype=torch.float64, device=self.device)
@@ -256,7 +284,7 @@ class Joint:
         pending = torch.arange(S * P, device=self.device)
         for attempt in range(MAX_REDRAWS):
             search, slot = self.row_search.index_select(0, pending), self.row_slot.index_select(0, pending)
-            served = target.index_select(0, slot)
+            served = aim.index_select(0, slot)
             keys = rng.keys(slots.index_select(0, search * P + slot), attempt)
             drawn = self.problem.space.canonical(self._children(pending, search, served, keys))
             drawn_cost, drawn_name = self._costs_of(drawn), self.identity.fingerprints(drawn)
@@ -275,15 +303,15 @@ class Joint:
             if len(pending) == 0:
                 break
         genes, name, cost, fresh = (part.index_select(0, self.row_of) for part in (genes, name, cost, fresh))
-        self.archive = self._merged(self.archive, self._scored(genes, name, cost, fresh, target))
+        self.archive = self._merged(self.archive, self._scored(genes, name, cost, fresh, target, aim))
 
     def _children(
-        self, rows: torch.Tensor, search: torch.Tensor, target: torch.Tensor, keys: torch.Tensor
+        self, rows: torch.Tensor, search: torch.Tensor, aim: torch.Tensor, keys: torch.Tensor
     ) -> torch.Tensor:
         """One attempt of each of these rows (ascending): genes (n, G)."""
         space, sizes = self.problem.space, self.sizes
         words = rng.words(keys, 4)
-        mother, place = self._parents(search, target, words[:, :2])
+        mother, place = self._parents(search, aim, words[:, :2])
         moves = int(torch.searchsorted(rows, self.S * self.kinds[0]))
         mutants = int(torch.searchsorted(rows, self.S * sum(self.kinds[:2])))
         genes = mother
@@ -292,32 +320,32 @@ class Joint:
                 mother[:moves],
                 place[:moves],
                 search[:moves],
-                target[:moves],
+                aim[:moves],
                 rng.words(keys[:moves], 5 + self.moves.changes)[:, 4:],
             )
         if mutants > moves:
             mutate = proposals.mutation(space, sizes.mutate_prob, self.device)
             mutate(genes[moves:mutants], rng.words(keys[moves:mutants], 4 + len(mutate.limits))[:, 4:])
         if len(rows) > mutants:
-            father, _ = self._parents(search[mutants:], target[mutants:], words[mutants:, 2:])
+            father, _ = self._parents(search[mutants:], aim[mutants:], words[mutants:, 2:])
             bits = rng.words(keys[mutants:], 4 + (space.G + 31) // 32)[:, 4:]
             genes[mutants:] = proposals.crossed(genes[mutants:], father, bits)
         return genes
 
     def _parents(
-        self, search: torch.Tensor, target: torch.Tensor, words: torch.Tensor
+        self, search: torch.Tensor, aim: torch.Tensor, words: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A parent for each row from its target's archive, or a neighbour's: genes (n, G), and its place
-        among S * K * Q.
+        """A parent for each row from the archive that it serves, or a neighbour's: genes (n, G), and its
+        place among S * A * Q.
         """
-        K, Q, G = self.K, self.Q, self.problem.space.G
+        A, Q, G = self.A, self.Q, self.problem.space.G
         u = rng.to_uniform(words)
         rate = self.moves.neighbour_rate / 2
         step = (u[:, 0] < rate).long() - (u[:, 0] >= 1 - rate).long()
-        niche = search * K + self.neighbours.view(-1).index_select(0, (step + 1) * K + target)
-        filled = (self.archive.accuracy > -math.inf).sum(2).view(-1)  # (S * K,)
-        # an archive that nothing was offered to yet is served by its own target's
-        niche = torch.where(filled.index_select(0, niche) > 0, niche, search * K + target)
+        niche = search * A + self.neighbours.view(-1).index_select(0, (step + 1) * A + aim)
+        filled = (self.archive.accuracy > -math.inf).sum(2).view(-1)  # (S * A,)
+        # a neighbour that nothing was offered to yet has no parents
+        niche = torch.where(filled.index_select(0, niche) > 0, niche, search * A + aim)
         rank = u[:, 1].square().mul(filled.index_select(0, niche)).long()  # floor
         place = niche * Q + rank
         return self.archive.genes.view(-1, G).index_select(0, place), place
@@ -327,20 +355,21 @@ class Joint:
         genes: torch.Tensor,
         place: torch.Tensor,
         search: torch.Tensor,
-        target: torch.Tensor,
+        aim: torch.Tensor,
         words: torch.Tensor,
     ) -> torch.Tensor:
-        """Gradient-informed moves of mothers that stay within their targets' costs: genes (n, G)."""
+        """Gradient-informed moves of mothers that stay within the costs of what they serve: genes (n, G)."""
         assert self.gradient is not None
         assert self.ranking is not None
         changes = self.gradient.changes
         gains, costs, computed = self.ranking(
             genes, self.archive.name.view(-1).index_select(0, place), search
         )
-        spent = search.index_select(0, computed) * self.K + target.index_select(0, computed)
+        payer = self.owner.index_select(0, aim.index_select(0, computed))
+        spent = search.index_select(0, computed) * self.K + payer
         self.gradients += torch.bincount(spent, minlength=self.S * self.K).view(self.S, self.K)
         spent_costs = self.archive.cost.view(-1, len(self.costs)).index_select(0, place)
-        slacks = (self.limits.index_select(0, target) - spent_costs).float()[:, self.summed].unbind(1)
+        slacks = (self.limits.index_select(0, aim) - spent_costs).float()[:, self.summed].unbind(1)
         open_ = changes.effective(genes)
         n_changes = 1 + rng.to_uniform(words[:, 0]).mul_(self.moves.changes).long()  # floor
         # what one more change can save at most
@@ -378,7 +407,7 @@ class Joint:
         needs.
         """
         S, n = children.accuracy.shape
-        worst = archive.accuracy[:, :, -1]  # (S, K)
+        worst = archive.accuracy[:, :, -1]  # (S, A)
         enters = (children.accuracy[:, None] > worst[:, :, None]) & _meets(
             children.cost[:, None], self.limits[:, None]
         )
@@ -392,37 +421,37 @@ class Joint:
             part.reshape(S * n, *part.shape[2:]).index_select(0, flat).view(*places.shape, *part.shape[2:])
             for part in children[:4]
         )
-        return Children(genes, accuracy, cost, name, children.target[places])
+        return Children(genes, accuracy, cost, name, children.aim[places])
 
     def _merged(self, archive: Archive, children: Children) -> Archive:
         """Offer children to all archives: each keeps its Q best, earlier before later among equals."""
         children = self._entrants(archive, children)
-        S, K, Q = archive.accuracy.shape
+        S, A, Q = archive.accuracy.shape
         n = children.accuracy.shape[1]
         if n == 0:
             return archive
-        fits = _meets(children.cost[:, None], self.limits[:, None])  # (S, K, n)
+        fits = _meets(children.cost[:, None], self.limits[:, None])  # (S, A, n)
         if not self.moves.share_archive:
-            fits = fits & (children.target[:, None] == torch.arange(K, device=self.device)[:, None])
+            fits = fits & (children.aim[:, None] == torch.arange(A, device=self.device)[:, None])
         # the table of what was drawn forgets; an archive must not hold anything twice
         if self.moves.distinct_parents:
-            known = (children.name[:, :, None] == archive.name.view(S, 1, K * Q)).any(2)
+            known = (children.name[:, :, None] == archive.name.view(S, 1, A * Q)).any(2)
             twice = (children.name[:, :, None] == children.name[:, None]).tril(-1).any(2)
             fits = fits & (known | twice).logical_not_()[:, None]
         offered = children.accuracy[:, None].masked_fill(~fits, -math.inf)
-        everyone = torch.cat([archive.accuracy, offered], dim=2).view(S * K, Q + n)
-        order = best_first(everyone, Q).view(S, K, Q)  # of Q + n
+        everyone = torch.cat([archive.accuracy, offered], dim=2).view(S * A, Q + n)
+        order = best_first(everyone, Q).view(S, A, Q)  # of Q + n
         old = order < Q
-        base = torch.arange(S * K, device=self.device).view(S, K, 1)
+        base = torch.arange(S * A, device=self.device).view(S, A, 1)
         of_archive = base * Q + order.clamp_max(Q - 1)
         of_children = torch.arange(S, device=self.device).view(S, 1, 1) * n + (order - Q).clamp_min(0)
 
         def pick(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-            kept = mine.reshape(S * K * Q, -1).index_select(0, of_archive.view(-1))
+            kept = mine.reshape(S * A * Q, -1).index_select(0, of_archive.view(-1))
             new = theirs.reshape(S * n, -1).index_select(0, of_children.view(-1))
             return torch.where(old.view(-1, 1), kept, new).view(mine.shape)
 
-        accuracy = everyone.view(S, K, Q + n).gather(2, order)
+        accuracy = everyone.view(S, A, Q + n).gather(2, order)
         return Archive(
             pick(archive.genes, children.genes),
             accuracy,
@@ -440,19 +469,38 @@ class Joint:
 
     @property
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best architecture of every archive: genes (S, K, G), accuracy (S, K)."""
-        return self.archive.genes[:, :, 0], self.archive.accuracy[:, :, 0]
+        """The best architecture for every target: genes (S, K, G), accuracy (S, K)."""
+        return self.archive.genes[:, : self.K, 0], self.archive.accuracy[:, : self.K, 0]
+
+
+def _main(cost: Cost) -> Cost:
+    return cost.main if isinstance(cost, LimitedCost) else cost
+
+
+def _below(problem: Problem, targets: Sequence[float]) -> list[tuple[int, float]]:
+    """For each cost ``_STONES`` limits at even distances between its tightest target and its cheapest
+    architecture, and the target whose problem they have.
+    """
+    tightest = {_main(problem.at(k).cost): k for k in range(len(targets))}  # the last of each cost
+    found = []
+    for k in tightest.values():
+        part = problem.at(k)
+        low = float(part.cost(part.cheapest[None])[0])
+        steps = [(targets[k] - low) * i / (_STONES + 1) for i in range(1, _STONES + 1)]
+        found += [(k, targets[k] - step) for step in steps]
+    return found
 
 
 def _neighbours(costs: Sequence[Cost]) -> torch.Tensor:
-    """For each target the one before it, itself, and the one after it under the same cost, or itself at the
-    end: int64 (3, K).
+    """For each archive the one before it, itself, and the one after it under the same cost, or itself at the
+    end: int64 (3, A). The K targets come first, then for each cost those below its tightest target.
     """
-    own = [cost.main if isinstance(cost, LimitedCost) else cost for cost in costs]
-    last = len(own) - 1
-    before = [max(k - 1, 0) if own[max(k - 1, 0)] is own[k] else k for k in range(len(own))]
-    after = [min(k + 1, last) if own[min(k + 1, last)] is own[k] else k for k in range(len(own))]
-    return torch.tensor([before, list(range(len(own))), after])
+    before, after = list(range(len(costs))), list(range(len(costs)))
+    for cost in dict.fromkeys(map(_main, costs)):
+        own = [a for a in range(len(costs)) if _main(costs[a]) is cost]
+        for looser, tighter in itertools.pairwise(own):
+            before[tighter], after[looser] = looser, tighter
+    return torch.tensor([before, list(range(len(costs))), after])
 
 
 def _meets(cost: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:

@@ -335,3 +335,18 @@ def remember(
 @compiled
 def _hash(first: np.int64, second: np.int64) -> np.uint64:
     return _mix(np.uint64(first) ^ _mix(np.uint64(second)))
+
+
+@compiled
+def swapped(genes: Bytes, places: Ints, values: Any, swaps: Ints, total: Any) -> None:
+    """Add to ``total`` (N, C) what each single change of rows changes in a sum over terms. genes (N, G);
+    places (N, T) of the terms' present rows in their table; values of the table's rows (N, rows), or (1,
+    rows) for all; swaps (n, 5): change, term, gene, choice and stride.
+    """
+    for i in range(len(genes)):
+        row = i if len(values) > 1 else 0
+        for k in range(len(swaps)):
+            step = swaps[k, 3] - genes[i, swaps[k, 2]]
+            if step != 0:
+                place = places[i, swaps[k, 1]]
+                total[i, swaps[k, 0]] += values[row, place + step * swaps[k, 4]] - values[row, place]

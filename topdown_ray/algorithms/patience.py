@@ -67,7 +67,7 @@ class JointEnd:
         self._run, self._patience = run, patience
         S, device = run.scored.shape[0], run.scored.device
         self._quiet = torch.zeros(S, dtype=torch.int64, device=device)
-        self._running = torch.ones(S, dtype=torch.bool, device=device)
+        self.running = torch.ones(S, dtype=torch.bool, device=device)  # changed in place
         self._ended = torch.full((S,), generations, dtype=torch.int64, device=device)
         self._kept: tuple[torch.Tensor, ...] = ()
 
@@ -76,12 +76,12 @@ class JointEnd:
         if self._patience is None:
             return False
         self._quiet = (self._quiet + 1).masked_fill_((after > before).any(dim=1), 0)
-        over = self._running & (self._quiet >= self._patience)
+        over = self.running & (self._quiet >= self._patience)
         if over.any():
             self._keep()
-            self._running &= ~over
+            self.running &= ~over
             self._ended.masked_fill_(over, number)
-        return not self._running.any()
+        return not self.running.any()
 
     def _keep(self) -> None:
         """Take the present state of the searches that still run."""
@@ -89,7 +89,7 @@ class JointEnd:
         if not self._kept:
             self._kept = tuple(value.clone() for value in now)
             return
-        index = self._running.nonzero().view(-1)
+        index = self.running.nonzero().view(-1)
         for kept, value in zip(self._kept, now, strict=True):
             kept.index_copy_(0, index, value.index_select(0, index))
 

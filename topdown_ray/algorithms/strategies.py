@@ -341,6 +341,8 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     )
     curve = [run.best[1].clone()]  # a view would keep the whole archive
     end = JointEnd(run, params.patience, generations)
+    if params.patience is not None:
+        run.running = end.running
     for number in range(1, generations + 1):
         run.generation(number)
         curve.append(run.best[1].clone())
