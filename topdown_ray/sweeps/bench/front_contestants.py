@@ -9,7 +9,7 @@ which serves all targets at once, runs a few generations more and is nearly alwa
 other packages are. ``top_down`` keeps the paper's ratio of five generations to one warm generation;
 ``independent`` has one length for all its targets; ``joint`` has ``warm_generations: 0``. All other
 hyper-parameters are the defaults, but for the variants with ``distinct_parents: true`` and, of ``joint``,
-with ``gradient_share: 0``."""
+with ``front_share: 0.2`` and with ``gradient_share: 0``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ CLOSE = 0.97  # of the budget: close enough
 # children a row of the budget, at most: a search that remembers nearly all of them never meets its budget
 MOST_CHILDREN = 12
 DISTINCT = {"distinct_parents": True}
+FRONT = {"front_share": 0.2}
 _RATIO = 5  # generations to one warm generation: the paper's 500 and 100
 
 
@@ -162,7 +163,9 @@ CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
         _ours("joint", Ours("joint")),
+        _ours("joint, front", Ours("joint", FRONT)),
         _ours("joint, no gradients", Ours("joint", {"gradient_share": 0.0})),
+        _ours("joint, front, no gradients", Ours("joint", {**FRONT, "gradient_share": 0.0})),
         _ours("top_down", Ours("top_down")),
         _ours("top_down, distinct", Ours("top_down", DISTINCT)),
         _ours("independent", Ours("independent")),
