@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,12 +14,13 @@ from support.sweeping import assert_same, run
 import topdown_ray
 from topdown_ray.algorithms import front as fronts
 from topdown_ray.algorithms.front import Front
-from topdown_ray.algorithms.joint import Joint
+from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.spaces.cost import any_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.runner import Worker
 from topdown_ray.sweeps.spec import make_spec
+from topdown_ray.sweeps.verify import verify
 
 SWEEP: dict[str, Any] = {
     "name": "front",
@@ -130,19 +130,23 @@ def test_the_table_holds_what_nothing_scored_dominates(monkeypatch: pytest.Monke
 
 def test_fronts_do_not_depend_on_the_batch(results: topdown_ray.Results, tmp_path: Path) -> None:
     alone = run(SWEEP, tmp_path / "alone", batch=1)
+    assert len(results.front) > 300
     assert_same(results, alone)
-    columns = [name for name in results.front if name != "shard_id"]
-    pd.testing.assert_frame_equal(results.front[columns], alone.front[columns], check_exact=True)
 
 
 def test_a_long_search_sifts_as_it_goes(
     results: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fronts, "_HELD", 64)
-    often = run(SWEEP, tmp_path / "often")
-    pd.testing.assert_frame_equal(
-        results.front.drop(columns="shard_id"), often.front.drop(columns="shard_id"), check_exact=True
-    )
+    assert_same(results, run(SWEEP, tmp_path / "often"))
+
+
+def test_a_search_that_ran_out_of_patience_adds_nothing_more(tmp_path: Path) -> None:
+    """Whether or not others of its batch go on."""
+    data = {**SWEEP, "strategies": ["joint"], "search": {**SWEEP["search"], "patience": 2}, "seeds": 8}
+    together = run(data, tmp_path / "together")
+    assert together.searches["generations"].nunique() > 1
+    assert_same(together, run(data, tmp_path / "alone", batch=1))
 
 
 def test_only_joint_keeps_fronts(results: topdown_ray.Results) -> None:
@@ -159,6 +163,36 @@ def test_the_best_of_a_front_are_the_answers(results: topdown_ray.Results) -> No
     for row in answers.to_dict("records"):
         own = results.front[results.front["search_id"] == row["search_id"]]
         assert own.loc[own["cost"] <= row["target"], "accuracy"].max() == row["accuracy"]
+
+
+# --- a share of the children for the front ------------------------------------------------------------------
+
+
+def test_a_share_of_the_children_serves_the_front_below_the_tightest_target(tmp_path: Path) -> None:
+    search = {"population": 40, "generations": 40}
+    data = {**SWEEP, "strategies": ["joint"], "targets": [[50, {"note10": 30, "params": 7.0}]]}
+    data["search"] = search
+    plain = run(data, tmp_path / "plain")
+    data["search"] = {**search, "front_share": 0.3}
+    served = run(data, tmp_path / "served")
+    assert verify(served, rerun=4).passed
+    assert served.searches["feasible"].all()
+    assert set(plain.searches["search_id"]).isdisjoint(served.searches["search_id"])
+    assert_same(served, run(data, tmp_path / "alone", batch=1))
+    means = []
+    for front in (plain.front, served.front):
+        best = front[front["cost"] <= 18].groupby("seed")["accuracy"].max()
+        means.append(best.reindex(range(5), fill_value=0.7).mean())  # 0.7: none, and less than any
+    assert means[1] > means[0]
+
+
+def test_without_such_a_share_identities_are_what_they_were() -> None:
+    assert "front_share" not in JointParams().identity()["moves"]
+    assert JointParams(front_share=0.2).identity()["moves"]["front_share"] == 0.2
+
+
+def test_patience_is_part_of_a_searchs_identity() -> None:
+    assert JointParams(patience=3).identity() != JointParams().identity()
 
 
 def test_texts_are_those_of_json() -> None:

@@ -88,6 +88,16 @@ def test_a_gradient_has_the_same_bits_in_every_batch(name: str, n: int, seed: in
     assert torch.equal(gradient.costs(genes)[0][:n], gradient.costs(genes[:n])[0])
 
 
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_compiled_swaps_have_the_bits_of_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient, genes = GRADIENTS[name], SPACES[name].canonical(SPACES[name].random(300, 4))
+    compiled = gradient(genes), gradient.costs(genes)[0]
+    for swaps in (gradient._gains, gradient._costs[0][0]):
+        monkeypatch.setattr(swaps, "compiled", None)
+    assert torch.equal(compiled[0], gradient(genes))
+    assert torch.equal(compiled[1], gradient.costs(genes)[0])
+
+
 def test_there_is_no_gradient_where_the_predictor_is_not_ours() -> None:
     problem = PROBLEMS["resnet50d"]
     assert gradient_of(lambda genes: problem.accuracy(genes) / 2, problem.cost) is None

@@ -40,10 +40,11 @@ def run(data: dict[str, Any], out: Path, **changes: Any) -> topdown_ray.Results:
     return load(out)
 
 
-def comparable(results: topdown_ray.Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+def comparable(results: topdown_ray.Results) -> tuple[pd.DataFrame, ...]:
     """The tables without the columns that tell how they were computed."""
     columns = [name for name in INCIDENTAL if name in results.searches]
-    return results.searches.drop(columns=columns), results.trace.drop(columns=["shard_id"])
+    others = (results.trace, results.front)
+    return results.searches.drop(columns=columns), *(each.drop(columns="shard_id") for each in others)
 
 
 def assert_same(one: topdown_ray.Results, other: topdown_ray.Results) -> None:

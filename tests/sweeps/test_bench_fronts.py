@@ -71,13 +71,13 @@ def test_the_recorder_stops_at_exactly_the_budget_and_keeps_every_row(arena: Are
 def test_gradients_are_paid_in_rows(arena: Arena) -> None:
     genes, recorder = arena.space.random(300, 0), arena.recorder(100)
     gradient = RecordedGradient(recorder, arena.cost)
-    assert gradient(genes[:8]).shape[0] == 8
-    assert recorder.spent == 8 * 12
+    assert gradient(genes[:19]).shape[0] == 19
+    assert recorder.spent == 19 * 5
     with pytest.raises(BudgetSpent):
-        gradient(genes[:1])
+        gradient(genes[:2])
     with pytest.raises(BudgetSpent):
         recorder.accuracy(genes)
-    assert (recorder.rows, recorder.gradients, recorder.spent) == (4, 8, 100)
+    assert (recorder.rows, recorder.gradients, recorder.spent) == (5, 19, 100)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_our_strategies_record_what_their_rows_count(ours: Ours, arena: Arena) -
         assert by_target[outcome.target_index] >= float(outcome.accuracy)
     if ours.strategy == "joint":
         gradients = sum(int(outcome.gradients) for outcome in plain if outcome.gradients is not None)
-        recorder = arena.recorder(recorder.rows + 12 * gradients)
+        recorder = arena.recorder(recorder.rows + 5 * gradients)
         short = dataclasses.replace(ours, changes={})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(front_contestants, "sized", lambda *_: 2)
