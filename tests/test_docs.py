@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from conftest import ROOT
 
 import topdown_ray
@@ -141,6 +142,13 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(), re.DOTALL)
     exec(compile(code, "docs/tables.md", "exec"), {})
     assert "mobilenet_v4" in capsys.readouterr().out
+
+
+def test_the_sweep_over_devices_is_the_one_of_its_page() -> None:
+    (block,) = re.findall(
+        r"```yaml\n(name: devices.*?)```", (ROOT / "docs" / "fronts.md").read_text(), re.DOTALL
+    )
+    assert yaml.safe_load(block) == yaml.safe_load((ROOT / "scripts" / "sweeps" / "devices.yaml").read_text())
 
 
 def test_the_public_names_are_documented() -> None:

@@ -19,7 +19,7 @@ import scipy.stats
 import torch
 
 from topdown_ray.algorithms.baselines.scalar import DEPTHS, EXPANDS, KERNELS, RESOLUTIONS, Spec, TopDownFinder
-from topdown_ray.sweeps.verify import tutorial_models
+from topdown_ray.networks.ofa_reference import tutorial_models
 
 TARGET, TIGHTER = 35.0, 25.0  # ms
 Scored = tuple[float, Spec]
