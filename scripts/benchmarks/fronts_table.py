@@ -1,7 +1,8 @@
 """Puts the pieces of a race of fronts together: prints the table of the files that ``topdown-ray bench fronts
---out`` wrote, and with ``--out`` writes their rows to one file.
+--out`` wrote, and with ``--out`` writes their rows to one file. ``--markdown`` prints the tables of
+docs/fronts.md instead, with a measure in each.
 
-    python scripts/benchmarks/fronts_table.py PIECE.parquet ... [--out ALL.parquet]
+    python scripts/benchmarks/fronts_table.py PIECE.parquet ... [--out ALL.parquet] [--markdown]
 """
 
 import argparse
@@ -12,17 +13,41 @@ import pandas as pd
 from topdown_ray.cli.present.bench import print_bench
 from topdown_ray.sweeps.bench.fronts import joined, summary
 
+MEASURES = {"hypervolume": (",.1f", max), "regret": (".3f", min)}
+
+
+def markdown(frame: pd.DataFrame, measure: str) -> str:
+    """Means over the seeds, a row a contestant and a column a case and budget; the best one is bold."""
+    form, best = MEASURES[measure]
+    cells = frame.pivot(index="contestant", columns=["case", "budget"], values=measure)
+    cells = cells.loc[
+        frame["contestant"].unique(), list(dict.fromkeys(zip(frame["case"], frame["budget"], strict=True)))
+    ]
+    shown = {
+        column: [f"**{value:{form}}**" if value == best(values) else f"{value:{form}}" for value in values]
+        for column, values in cells.items()
+    }
+    lines = [f"| {measure} | " + " | ".join(f"{case}, {budget // 1000} k" for case, budget in shown) + " |"]
+    lines.append("|---|" + "---:|" * len(shown))
+    rows = zip(cells.index, zip(*shown.values(), strict=True), strict=True)
+    lines += [f"| {name} | " + " | ".join(values) + " |" for name, values in rows]
+    return "\n".join(lines)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pieces", nargs="+", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     rows = joined([pd.read_parquet(piece) for piece in arguments.pieces])
     if arguments.out:
         rows.to_parquet(arguments.out)
-    print_bench("fronts", summary(rows), arguments.json)
+    if arguments.markdown:
+        print("\n\n".join(markdown(summary(rows), measure) for measure in MEASURES))
+    else:
+        print_bench("fronts", summary(rows), arguments.json)
 
 
 if __name__ == "__main__":

@@ -46,19 +46,17 @@ _TITLES = {
 
 def _print_fronts(frame: pd.DataFrame) -> None:
     """A table for each case and budget; a star marks the best mean."""
-    numbers = ("hypervolume", "95 %", "regret", "95 %", "unmet", "evals", "CPU s", "evals\na second")
+    numbers = ("hypervolume", "regret", "evals\na second")
     for (case, budget), group in frame.groupby(["case", "budget"], sort=False):
-        table = table_of(("",), numbers, f"{case}, {budget:,} predictor evaluations, {_seeds(group)}")
+        title = (
+            f"{case}, {budget:,} predictor evaluations, {_seeds(group)} (mean ± half of the 95 % interval)"
+        )
+        table = table_of(("",), numbers, title)
         for row in group.to_dict("records"):
             table.add_row(
                 row["contestant"],
-                _marked(f"{row['hypervolume']:,.1f}", row["best_hypervolume"]),
-                _interval(row, "hypervolume", ",.1f"),
-                _marked(f"{row['regret']:.3f}", row["best_regret"]),
-                _interval(row, "regret", ".3f"),
-                f"{row['unmet']:.1f}",
-                f"{row['spent']:,.0f}",
-                f"{row['cpu_s']:.2f}",
+                _measured(row, "hypervolume", ",.1f"),
+                _measured(row, "regret", ".3f"),
                 f"{row['evaluations_per_second']:,.0f}",
             )
         print_table(table)
@@ -69,14 +67,11 @@ def _seeds(group: pd.DataFrame) -> str:
     return f"{most} seeds" if least == most else f"{least} to {most} seeds"
 
 
-def _marked(text: str, best: bool) -> str:
-    return f"{text} *" if best else f"{text}  "
-
-
-def _interval(row: Mapping[Any, Any], name: str, form: str) -> str:
-    """The ends of an interval; empty where there are too few seeds for one."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if low != low else f"{low:{form}} to {high:{form}}"
+def _measured(row: Mapping[Any, Any], name: str, form: str) -> str:
+    """A mean, half its interval where there are seeds enough for one, and a star where it is the best."""
+    half = (row[f"{name}_high"] - row[f"{name}_low"]) / 2
+    spread = "" if half != half else f" ± {half:{form}}"
+    return f"{row[name]:{form}}{spread}{' *' if row[f'best_{name}'] else '  '}"
 
 
 def print_bench(what: str, frame: pd.DataFrame, as_json: bool) -> None:
