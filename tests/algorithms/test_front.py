@@ -87,10 +87,23 @@ def test_a_large_front_is_thinned_by_what_it_says(monkeypatch: pytest.MonkeyPatc
     found = points_of(accuracy.tolist(), costs.tolist(), 7)
     assert len(found.accuracy) <= 40 < len(undominated(accuracy.astype(float), costs))
     assert found.epsilon > 0
-    lost = [
-        accuracy[i] - found.accuracy[(found.costs <= costs[i]).all(1)].max(initial=0.0) for i in range(120)
-    ]
-    assert found.epsilon / 2 < max(lost) <= found.epsilon
+    _assert_covers(found, accuracy, costs)
+
+
+def _assert_covers(found: fronts.FrontPoints, accuracy: np.ndarray, costs: np.ndarray) -> None:
+    most = costs * np.array([1.0, *[1 + found.epsilon] * (costs.shape[1] - 1)])
+    for score, limits in zip(accuracy, most, strict=True):
+        assert found.accuracy[(found.costs <= limits).all(1)].max(initial=0.0) >= score - found.epsilon
+
+
+def test_fronts_that_no_loss_of_accuracy_thins_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two costs that fall as the other rises, with accuracies that differ in one row in all."""
+    monkeypatch.setattr(fronts, "MOST", 10)
+    cost = np.arange(1, 121, dtype=float)
+    costs, accuracy = np.stack([cost, 1000 - cost], axis=1), np.full(120, 0.5, dtype=np.float32)
+    found = points_of(accuracy.tolist(), costs.astype(int).tolist(), 120)
+    assert 1 <= len(found.accuracy) <= 10
+    _assert_covers(found, accuracy, costs)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +206,29 @@ def test_without_such_a_share_identities_are_what_they_were() -> None:
 
 def test_patience_is_part_of_a_searchs_identity() -> None:
     assert JointParams(patience=3).identity() != JointParams().identity()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_that_the_search_starts_from_is_in_the_front(seed: int, tmp_path: Path) -> None:
+    """Archives that no initial architecture fits start from the cheapest one."""
+    targets = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
+    search = {"population": 4, "generations": 1, "warm_generations": 0}
+    results = run(
+        {**SWEEP, "strategies": ["joint"]}, tmp_path / "out", targets=targets, search=search, seeds=[seed]
+    )
+    for row in results.searches.to_dict("records"):
+        fitting = results.front[results.front["cost"] <= row["cost"]]
+        assert fitting["accuracy"].max() >= row["accuracy"]
+    assert verify(results, rerun=3).passed
+
+
+def test_gradients_of_the_fronts_share_count_for_the_targets_that_children_are_drawn_for(
+    tmp_path: Path,
+) -> None:
+    search = {"population": 40, "generations": 30, "warm_generations": 0, "front_share": 0.9}
+    results = run(SWEEP, tmp_path / "out", search=search, targets=[50, 20])
+    assert results.searches["gradients"].gt(0).sum() == 10
+    assert verify(results).passed
 
 
 def test_texts_are_those_of_json() -> None:

@@ -37,6 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pick_is_the_most_accurate_that_meets_what_was_asked_for(folder: Path) -> None:
     results, space = topdown_ray.load(folder), SPACES["mobilenet_v3"]
     rows = [*results.front.to_dict("records"), *results.searches.to_dict("records")]
+    for cost, other in (("note10", "epyc_1thread"), ("epyc_1thread", "note10")):
+        for row in list(rows):  # what was found for the other device serves, too
+            if row["cost_name"] == other:
+                rows.append({**row, "cost_name": cost, "cost": json.loads(row["costs"])[cost]})
     for cost in ("note10", "epyc_1thread"):
         for at in (27.3, 31.0, 44.4):
             for limits in ({}, {"params": 6.5}, {"macs": 280.0, "params": 7.0}):
@@ -62,18 +66,14 @@ def test_a_pick_is_the_most_accurate_that_meets_what_was_asked_for(folder: Path)
 def test_a_pick_says_where_it_comes_from(folder: Path) -> None:
     results = topdown_ray.load(folder)
     found = results.pick(27.3, cost="note10")
-    assert (found.label, found.space, found.cost_name, found.epsilon) == (
-        "joint",
-        "mobilenet_v3",
-        "note10",
-        0.0,
-    )
+    assert (found.label, found.space, found.cost_name) == ("joint", "mobilenet_v3", "note10")
+    assert found.source == "front"
     assert found.loosest == 50
+    assert found.source == "front"
     assert found.search_id in set(results.searches["search_id"])
     for name in ("downwards", "top_down"):
         answer = results.pick(36, cost="note10", strategy=name)
-        assert (answer.label, answer.epsilon) == ("downwards", None)
-        assert answer.arch == results.best(35, cost="note10", strategy="top_down")
+        assert (answer.label, answer.source, answer.epsilon) == ("downwards", "answer", None)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,7 @@ def test_a_pick_says_where_it_comes_from(folder: Path) -> None:
         ({"at": 27.3, "cost": "note10", "strategy": "prune"}, "strategy: expected one of .*, found 'prune'"),
         ({"at": 27.3, "cost": "note10", "limits": {"params": 1}}, "limits: .* found params <= 1"),
         ({"at": 27.3, "cost": "note10", "limits": {"flops": 1}}, "limits: expected macs, params or a cost"),
+        ({"at": 27.3, "cost": "note10", "limits": {"params": "6"}}, "limits: params: expected a number"),
         ({"at": 27.3, "cost": "note10", "space": "resnet50d"}, "space: expected one of mobilenet_v3"),
     ],
 )
@@ -117,6 +118,15 @@ def test_the_command_prints_the_pick(folder: Path, capsys: pytest.CaptureFixture
     assert_one_line(
         main_in_process([*arguments, "--limit", "flops=3"], capsys), "--limit: expected macs, params"
     )
+
+
+def test_a_folder_without_rows_has_nothing_to_pick(folder: Path) -> None:
+    results = topdown_ray.load(folder)
+    empty = topdown_ray.Results(
+        results.manifest, results.searches.head(0), results.trace.head(0), results.place
+    )
+    with pytest.raises(UserError, match="results: expected a search that met its target, found none"):
+        empty.pick(30)
 
 
 def test_a_sweep_without_fronts_picks_among_its_answers(tmp_path: Path) -> None:

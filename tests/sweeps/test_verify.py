@@ -266,6 +266,48 @@ def test_rerun_finds_what_nothing_else_can(
     assert verify(changed_trace, rerun=1000).failed_columns == {"best_accuracy"}
 
 
+def test_a_rerun_leaves_alone_what_older_folders_do_not_tell(finished: Path, tmp_path: Path) -> None:
+    """Also where only some of the rows are of an older schema."""
+
+    def before(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
+        old = searches["space"].eq("mobilenet_v3")
+        searches["front_rows"] = searches["front_rows"].mask(old).astype(object)
+        identities.extend(searches["search_id"][old])
+
+    def without(front: pd.DataFrame) -> None:
+        old = front["search_id"].isin(identities)
+        front.loc[old, "search_id"] = "gone"
+
+    identities: list[str] = []
+    found = verify(load(rewritten(finished, tmp_path / "out", before, without)), rerun=1000)
+    assert found.passed, [each for each in found.checks if each.failures]
+    assert next(each.rows for each in found.checks if each.name == "rerun front")
+
+
+def test_a_front_that_was_cut_is_told(finished: Path, tmp_path: Path) -> None:
+    def one_each(searches: pd.DataFrame, trace: pd.DataFrame) -> None:
+        searches["front_rows"] = searches["front_rows"].clip(upper=1)
+
+    def cut(front: pd.DataFrame) -> None:
+        front.loc[front["place"] > 0, "search_id"] = "gone"
+
+    found = verify(load(rewritten(finished, tmp_path / "out", one_each, cut)))
+    assert [each.name for each in found.checks if each.failures] == ["front, as accurate as the answers"]
+
+
+def test_joint_folders_with_patience_of_older_schemas_are_refused(tmp_path: Path) -> None:
+    data = {**SWEEP, "strategies": ["joint"], "search": {**SWEEP["search"], "patience": 2}}
+    run(data, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**manifest, "schema": 6}))
+    for refused in (
+        lambda: verify(load(tmp_path / "out")),
+        lambda: topdown_ray.sweep(str(tmp_path / "out"), tmp_path / "out", address="none", progress=False),
+    ):
+        with pytest.raises(UserError, match="schema: expected at least 7, .* found 6"):
+            refused()
+
+
 def test_older_folders_say_what_is_not_checked(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,12 @@
 """The front of a search: the non-dominated ones of all architectures that it scored.
 
 An architecture is dominated where another one is at least as accurate and costs no more in anything. What is
-left answers for any target, also for those that the search was not asked for. A front holds at most ``MOST``
-architectures. One that is larger is thinned exactly: by the smallest step ``epsilon`` of a fixed ladder such
-that every architecture that is dropped has one in the front which costs no more in anything and is at most
-``epsilon`` less accurate (epsilon-dominance, Laumanns et al. 2002, *Combining convergence and diversity in
-evolutionary multiobjective optimization*).
+left answers for any target, also for those that the search was not asked for. A front holds at most
+``MOST`` architectures. One that is larger is thinned exactly: by the smallest step ``epsilon`` of a fixed
+ladder such that every architecture that is dropped has one in the front which costs no more, under further
+costs at most the fraction ``epsilon`` more, and which is at most ``epsilon`` less accurate
+(epsilon-dominance, Laumanns et al. 2002, *Combining convergence and diversity in evolutionary multiobjective
+optimization*).
 
 Letters: S searches, P children a generation, G genes, J costs, n architectures."""
 
@@ -22,8 +23,8 @@ from topdown_ray.algorithms.kernels import compiled
 from topdown_ray.algorithms.problem import Cost
 
 MOST = 1024  # architectures of a front
-_STEP = 1e-5  # top-1: the first step of the ladder, each further one twice as large
-_HELD = 1 << 13  # children of each search that wait to be sifted: bounds the memory of long searches
+STEP = 1e-5  # top-1: the first step of the ladder, each further one twice as large
+_HELD = 1 << 18  # children of all searches that wait to be sifted: bounds the memory of long searches
 
 
 class FrontPoints(NamedTuple):
@@ -32,7 +33,7 @@ class FrontPoints(NamedTuple):
     genes: torch.Tensor  # int8 (n, G), canonical
     accuracy: npt.NDArray[np.float64]  # (n,)
     costs: npt.NDArray[np.float64]  # (n, J)
-    epsilon: float  # a fraction of top-1; 0: nothing non-dominated was dropped
+    epsilon: float  # of top-1, and of further costs; 0: nothing non-dominated was dropped
 
 
 class Front:
@@ -53,7 +54,7 @@ class Front:
         copied, so they must not change.
         """
         self._waiting.append((genes, accuracy))
-        if sum(part.shape[1] for _, part in self._waiting) >= _HELD:
+        if sum(part.numel() for _, part in self._waiting) >= _HELD:
             self.sift()
 
     def sift(self) -> None:
@@ -79,7 +80,7 @@ class Front:
         points = self._kept[s]
         if points is None:
             raise ValueError(f"front: expected a search that added what it scored, found none for {s}")
-        epsilon = _STEP
+        epsilon = STEP
         thinned = points
         while len(thinned.accuracy) > MOST:
             thinned = _sifted(points, epsilon)
@@ -122,7 +123,7 @@ def _undominated(
             if accuracy[j] >= accuracy[i] - epsilon:
                 dominated = True
                 for c in range(1, J):
-                    if costs[j, c] > costs[i, c]:
+                    if costs[j, c] > costs[i, c] * (1 + epsilon):
                         dominated = False
                         break
                 if dominated:

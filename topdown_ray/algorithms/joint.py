@@ -239,6 +239,9 @@ class Joint:
         same = of_rows[3][:, None] == of_rows[3]  # (A, A)
         before = (gaps[:, None] & same.tril(-1)).any(2)  # an earlier one starts from the same architecture
         self.scored.index_add_(1, self.owner, (gaps & ~before).long())
+        started = of_rows[1].expand_as(gaps).masked_fill(~gaps | before, -math.inf)
+        for front in self.fronts:
+            front.add(rows.expand(self.S, -1, -1), started)
         return archive
 
     def _costs_of(self, genes: torch.Tensor) -> torch.Tensor:
@@ -284,9 +287,9 @@ class Joint:
         pending = torch.arange(S * P, device=self.device)
         for attempt in range(MAX_REDRAWS):
             search, slot = self.row_search.index_select(0, pending), self.row_slot.index_select(0, pending)
-            served = aim.index_select(0, slot)
+            served, payer = aim.index_select(0, slot), target.index_select(0, slot)
             keys = rng.keys(slots.index_select(0, search * P + slot), attempt)
-            drawn = self.problem.space.canonical(self._children(pending, search, served, keys))
+            drawn = self.problem.space.canonical(self._children(pending, search, served, payer, keys))
             drawn_cost, drawn_name = self._costs_of(drawn), self.identity.fingerprints(drawn)
             good = _meets(drawn_cost, self.limits.index_select(0, served))
             if self.moves.distinct_parents:
@@ -306,9 +309,16 @@ class Joint:
         self.archive = self._merged(self.archive, self._scored(genes, name, cost, fresh, target, aim))
 
     def _children(
-        self, rows: torch.Tensor, search: torch.Tensor, aim: torch.Tensor, keys: torch.Tensor
+        self,
+        rows: torch.Tensor,
+        search: torch.Tensor,
+        aim: torch.Tensor,
+        payer: torch.Tensor,
+        keys: torch.Tensor,
     ) -> torch.Tensor:
-        """One attempt of each of these rows (ascending): genes (n, G)."""
+        """One attempt of each of these rows (ascending): genes (n, G). payer: the target that each is drawn
+        for, in whose row its gradient counts.
+        """
         space, sizes = self.problem.space, self.sizes
         words = rng.words(keys, 4)
         mother, place = self._parents(search, aim, words[:, :2])
@@ -321,6 +331,7 @@ class Joint:
                 place[:moves],
                 search[:moves],
                 aim[:moves],
+                payer[:moves],
                 rng.words(keys[:moves], 5 + self.moves.changes)[:, 4:],
             )
         if mutants > moves:
@@ -356,6 +367,7 @@ class Joint:
         place: torch.Tensor,
         search: torch.Tensor,
         aim: torch.Tensor,
+        payer: torch.Tensor,
         words: torch.Tensor,
     ) -> torch.Tensor:
         """Gradient-informed moves of mothers that stay within the costs of what they serve: genes (n, G)."""
@@ -365,8 +377,7 @@ class Joint:
         gains, costs, computed = self.ranking(
             genes, self.archive.name.view(-1).index_select(0, place), search
         )
-        payer = self.owner.index_select(0, aim.index_select(0, computed))
-        spent = search.index_select(0, computed) * self.K + payer
+        spent = search.index_select(0, computed) * self.K + payer.index_select(0, computed)
         self.gradients += torch.bincount(spent, minlength=self.S * self.K).view(self.S, self.K)
         spent_costs = self.archive.cost.view(-1, len(self.costs)).index_select(0, place)
         slacks = (self.limits.index_select(0, aim) - spent_costs).float()[:, self.summed].unbind(1)

@@ -54,7 +54,9 @@ def pick(
         typer.Option(metavar="COST=NUMBER", help="A limit on another cost of the sweep; repeat for more."),
     ] = None,
     space: Annotated[str | None, typer.Option(help="Which space, where the sweep has several.")] = None,
-    strategy: OfStrategy = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Only searches of this strategy, by its name or label.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The most accurate architecture for any cost, at once, from the fronts and answers of a sweep."""

@@ -34,10 +34,11 @@ class Pick:
     """The most accurate architecture known to a sweep that meets a cost and some limits.
 
     accuracy: predicted top-1, a fraction. cost: in cost_unit. macs_m, params_m: in 1e6; None for a space
-    without an OFA network. epsilon: an architecture that its search scored but did not keep is at most this
-    much more accurate (a fraction) where it costs no more in anything; None where it is an answer for a
-    target. candidates: architectures that met the cost and the limits. loosest: the loosest target under this
-    cost; beyond it the searches did not look."""
+    without an OFA network. source: ``front``, or ``answer`` for a target. epsilon: an architecture that its
+    search scored but did not keep is at most this much more accurate (a fraction) where it costs no more
+    under the search's own cost and limits, and has no more parameters; None of an answer, and of one that was
+    found for another cost. candidates: architectures that met the cost and the limits. loosest: the loosest
+    target under this cost; beyond it the searches did not look."""
 
     arch: dict[str, Any]
     accuracy: float
@@ -52,6 +53,7 @@ class Pick:
     search_id: str
     predictor_name: str
     predictor_space: str
+    source: str
     epsilon: float | None
     candidates: int
     loosest: float
@@ -68,11 +70,16 @@ def pick(
     """See :meth:`topdown_ray.Results.pick`."""
     if not isinstance(at, int | float) or isinstance(at, bool) or not 0 < at < math.inf:
         raise UserError(f"at: expected a positive number, found {brief(at)}")
+    for name, most in (limits or {}).items():
+        if not isinstance(most, int | float) or isinstance(most, bool):
+            raise UserError(f"limits: {name}: expected a number, found {brief(most)}")
     answers = results.searches[results.searches["feasible"].astype(bool)]
-    rows = pd.concat([answers.assign(epsilon=math.nan), results.front], ignore_index=True)
-    rows = rows[[*_COLUMNS, "epsilon"]][rows["accuracy"].notna()]
-    for column, argument, value in (("space", "space", space), ("cost_name", "cost", cost)):
-        rows = _of(rows, column, argument, value)
+    if answers.empty:
+        raise UserError("results: expected a search that met its target, found none")
+    parts = [answers.assign(epsilon=math.nan, source="answer"), results.front.assign(source="front")]
+    rows = pd.concat(parts, ignore_index=True)[[*_COLUMNS, "epsilon", "source"]]
+    rows = _of(rows[rows["accuracy"].notna()], "space", "space", space)
+    rows = _under_cost(rows, cost)
     if strategy is not None:
         names = dict(zip(answers["label"], answers["strategy"], strict=True))
         named = rows["label"].eq(strategy) | rows["label"].map(names).eq(strategy)
@@ -101,7 +108,7 @@ def pick(
     facts: dict[str, Any] = {name: row[name] for name in _COLUMNS if name != "costs"}
     for name in ("macs_m", "params_m", "epsilon"):
         facts[name] = None if pd.isna(row[name]) else float(row[name])
-    facts |= {"arch": json.loads(row["arch"]), "seed": int(row["seed"])}
+    facts |= {"arch": json.loads(row["arch"]), "seed": int(row["seed"]), "source": row["source"]}
     return Pick(**facts, candidates=chosen["arch"].nunique(), loosest=float(of_cost["target"].max()))
 
 
@@ -117,6 +124,25 @@ def _of(rows: pd.DataFrame, column: str, argument: str, value: str | None = None
         found = "none" if value is None else brief(value)
         raise UserError(f"{argument}: expected one of {_known(rows[column])}, found {found}")
     return rows[rows[column].eq(value)]
+
+
+def _under_cost(rows: pd.DataFrame, cost: str | None) -> pd.DataFrame:
+    """The rows whose cost of this name is known, those found for other devices included, with it as their
+    cost.
+    """
+    own = _of(rows, "cost_name", "cost", cost)
+    others = rows[rows["cost_name"] != own["cost_name"].iloc[0]]
+    if others.empty:
+        return own
+    name, unit = own["cost_name"].iloc[0], own["cost_unit"].iloc[0]
+    costs, there = [], []
+    for mine, value, text in zip(others["cost_name"], others["cost"], others["costs"], strict=True):
+        known = json.loads(text) if isinstance(text, str) else {}
+        costs.append(known.pop(name, math.nan))
+        there.append(json.dumps({**known, mine: value}))
+    others = others.assign(cost=costs, costs=there, cost_name=name, cost_unit=unit, epsilon=math.nan)
+    known_here: pd.DataFrame = pd.concat([own, others[others["cost"].notna()]], ignore_index=True)
+    return known_here
 
 
 def _under(rows: pd.DataFrame, name: str) -> pd.Series:

@@ -24,14 +24,20 @@ from topdown_ray.spaces.cost import any_cost, typical_targets
 from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
 from topdown_ray.store.failures import failed_searches
 from topdown_ray.store.folder import ResultFolder
-from topdown_ray.store.results import Results, load
+from topdown_ray.store.results import Results, load, read_manifest
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.driver import Plan, SweepSummary, make_plan
 from topdown_ray.sweeps.events import Observer, ignore, json_lines
 from topdown_ray.sweeps.executors import ShardExecutor, shard_pool
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_fields, read_spec
+from topdown_ray.sweeps.spec import (
+    SweepSpec,
+    check_known_identities,
+    make_spec,
+    read_fields,
+    read_spec,
+)
 from topdown_ray.terminal import handlers_kept, say
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
@@ -71,6 +77,10 @@ def search(
     targets: ms for a latency table, 1e6 MACs for ``macs``; None: five over the range of the cost. seeds: how
     many, or which. limits: on other costs, ``{"params": 6.0}``. params: the hyper-parameters of the strategy.
     Raises UserError."""
+    if not isinstance(cost, str):
+        raise UserError(
+            f"search: cost: expected one name or path (use sweep for several), found {brief(cost)}"
+        )
     try:
         if targets is None:
             targets = typical_targets(*any_cost(cost, find_space(space)).range())
@@ -254,6 +264,8 @@ def run_sweep(
     StoreError."""
     folder = ResultFolder(out)
     folder.check(plan.manifest(), resume)
+    if folder.place.exists("run.json"):
+        check_known_identities(plan.spec, read_manifest(out), folder.place.of("run.json"))
     with json_lines(log) as write, _executor(plan, workers) as executor:
 
         def observe(event: str, facts: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def calibrated(
         return spec
     on_step(f"Measuring how many evaluations take {budget.seconds:g} s; run.json keeps the numbers ...")
     unlimited = spec.model_copy(update={"budget": None})
-    groups = {calibration_key(g.space, g.label, len(g.targets)): g for g in unlimited.groups()}
+    groups = {calibration_key(g): g for g in unlimited.groups()}
     worker = Worker(setups, groups.values())
     batch = min(BATCH, len(spec.seeds), BATCH if spec.batch == "auto" else spec.batch)
     evaluations = {

@@ -44,7 +44,7 @@ def facts_of(shard: Shard) -> dict[str, Any]:
         "space": group.space,
         "strategy": group.strategy,
         "label": group.label,
-        "searches": len(shard.seeds),
+        "searches": len(shard.search_ids),
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from topdown_ray.algorithms.front import STEP
 from topdown_ray.sweeps.checks import RowCheck, check, compared
-from topdown_ray.sweeps.limited_rows import TOLERANCE
+from topdown_ray.sweeps.limited_rows import TOLERANCE, mapping
 from topdown_ray.sweeps.recomputed import Recomputation
 from topdown_ray.sweeps.spec import LIMIT
 
@@ -20,14 +21,16 @@ def fronts(front: pd.DataFrame, rows: pd.DataFrame, recomputation: Recomputation
     specification promises.
     """
     held = rows["search_id"].map(front.groupby("search_id").size()).fillna(0).astype(int)
-    good = rows["front_rows"].isna() | held.eq(rows["front_rows"])  # an older schema says nothing
+    good = held.eq(rows["front_rows"].fillna(0))  # an older schema says nothing, and has no fronts
     yield check("front_rows", "the number of the search's rows in front", rows, good, held.tolist())
     if front.empty:
         return
+    covered = dataclasses.replace(_covered(front, rows), name="front, as accurate as the answers")
+    yield covered
     front = front.assign(target=np.nan)
     beside = rows.drop_duplicates("search_id").set_index("search_id")[["run_id", "shard_id"]]
     known = front["search_id"].isin(beside.index)
-    for check_ in _columns(front[known].reset_index(drop=True), beside, recomputation):
+    for check_ in _columns(front[known].reset_index(drop=True), rows, beside, recomputation):
         yield _named(check_)
 
 
@@ -36,7 +39,9 @@ def _named(found: RowCheck) -> RowCheck:
     return dataclasses.replace(found, name=f"front.{found.name}", columns=columns)
 
 
-def _columns(front: pd.DataFrame, beside: pd.DataFrame, recomputation: Recomputation) -> Iterator[RowCheck]:
+def _columns(
+    front: pd.DataFrame, rows: pd.DataFrame, beside: pd.DataFrame, recomputation: Recomputation
+) -> Iterator[RowCheck]:
     for column in ("run_id", "shard_id"):
         yield compared(column, "the search's", front, front["search_id"].map(beside[column]).tolist())
     of_search = front.groupby("search_id", sort=False)
@@ -50,26 +55,49 @@ def _columns(front: pd.DataFrame, beside: pd.DataFrame, recomputation: Recomputa
     )
     yield from found.numbers()
     front = found.rows
-    limits = [name for name in found.wanted.columns if name.startswith(LIMIT)]
-    of_limits = found.wanted[limits].astype(float).rename(columns=lambda name: name.removeprefix(LIMIT))
+    named: dict[str, set[str]] = {}
+    for search_id, text in zip(rows["search_id"], rows["limits"], strict=True):
+        named.setdefault(search_id, set()).update(mapping(text))
+    own = [sorted(named[search_id]) for search_id in front["search_id"]]
     wanted = [
-        {**others, **own} for others, own in zip(found.elsewhere, of_limits.to_dict("records"), strict=True)
+        {**others, **{name: float(row[f"{LIMIT}{name}"]) for name in names}}
+        for others, names, row in zip(found.elsewhere, own, found.wanted.to_dict("records"), strict=True)
     ]
-    said = [json.loads(text) if isinstance(text, str) else {} for text in front["costs"]]
+    said = [mapping(text) for text in front["costs"]]
     good = [
-        set(one) <= set(true) and all(abs(one[name] - true[name]) <= TOLERANCE * true[name] for name in one)
+        set(one) == set(true) and all(abs(one[name] - true[name]) <= TOLERANCE * true[name] for name in one)
         for one, true in zip(said, wanted, strict=True)
     ]
     yield check("costs", "recomputed from arch", front, good, [json.dumps(one) for one in wanted])
-    yield check("epsilon", "0 or more", front, front["epsilon"].ge(0))
-    free = check("arch", "dominated by none of its front", front, ~_dominated(front), front["arch"].tolist())
-    yield dataclasses.replace(free, name="arch, not dominated")
+    steps = front["epsilon"].isin([0.0, *(STEP * 2.0**i for i in range(40))])
+    one = front.groupby("search_id")["epsilon"].transform("nunique") == 1
+    yield check("epsilon", "one step of the ladder for all of a front", front, steps & one)
+    limits = [{name: costs.get(name, 0.0) for name in names} for names, costs in zip(own, said, strict=True)]
+    free = ~_dominated(front, limits)
+    undominated = check("arch", "dominated by none of its front", front, free, front["arch"].tolist())
+    yield dataclasses.replace(undominated, name="arch, not dominated")
 
 
-def _dominated(front: pd.DataFrame) -> pd.Series:
-    """Which rows another row of the same front dominates in accuracy, cost, parameters and other costs."""
+def _covered(front: pd.DataFrame, rows: pd.DataFrame) -> RowCheck:
+    """Whether the front of each search has an architecture that costs no more than each of its answers and is
+    as accurate, but for what thinning may lose.
+    """
+    own = rows[rows["search_id"].isin(front["search_id"])]
+    best = []
+    of_search = dict(list(front.groupby("search_id", sort=False)))
+    for search_id, cost in zip(own["search_id"], own["cost"], strict=True):
+        points = of_search[search_id]
+        fitting = points.loc[points["cost"] <= cost, "accuracy"]
+        best.append((fitting.max() if len(fitting) else -np.inf) + points["epsilon"].max())
+    good = own["accuracy"].to_numpy(float) <= np.array(best, dtype=float)
+    return check("accuracy", "covered by the search's front", own, good, best)
+
+
+def _dominated(front: pd.DataFrame, others: Sequence[Mapping[str, float]]) -> pd.Series:
+    """Which rows another row of the same front dominates in accuracy, cost, parameters and the costs of its
+    limits (``others``).
+    """
     verdict = pd.Series(False, index=front.index)
-    others = [json.loads(text) if isinstance(text, str) else {} for text in front["costs"]]
     names = sorted({name for one in others for name in one})
     values = front[["cost", "params_m"]].astype(float).fillna(0).to_numpy()
     more = np.array([[one.get(name, 0.0) for name in names] for one in others], float).reshape(len(front), -1)

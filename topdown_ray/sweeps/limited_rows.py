@@ -23,8 +23,8 @@ class LimitedRows:
 
     def __init__(self, rows: pd.DataFrame, wanted: pd.DataFrame, elsewhere: Sequence[Mapping[str, float]]):
         self.rows = rows
-        self.limits = [_mapping(text) for text in rows["limits"]]
-        self.said = [_mapping(text) for text in rows["costs"]]
+        self.limits = [mapping(text) for text in rows["limits"]]
+        self.said = [mapping(text) for text in rows["costs"]]
         self.wanted = [
             {**others, **{name: float(row[f"{LIMIT}{name}"]) for name in limits}}
             for others, limits, row in zip(elsewhere, self.limits, wanted.to_dict("records"), strict=True)
@@ -60,10 +60,10 @@ class LimitedRows:
         return check("costs", rule, self.rows, good, [json.dumps(one) for one in self.wanted], **more)
 
 
-def _mapping(text: Any) -> dict[str, float]:
+def mapping(text: Any) -> dict[str, float]:
     """The numbers of a JSON mapping; none where a cell holds no such mapping."""
     try:
         found = json.loads(text) if isinstance(text, str) else {}
-    except ValueError:
+        return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    except (TypeError, ValueError):
         return {}
-    return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}

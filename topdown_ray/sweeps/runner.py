@@ -108,12 +108,13 @@ class Setup:
         """
         named = {name for one in group.limits for name, _ in one}
         costs = [self.costs[group.device], *(self.limits[name] for name in sorted(named))]
-        return costs if self.params is None or "params" in named else [*costs, self.params]
+        known = self.params is None or "params" in {*named, costs[0].name}
+        return costs if self.params is None or known else [*costs, self.params]
 
     @functools.cached_property
     def params(self) -> AnyCost | None:
         """The parameters as a cost, on the device of the setup; None for a space without an OFA network."""
-        if self.genes_space.provides is None or self.cost.name == "params":
+        if self.genes_space.provides is None:
             return None
         return dataclasses.replace(any_cost("params", self.genes_space), device=self.cost.device)
 
@@ -137,11 +138,16 @@ def resolve(spec: SweepSpec, space: str) -> Setup:
     genes_space = searched_space(space, spec.protocol)
     devices = spec.devices(space)
     costs = tuple(any_cost(device.cost, genes_space) for device in devices)
-    for field_, values in (("names", [cost.name for cost in costs]), ("tables", [c.sha256 for c in costs])):
+    for field_ in ("name", "sha256"):
+        values = [getattr(cost, field_) for cost in costs]
         if len(set(values)) != len(values):
-            raise UserError(
-                f"cost: {space}: expected costs of distinct {field_}, found {brief(repeated(values))} twice"
-            )
+            same = [
+                device.cost
+                for device, value in zip(devices, values, strict=True)
+                if value == repeated(values)
+            ]
+            what = "one name" if field_ == "name" else "the same table"
+            raise UserError(f"cost: {space}: expected distinct costs, found {' and '.join(same)} with {what}")
     predictor = any_predictor(spec.predictor[space], genes_space)
     limits = find_limits(spec.limit_names(space), genes_space)
     witnesses: dict[tuple[int, float, TargetLimits], Genes] = {}

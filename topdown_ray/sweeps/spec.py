@@ -30,6 +30,7 @@ from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, sh
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
+from topdown_ray.store.schema import SCHEMA_VERSION
 from topdown_ray.sweeps import targets
 from topdown_ray.sweeps.hyperparameters import (
     Budget,
@@ -203,14 +204,22 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
                 names = value if field == "cost" and isinstance(value, list | tuple) and value else [value]
                 for name in names:
                     if not isinstance(name, str) or not name:
-                        raise ValueError(f"{field}: expected a name or a path, found {brief(name)}")
+                        several = ", or a list of these" if field == "cost" else ""
+                        raise ValueError(f"{field}: expected a name or a path{several}, found {brief(name)}")
                 if len(set(names)) != len(names):
                     raise ValueError(f"{field}: expected distinct costs, found {repeated(names)} twice")
         if normal.get("cost"):  # a list of one is that one
-            normal["cost"] = {
-                space: value if isinstance(value, str) or len(value) > 1 else value[0]
-                for space, value in normal["cost"].items()
-            }
+            for space, value in normal["cost"].items():
+                if not isinstance(value, str) and len(value) == 1:
+                    normal["cost"] = {**normal["cost"], space: value[0]}
+                    for name in ("targets", "limits"):
+                        own = (
+                            (normal.get(name) or {}).get(space)
+                            if isinstance(normal.get(name), Mapping)
+                            else None
+                        )
+                        if isinstance(own, Mapping) and set(own) == {value[0]}:
+                            normal[name] = {**normal[name], space: own[value[0]]}
         if normal.get("targets") and normal.get("cost"):
             shared = _limits_of_each(normal.get("limits"), spaces)
             read_of: dict[str, tuple[Any, Any]] = {}
@@ -266,11 +275,10 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
 
     def _within_budget(self, group: Group) -> Group:
         """A group whose searches are as long as the budget lets them be: on several devices, that of each."""
-        k, label = len(group.targets), group.label
-        spent = self._budget_of(group.space, label, k)
+        spent = self._budget_of(group)
         if spent is None:
             return group
-        params = within(group.strategy, group.params, k, spent * len(group.each))
+        params = within(group.strategy, group.params, len(group.targets), spent * len(group.each))
         parts = tuple(replace(part, params=params) for part in group.parts)
         return replace(group, params=params, parts=parts)
 
@@ -279,7 +287,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         found = [part for device in self.devices(space) for part in device.limits]
         return sorted({name for part in found for one in part for name in one})
 
-    def _budget_of(self, space: str, label: str, k: int) -> int | None:
+    def _budget_of(self, group: Group) -> int | None:
         """The evaluations that a search may spend; None: there is no budget. Raises ValueError before the
         seconds of a budget are calibrated.
         """
@@ -289,7 +297,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
             return self.budget.evaluations
         if self.budget.calibrated is None:
             raise ValueError("budget: expected calibrated seconds, found a sweep that was not planned yet")
-        key = calibration_key(space, label, k)
+        key = calibration_key(group)
         if key not in self.budget.calibrated:
             raise ValueError(f"budget.calibrated: expected an entry {key}, found none")
         return self.budget.calibrated[key]
@@ -303,18 +311,19 @@ def _limits_of_each(value: Any, spaces: Sequence[str]) -> dict[str, Any]:
 
 
 def _has_several(cost: Any) -> bool:
-    """Whether this names several costs, of all spaces or of one."""
+    """Whether this is a list of costs, for all spaces or for one."""
     values = cost.values() if isinstance(cost, Mapping) else [cost]
-    return any(isinstance(value, list | tuple) and len(value) > 1 for value in values)
+    return any(isinstance(value, list | tuple) for value in values)
 
 
 def _has_any(value: Any, spaces: Sequence[str]) -> bool:
     return isinstance(value, Mapping) and any(space in value for space in spaces)
 
 
-def calibration_key(space: str, label: str, k: int) -> str:
-    """The entry of ``budget.calibrated`` for the searches of an entry of ``strategies`` over k targets."""
-    return f"{space}/{label}/{k}"
+def calibration_key(group: Group) -> str:
+    """The entry of ``budget.calibrated`` for the searches of a group."""
+    further = f"/{COST}{group.device}" if group.device else ""
+    return f"{group.space}/{group.label}/{len(group.targets)}{further}"
 
 
 class Device(NamedTuple):
@@ -422,6 +431,20 @@ def identities_of(
 def search_id(group: Group, seed: int, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
     """The identity of one search, see :func:`search_identity`."""
     return search_identity(group, protocol, artefacts)(seed)
+
+
+def check_known_identities(spec: SweepSpec, manifest: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for a folder whose searches have other identities by now: those of ``joint`` with
+    patience, which did not count before schema 7.
+    """
+    if manifest.get("schema", SCHEMA_VERSION) >= 7:
+        return
+    for group in spec.groups():
+        if group.strategy == "joint" and group.params.patience is not None:
+            raise UserError(
+                f"{where}: schema: expected at least 7, which this version continues and verifies where "
+                f"joint has patience, found {manifest['schema']}; load and report still read this folder"
+            )
 
 
 def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) -> str:

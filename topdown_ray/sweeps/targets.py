@@ -49,7 +49,7 @@ def read_each(
     if not isinstance(values, Mapping) or set(values) != set(costs):
         found = ", ".join(map(str, values)) if isinstance(values, Mapping) else brief(values)
         raise ValueError(
-            f"targets: expected a mapping with the targets of each of {', '.join(costs)}, found "
+            f"targets: {space}: expected a mapping with the targets of each of {', '.join(costs)}, found "
             f"{found or 'nothing'}"
         )
     normal = isinstance(limits, Mapping) and all(isinstance(limits.get(cost), list | tuple) for cost in costs)
@@ -60,8 +60,8 @@ def read_each(
     numbers = [len(sets) for sets, _ in found_for.values()]
     if len(set(numbers)) > 1:
         raise ValueError(
-            f"targets: expected the same number of target sets for each of {', '.join(costs)}, found "
-            f"{', '.join(map(str, numbers))}"
+            f"targets: {space}: expected the same number of target sets for each of {', '.join(costs)}, "
+            f"found {', '.join(map(str, numbers))}"
         )
     return (
         {cost: sets for cost, (sets, _) in found_for.items()},

@@ -37,6 +37,7 @@ from topdown_ray.sweeps.spec import (
     ALGORITHM_VERSION,
     COST,
     SweepSpec,
+    check_known_identities,
     make_spec,
     plugin_hashes,
     sweep_identity,
@@ -136,6 +137,7 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
         raise UserError("expected finished searches, found no rows")
     spec = make_spec(results.manifest["spec"], "run.json: spec")
     manifest = validated(_Manifest, results.manifest, "run.json")
+    check_known_identities(spec, results.manifest, "run.json")
     for space in spec.spaces:
         if space not in manifest.artefacts:
             raise UserError(f"run.json: artefacts: expected an entry for {space}, found none")

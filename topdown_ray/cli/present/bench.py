@@ -64,7 +64,7 @@ def _print_fronts(frame: pd.DataFrame) -> None:
 
 def _seeds(group: pd.DataFrame) -> str:
     least, most = group["seeds"].min(), group["seeds"].max()
-    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+    return f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
 
 
 def _measured(row: Mapping[Any, Any], name: str, form: str) -> str:

@@ -61,7 +61,7 @@ def print_pick(found: Pick, at: float, as_json: bool) -> None:
     )
     print_wrapped(text, "")
     print(json.dumps(found.arch))
-    kind = "an answer for a target" if found.epsilon is None else "from the front"
+    kind = "from the front" if found.source == "front" else "an answer for a target"
     print_wrapped(
         f"Search {found.search_id} ({found.space}, {found.label}, seed {found.seed}), {kind}; the most "
         f"accurate of {found.candidates:,} known architectures that meet what was asked for.",

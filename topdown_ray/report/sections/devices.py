@@ -48,7 +48,11 @@ def devices(context: Context) -> Section | None:
 
 def _matrix(name: str, title: str, lost: pd.DataFrame) -> Table:
     names = list(dict.fromkeys(lost["run_on"]))
-    frame = lost.pivot(index="found_for", columns="run_on", values="loss").loc[names, names].reset_index()
+    frame = (
+        lost.pivot(index="found_for", columns="run_on", values="loss")
+        .reindex(index=names, columns=names)
+        .reset_index()
+    )
     frame.columns.name = None
     columns: list[Column] = [text("found_for", "found for")]
     columns += [number(device, f"on {device}", ".3f", 100.0, missing="no answer") for device in names]
