@@ -181,6 +181,21 @@ def test_the_report_shows_all_devices_in_one_picture(tmp_path: Path) -> None:
     assert report.missing == 0
 
 
+def test_a_strategy_with_rows_of_one_device_only_is_reported(tmp_path: Path) -> None:
+    plan = driver.make_plan(make_spec({**SWEEP, "strategies": ["prune", "top_down"], "seeds": 1}, "test"))
+    folder = ResultFolder(tmp_path / "out")
+    folder.open(plan.manifest(), resume=True)
+    stopping = Stopping(ShardHost(plan.run_id, plan.setups))
+    stopping.shards_left = 4
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(plan, folder, stopping)
+    rows = topdown_ray.load(tmp_path / "out").searches
+    assert rows.groupby("strategy")["cost_name"].nunique().to_dict() == {"prune": 3, "top_down": 1}
+    report = write_report([tmp_path / "out"])
+    assert report.missing == 2
+    assert "no answer" in report.path.read_text()
+
+
 def test_best_names_the_device(results: topdown_ray.Results) -> None:
     with pytest.raises(UserError, match=r"cost: expected one of .*, found none"):
         results.best(35)
@@ -196,15 +211,16 @@ def test_best_names_the_device(results: topdown_ray.Results) -> None:
     [
         (
             {"targets": [50, 35]},
-            "targets: expected a mapping with the targets of each of note10, epyc_1thread",
+            "targets: mobilenet_v3: expected a mapping with the targets of each of note10, epyc_1thread",
         ),
-        ({"targets": {"note10": [50]}}, "targets: expected a mapping .*, found note10"),
+        ({"targets": {"note10": [50]}}, "targets: mobilenet_v3: expected a mapping .*, found note10"),
         (
             {"targets": {**TARGETS, "macs": [[400], [300]]}},
-            "targets: expected the same number of target sets",
+            "targets: mobilenet_v3: expected the same number of target",
         ),
         ({"cost": ["note10", "note10"]}, "cost: expected distinct costs, found note10 twice"),
-        ({"cost": ["note10", 3]}, "cost: expected a name or a path, found 3"),
+        ({"cost": ["note10", 3]}, "cost: expected a name or a path, or a list of these, found 3"),
+        ({"cost": []}, "cost: expected a name or a path, or a list of these, found "),
         ({"targets": {**TARGETS, "note10": [50, -1]}}, "targets.note10: expected positive numbers, found -1"),
         ({"limits": {"macs": 300}}, "limits: expected costs besides macs"),
     ],
@@ -222,6 +238,8 @@ def test_targets_below_a_devices_cheapest_cost_are_refused() -> None:
 
 
 def test_a_list_of_one_cost_is_that_cost() -> None:
+    mapped = make_spec({**SWEEP, "cost": ["note10"], "targets": {"note10": [50, 35]}}, "test")
+    assert mapped == make_spec({**SWEEP, "cost": "note10", "targets": [50, 35]}, "test")
     one = make_spec({**SWEEP, "cost": ["note10"], "targets": [50, 35]}, "test")
     assert one == make_spec({**SWEEP, "cost": "note10", "targets": [50, 35]}, "test")
 
