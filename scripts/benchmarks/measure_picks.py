@@ -65,23 +65,23 @@ def main() -> None:
             }
             for name, results in wide.items():
                 found = picked(results, at, most)
-                facts = {"params": most, "search": name, "at": at, "picks": len(found)}
+                facts = {"params": most, "search": name, "at": at, "none": seeds - len(found)}
                 for length, own in exact.items():
-                    facts[length] = 100 * (own - found).dropna()
+                    facts[length] = 100 * (own - found).dropna()  # of the seeds that have a pick
                 records.append(facts)
     frame = pd.DataFrame(records)
     print("points that a pick lacks to a search for exactly its target; mean over seeds, 95 % interval")
     for (most, name), rows in frame.groupby(["params", "search"], sort=False):
-        for row in [
-            *rows.to_dict("records"),
-            {"at": "all", **{n: pd.concat(list(rows[n])) for n in LENGTHS}},
-        ]:
+        whole = {"at": "all", "none": rows["none"].sum()}
+        whole |= {length: pd.concat(list(rows[length])) for length in LENGTHS}
+        for row in [*rows.to_dict("records"), whole]:
             cells = []
             for length in LENGTHS:
                 by_seed = row[length].groupby(level=0).mean().to_numpy()
                 ((low, high),) = np.asarray(stats.intervals([by_seed]))
                 cells.append(f"{length}: {by_seed.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
-            print(f"params <= {most:g}, {name}, at {row['at']}: {'; '.join(cells)}")
+            none = f"; without a pick: {row['none']}" if row["none"] else ""
+            print(f"params <= {most:g}, {name}, at {row['at']}: {'; '.join(cells)}{none}")
 
 
 if __name__ == "__main__":
