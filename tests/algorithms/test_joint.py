@@ -255,6 +255,7 @@ def test_moves_have_the_chances_of_their_gains() -> None:
         place,
         torch.zeros(n, dtype=torch.int64),
         torch.ones(n, dtype=torch.int64),
+        torch.ones(n, dtype=torch.int64),
         words,
     )
     changes, gains = gradient.changes, gradient(mother)[0].double()

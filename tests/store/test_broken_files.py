@@ -126,7 +126,7 @@ def run(tmp_path: Path) -> Path:
         ('{"run_id": "x", "schema": 1}', "spec: expected a value, found none"),
         (
             '{"run_id": "x", "spec": {}, "wall_s": 1, "schema": 99}',
-            "schema: expected a version from 1 to 6, found 99",
+            "schema: expected a version from 1 to 7, found 99",
         ),
     ],
 )
@@ -271,7 +271,7 @@ SPEC = {
         ),
         ({"seeds": {"start": -1, "count": 2}}, "seeds: expected start >= 0"),
         ({"targets": [[2000, 1000], [1000, 2000]]}, "targets: expected distinct target sets"),
-        ({"cost": 3}, "cost: expected a name or a path, found 3"),
+        ({"cost": 3}, "cost: expected a name or a path, or a list of these, found 3"),
         ({"spaces": "resnet50d"}, "spaces: expected a non-empty list"),
     ],
 )

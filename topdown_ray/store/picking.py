@@ -6,14 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pandas as pd
 
 from topdown_ray.errors import UserError, brief
-
-if TYPE_CHECKING:
-    from topdown_ray.store.results import Results
 
 _COLUMNS = [
     "search_id",
@@ -27,6 +24,18 @@ _COLUMNS = [
 ]
 _COLUMNS += ["accuracy", "cost", "costs", "macs_m", "params_m", "arch"]
 _COUNTED = {"macs": "macs_m", "params": "params_m"}
+
+
+class Tables(Protocol):
+    """What :class:`topdown_ray.Results` holds, as far as it matters here."""
+
+    @property
+    def searches(self) -> pd.DataFrame:
+        """A row a search and target."""
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The fronts of the searches that keep one."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Pick:
 
 
 def pick(
-    results: Results,
+    results: Tables,
     at: float,
     cost: str | None = None,
     limits: Mapping[str, float] | None = None,

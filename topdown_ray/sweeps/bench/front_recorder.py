@@ -5,12 +5,14 @@ A case is a space under a cost with its published predictor; its targets are all
 that comes with the package. The recorder holds the predictor and the cost, keeps the cost and the accuracy of
 every row that it scores, and raises :class:`BudgetSpent` when a contestant asks for a row beyond its budget,
 so that no contestant can exceed it. A row that is asked for twice counts twice. A gradient counts as a fixed
-number of rows, so that the benchmark does not depend on the noise of a clock: 3 on MobileNetV3 and 5 on
-ResNet50D, where a gradient takes as long as 2.7 to 2.9 and 3.7 to 6.4 rows do, by the size of the batch."""
+number of rows (``data/fronts_race.json``), so that the benchmark does not depend on the noise of a clock: 3
+on MobileNetV3 and 5 on ResNet50D, where a gradient takes as long as 2.7 to 2.9 and 3.7 to 6.4 rows do, by the
+size of the batch."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +27,7 @@ from topdown_ray.algorithms.gradients import Gradient
 from topdown_ray.algorithms.memory import scored
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.errors import UserError
+from topdown_ray.files import data
 from topdown_ray.spaces.cost import CostModel, load_cost
 from topdown_ray.spaces.predictor import Predictor
 from topdown_ray.spaces.predictor_files import load_predictor
@@ -59,13 +62,10 @@ class Case:
         return f"{self.space}-{self.cost}"
 
 
+#: The cases by name, in the order of the race.
 CASES = {
     case.name: case
-    for case in (
-        Case("mobilenet_v3", "note10", 3.0),
-        Case("mobilenet_v3", "macs", 3.0),
-        Case("resnet50d", "macs", 5.0),
-    )
+    for case in (Case(**fields) for fields in json.loads(data("fronts_race.json").read_text()))
 }
 
 
