@@ -51,15 +51,17 @@ def losses(rows: pd.DataFrame) -> pd.DataFrame:
 
     An answer lacks ``loss`` (a fraction) to the most accurate of all answers here, for any device and by any
     strategy, that cost no more than it does on the other device. Only answers count whose cost there lies
-    within that device's targets; ``n`` of ``answers``. low, high: a 95 % interval of the mean over seeds."""
+    between that device's cheapest answer and its loosest target; ``n`` of ``answers``. low, high: a 95 %
+    interval of the mean over seeds."""
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
     for space, of_space in rows.groupby("space", sort=False, observed=True):
         names = list(dict.fromkeys(of_space["cost_name"]))
-        targets = of_space.groupby("cost_name", observed=True)["target"].agg(["min", "max"])
+        own_rows = of_space.groupby("cost_name", observed=True)
+        bounds = pd.DataFrame({"low": own_rows["cost"].min(), "high": own_rows["target"].max()})
         for run_on in names:
             known = _Staircase.of(of_space, run_on)
-            low, high = targets.loc[run_on]
+            low, high = bounds.loc[run_on]
             cost = of_space["on"].map(lambda on, run_on=run_on: on.get(run_on, np.nan)).to_numpy(float)
             lost = known.at(cost) - of_space["accuracy"].to_numpy(float)
             inside = (cost >= low) & (cost <= high)

@@ -16,7 +16,8 @@ _WORDS = (
     "The cost of every answer is known on all devices of its sweep. The tables say what the answers that "
     "were found for one device lose on another: how much less accurate they are than the best architecture "
     "known here that costs no more on that device. The diagonal says what a device's own answers lose to "
-    "that best one. Only answers whose cost on the other device lies within that device's targets count."
+    "that best one. Only answers count whose cost on the other device lies between that device's cheapest "
+    "answer and its loosest target."
 )
 
 
