@@ -12,7 +12,7 @@ Letters: S searches, P children a generation, G genes, J costs, n architectures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class Front:
 
     def __init__(self, costs: Sequence[Cost], S: int):
         self.costs = tuple(costs)
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, Mapping[int, torch.Tensor]]] = []
         self._kept: list[FrontPoints | None] = [None] * S
 
     @property
@@ -49,24 +49,31 @@ class Front:
         """Whether anything was added."""
         return bool(self._waiting) or self._kept[0] is not None
 
-    def add(self, genes: torch.Tensor, accuracy: torch.Tensor) -> None:
-        """Take in scored children: genes int8 (S, P, G), accuracy float32 (S, P), -inf for none. They are not
-        copied, so they must not change.
+    def add(
+        self, genes: torch.Tensor, accuracy: torch.Tensor, known: Mapping[int, torch.Tensor] | None = None
+    ) -> None:
+        """Take in scored children: genes int8 (S, P, G), accuracy float32 (S, P), -inf for none. known: those
+        of the costs that need not be computed again, by their places, float64 (S, P). Nothing is copied, so
+        nothing of it must change.
         """
-        self._waiting.append((genes, accuracy))
-        if sum(part.numel() for _, part in self._waiting) >= _HELD:
+        self._waiting.append((genes, accuracy, known or {}))
+        if sum(part.numel() for _, part, _ in self._waiting) >= _HELD:
             self.sift()
 
     def sift(self) -> None:
         """Keep of all that was added what nothing dominates."""
         if not self._waiting:
             return
-        genes = torch.cat([part for part, _ in self._waiting], dim=1)
-        accuracy = torch.cat([part for _, part in self._waiting], dim=1)
-        self._waiting = []
+        genes = torch.cat([part for part, _, _ in self._waiting], dim=1)
+        accuracy = torch.cat([part for _, part, _ in self._waiting], dim=1)
         S, n, G = genes.shape
-        rows = genes.view(-1, G)
-        costs = torch.stack([cost(rows) for cost in self.costs], dim=1).view(S, n, -1).cpu().numpy()
+        of_costs = []
+        for j, cost in enumerate(self.costs):
+            parts = [known[j] for _, _, known in self._waiting if j in known]
+            whole = len(parts) == len(self._waiting)
+            of_costs.append(torch.cat(parts, dim=1) if whole else cost(genes.view(-1, G)).view(S, n))
+        self._waiting = []
+        costs = torch.stack(of_costs, dim=2).cpu().numpy()
         genes, scores = genes.cpu(), accuracy.cpu().double().numpy()
         for s in range(S):
             there = np.flatnonzero(scores[s] > -np.inf)

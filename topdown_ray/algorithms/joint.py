@@ -240,8 +240,7 @@ class Joint:
         before = (gaps[:, None] & same.tril(-1)).any(2)  # an earlier one starts from the same architecture
         self.scored.index_add_(1, self.owner, (gaps & ~before).long())
         started = of_rows[1].expand_as(gaps).masked_fill(~gaps | before, -math.inf)
-        for front in self.fronts:
-            front.add(rows.expand(self.S, -1, -1), started)
+        self._add_to_fronts(rows.expand(self.S, -1, -1), started, of_rows[2].expand(self.S, -1, -1))
         return archive
 
     def _costs_of(self, genes: torch.Tensor) -> torch.Tensor:
@@ -271,9 +270,16 @@ class Joint:
         kept = accuracy
         if self.running is not None:  # a search that has ended takes no more part, as if it ran alone
             kept = accuracy.masked_fill(~self.running[:, None], -math.inf)
-        for front in self.fronts:
-            front.add(genes, kept)
+        self._add_to_fronts(genes, kept, cost)
         return Children(genes, accuracy, cost, name.view(S, n), aim)
+
+    def _add_to_fronts(self, genes: torch.Tensor, accuracy: torch.Tensor, cost: torch.Tensor) -> None:
+        """genes (S, n, G), accuracy (S, n), cost (S, n, J)."""
+        for front in self.fronts:
+            known = {
+                i: cost[:, :, self.costs.index(one)] for i, one in enumerate(front.costs) if one in self.costs
+            }
+            front.add(genes, accuracy, known)
 
     def generation(self, number: int) -> None:
         """One generation: P children of every search, offered to all archives."""

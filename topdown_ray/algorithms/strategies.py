@@ -18,7 +18,7 @@ from topdown_ray.algorithms import evolution, rng
 from topdown_ray.algorithms.clock import Laps, Seconds
 from topdown_ray.algorithms.evolution import EvolutionState
 from topdown_ray.algorithms.front import Front
-from topdown_ray.algorithms.gradients import gradient_of
+from topdown_ray.algorithms.gradients import Gradient, gradient_of
 from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.algorithms.memory import Memo
 from topdown_ray.algorithms.parameters import EvolutionParams
@@ -70,8 +70,9 @@ class Searches:
         targets: Sequence[float],
         draws: rng.Draws,
         fronts: Sequence[Front] = (),
+        gradient_of: Callable[..., Gradient | None] = gradient_of,
     ) -> None:
-        """targets: loosest first, of each device."""
+        """targets: loosest first, of each device. gradient_of: as :func:`gradients.gradient_of`."""
         device = draws.seeds.device
         memo = Memo(problem.space, problem.accuracy, len(draws.seeds), device)
         self.problem = replace(problem, accuracy=memo)
@@ -79,6 +80,7 @@ class Searches:
         self.predict = memo.predict
         self.params, self.sizes = params, params.sizes()
         self.targets, self.draws, self.fronts = targets, draws, fronts
+        self.gradient_of = gradient_of
         self.lap = Laps(device)  # each outcome takes the seconds since the one before it
         self._memo = memo
 
@@ -327,7 +329,7 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     params, K = searches.params.read_as(JointParams), len(searches.targets)
     generations = params.generations + (K - 1) * params.warm_generations
     costs, _ = searches.problem.constraints(searches.targets)
-    gradient = gradient_of(searches.predictor, *costs)
+    gradient = searches.gradient_of(searches.predictor, *costs)
     problem = replace(searches.problem, accuracy=searches.predict)  # next to no child is drawn twice
     run = Joint(
         problem,

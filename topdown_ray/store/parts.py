@@ -2,9 +2,10 @@
 
 A :class:`Layout` names the tables. A part is one file of one name in the folder of each table,
 ``searches/KEY.SUMS.parquet`` and ``trace/KEY.SUMS.parquet`` for a shard of a sweep, and
-``front/KEY.SUMS.parquet`` where its searches keep fronts. SUMS are the CRC-32 of these files, in the order of
-the layout's tables, so a file that lost a byte or is missing is known by the name of the others; KEY names
-the rows, or stands for the parts that were merged. Older folders have ``KEY.parquet``; those parts are
+``front/KEY.SUMS.parquet`` where its searches keep fronts. SUMS are the CRC-32 checksums of the
+part's files, in the order of the layout's tables: a damaged file does not match its checksum, and the number
+of checksums says how many files the part has. KEY names the rows, or stands for the parts that were merged.
+Older folders have ``KEY.parquet``; those parts are
 damaged where pyarrow says that they are no valid Parquet. Nothing else is damage: memory that runs out, a
 disk that does not answer or a thread that does not start end with an error, and no file is touched. A damaged
 part is moved to ``damaged/``, never deleted.
@@ -57,7 +58,7 @@ class Layout:
     identity: str  # the column that says what a row is about
     keys: Mapping[str, Sequence[str]]  # of each table, the finishing one first: the columns that name a row
     damaged: str = "damaged"  # the folder that damaged parts are moved to
-    least: int = 1  # the tables that every part has a file of; it may lack the others, from the last on
+    least: int = 1  # how many of the tables, from the first on, have a file of every part
 
     @property
     def tables(self) -> tuple[str, ...]:

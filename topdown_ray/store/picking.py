@@ -12,17 +12,8 @@ import pandas as pd
 
 from topdown_ray.errors import UserError, brief
 
-_COLUMNS = [
-    "search_id",
-    "space",
-    "label",
-    "seed",
-    "cost_name",
-    "cost_unit",
-    "predictor_name",
-    "predictor_space",
-]
-_COLUMNS += ["accuracy", "cost", "costs", "macs_m", "params_m", "arch"]
+_COLUMNS = ["search_id", "space", "label", "seed", "cost_name", "cost_unit", "predictor_name"]
+_COLUMNS += ["predictor_space", "accuracy", "cost", "costs", "macs_m", "params_m", "arch"]
 _COUNTED = {"macs": "macs_m", "params": "params_m"}
 
 

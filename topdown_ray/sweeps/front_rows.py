@@ -25,8 +25,7 @@ def fronts(front: pd.DataFrame, rows: pd.DataFrame, recomputation: Recomputation
     yield check("front_rows", "the number of the search's rows in front", rows, good, held.tolist())
     if front.empty:
         return
-    covered = dataclasses.replace(_covered(front, rows), name="front, as accurate as the answers")
-    yield covered
+    yield dataclasses.replace(_covered(front, rows), name="front, as accurate as the answers")
     front = front.assign(target=np.nan)
     beside = rows.drop_duplicates("search_id").set_index("search_id")[["run_id", "shard_id"]]
     known = front["search_id"].isin(beside.index)

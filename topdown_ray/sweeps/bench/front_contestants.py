@@ -19,11 +19,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 
-from topdown_ray.algorithms import strategies
+from topdown_ray.algorithms.gradients import Gradient, gradient_of
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches
@@ -90,10 +89,16 @@ class Ours:
         return STRATEGIES[self.strategy].evaluations(self.params(generations), targets)
 
     def outcomes(
-        self, arena: Arena, predictor: Predictor, params: EvolutionParams, seeds: range
+        self,
+        arena: Arena,
+        predictor: Predictor,
+        params: EvolutionParams,
+        seeds: range,
+        gradient_of: Callable[..., Gradient | None] = gradient_of,
     ) -> list[Outcome]:
         """The outcomes of searches with these seeds."""
-        searches = Searches(arena.problem(predictor), params, arena.targets, Draws(seeds, arena.space.name))
+        draws = Draws(seeds, arena.space.name)
+        searches = Searches(arena.problem(predictor), params, arena.targets, draws, gradient_of=gradient_of)
         return list(STRATEGIES[self.strategy].serve(searches))
 
 
@@ -142,8 +147,7 @@ def prepared(ours: Ours, arena: Arena, recorder: Recorder) -> Prepared:
 
     def run(seed: int) -> None:
         # gradients do not pass through the predictor's call
-        with patch.object(strategies, "gradient_of", lambda *_: gradient):
-            ours.outcomes(arena, predictor, params, range(seed, seed + 1))
+        ours.outcomes(arena, predictor, params, range(seed, seed + 1), lambda *_: gradient)
 
     return Prepared(run, {"generations": params.generations, "warm_generations": params.warm_generations})
 
