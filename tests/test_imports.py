@@ -15,7 +15,7 @@ ARROWS = {
     "sweeps": {"algorithms", "networks", "store", "spaces"},
     "hardware": {"networks", "spaces"},
     "networks": {"store", "spaces"},
-    "report": {"store"},
+    "report": {"store", "spaces"},
     "algorithms": {"spaces"},
     "store": set(),
     "spaces": set(),

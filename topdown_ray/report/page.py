@@ -131,11 +131,14 @@ def _harmless(cell: Any) -> Any:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report: words, pictures, tables, and text to be kept as it is (specifications)."""
+    """A section of the report: words, HTML of its own, pictures, tables, and text to be kept as it is
+    (specifications).
+    """
 
     id: str
     title: str
     words: Sequence[str] = ()
+    html: Markup = Markup()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
