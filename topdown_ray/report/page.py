@@ -138,7 +138,7 @@ class Section:
     id: str
     title: str
     words: Sequence[str] = ()
-    html: Markup = Markup()
+    html: str = ""  # trusted markup
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
