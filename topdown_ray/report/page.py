@@ -138,10 +138,10 @@ class Section:
     id: str
     title: str
     words: Sequence[str] = ()
-    html: str = ""  # trusted markup
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    html: str = ""  # markup that is taken as it is
 
 
 def page(title: str, lead: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:
