@@ -38,6 +38,8 @@ _OTHERS = (  # one more of Okabe and Ito's, then Paul Tol's; their yellow is too
     StrategyStyle("#ddcc77", "h", "-", "\\\\|"),
 )
 _chosen: dict[str, tuple[str | None, str | None]] = {}  # label and colour, as registered
+_variants: dict[str, tuple[str, int]] = {}  # the strategy that a series is a variant of, and its place
+_PALER = 0.45  # the share of grey in the colour of a variant
 
 
 def choose(strategy: str, label: str | None, colour: str | None) -> None:
@@ -45,15 +47,35 @@ def choose(strategy: str, label: str | None, colour: str | None) -> None:
     _chosen[strategy] = (label, colour)
 
 
+def vary(series: str, strategy: str, place: int) -> None:
+    """Show a series as the variant of a strategy at this place: its first one has the strategy's style, the
+    others have a paler colour, and markers and dashes of their own.
+    """
+    _variants[series] = (strategy, place)
+
+
 def style_of(strategy: str, strategies: Sequence[str] = ()) -> StrategyStyle:
     """A strategy's style beside others; strategies that are not listed here share the remaining markers, and
     the remaining colours unless they chose one, in the order of their names.
     """
-    others = sorted(set(strategies) - set(STYLES))
+    if strategy in _variants:
+        return _variant_style(strategy, strategies)
+    others = sorted({_variants.get(name, (name, 0))[0] for name in strategies} - set(STYLES))
     place = others.index(strategy) % len(_OTHERS) if strategy in others else 0
     style = STYLES.get(strategy, _OTHERS[place])
     label, colour = _chosen.get(strategy, (None, None))
     return style._replace(label=label or style.label or strategy, colour=colour or style.colour)
+
+
+def _variant_style(series: str, strategies: Sequence[str]) -> StrategyStyle:
+    strategy, place = _variants[series]
+    style = style_of(strategy, strategies)._replace(label=series)
+    if place == 0:
+        return style
+    other = _OTHERS[(place - 1) % len(_OTHERS)]
+    channels = (int(style.colour[i : i + 2], 16) for i in (1, 3, 5))
+    paler = "".join(f"{round((1 - _PALER) * channel + _PALER * 160):02x}" for channel in channels)
+    return style._replace(colour=f"#{paler}", marker=other.marker, dash=other.dash, hatch=other.hatch)
 
 
 def series_style(place: int) -> StrategyStyle:
@@ -62,9 +84,10 @@ def series_style(place: int) -> StrategyStyle:
     return styles[place % len(styles)]
 
 
-def strategy_rank(strategy: str) -> tuple[int, str]:
+def strategy_rank(strategy: str) -> tuple[int, str, int]:
     """Sorts the listed strategies in their order, then those that :func:`choose` was told of in that order,
-    others by name behind them.
+    others by name behind them; the variants of one in theirs.
     """
+    name, place = _variants.get(strategy, (strategy, 0))
     order = list(dict.fromkeys([*STYLES, *_chosen]))
-    return (order.index(strategy) if strategy in order else len(order), strategy)
+    return (order.index(name) if name in order else len(order), name, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,16 @@ from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.spec import make_spec
 
-SECTIONS = ("accuracy", "time", "differences", "anytime", "fronts", "baselines", "provenance")
+SECTIONS = (
+    "overview",
+    "accuracy",
+    "differences",
+    "baselines",
+    "time",
+    "anytime",
+    "fronts",
+    "provenance",
+)
 STRATEGIES = ["independent", "bottom_up", "top_down", "prune", "random"]
 EFFECTS = {"random": -0.01, "independent": 0.0, "bottom_up": 0.0, "top_down": 0.001}
 
@@ -95,9 +105,13 @@ def test_the_page_holds_every_section_and_every_figure_and_table_is_a_file(repor
     svgs, pdfs = ({path.stem for path in (reported / "figures").glob(f"*.{kind}")} for kind in ("svg", "pdf"))
     csvs, texts = ({path.stem for path in (reported / "tables").glob(f"*.{kind}")} for kind in ("csv", "md"))
     assert svgs == pdfs
-    assert len(svgs) == page.count("<figure>") == 12
-    assert csvs == texts
+    assert len(svgs) == page.count("<figure>") == 14
+    assert csvs - texts == {"whole_sets", "anytime", "gain_over_random"}, "the data of pictures"
+    assert texts < csvs
     assert {
+        "overview",
+        "whole_sets",
+        "anytime",
         "accuracy",
         "time_by_k",
         "growth",
@@ -117,7 +131,7 @@ def test_the_page_needs_nothing_else(reported: Path) -> None:
     links = set(re.findall(r"""(?:src|href)\s*=\s*["']([^"'#]+)""", page)) | set(
         re.findall(r"url\(([^#)][^)]*)\)", page)
     )
-    assert links <= {"data:,"}
+    assert all(link == "data:," or link.startswith("tables/") for link in links)
     assert "@import" not in page
 
 
@@ -215,10 +229,13 @@ def test_one_seed_has_no_interval_and_says_why(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("blank")
 def test_one_strategy_and_one_target(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "one", *synthetic.frames({"top_down": 0.0}, sets=[(35.0,)]))
-    words = text_of(write_report([folder], tmp_path / "out").path)
-    assert "nothing to compare" in words
-    assert "no fronts" in words
-    assert "add the strategy `random`" in words
+    page = write_report([folder], tmp_path / "out").path.read_text()
+    assert "top_down reaches" in text_of(tmp_path / "out" / "report.html")
+    for empty in ("differences", "baselines", "fronts"):
+        assert f'id="{empty}"' not in page
+    files = {path.stem for path in (tmp_path / "out").rglob("*.csv")}
+    assert not files & {"growth", "differences", "accuracy_published"}
+    assert not list((tmp_path / "out" / "figures").glob("time_by_k*")), "one bar is no picture"
 
 
 def test_a_strategy_of_your_own_has_its_own_colour(tmp_path: Path) -> None:
@@ -296,7 +313,7 @@ def test_the_command(made_up: Path, tmp_path: Path) -> None:
     facts = json.loads(result.stdout)
     assert Path(facts["path"]) == folder / "report" / "report.html"
     assert Path(facts["path"]).exists()
-    assert (facts["missing"], facts["tables"]) == (0, 10)
+    assert (facts["missing"], facts["tables"]) == (0, 13)
 
 
 # --- plots and summary
@@ -376,6 +393,87 @@ def test_a_browser_opens_it(reported: Path, width: int, scheme: str) -> None:
         assert figure["texts"] > 5
         assert figure["outside"] == [], "text runs out of a figure"
         assert figure["size"] >= 9, "text of a figure is too small to read"
+
+
+TABLE = """
+const [name, column] = arguments;
+const table = document.getElementById(`table-${name}`);
+const rows = [...table.tBodies].filter(body => !body.hidden).map(body => [...body.rows])
+  .flat().filter(row => !row.hidden && !row.classList.contains('group'));
+return rows.map(row => row.cells[column].textContent);
+"""
+
+
+def test_tables_sort_search_and_download(reported: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "report.html"  # without the files beside it
+    shutil.copy(reported / "report.html", alone)
+    chromium = browser(1280, "light")
+    try:
+        chromium.get(alone.as_uri())
+        chromium.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+        )
+        of_group = chromium.find_elements("css selector", "#table-overview tbody")
+        assert len(of_group) == 1
+        heading = chromium.find_element("xpath", "//table[@id='table-overview']//button[contains(., 'mean')]")
+        heading.send_keys("\n")  # by the keyboard
+        rising = [float(text) for text in chromium.execute_script(TABLE, "overview", 1)]
+        heading.click()
+        falling = [float(text) for text in chromium.execute_script(TABLE, "overview", 1)]
+        assert rising == sorted(rising)
+        assert falling == rising[::-1]
+        assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+        field = chromium.find_element("css selector", "[aria-controls=table-differences]")
+        field.send_keys("TOP_down")
+        found = chromium.execute_script(TABLE, "differences", 0)
+        against = chromium.execute_script(TABLE, "differences", 1)
+        assert found
+        assert all("top_down" in pair for pair in zip(found, against, strict=True))
+        chromium.find_element("css selector", "a[download='accuracy.csv']").click()
+        for _ in range(100):
+            if (tmp_path / "accuracy.csv").exists():
+                break
+            time.sleep(0.1)
+        assert chromium.get_log("browser") == []
+    finally:
+        chromium.quit()
+    assert (tmp_path / "accuracy.csv").read_bytes() == (reported / "tables" / "accuracy.csv").read_bytes()
+
+
+def test_two_sweeps_share_their_pictures(tmp_path: Path) -> None:
+    """Sweeps that differ in their lengths only are two series of one setting, and are paired by seed."""
+    folders = []
+    for i, generations in enumerate((500, 50)):
+        searches, trace = synthetic.frames({"top_down": 0.001 * i, "joint": 0.002}, stream=i)
+        searches["search_id"] += f"{i}"
+        trace["search_id"] += f"{i}"
+        folder = synthetic.write(tmp_path / f"of-{generations}", searches, trace)
+        document = json.loads((folder / "run.json").read_text())
+        document["spec"]["search"]["generations"] = generations
+        (folder / "run.json").write_text(json.dumps(document))
+        folders.append(folder)
+    page = write_report(folders, tmp_path / "out").path
+    names = {path.stem for path in (tmp_path / "out" / "figures").glob("*.svg")}
+    assert "fronts_mobilenet_v3_on_note10" in names
+    assert not [name for name in names if "generations" in name]
+    assert "A of-500: generations 500 B of-50: generations 50" in text_of(page)
+    frame = pd.read_csv(tmp_path / "out" / "tables" / "differences.csv")
+    pair = frame[(frame["strategy"] == "top_down (B)") & (frame["against"] == "top_down (A)")]
+    assert (pair["n"] == 10).all()
+    one, other = (load(folder).searches for folder in folders)
+    both = one.merge(other, on=["strategy", "k", "target", "seed"])
+    both = both[(both["strategy"] == "top_down") & (both["k"] == 10) & (both["target"] == 40)]
+    shown = pair[(pair["k"] == 10) & (pair["target"] == 40)].iloc[0]
+    assert shown["mean"] == pytest.approx((both["accuracy_y"] - both["accuracy_x"]).mean())
+
+
+def test_limits_are_named_in_settings(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, sets=[(35.0, 30.0)]))
+    document = json.loads((folder / "run.json").read_text())
+    document["spec"]["limits"] = {"mobilenet_v3": [[{"params": 6.0}, {"params": 5.0}]]}
+    (folder / "run.json").write_text(json.dumps(document))
+    frame = topdown_ray.summary(load(folder)).accuracy
+    assert set(frame["setting"]) == {"mobilenet_v3 on note10, params <= 6, 5 by target"}
 
 
 def test_all_parts_are_parquet_of_the_schema(made_up: Path) -> None:

@@ -20,6 +20,7 @@ from support import synthetic
 from topdown_ray import stats
 from topdown_ray.errors import UserError
 from topdown_ray.report import comparisons, notebook, tables
+from topdown_ray.report.series import Mark
 from topdown_ray.report.tables import AMORTISED, LONE
 
 N = [5, 8, 10, 13, 20, 37]
@@ -232,15 +233,22 @@ def test_lone_and_amortised_times_never_meet_and_a_batch_is_one_timing() -> None
     assert "answers differ" in data.notes[0]
 
 
-def test_two_settings_are_told_apart_by_what_differs() -> None:
+def test_series_of_one_label_are_told_apart_by_the_letter_of_their_folder() -> None:
     one, other = (synthetic.results({"top_down": 0.0}) for _ in range(2))
     other.manifest["spec"]["search"] = {"population": 100, "generations": 50}
     rows = other.searches.assign(search_id=other.searches["search_id"] + "x")
-    data = tables.prepare([one, type(other)(other.manifest, rows, other.trace)])
-    assert set(data.searches["setting"]) == {
-        "mobilenet_v3 on note10, generations 500",
-        "mobilenet_v3 on note10, generations 50",
-    }
+    data = tables.prepare([one, type(other)(other.manifest, rows, other.trace)], ["long", "short"])
+    assert set(data.searches["setting"]) == {"mobilenet_v3 on note10"}
+    assert list(data.searches["strategy"].unique()) == ["top_down (A)", "top_down (B)"]
+    assert data.marks == [Mark("A", "long", "generations 500"), Mark("B", "short", "generations 50")]
+    assert set(data.searches["kind"]) == {"top_down"}
+    same = tables.prepare([one, type(other)(other.manifest, one.searches, one.trace)])
+    assert set(same.searches["strategy"]) == {"top_down"}, "the same searches are one series"
+    assert same.marks == []
+
+
+def test_a_folder_without_times_is_refused() -> None:
+    one = synthetic.results({"top_down": 0.0})
     with pytest.raises(UserError, match="search_wall_s"):
         tables.prepare(
             [type(one)(one.manifest, one.searches.drop(columns="search_wall_s"), one.trace)], ["old"]

@@ -66,8 +66,7 @@ def write_report(
         shown = [table for section in sections for table in section.tables]
         for table in shown:
             table.write(new / "tables")
-        top = findings.title(context), findings.findings(context), findings.warnings(context)
-        (new / "report.html").write_text(page(*top, sections), encoding="utf-8")
+        (new / "report.html").write_text(page(findings.top(context), sections), encoding="utf-8")
     return Report(
         path=out / "report.html",
         tables=len(shown),

@@ -87,7 +87,7 @@ def _of_widest(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["targets"] == frame["setting"].map(widest(frame))]
 
 
-def _traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, stats.Array]:
+def traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, stats.Array]:
     """The anytime curves of these rows: the place of the row, evaluations and best accuracy of each point."""
     places = np.full(len(data.searches), -1, np.int32)
     places[rows["answer"].to_numpy()] = np.arange(len(rows))
@@ -105,7 +105,7 @@ def curves(data: Data) -> pd.DataFrame:
     """
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     rows = _of_widest(data.distinct()).reset_index(drop=True)
-    curve, spent, best = _traces(data, rows)
+    curve, spent, best = traces(data, rows)
     groups = rows.groupby(keys, sort=False, observed=True)
     group = groups.ngroup().to_numpy()[curve]
     records: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
     rows = _of_widest(
         data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])
     ).reset_index(drop=True)
-    curve, spent_there, reached = _traces(data, rows)
+    curve, spent_there, reached = traces(data, rows)
     best = rows.groupby(["setting", "target"])["accuracy"].transform("max")
     rates = {name: _rate(rows, column) for name, column in _SPENT.items()}
     wanted = [(level, pd.Series(level, index=rows.index)) for level in levels] or [
@@ -343,8 +343,3 @@ def known_for(reference: pd.DataFrame, case: Mapping[str, Any] | pd.Series) -> p
         if column in reference:
             reference = reference[reference[column] == case[column]]
     return reference
-
-
-def gain_over_random(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of :func:`differences` that compare with random search."""
-    return table[table["against"] == "random"].reset_index(drop=True)

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from topdown_ray.figures import Picture, draw
-from topdown_ray.report import comparisons, tables
+from topdown_ray.report import comparisons, tables, whole_sets
 from topdown_ray.report.labelling import Data
-from topdown_ray.report.page import Column, text
+from topdown_ray.report.page import Column, TableRow, text
 from topdown_ray.store.results import Results
 
 
@@ -36,6 +36,16 @@ class ReportSource:
     name: str  # as messages give it
     results: Results  # without the anytime curves, which Data holds
     missing: pd.DataFrame  # see tables.missing
+
+
+def _target_set(row: TableRow) -> str:
+    name = str(row["targets"])
+    return name if "targets" in name else f"{'targets' if ' ' in name else 'target'} {name}"
+
+
+OF_SETTING: Sequence[Column] = (text("setting"),)
+#: What groups the rows of most tables.
+OF_SET: Sequence[Column] = (text("setting"), Column("target set", _target_set, numeric=False))
 
 
 @dataclass(frozen=True)
@@ -73,15 +83,14 @@ class Context:
         """The labels of the settings, in order."""
         return list(self.accuracy["setting"].unique())
 
-    @property
-    def setting_columns(self) -> list[Column]:
-        """The column that names the setting, where there are several."""
-        return [text("setting")] if len(self.settings) > 1 else []
+    @cached_property
+    def overview(self) -> pd.DataFrame:
+        """The strategies of each setting, best first."""
+        return whole_sets.overview(self.data)
 
-    @property
-    def set_columns(self) -> list[Column]:
-        """The first columns of most tables: setting and target set."""
-        return [*self.setting_columns, text("targets", "target set")]
+    def several(self, setting: str) -> bool:
+        """Whether a setting has more than one strategy."""
+        return bool(self.accuracy.loc[self.accuracy["setting"] == setting, "strategy"].nunique() > 1)
 
     def draw(
         self, name: str, caption: str, plot: Callable[..., Axes], table: pd.DataFrame, **options: Any

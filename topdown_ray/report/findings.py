@@ -1,18 +1,66 @@
-"""The top of a report: its main findings, and what a reader must know before reading on."""
+"""The top of a report: who is best, what a reader must know before reading on, and what letters stand for."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from topdown_ray import stats
 from topdown_ray.report.comparisons import unlike
 from topdown_ray.report.context import Context
-from topdown_ray.report.tables import widest
+from topdown_ray.report.durations import duration
+from topdown_ray.report.page import Top
+
+
+def top(context: Context) -> Top:
+    """What stands above the sections."""
+    return Top(_title(context), findings(context), warnings(context), _legend(context))
 
 
 def findings(context: Context) -> list[str]:
-    """The main findings as sentences with their numbers."""
-    return [*_differences(context), *_growth(context)]
+    """One sentence for each setting: which strategy is best, by how much, and at which share of the time."""
+    return [
+        sentence(str(setting), rows.to_dict("records"))
+        for setting, rows in context.overview.groupby("setting", sort=False, observed=True)
+    ]
+
+
+def sentence(setting: str, rows: Sequence[Mapping[Any, Any]]) -> str:
+    """The finding of a setting. rows: of ``whole_sets.overview``, best first."""
+    best, *others = rows
+    over = "for its target" if best["k"] == 1 else f"on average over {best['k']} targets"
+    seeds = "one seed" if best["n"] == 1 else f"{best['n']} seeds"
+    reached = f"{100 * best['mean']:.2f} %{_interval(best['low'], best['high'])} {over} ({seeds})"
+    if not others:
+        return f"{setting}: {best['strategy']} reaches {reached}."
+    name = best["strategy"]
+    second = others[0]
+    ahead = -100 * second["difference"]
+    by = f"{ahead:.2f}{_interval(-second['difference_high'], -second['difference_low'])} points"
+    if math.isnan(ahead):
+        told = f"{name} has the highest mean, {reached}; it shares no seeds with {second['strategy']}"
+    elif second["difference_high"] < 0:
+        told = f"{name} is best with {reached}, {by} above {second['strategy']}"
+    elif math.isnan(second["difference_high"]):
+        told = f"{name} has the highest mean, {reached}, {by} above {second['strategy']} (no interval)"
+    else:
+        told = f"{name} ({reached}) and {second['strategy']} are level: they differ by {by}"
+    return f"{setting}: {told}{_time(best, second)}."
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _time(best: Mapping[Any, Any], second: Mapping[Any, Any]) -> str:
+    if not math.isnan(best["time_share"]):
+        times = f"{duration(best['seconds'])} against {duration(second['seconds'])} a search"
+        return f"; {best['strategy']} takes {best['time_share']:.2g} times the time ({times})"
+    if not math.isnan(best["rows_share"]):
+        return f"; {best['strategy']} takes {best['rows_share']:.2g} times the predictor rows"
+    return ""
 
 
 def warnings(context: Context) -> list[str]:
@@ -27,8 +75,7 @@ def warnings(context: Context) -> list[str]:
     ]
 
 
-def title(context: Context) -> str:
-    """The report's title: the names of its sweeps."""
+def _title(context: Context) -> str:
     names = [
         str(source.results.manifest.get("spec", {}).get("name", Path(source.name).name))
         for source in context.sources
@@ -36,37 +83,8 @@ def title(context: Context) -> str:
     return "Architecture search: " + ", ".join(dict.fromkeys(names))
 
 
-def _differences(context: Context) -> list[str]:
-    lines = []
-    sets = widest(context.accuracy)
-    overall = context.differences[context.differences["target"].isna()]
-    for setting in context.settings:
-        rows = overall[(overall["setting"] == setting) & (overall["targets"] == sets[setting])]
-        for row in rows[rows["against"] == "independent"].to_dict("records"):
-            interval = (
-                f" [{100 * row['low']:+.2f}, {100 * row['high']:+.2f}]"
-                if row["low"] == row["low"]
-                else " (no interval)"
-            )
-            lines.append(
-                f"{setting}, {row['k']} targets: {row['strategy']} differs from independent searches by "
-                f"{100 * row['mean']:+.2f}{interval} points of predicted top-1, mean over the targets "
-                f"({row['n']} pairs)."
-            )
-    return lines
-
-
-def _growth(context: Context) -> list[str]:
-    lines = []
-    growth = context.growth
-    fitted = growth[(growth["unit"] == "s") & growth["exponent_low"].notna()]
-    for (setting, clock), rows in fitted.groupby(["setting", "clock"], sort=False):
-        exponents = ", ".join(
-            f"{row['strategy']} {row['exponent']:.2f} [{row['exponent_low']:.2f}, {row['exponent_high']:.2f}]"
-            for row in rows.to_dict("records")
-        )
-        lines.append(f"{setting}: time grows with the number of targets as k^p ({clock}), p: {exponents}.")
-    return lines
+def _legend(context: Context) -> list[tuple[str, str]]:
+    return [(mark.letter, f"{Path(mark.folder).name}: {mark.text}") for mark in context.data.marks]
 
 
 def _few_seeds(n: int) -> list[str]:

@@ -1,10 +1,10 @@
 """The rows of result folders, labelled for comparison.
 
-A *setting* is what makes two searches comparable: space, protocol, cost table, predictor and
-hyper-parameters. A *clock* is how a time was taken: of lone searches, or amortised over batches of one size;
-no two of them meet in one number. All searches of a batch share its time, so a batch is one timing, however
-many searches it holds. A batch of another size than the others of its strategy and targets (the last one of a
-sweep, say) is no timing."""
+A *setting* is what makes two accuracies comparable: space, protocol, cost table, predictor and limits. What
+is compared within it are the *series* (see :mod:`topdown_ray.report.series`). A *clock* is how a time was
+taken: of lone searches, or amortised over batches of one size; no two of them meet in one number. All
+searches of a batch share its time, so a batch is one timing, however many searches it holds. A batch of
+another size than the others of its strategy and targets (the last one of a sweep, say) is no timing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from topdown_ray import strategy_styles
 from topdown_ray.errors import UserError
 from topdown_ray.files import short_hash
+from topdown_ray.report.series import Mark, hyper_parameters, representatives, series
 from topdown_ray.store.manifest import labelled
 from topdown_ray.store.reading import words
 from topdown_ray.store.target_sets import set_names
@@ -58,7 +58,8 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
 SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "costs", *_COUNTS, *_DEFAULTS, "host")
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
-_SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "search", "algorithm")
+_MOST_LIMITS = 3  # of different limits that a label spells out
+_SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "limits_hash")
 
 
 class Loaded(Protocol):
@@ -79,13 +80,15 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, ``targets`` as text, and
-    as ``strategy`` the label that the sweep gives to a strategy.
+    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, ``targets`` as text, as
+    ``strategy`` the series (the label that the sweep gives to a strategy, and a letter where that is needed),
+    and as ``kind`` the registered strategy.
     """
 
     searches: pd.DataFrame
     trace: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)  # the legend of letters in the names of series
 
     def distinct(self) -> pd.DataFrame:
         """Every search once, though several folders may hold it: the same search has the same answer."""
@@ -112,6 +115,7 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
     )
     searches["marked"] = is_transferred(searches)
     searches["setting"] = _settings(searches)
+    searches["strategy"], marks = series(searches, names)
     searches[["clock", "timed"]] = _clocks(searches)
     searches = ordered(searches, ["setting", "k", "targets", "strategy", "seed", "target_index"])
     notes = []
@@ -122,7 +126,7 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
             notes.append(f"{n} answers differ between folders that hold the same search; the first is used.")
     if note := footnote(searches):
         notes.append(note)
-    return Data(searches, traces, [*notes, *_untimed(searches)])
+    return Data(searches, traces, [*notes, *_untimed(searches)], marks)
 
 
 def _split(searches: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -180,33 +184,46 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
     rows = rows.assign(**missing)
     numbers = {column: rows[column].astype(float) for column in _COUNTS}
     codes, sets = pd.factorize(pd.Series([tuple(map(float, targets)) for targets in rows["targets"]]))
+    machine = part.manifest.get("machine", {})
     facts = {
-        "search": json.dumps(spec.get("search", {}), sort_keys=True),
         "algorithm": str(part.manifest.get("algorithm", "")),
+        "processor": str(machine.get("processor", "")),
     }
-    facts["processor"] = str(part.manifest.get("machine", {}).get("processor", ""))
     spaces, names = pd.factorize(rows["space"].astype(str))
-    limits = words([_limits(spec, space) for space in names], spaces).set_axis(rows.index)
+    limits = [_limits(spec, space) for space in names]
+    labels = rows["label"] if "label" in rows else rows["strategy"]
+    entries, known = pd.factorize(labels.astype(str))
+    how = hyper_parameters(part.manifest)
     return rows.assign(
         **numbers,
-        set_limits=limits,
+        search=words([how.get(label, "{}") for label in known], entries).set_axis(rows.index),
+        set_limits=words([text for text, _ in limits], spaces).set_axis(rows.index),
+        limits_hash=words([digest for _, digest in limits], spaces).set_axis(rows.index),
         **{column: _constant(value, rows) for column, value in facts.items()},
         feasible=rows["feasible"].astype(bool),
         targets=words([" ".join(map(repr, targets)) for targets in sets], codes).set_axis(rows.index),
         folder=folder,
         predictor_rows=_predictor_rows(rows["strategy"], numbers),
-        strategy=rows["label"] if "label" in rows else rows["strategy"],
+        kind=rows["strategy"],
+        strategy=labels,
     )
 
 
-def _limits(spec: Mapping[str, Any], space: str) -> str:
-    """The further limits of a space's targets, in words; "" where there are none."""
+def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:
+    """The further limits of a space's targets, in words, and a hash of them; "" where there are none."""
     of_space = (spec.get("limits") or {}).get(space, [])
     sets = of_space if isinstance(of_space, list) else [part for own in of_space.values() for part in own]
-    distinct = {json.dumps(one, sort_keys=True) for part in sets for one in part}
-    if len(distinct) > 1:
-        return f"limits {short_hash(json.dumps(sets, sort_keys=True))[:4]} of each target"
-    return " and ".join(f"{name} <= {most:g}" for text in distinct for name, most in json.loads(text).items())
+    limits = [limit for part in sets for limit in part]
+    if not any(limits):
+        return "", ""
+    texts = []
+    for name in dict.fromkeys(name for limit in limits for name in limit):
+        values = list(dict.fromkeys(limit.get(name) for limit in limits))
+        shown = ["none" if value is None else f"{value:g}" for value in values]
+        if len(shown) > _MOST_LIMITS:
+            shown = [shown[0], "...", shown[-1]]
+        texts.append(f"{name} <= {', '.join(shown)}" + (" by target" if len(values) > 1 else ""))
+    return " and ".join(texts), short_hash(json.dumps(sets, sort_keys=True))
 
 
 def _constant(value: str, rows: pd.DataFrame) -> pd.Series:
@@ -224,16 +241,9 @@ def _predictor_rows(strategy: pd.Series, counts: Mapping[str, pd.Series]) -> pd.
     return rows
 
 
-def _representatives(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[Any], pd.DataFrame]:
-    """A code for each row, and a row for each code: rows that agree in these columns share one."""
-    codes = rows.groupby(list(columns), sort=False, dropna=False, observed=True).ngroup().to_numpy()
-    first = np.unique(codes, return_index=True)[1]
-    return codes, rows.iloc[first].reset_index(drop=True)
-
-
 def _settings(rows: pd.DataFrame) -> pd.Series:
     """Labels of the settings: space and cost, and only what else is needed to tell two of them apart."""
-    codes, settings = _representatives(rows, ["space", "cost_name", "marked", "set_limits", *_SETTING])
+    codes, settings = representatives(rows, ["space", "cost_name", "marked", "set_limits", *_SETTING])
     marks = settings["marked"].map({True: MARK, False: ""})
     base = settings["space"].astype(object) + marks + " on " + settings["cost_name"].astype(object)
     base += settings["set_limits"].astype(object).map(lambda text: f", {text}" if text else "")
@@ -244,20 +254,12 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
         group = settings.iloc[places]
         varying = [column for column in _SETTING if group[column].nunique() > 1]
         for place, row in zip(places, group.to_dict("records"), strict=True):
-            labels[place] = ", ".join(
-                [str(label), *(_short(column, row[column], group[column]) for column in varying)]
+            told = (
+                f"{column.partition('_sha256')[0].replace('_hash', '')} {row[column][:8]}"
+                for column in varying
             )
+            labels[place] = ", ".join([str(label), *told])
     return words(labels, codes).set_axis(rows.index)
-
-
-def _short(column: str, value: str, values: pd.Series) -> str:
-    if column != "search":
-        return f"{column.removesuffix('_sha256')} {value[:8]}"
-    parsed = [json.loads(other) for other in values]
-    mine = json.loads(value)
-    return ", ".join(
-        f"{key} {mine[key]}" for key in mine if len({str(other.get(key)) for other in parsed}) > 1
-    )
 
 
 def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -291,7 +293,7 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
         .groupby(cell, sort=False, observed=True)
         .tail(1)
     )
-    codes, cells = _representatives(rows, cell)
+    codes, cells = representatives(rows, cell)
     sizes = cells[cell].merge(chosen[[*cell, "batch_size"]], on=cell, how="left")["batch_size"].astype(int)
     several = sizes[sizes > 1].nunique() > 1
     where = (

@@ -4,7 +4,9 @@ of them.
 
 from __future__ import annotations
 
+import base64
 import csv
+import gzip
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from topdown_ray.figures import Picture
 from topdown_ray.files import data
 
 MOST_ROWS = 400  # of a table in the page; the files hold all
+_MOST_DOWNLOAD = 40_000  # characters of a compressed table that the page carries along
 
 DASH = "\N{EN DASH}"  # for what a folder does not tell
 # how numbers read
@@ -74,40 +77,60 @@ def interval(
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report: all of ``frame`` goes into the CSV file, ``columns`` are what is shown."""
+    """A table of the report: all of ``frame`` goes into the CSV file, ``columns`` are what is shown.
+
+    group: the first columns, which the page shows as headings between the rows, so that no row repeats them.
+    in_page: whether the page shows the table, or only offers its file (the data of a picture). view: what is
+    shown instead of ``frame``."""
 
     name: str
     title: str
     frame: pd.DataFrame
     columns: Sequence[Column]
     note: str = ""
+    group: Sequence[Column] = ()
+    in_page: bool = True
+    view: pd.DataFrame | None = None
 
     @property
-    def cells(self) -> list[list[str]]:
-        """The shown cells, row by row."""
-        return [[column.cell(row) for column in self.columns] for row in self.frame.to_dict("records")]
+    def rows(self) -> pd.DataFrame:
+        """The rows that the columns show."""
+        return self.frame if self.view is None else self.view
 
     @property
-    def shown(self) -> list[list[tuple[str, bool]]]:
-        """The cells of the page, each with whether it is a number."""
+    def shown(self) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
+        """The rows of the page by group: its heading, and its cells, each with whether it is a number."""
         numeric = [column.numeric for column in self.columns]
-        return [list(zip(row, numeric, strict=True)) for row in self.cells[:MOST_ROWS]]
+        groups: dict[str, list[list[tuple[str, bool]]]] = {}
+        for row in self.rows.head(MOST_ROWS).to_dict("records"):
+            heading = " · ".join(column.cell(row) for column in self.group)
+            cells = [column.cell(row) for column in self.columns]
+            groups.setdefault(heading, []).append(list(zip(cells, numeric, strict=True)))
+        return list(groups.items())
+
+    @property
+    def download(self) -> str:
+        """The CSV file, compressed, as text for the page; "" where it is large: the file lies beside it."""
+        packed = base64.b64encode(gzip.compress(csv_of(self.frame).encode(), mtime=0)).decode()
+        return packed if len(packed) <= _MOST_DOWNLOAD else ""
 
     def markdown(self) -> str:
         """The shown table as Markdown."""
+        columns = [*self.group, *self.columns]
         lines = [
-            [column.heading for column in self.columns],
-            ["---:" if c.numeric else "---" for c in self.columns],
-            *self.cells,
+            [column.heading for column in columns],
+            ["---:" if column.numeric else "---" for column in columns],
+            *([column.cell(row) for column in columns] for row in self.rows.to_dict("records")),
         ]
         return "".join(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
         )
 
     def write(self, folder: Path) -> None:
-        """Write the CSV (raw values) and the Markdown file."""
+        """Write the CSV (raw values) and, of a table that the page shows, the Markdown file."""
         (folder / f"{self.name}.csv").write_text(csv_of(self.frame))
-        (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
+        if self.in_page:
+            (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
 
 
 def csv_of(frame: pd.DataFrame) -> str:
@@ -144,13 +167,23 @@ class Section:
     html: str = ""  # markup that is taken as it is
 
 
-def page(title: str, lead: Sequence[str], warnings: Sequence[str], sections: Sequence[Section]) -> str:
+@dataclass(frozen=True)
+class Top:
+    """What stands above the sections: the main findings, what a reader must know before reading on, and what
+    the letters in the names of series stand for.
+    """
+
+    title: str
+    findings: Sequence[str]
+    warnings: Sequence[str]
+    legend: Sequence[tuple[str, str]]
+
+
+def page(top: Top, sections: Sequence[Section]) -> str:
     """The whole report as one HTML document that needs nothing else."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(data("report.html.j2").read_text())
-    css = Markup(data("report.css").read_text())
-    return template.render(
-        title=title, lead=lead, warnings=warnings, sections=sections, css=css, most_rows=MOST_ROWS
-    )
+    css, script = (Markup(data(name).read_text()) for name in ("report.css", "report.js"))
+    return template.render(top=top, sections=sections, css=css, script=script, most_rows=MOST_ROWS)

@@ -8,6 +8,7 @@ A strategy keeps its colour, marker and dash everywhere (:mod:`topdown_ray.strat
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,26 +18,31 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from topdown_ray.errors import UserError
+from topdown_ray.report.durations import unit_of
 from topdown_ray.report.tables import widest
 from topdown_ray.strategy_styles import series_style, strategy_rank, style_of
 
-_BAND = 0.2
+BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
 _MOST_LABELS = 12  # of the places of an axis
+_TITLE_WIDTH = 46  # characters of a line
+_APART = 0.075  # of an axis: the least distance of two labelled targets
 
 
-def _strategies(table: pd.DataFrame) -> list[str]:
+def strategies_of(table: pd.DataFrame) -> list[str]:
+    """The strategies of a table, in the order of legends."""
     return sorted(table["strategy"].unique(), key=strategy_rank)
 
 
-def _width(names: Sequence[str], name: str) -> float:
+def line_width(names: Sequence[str], name: str) -> float:
     """Lines lie one upon the other, the later ones thinner: strategies with the same answers can all be
     seen.
     """
     return 1.3 + 0.6 * (len(names) - 1 - names.index(name))
 
 
-def _axes(ax: Axes | None) -> Axes:
+def axes_or_new(ax: Axes | None) -> Axes:
+    """These axes, or those of a new figure of pyplot."""
     if ax is not None:
         return ax
     from matplotlib import pyplot
@@ -61,13 +67,16 @@ def pick(table: pd.DataFrame, **wanted: str | float | None) -> pd.DataFrame:
     return table
 
 
-def _widest(table: pd.DataFrame, setting: str | None, targets: str | None) -> pd.DataFrame:
+def of_widest(table: pd.DataFrame, setting: str | None, targets: str | None) -> pd.DataFrame:
+    """The rows of a setting (by default the first) and of a target set (by default the widest)."""
     table = pick(table, setting=setting)
     return pick(table, targets=widest(table)[table["setting"].iloc[0]] if targets is None else targets)
 
 
-def _finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
-    ax.set_title(title, loc="left", fontsize="medium", parse_math=False)  # names may hold dollar signs
+def finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
+    """Title (in as many lines as it needs), labels, grid and legend, as all pictures have them."""
+    shown = "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in title.splitlines())
+    ax.set_title(shown, loc="left", fontsize="medium", parse_math=False)  # names may hold dollar signs
     ax.set_xlabel(x, parse_math=False)
     ax.set_ylabel(y, parse_math=False)
     ax.grid(True, axis="y", linewidth=0.6, alpha=0.2)
@@ -87,7 +96,8 @@ def _finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
     return ax
 
 
-def _cost_label(table: pd.DataFrame, what: str = "target") -> str:
+def cost_label(table: pd.DataFrame, what: str = "target") -> str:
+    """The label of an axis of costs."""
     unit = table["cost_unit"].iloc[0]
     return f"latency {what} ({unit})" if unit == "ms" else f"{what} ({unit})"
 
@@ -103,20 +113,20 @@ def accuracy(
 
     table: ``summary().accuracy``. published: the notebook's numbers of this setting, drawn hollow.
     """
-    ax = _axes(ax)
-    table = _widest(table, setting, targets)
-    names = _strategies(table)
+    ax = axes_or_new(ax)
+    table = of_widest(table, setting, targets)
+    names = strategies_of(table)
     hollow: dict[str, Any] = {}
     for name in names:
         rows, style = table[table["strategy"] == name].sort_values("target"), style_of(name, names)
-        line: dict[str, Any] = {"marker": style.marker, "markersize": 4, "linewidth": _width(names, name)}
+        line: dict[str, Any] = {"marker": style.marker, "markersize": 4, "linewidth": line_width(names, name)}
         ax.plot(rows["target"], 100 * rows["iqm"], style.dash, color=style.colour, label=style.label, **line)
         ax.fill_between(
             rows["target"],
             100 * rows["low"],
             100 * rows["high"],
             color=style.colour,
-            alpha=_BAND,
+            alpha=BAND,
             linewidth=0,
         )
         if (
@@ -127,8 +137,24 @@ def accuracy(
             ax.plot(theirs["target"], 100 * theirs["value"], color=style.colour, **hollow)
     if hollow:
         ax.plot([], [], color=ax.xaxis.label.get_color(), label="published", **{**hollow, "marker": "o"})
-    title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
-    return _finish(ax, title, _cost_label(table), "predicted top-1 (%)")
+    target_ticks(ax, table["target"])
+    return finish(ax, _title(table), cost_label(table), "predicted top-1 (%)")
+
+
+def _title(table: pd.DataFrame) -> str:
+    k = int(table["k"].iloc[0])
+    return f"{table['setting'].iloc[0]}, {k} {'target' if k == 1 else 'targets'}"
+
+
+def target_ticks(ax: Axes, targets: pd.Series) -> None:
+    """Ticks at the targets: labelled where there is room, from the loosest on."""
+    values = sorted(map(float, targets.unique()), reverse=True)
+    ticks: list[float] = []
+    for value in values:
+        if not ticks or ticks[-1] - value >= _APART * (values[0] - values[-1]):
+            ticks.append(value)
+    ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    ax.set_xticks(values, minor=True)
 
 
 def _name_places(ax: Axes, values: Sequence[float]) -> None:
@@ -139,7 +165,7 @@ def _name_places(ax: Axes, values: Sequence[float]) -> None:
 
 def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[float]:
     """Grouped bars, a group for each value of ``at``; intervals where there are any. Returns the groups."""
-    groups, names = sorted(table[at].unique()), _strategies(table)
+    groups, names = sorted(table[at].unique()), strategies_of(table)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
         rows, style = table[table["strategy"] == name].drop_duplicates(at), style_of(name, names)
@@ -169,6 +195,13 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
     return groups
 
 
+def _in_unit(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    scale, unit = unit_of(float(table["mean"].max()))
+    return table.assign(
+        **{name: table[name] / scale for name in ("mean", "low", "high") if name in table}
+    ), unit
+
+
 def time_by_k(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None
 ) -> Axes:
@@ -177,7 +210,7 @@ def time_by_k(
 
     Of several target sets with as many targets, the one with most timings is drawn.
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     table = pick(table, setting=setting, clock=clock)
     timings = (
         table.groupby(["k", "targets"])["n"]
@@ -185,8 +218,10 @@ def time_by_k(
         .reset_index()
         .sort_values("n", ascending=False, kind="stable")
     )
-    _bars(ax, table.merge(timings.drop_duplicates("k")[["k", "targets"]], on=["k", "targets"]), "k")
-    return _finish(ax, str(table["clock"].iloc[0]), "number of targets k", "time of a search (s)")
+    table = table.merge(timings.drop_duplicates("k")[["k", "targets"]], on=["k", "targets"])
+    scaled, unit = _in_unit(table)
+    _bars(ax, scaled, "k")
+    return finish(ax, str(table["clock"].iloc[0]), "number of targets k", f"time of a search ({unit})")
 
 
 def single_target(
@@ -200,15 +235,16 @@ def single_target(
 
     alone: of searches for that target alone (k = 1), or the targets' shares of the widest set's searches; by
     default whichever of the two shows more targets."""
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     table = pick(table, setting=setting, clock=clock)
     lone = table[table["k"] == 1]
     if alone is None:
         alone = lone["target"].nunique() > 1 or len(lone) == len(table)
-    table = pick(lone) if alone else _widest(table[table["k"] > 1], None, None)
-    _bars(ax, table, "target")
+    table = pick(lone) if alone else of_widest(table[table["k"] > 1], None, None)
+    scaled, unit = _in_unit(table)
+    _bars(ax, scaled, "target")
     what = "searched alone (k = 1)" if alone else f"share of a search for {table['k'].iloc[0]} targets"
-    return _finish(ax, f"{table['clock'].iloc[0]}:\n{what}", _cost_label(table), "time of a target (s)")
+    return finish(ax, f"{table['clock'].iloc[0]}:\n{what}", cost_label(table), f"time of a target ({unit})")
 
 
 def differences(
@@ -221,14 +257,14 @@ def differences(
     """Mean paired difference in accuracy from one strategy, with intervals, for each target. table:
     ``comparisons.differences``.
     """
-    ax = _axes(ax)
-    table = _widest(table, setting, targets)
+    ax = axes_or_new(ax)
+    table = of_widest(table, setting, targets)
     table = table[table["target"].notna() & ((table["against"] == against) | (table["strategy"] == against))]
     sign = np.where(table["against"] == against, 1.0, -1.0)
     other = table["strategy"].where(table["against"] == against, table["against"])
     low, high = (np.where(sign > 0, table[a], -table[b]) for a, b in (("low", "high"), ("high", "low")))
     table = pick(table.assign(strategy=other, mean=sign * table["mean"], low=low, high=high))
-    names, places = _strategies(table), sorted(table["target"].unique())
+    names, places = strategies_of(table), sorted(table["target"].unique())
     ax.axhline(0, color=style_of(against, names).colour, linewidth=1.2)
     for i, name in enumerate(names):
         rows, style = table[table["strategy"] == name], style_of(name, names)
@@ -245,17 +281,16 @@ def differences(
             label=style.label,
         )
     _name_places(ax, places)
-    title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
-    return _finish(ax, title, _cost_label(table), f"top-1 minus {against} (points)")
+    return finish(ax, _title(table), cost_label(table), f"top-1 minus {against} (points)")
 
 
 def anytime(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, target: float | None = None
 ) -> Axes:
     """Best accuracy so far against the evaluations spent on a target. table: ``comparisons.curves``."""
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     table = pick(table, setting=setting, target=target)
-    names = _strategies(table)
+    names = strategies_of(table)
     for name in names:
         rows, style = table[table["strategy"] == name], style_of(name, names)
         if len(rows) == 1:
@@ -268,7 +303,7 @@ def anytime(
                 label=style.label,
             )
             continue
-        width = _width(names, name)
+        width = line_width(names, name)
         ax.step(
             rows["evaluations"],
             100 * rows["iqm"],
@@ -279,14 +314,12 @@ def anytime(
             label=style.label,
         )
         edges = (100 * rows["low"], 100 * rows["high"])
-        ax.fill_between(
-            rows["evaluations"], *edges, step="post", color=style.colour, alpha=_BAND, linewidth=0
-        )
+        ax.fill_between(rows["evaluations"], *edges, step="post", color=style.colour, alpha=BAND, linewidth=0)
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter(NullFormatter())
     first = table.iloc[0]
     title = f"{first['setting']}, {first['target']:g} {first['cost_unit']}"
-    return _finish(ax, title, "evaluations within the target", "best predicted top-1 (%)")
+    return finish(ax, title, "evaluations within the target", "best predicted top-1 (%)")
 
 
 def front(
@@ -298,9 +331,9 @@ def front(
     """The answers of the widest target set, cost against accuracy; at most ``MOST_POINTS`` a strategy.
     searches: labelled rows.
     """
-    ax = _axes(ax)
-    table = _widest(searches[searches["feasible"]], setting, None)
-    names = _strategies(table)
+    ax = axes_or_new(ax)
+    table = of_widest(searches[searches["feasible"]], setting, None)
+    names = strategies_of(table)
     for name in names:
         rows, style = table[table["strategy"] == name], style_of(name, names)
         rows = rows.iloc[:: -(-len(rows) // MOST_POINTS)]
@@ -324,15 +357,14 @@ def front(
             linewidth=1,
             label="reference front",
         )
-    title = f"{table['setting'].iloc[0]}, {table['k'].iloc[0]} targets"
-    return _finish(ax, title, _cost_label(table, "cost"), "predicted top-1 (%)")
+    return finish(ax, _title(table), cost_label(table, "cost"), "predicted top-1 (%)")
 
 
 def devices(table: pd.DataFrame, ax: Axes | None = None, title: str = "") -> Axes:
     """The mean answers of one strategy on every device, cost against accuracy. table:
     ``devices.front_points``; where the costs have several units, as shares of each device's loosest target.
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     units = table["cost_unit"].unique()
     x, label = ("cost", f"cost ({units[0]})") if len(units) == 1 else ("share", "cost / loosest target")
     names = list(table["cost_name"].unique())
@@ -343,11 +375,11 @@ def devices(table: pd.DataFrame, ax: Axes | None = None, title: str = "") -> Axe
             100 * rows["accuracy"],
             style.marker + style.dash,
             color=style.colour,
-            linewidth=_width(names, name),
+            linewidth=line_width(names, name),
             markersize=4,
             label=name,
         )
-    return _finish(ax, title, label, "predicted top-1 (%)", columns=2)
+    return finish(ax, title, label, "predicted top-1 (%)", columns=2)
 
 
 def hypervolume(
@@ -356,9 +388,9 @@ def hypervolume(
     """Mean hypervolume of a search, with intervals, of the widest target set. table:
     ``comparisons.fronts``.
     """
-    ax = _axes(ax)
-    table = _widest(table, setting, targets)
-    names = _strategies(table)
+    ax = axes_or_new(ax)
+    table = of_widest(table, setting, targets)
+    names = strategies_of(table)
     for i, name in enumerate(names):
         row, style = table[table["strategy"] == name].iloc[0], style_of(name, names)
         reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
@@ -379,4 +411,4 @@ def hypervolume(
         f"reference point {first['reference_cost']:g} {first['cost_unit']}, "
         f"{100 * first['reference_accuracy']:g} %"
     )
-    return _finish(ax, title, f"hypervolume ({first['cost_unit']} x points)", "strategy")
+    return finish(ax, title, f"hypervolume ({first['cost_unit']} x points)", "strategy")

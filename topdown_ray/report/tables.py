@@ -59,18 +59,24 @@ def statistics_of(values: np.ndarray[Any, Any]) -> dict[str, float]:
 
 def accuracy(data: Data) -> pd.DataFrame:
     """Predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high: of the
-    inter-quartile mean.
+    inter-quartile mean; cost: the mean of the answers.
 
     Target sets are kept apart: the same seed can give the same answer in two of them, which must not count
     twice."""
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
-    records, cells = [], []
+    records: list[dict[str, Any]] = []
+    cells: list[stats.Array] = []
     for key, group in data.distinct().groupby(keys, sort=False):
         feasible = group["feasible"] & group["accuracy"].notna()
         cell = group.loc[feasible, "accuracy"].to_numpy(float)
         cells.append(cell)
         records.append(
-            {**dict(zip(keys, key, strict=True)), **statistics_of(cell), "infeasible": int((~feasible).sum())}
+            {
+                **dict(zip(keys, key, strict=True)),
+                **statistics_of(cell),
+                "cost": float(group.loc[feasible, "cost"].mean()),
+                "infeasible": int((~feasible).sum()),
+            }
         )
     frame = pd.DataFrame(records)
     frame[["low", "high"]] = stats.intervals(cells, stats.QUARTER)

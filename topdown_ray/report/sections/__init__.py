@@ -15,18 +15,20 @@ from topdown_ray.report.sections.devices import devices
 from topdown_ray.report.sections.differences import differences
 from topdown_ray.report.sections.evaluations import evaluations
 from topdown_ray.report.sections.fronts import fronts
+from topdown_ray.report.sections.overview import overview
 from topdown_ray.report.sections.provenance import provenance
 from topdown_ray.report.sections.running_time import running_time
 
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
+    overview,
     accuracy,
-    running_time,
     differences,
+    baselines,
+    running_time,
     anytime,
     fronts,
     devices,
-    baselines,
     evaluations,
     provenance,
 )

@@ -7,7 +7,7 @@ import pandas as pd
 
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import comparisons, plots
-from topdown_ray.report.context import Context
+from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.page import PERCENT, Section, Table, number, text
 
 PANELS = 3  # of a setting's targets: the loosest, one between, the tightest
@@ -22,11 +22,15 @@ _WORDS = (
 )
 
 
-def anytime(context: Context) -> Section:
-    """The best accuracy so far against evaluations, and the table of what it took to reach an accuracy."""
+def anytime(context: Context) -> Section | None:
+    """The best accuracy so far against evaluations, and the table of what it took to reach an accuracy; None
+    where no folder holds curves.
+    """
     curves = comparisons.curves(context.data)
     pictures = [picture for setting in context.settings for picture in _pictures(context, curves, setting)]
-    return Section("anytime", "Anytime curves", _WORDS, pictures, [_reach(context)])
+    data = Table("anytime", "Data of the curves", curves, (), in_page=False)
+    tables = [data, _reach(context)] if len(curves) else []
+    return Section("anytime", "Anytime curves", _WORDS, pictures, tables) if tables else None
 
 
 def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Picture]:
@@ -43,7 +47,7 @@ def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Pict
 
 
 def _reach(context: Context) -> Table:
-    columns = [*context.set_columns, number("target", digits="g"), text("cost_unit", "unit")]
+    columns = [number("target", digits="g"), text("cost_unit", "unit")]
     columns += [number("level", "top-1 to reach (%)", **PERCENT), text("strategy")]
     columns += [number("reached"), number("n", "of")]
     columns += [number("evaluations", "evaluations, median", ",.0f"), number("seconds", "seconds, median")]
@@ -58,4 +62,4 @@ def _reach(context: Context) -> Table:
         levels = f"{', '.join(others)} and {last} points below the best accuracy that any search found"
         note = f"Levels: {levels}. {note}"
     frame = comparisons.reach(context.data, context.options.levels)
-    return Table("reach", "Evaluations and seconds to reach an accuracy", frame, columns, note)
+    return Table("reach", "Evaluations and seconds to reach an accuracy", frame, columns, note, OF_SET)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from topdown_ray.figures import file_name
-from topdown_ray.report import comparisons, plots
+from topdown_ray.report import plots
 from topdown_ray.report.context import Context
 from topdown_ray.report.page import Section
 from topdown_ray.report.sections.differences import difference_table
@@ -13,24 +15,22 @@ _WORDS = (
     "independent search does, and "
     "keeps the best: what a strategy has over it is what evolution buys."
 )
-_NONE = (
-    "These folders hold no pairs with random search: add the strategy `random` to a sweep with the same "
-    "settings."
-)
 
 
-def baselines(context: Context) -> Section:
-    """Paired differences from random search."""
-    gain = comparisons.gain_over_random(context.differences)
+def baselines(context: Context) -> Section | None:
+    """Paired differences from random search; None where the folders hold no pairs with it."""
+    rows = context.data.searches
+    random = set(rows.loc[rows["kind"] == "random", "strategy"])
+    gain = context.differences[context.differences["against"].isin(random)].reset_index(drop=True)
     if gain.empty:
-        return Section("baselines", "Baselines", [_WORDS, _NONE])
+        return None
     pictures = []
-    for setting in gain["setting"].unique():
+    for setting, against in gain[["setting", "against"]].drop_duplicates().itertuples(index=False):
         caption = f"{setting}: paired difference from random search; lines: 95 %."
-        name = file_name("gain_over_random", setting)
+        name = file_name("gain_over", against, setting)
         pictures.append(
-            context.draw(name, caption, plots.differences, gain, setting=setting, against="random")
+            context.draw(name, caption, plots.differences, gain, setting=setting, against=against)
         )
-    title = "Gain over random search"
-    table = difference_table(context, gain, "gain_over_random", title, "As in Differences.")
+    title = "Data of the pictures, a part of the paired differences"
+    table = replace(difference_table(gain, "gain_over_random", title), in_page=False)
     return Section("baselines", "Baselines", [_WORDS], pictures, [table])

@@ -8,7 +8,7 @@ import pandas as pd
 from topdown_ray import stats
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import plots
-from topdown_ray.report.context import Context
+from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.page import POINTS, Section, Table, interval, number, text
 from topdown_ray.report.tables import widest
 from topdown_ray.strategy_styles import strategy_rank
@@ -25,26 +25,27 @@ _WORDS = (
 )
 
 
-def differences(context: Context) -> Section:
-    """Paired differences between all strategies, and pictures of those from the first one."""
-    words = list(_WORDS)
-    if context.accuracy["strategy"].nunique() < 2:
-        words.append("There is only one strategy in these folders: nothing to compare.")
-    table = difference_table(context, context.differences, "differences", "Paired differences")
-    return Section("differences", "Differences between strategies", words, _pictures(context), [table])
+def differences(context: Context) -> Section | None:
+    """Paired differences between all strategies, and pictures of those from the first one; None where no two
+    strategies share seeds.
+    """
+    if context.differences.empty:
+        return None
+    table = difference_table(context.differences, "differences", "Paired differences")
+    return Section("differences", "Differences between strategies", _WORDS, _pictures(context), [table])
 
 
-def difference_table(context: Context, frame: pd.DataFrame, name: str, title: str, note: str = "") -> Table:
+def difference_table(frame: pd.DataFrame, name: str, title: str, note: str = "") -> Table:
     """Rows of ``comparisons.differences`` as a table of the report."""
     label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))
-    columns = [*context.set_columns, text("strategy"), text("against")]
+    columns = [text("strategy"), text("against")]
     columns += [text("target_label", "target"), text("cost_unit", "unit")]
     columns += [number("mean", "difference (points)", **POINTS), interval("low", "high", **POINTS)]
     columns += [text("interval", "interval by"), number("improvement", "P(improvement)", ".2f")]
     columns += [interval("improvement_low", "improvement_high", digits=".2f")]
     columns += [number("p", digits=".4f"), number("p_holm", "p (Holm)", ".4f")]
     columns += [number("n", "pairs"), number("ties")]
-    return Table(name, title, frame.assign(target_label=label), columns, note)
+    return Table(name, title, frame.assign(target_label=label), columns, note, OF_SET)
 
 
 def _pictures(context: Context) -> list[Picture]:

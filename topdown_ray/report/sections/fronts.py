@@ -9,7 +9,7 @@ import pandas as pd
 
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import comparisons, plots
-from topdown_ray.report.context import Context
+from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.page import COUNT, DASH, PERCENT, Section, Table, interval, number, text
 
 _WORDS = (
@@ -20,18 +20,19 @@ _WORDS = (
     "answer that stays below its target gains area too: a front of cheaper architectures can win "
     "with less accurate ones."
 )
-_NONE = "No search here has two or more targets: there are no fronts."
 _REFERENCE = (
     "Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.",
     "Regret: what an answer lacks to the front's most accurate architecture that meets the target.",
 )
 
 
-def fronts(context: Context) -> Section:
-    """Hypervolumes, and what answers lack to a reference front where one is given."""
+def fronts(context: Context) -> Section | None:
+    """Hypervolumes, and what answers lack to a reference front where one is given; None where no search has
+    two targets.
+    """
     frame = comparisons.fronts(context.data, context.options.floor, context.reference)
     if frame.empty:
-        return Section("fronts", "Fronts", [_WORDS, _NONE])
+        return None
     pictures = [
         picture for setting in frame["setting"].unique() for picture in _pictures(context, frame, setting)
     ]
@@ -46,34 +47,38 @@ def _pictures(context: Context, frame: pd.DataFrame, setting: str) -> list[Pictu
     known = context.reference
     if known is not None and "space" in known:
         known = known[known["space"] == frame.loc[frame["setting"] == setting, "space"].iloc[0]]
-    answers = (
-        f"{setting}: every answer of the widest set (at most {plots.MOST_POINTS} drawn for each strategy)."
-    )
     rows = context.data.distinct()
-    volumes = f"{setting}: mean hypervolume of a search of the widest set; lines: 95 %."
-    return [
-        context.draw(
-            file_name("front", setting), answers, plots.front, rows, setting=setting, reference=known
-        ),
-        context.draw(file_name("hypervolume", setting), volumes, plots.hypervolume, frame, setting=setting),
-    ]
+    own = plots.of_widest(rows[rows["feasible"]], setting, None)
+    counts = own["strategy"].value_counts()
+    thinned = (
+        f" (at most {plots.MOST_POINTS} drawn for each strategy)" if counts.max() > plots.MOST_POINTS else ""
+    )
+    answers = f"{setting}: every answer of the widest set{thinned}."
+    name = file_name("front", setting)
+    pictures = [context.draw(name, answers, plots.front, rows, setting=setting, reference=known)]
+    if len(counts) > 1:
+        lines = "; lines: 95 %" if frame["low"].notna().any() else ""
+        volumes = f"{setting}: mean hypervolume of a search of the widest set{lines}."
+        name = file_name("hypervolume", setting)
+        pictures.append(context.draw(name, volumes, plots.hypervolume, frame, setting=setting))
+    return pictures
 
 
 def _table(context: Context, frame: pd.DataFrame) -> Table:
-    columns = [*context.set_columns, text("strategy"), number("reference_cost", "reference cost")]
+    columns = [text("strategy"), number("reference_cost", "reference cost")]
     columns += [text("cost_unit", "unit"), number("reference_accuracy", "reference top-1 (%)", **PERCENT)]
     columns += [number("hypervolume", digits=".2f"), number("sd", digits=".2f")]
     columns += [interval("low", "high", digits=".2f"), text("interval", "interval by")]
     if context.reference is not None:
         columns += [number("distance"), interval("distance_low", "distance_high")]
     title = "Hypervolume of a search's front (cost unit x points)"
-    return Table("fronts", title, frame, [*columns, number("n")])
+    return Table("fronts", title, frame, [*columns, number("n")], group=OF_SET)
 
 
 def _regret(context: Context, frame: pd.DataFrame) -> Table:
     label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))
     percent: dict[str, Any] = {"digits": ".3f", "scale": 100.0}
-    columns = [*context.set_columns, text("strategy")]
+    columns = [text("strategy")]
     columns += [text("target_label", "target"), text("cost_unit", "unit")]
     columns += [number("best", "reference top-1 (%)", **percent)]
     columns += [number("regret", "regret (points)", **percent), number("sd", "sd (points)", **percent)]
@@ -85,4 +90,4 @@ def _regret(context: Context, frame: pd.DataFrame) -> Table:
         "ways, which that section keeps apart."
     )
     title = "Regret against the reference front"
-    return Table("regret", title, frame.assign(target_label=label), columns, note)
+    return Table("regret", title, frame.assign(target_label=label), columns, note, OF_SET)

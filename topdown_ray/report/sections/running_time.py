@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +11,8 @@ from matplotlib.axes import Axes
 from topdown_ray import stats
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import notebook, plots, tables
-from topdown_ray.report.context import Context
+from topdown_ray.report.context import OF_SET, OF_SETTING, Context
+from topdown_ray.report.durations import unit_of
 from topdown_ray.report.labelling import AMORTISED, LONE, PUBLISHED
 from topdown_ray.report.page import COUNT, DASH, Column, Section, Table, interval, number, text
 
@@ -22,8 +24,22 @@ def running_time(context: Context) -> Section:
         *_pictures(context, "time_by_k", "running_time", plots.time_by_k, context.time),
         *_pictures(context, "single_target", "single_target_time", plots.single_target, single),
     ]
-    shown = [_by_k(context), _growth(context), _single(context, single)]
-    return Section("time", "Running time", [_what_time_means(context.time)], pictures, shown)
+    shown = [_by_k(context), _growth(context), _single(single)]
+    words = [_what_time_means(context.time), *_how_it_grows(context.growth)]
+    return Section("time", "Running time", words, pictures, [table for table in shown if table is not None])
+
+
+def _how_it_grows(growth: pd.DataFrame) -> list[str]:
+    """A sentence for each setting and clock in which the growth has an interval."""
+    lines = []
+    fitted = growth[(growth["unit"] == "s") & growth["exponent_low"].notna()]
+    for (setting, clock), rows in fitted.groupby(["setting", "clock"], sort=False):
+        exponents = ", ".join(
+            f"{row['strategy']} {row['exponent']:.2f} [{row['exponent_low']:.2f}, {row['exponent_high']:.2f}]"
+            for row in rows.to_dict("records")
+        )
+        lines.append(f"{setting}: time grows with the number of targets as k^p ({clock}), p: {exponents}.")
+    return lines
 
 
 def _pictures(
@@ -38,25 +54,31 @@ def _pictures(
     for setting in context.time["setting"].unique():
         for frame in frames:
             for clock in frame.loc[frame["setting"] == setting, "clock"].unique():
+                own = frame[(frame["setting"] == setting) & (frame["clock"] == clock)]
+                if len(own[["strategy", _ALONG[name]]].drop_duplicates()) < 2:
+                    continue  # one bar shows no more than the table
                 file = file_name(name, setting, clock.split(" (")[0] if clock == PUBLISHED else clock)
                 caption = f"{setting}: {_MEANING[name]}; {_clock_words(clock, frame)}."
                 pictures.append(context.draw(file, caption, plot, frame, setting=setting, clock=clock))
     return pictures
 
 
-def _clock_columns(context: Context) -> list[Column]:
-    columns = [*context.set_columns, text("clock", "time of"), text("batch_size", "batch size")]
-    return [*columns, text("strategy")]
+#: What the bars of a picture stand along.
+_ALONG = {"time_by_k": "k", "single_target": "target"}
+_BY = (*OF_SET, text("clock"))
 
 
-def _seconds_columns() -> list[Column]:
-    columns = [number("mean", "mean (s)"), number("sd", "sd (s)"), number("median", "median (s)")]
-    columns += [interval("low", "high", "95 % of mean (s)"), text("interval", "interval by")]
-    return [*columns, number("n", "timings"), number("searches")]
+def _seconds_columns(frame: pd.DataFrame) -> list[Column]:
+    """Columns of seconds, in the unit that suits the longest mean."""
+    seconds, unit = unit_of(float(frame["mean"].max()))
+    scale: dict[str, Any] = {"scale": 1 / seconds}
+    columns = [number(name, f"{name} ({unit})", **scale) for name in ("mean", "sd", "median")]
+    columns += [interval("low", "high", f"95 % of mean ({unit})", **scale), text("interval", "interval by")]
+    return [*columns, number("n", "timings"), number("searches"), text("batch_size", "batch size")]
 
 
 def _by_k(context: Context) -> Table:
-    columns = [*_clock_columns(context), number("k"), *_seconds_columns()]
+    columns = [text("strategy"), *_seconds_columns(context.time)]
     columns += [number("cpu_s", "CPU (s)", missing=DASH), number("predictor_rows", **COUNT)]
     columns += [number("evaluations", **COUNT), number("unique_evaluations", **COUNT)]
     if context.time["gradients"].any():
@@ -65,16 +87,20 @@ def _by_k(context: Context) -> Table:
     note = (
         "Means per search. Compare by CPU seconds (one core) and by predictor rows: unique evaluations "
         "and gradients, a gradient counted as the rows that it was measured to cost. Evaluations count "
-        "children, remembered ones too, which cost next to nothing. A dash: the folder does not tell."
+        "children, remembered ones too, which cost next to nothing. A dash: the folder does not tell. "
+        "The file gives seconds."
     )
-    return Table("time_by_k", title, context.time, columns, note)
+    return Table("time_by_k", title, context.time, columns, note, _BY)
 
 
-def _growth(context: Context) -> Table:
-    frame = context.growth
+def _growth(context: Context) -> Table | None:
+    """The fits over k; None where no strategy has searches of several k."""
+    frame = context.growth[context.growth["n_k"] > 1]
     if context.options.published:
         frame = pd.concat([frame, notebook.growth(context.data.searches)], ignore_index=True)
-    columns = [*context.setting_columns, text("strategy"), text("clock", "time of"), text("unit")]
+    if frame.empty:
+        return None
+    columns = [text("strategy"), text("clock", "time of"), text("unit")]
     for name, heading in (("slope", "a further target"), ("intercept", "intercept")):
         columns += [number(name, heading, ".6g"), interval(f"{name}_low", f"{name}_high", digits=".6g")]
     columns += [number("further", "further / first"), interval("further_low", "further_high")]
@@ -85,14 +111,14 @@ def _growth(context: Context) -> Table:
         "Cost = intercept + k x (a further target); cost ~ k^p; sub-linear where the interval of p "
         "lies below 1."
     )
-    return Table("growth", "Growth with the number of targets", frame, columns, note)
+    return Table("growth", "Growth with the number of targets", frame, columns, note, OF_SETTING)
 
 
-def _single(context: Context, frame: pd.DataFrame) -> Table:
-    target = [number("k"), number("target", digits="g"), text("cost_unit", "unit")]
-    columns = [*_clock_columns(context), *target, *_seconds_columns()]
+def _single(frame: pd.DataFrame) -> Table:
+    columns = [number("target", digits="g"), text("cost_unit", "unit"), text("strategy")]
+    columns += _seconds_columns(frame)
     note = "k = 1: searched alone; k > 1: the target's share of the search."
-    return Table("single_target", "Time of a single target (experiment 3)", frame, columns, note)
+    return Table("single_target", "Time of a single target (experiment 3)", frame, columns, note, _BY)
 
 
 _MEANING = {

@@ -1,0 +1,170 @@
+"""The first screen: who is best, by how much, and how good all answers were after how much work."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from support import synthetic
+
+from topdown_ray.report import panels, tables, whole_sets
+from topdown_ray.report.durations import duration, unit_of
+from topdown_ray.report.findings import sentence
+from topdown_ray.store.results import Results
+
+EFFECTS = {"random": -0.01, "independent": 0.0, "bottom_up": 0.0, "top_down": 0.001, "joint": 0.003}
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    searches, trace = synthetic.frames(EFFECTS)
+    searches = searches.assign(
+        unique_evaluations=searches["evaluations"] - 100, gradients=0, gradient_rows=math.nan
+    )
+    return Results(synthetic.manifest(searches), searches, trace)
+
+
+def widest(results: Results, strategy: str) -> pd.DataFrame:
+    rows = results.searches
+    return rows[(rows["k"] == 10) & (rows["strategy"] == strategy)]
+
+
+def test_the_overview_by_hand(results: Results) -> None:
+    frame = whole_sets.overview(tables.prepare([results]))
+    assert frame["strategy"].iloc[0] == "joint"
+    assert list(frame["mean"]) == sorted(frame["mean"], reverse=True)
+    best = widest(results, "joint").groupby("seed")["accuracy"].mean()
+    for row in frame.to_dict("records"):
+        rows = widest(results, row["strategy"])
+        own = rows.groupby("seed")["accuracy"].mean()
+        assert row["mean"] == pytest.approx(own.mean())
+        assert row["seconds"] == pytest.approx(rows.groupby("seed")["search_wall_s"].first().mean())
+        assert row["predictor_rows"] == rows.groupby("seed")["unique_evaluations"].sum().mean()
+        if row["rank"] > 1:
+            assert row["difference"] == pytest.approx((own - best).mean())
+            assert row["difference_low"] < row["difference"] < row["difference_high"]
+            assert row["time_share"] == pytest.approx(row["seconds"] / frame["seconds"].iloc[0])
+    assert frame["time_share"].iloc[0] == pytest.approx(frame["seconds"].iloc[0] / frame["seconds"].iloc[1])
+
+
+def test_searches_that_missed_a_target_have_no_quality(results: Results) -> None:
+    rows = results.searches.copy()
+    lost = rows.index[(rows["k"] == 10) & (rows["strategy"] == "joint") & (rows["seed"] == 3)][4]
+    rows.loc[lost, "feasible"] = False
+    frame = whole_sets.overview(tables.prepare([Results(results.manifest, rows, results.trace)]))
+    assert dict(zip(frame["strategy"], frame["n"], strict=True))["joint"] == 9
+
+
+ORDERS = {"top_down": "loosest", "bottom_up": "tightest", "joint": "together"}
+
+
+@pytest.mark.parametrize("strategy", ORDERS)
+@pytest.mark.parametrize(
+    ("work", "column"), [("seconds", "wall_s"), ("predictor rows", "unique_evaluations")]
+)
+def test_accuracy_against_work_by_loops(results: Results, strategy: str, work: str, column: str) -> None:
+    frame = whole_sets.anytime(tables.prepare([results]))
+    own = frame[(frame["strategy"] == strategy) & (frame["work"] == work)]
+    rows = widest(results, strategy)
+    for point in own[~own["end"]].iloc[[0, 7, -1]].to_dict("records"):
+        qualities = []
+        for _, search in rows.sort_values("target_index").groupby("seed"):
+            spent, best = search[column].to_numpy(float), []
+            for place, row in enumerate(search.to_dict("records")):
+                curve = results.trace[
+                    (results.trace["search_id"] == row["search_id"])
+                    & (results.trace["target_index"] == row["target_index"])
+                ]
+                before = {"loosest": spent[:place], "tightest": spent[place + 1 :], "together": spent[:0]}
+                length = spent.sum() if strategy == "joint" else spent[place]
+                at = before[ORDERS[strategy]].sum() + length * curve["evaluations"] / row["evaluations"]
+                best.append(curve["best_accuracy"][at <= point["x"] * (1 + 1e-12)].max())
+            qualities.append(np.mean(best))
+        assert not np.isnan(qualities).any(), "a curve begins when every target has an answer"
+        assert point["mean"] == pytest.approx(np.mean(qualities))
+    end = own[own["end"]].iloc[0]
+    assert end["x"] == pytest.approx(rows.groupby("seed")[column].sum().mean())
+    assert end["mean"] == pytest.approx(rows["accuracy"].mean())
+
+
+def test_a_strategy_whose_order_is_not_known_has_its_end_only() -> None:
+    frame = whole_sets.anytime(tables.prepare([synthetic.results({"mine": 0.0, "top_down": 0.0})]))
+    assert frame.loc[frame["strategy"] == "mine", "end"].all()
+    assert set(frame["work"]) == {"seconds", "evaluations"}, "older folders do not tell predictor rows"
+
+
+def test_pictures_of_the_first_screen(results: Results) -> None:
+    data = tables.prepare([results])
+    reference = pd.DataFrame({"cost": [15.0, 40.0], "accuracy": [0.78, 0.8]})
+    ax = panels.front(tables.accuracy(data), Figure().add_subplot(), reference=reference)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [*EFFECTS, "reference front"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [
+        "60",
+        "55",
+        "50",
+        "45",
+        "40",
+        "35",
+        "30",
+        "25",
+        "20",
+        "15",
+    ]
+    ax = panels.quality(whole_sets.anytime(data), Figure().add_subplot(), work="seconds")
+    assert ax.get_xlabel() == "time of a search (s)"
+    assert ax.get_ylabel() == "mean top-1 of 10 targets (%)"
+
+
+def record(strategy: str, **changes: Any) -> dict[str, Any]:
+    nothing = dict.fromkeys(("difference", "difference_low", "difference_high"), math.nan)
+    spent = {"seconds": 1.2, "time_share": 0.3, "rows_share": 0.5}
+    facts = {"strategy": strategy, "k": 3, "n": 24, "mean": 0.8281, "low": 0.828, "high": 0.8282}
+    return {**facts, **nothing, **spent, **changes}
+
+
+REACHED = "82.81 % [82.80, 82.82] on average over 3 targets (24 seeds)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"difference": -0.0005, "difference_low": -0.0007, "difference_high": -0.0003},
+            f"joint is best with {REACHED}, 0.05 [0.03, 0.07] points above top_down",
+        ),
+        (
+            {"difference": -0.0001, "difference_low": -0.0003, "difference_high": 0.0001},
+            f"joint ({REACHED}) and top_down are level: they differ by 0.01 [-0.01, 0.03] points",
+        ),
+        (
+            {"difference": -0.0005},
+            f"joint has the highest mean, {REACHED}, 0.05 points above top_down (no interval)",
+        ),
+        ({}, f"joint has the highest mean, {REACHED}; it shares no seeds with top_down"),
+    ],
+)
+def test_the_sentence(changes: dict[str, float], words: str) -> None:
+    time = "joint takes 0.3 times the time (1.2 s against 4 s a search)"
+    found = sentence("here", [record("joint"), record("top_down", seconds=4.0, **changes)])
+    assert found == f"here: {words}; {time}."
+
+
+def test_the_sentence_of_one_strategy_and_of_one_seed() -> None:
+    alone = record("joint", k=1, n=1, low=math.nan, high=math.nan)
+    assert sentence("here", [alone]) == "here: joint reaches 82.81 % for its target (one seed)."
+
+
+def test_durations() -> None:
+    assert [duration(x) for x in (0.0312, 1.5, 90.0, 150.0, 9000.0, math.nan)] == [
+        "31.2 ms",
+        "1.5 s",
+        "90 s",
+        "2.5 min",
+        "2.5 h",
+        "",
+    ]
+    assert unit_of(0.0) == (1e-3, "ms")

@@ -1,0 +1,77 @@
+"""The first screen: the fronts of all strategies, accuracy against the work of a search, and a table."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from topdown_ray.figures import Picture, file_name
+from topdown_ray.report import panels, whole_sets
+from topdown_ray.report.comparisons import known_for
+from topdown_ray.report.context import OF_SET, Context
+from topdown_ray.report.durations import unit_of
+from topdown_ray.report.page import (
+    COUNT,
+    DASH,
+    PERCENT,
+    POINTS,
+    Column,
+    Section,
+    Table,
+    interval,
+    number,
+    text,
+)
+
+_CLOCK = Column("time of", lambda row: f"time of {row['clock']}" if row["clock"] else "not timed", False)
+_NOTE = (
+    "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
+    "The best strategy is chosen by the data that it is then compared by: where two are close, more seeds "
+    "decide."
+)
+
+
+def overview(context: Context) -> Section:
+    """Which strategy is best, by how much, and at which share of the work."""
+    curves = whole_sets.anytime(context.data)
+    pictures = [picture for setting in context.settings for picture in _pictures(context, curves, setting)]
+    columns = [text("strategy"), number("mean", "mean top-1 (%)", **PERCENT)]
+    columns += [interval("low", "high", **PERCENT), number("difference", "from the best (points)", **POINTS)]
+    columns += [interval("difference_low", "difference_high", **POINTS), number("n", "searches")]
+    scale, unit = unit_of(float(context.overview["seconds"].max()))
+    columns += [number("seconds", f"time of a search ({unit})", scale=1 / scale, missing=DASH)]
+    columns += [number("predictor_rows", "predictor rows", **COUNT)]
+    tables = [
+        Table("overview", "Strategies, best first", context.overview, columns, _NOTE, (*OF_SET, _CLOCK)),
+        Table("whole_sets", "Data of accuracy against work", curves, (), in_page=False),
+    ]
+    return Section("overview", "Overview", (), pictures, tables)
+
+
+def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Picture]:
+    rows = context.accuracy[context.accuracy["setting"] == setting]
+    known = context.reference
+    if known is not None:
+        known = known_for(known, context.data.searches[context.data.searches["setting"] == setting].iloc[0])
+    bands = "; bands: 95 %" if rows["low"].notna().any() else ""
+    line = " The line without markers is the reference front." if known is not None and len(known) else ""
+    k = int(rows["k"].max())
+    means = (
+        f"{setting}: the answers for {'the target' if k == 1 else f'each of {k} targets'}, their mean cost"
+    )
+    front = f"{means} and the inter-quartile mean of their accuracies{bands}.{line}"
+    pictures = []
+    if rows["n"].any():
+        name = file_name("fronts", setting)
+        pictures.append(
+            context.draw(name, front, panels.front, context.accuracy, setting=setting, reference=known)
+        )
+    own = curves[curves["setting"] == setting]
+    for work in own["work"].unique():
+        part = own[own["work"] == work]
+        told = f"time of {part['clock'].iloc[0]}" if work == "seconds" else work
+        bands = " Bands and bars: 95 %." if part["low"].notna().any() else ""
+        begins = " A curve begins when every target has an answer." if not part["end"].all() else ""
+        caption = f"{setting}: accuracy against {told}. Markers: finished searches.{begins}{bands}"
+        name = file_name("quality", setting, work)
+        pictures.append(context.draw(name, caption, panels.quality, curves, setting=setting, work=work))
+    return pictures

@@ -1,0 +1,175 @@
+"""What searches come to for a whole set of targets: which strategy is best, at which share of the time, and
+how good all answers were after how much of it.
+
+A search's *quality* is the mean of its answers' accuracies over the targets of the set. Only searches that
+met all targets have one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from topdown_ray import stats
+from topdown_ray.report.comparisons import CURVE_RESAMPLES, GRID_POINTS, traces
+from topdown_ray.report.labelling import Data, ordered
+from topdown_ray.report.tables import widest
+
+_KEYS = ["setting", "space", "strategy", "k", "targets", "cost_unit"]
+#: How the package's strategies serve the targets of a set: loosest first, tightest first, or all at once.
+_ORDER = dict.fromkeys(("random", "independent", "top_down", "prune"), "loosest")
+_ORDER |= {"bottom_up": "tightest", "joint": "together"}
+
+
+def quality(data: Data) -> pd.DataFrame:
+    """The quality of each search of each setting's widest set: a row a search, with ``seconds`` (NaN where
+    its batch is no timing of the setting's main clock), ``predictor_rows`` and ``evaluations``.
+    """
+    rows = data.searches[data.searches["targets"] == data.searches["setting"].map(widest(data.searches))]
+    rows = rows.drop_duplicates(["setting", "search_id", "target_index"])
+    met = rows["feasible"] & rows["accuracy"].notna()
+    clocks = main_clocks(rows)
+    timed = rows["timed"] & (rows["clock"].astype(object) == rows["setting"].map(clocks))
+    rows = rows.assign(met=met, seconds=rows["search_wall_s"].astype(float).where(timed))
+    searches = rows.groupby([*_KEYS, "search_id", "seed", "kind"], sort=False, observed=True)
+    frame = searches.agg(
+        quality=("accuracy", "mean"),
+        met=("met", "all"),
+        answers=("met", "size"),
+        seconds=("seconds", "first"),
+        predictor_rows=("predictor_rows", "sum"),
+        known=("predictor_rows", "count"),
+        evaluations=("evaluations", "sum"),
+    ).reset_index()
+    frame["predictor_rows"] = frame["predictor_rows"].where(frame["known"] == frame["answers"])
+    complete = frame["met"] & (frame["answers"] == frame["k"])
+    return frame[complete].drop(columns=["met", "answers", "known"]).reset_index(drop=True)
+
+
+def main_clocks(rows: pd.DataFrame) -> dict[str, str]:
+    """For each setting the clock that times most of its series, and of those the most searches."""
+    timed = rows[rows["timed"]]
+    counts = timed.groupby(["setting", "clock"], observed=True).agg(
+        series=("strategy", "nunique"), searches=("search_id", "nunique")
+    )
+    best = counts.sort_values(["series", "searches"], kind="stable").reset_index().groupby("setting").tail(1)
+    return dict(zip(best["setting"].astype(str), best["clock"].astype(str), strict=True))
+
+
+def overview(data: Data) -> pd.DataFrame:
+    """The strategies of each setting's widest set, best first.
+
+    mean: of the quality (a fraction); low, high: of that mean. difference: from the best one, paired by seed,
+    with its interval; NaN of the best one itself. seconds, predictor_rows: means of a search; seconds are
+    those of ``clock``. time_share, rows_share: relative to the runner-up for the best one, to the best one
+    for the others."""
+    searches = quality(data)
+    clocks = main_clocks(data.searches)
+    records: list[dict[str, Any]] = []
+    cells: list[stats.Array] = []
+    pairs: list[stats.Array] = []
+    for setting, of_setting in searches.groupby("setting", sort=False, observed=True):
+        groups = {name: rows for name, rows in of_setting.groupby("strategy", observed=True) if len(rows)}
+        by_seed = {name: rows.groupby("seed")["quality"].mean() for name, rows in groups.items()}
+        names = sorted(groups, key=lambda name: -float(groups[name]["quality"].mean()))
+        for rank, name in enumerate(names):
+            rows = groups[name]
+            facts = {key: rows[key].iloc[0] for key in _KEYS} | {"clock": clocks.get(str(setting), "")}
+            spent = {value: float(rows[value].mean()) for value in ("seconds", "predictor_rows")}
+            records.append({**facts, "rank": rank + 1, "n": len(rows), **spent})
+            cells.append(rows["quality"].to_numpy(float))
+            delta = (by_seed[name] - by_seed[names[0]]).dropna() if rank else pd.Series(dtype=float)
+            pairs.append(delta.to_numpy(float))
+    frame = pd.DataFrame(records, columns=[*_KEYS, "clock", "rank", "n", "seconds", "predictor_rows"])
+    frame["mean"] = [float(cell.mean()) for cell in cells]
+    frame[["low", "high"]] = stats.intervals(cells)
+    frame["pairs"] = [len(cell) for cell in pairs]
+    frame["difference"] = [float(cell.mean()) if len(cell) else np.nan for cell in pairs]
+    frame[["difference_low", "difference_high"]] = stats.intervals(pairs)
+    for value, share in (("seconds", "time_share"), ("predictor_rows", "rows_share")):
+        best = frame["setting"].map(frame[frame["rank"] == 1].set_index("setting")[value])
+        second = frame["setting"].map(frame[frame["rank"] == 2].set_index("setting")[value])
+        frame[share] = frame[value] / best.where(frame["rank"] > 1, second).astype(float)
+    return frame
+
+
+def anytime(data: Data) -> pd.DataFrame:
+    """How good the answers for a whole set were after how much work, for each setting's widest set.
+
+    A curve begins when every target has an answer. work: ``seconds`` (of the setting's main clock),
+    ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in it, mean, low, high: of
+    the quality. Within a target, work is spread evenly over its evaluations; ``joint`` serves all targets at
+    once, the others one after another. ``end``: the point of finished searches, at their mean work. A
+    strategy whose order is not known has this point only."""
+    searches = quality(data)
+    known = bool(searches["predictor_rows"].notna().all())
+    axes = {
+        "seconds": "wall_s",
+        **({"predictor rows": "predictor_rows"} if known else {"evaluations": "evaluations"}),
+    }
+    clocks = main_clocks(data.searches)
+    all_rows = data.distinct()
+    records: list[dict[str, Any]] = []
+    cells: list[stats.Array] = []
+    for key, group in searches.groupby([*_KEYS, "kind"], sort=False, observed=True):
+        facts = dict(zip(_KEYS, key[:-1], strict=True)) | {"clock": clocks.get(str(key[0]), "")}
+        order = _ORDER.get(str(key[-1]))
+        for kind_of_work, column in axes.items():
+            own = group[group[column if kind_of_work != "seconds" else "seconds"].notna()]
+            if own.empty:
+                continue
+            total = own["seconds" if kind_of_work == "seconds" else column].mean()
+            if order is not None:
+                rows = all_rows[
+                    all_rows["search_id"].isin(own["search_id"]) & (all_rows["setting"] == key[0])
+                ]
+                for x, cell in _curve(data, rows, column, order, int(own["k"].iloc[0])):
+                    records.append({**facts, "work": kind_of_work, "x": x, "end": False})
+                    cells.append(cell)
+            records.append({**facts, "work": kind_of_work, "x": float(total), "end": True})
+            cells.append(own["quality"].to_numpy(float))
+    frame = pd.DataFrame(records, columns=[*_KEYS, "clock", "work", "x", "end"])
+    frame["n"] = [len(cell) for cell in cells]
+    frame["mean"] = [float(cell.mean()) for cell in cells]
+    frame[["low", "high"]] = stats.intervals(cells, resamples=CURVE_RESAMPLES)
+    return ordered(frame, ["setting", "work", "strategy", "end", "x"])
+
+
+def _curve(
+    data: Data, rows: pd.DataFrame, column: str, order: str, k: int
+) -> Sequence[tuple[float, stats.Array]]:
+    """Points of the work done, each with the quality of the searches then."""
+    rows = rows.sort_values(["search_id", "target_index"], kind="stable").reset_index(drop=True)
+    curve, evaluations, best = traces(data, rows)
+    if not len(curve):
+        return []
+    work = rows[column].to_numpy(float).reshape(-1, k)
+    begin, length = _spans(work, order)
+    spent = rows["evaluations"].clip(lower=1).to_numpy(float)
+    x = begin.ravel()[curve] + length.ravel()[curve] * evaluations / spent[curve]
+    first = np.full(len(rows), np.inf)
+    np.minimum.at(first, curve, x)
+    start, end = float(first.reshape(-1, k).max(axis=1).max()), float(x.max())
+    if not np.isfinite(start):
+        return []
+    low = max(start, end * 1e-6, 1e-9)
+    grid = np.unique(np.append(np.geomspace(low, max(end, low), GRID_POINTS), low))
+    grid[0] = max(grid[0], start)
+    values = stats.step_values(curve, x, best.astype(np.float64), grid)
+    if len(values) < len(rows):  # the last rows have no curve
+        return []
+    means: NDArray[Any] = values.reshape(-1, k, len(grid)).mean(axis=1)
+    return [(float(grid[i]), means[:, i]) for i in np.flatnonzero(~np.isnan(means).any(axis=0))]
+
+
+def _spans(work: NDArray[Any], order: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """When the work on each target begins, and how long it takes; work: (searches, targets)."""
+    if order == "together":
+        total = work.sum(axis=1, keepdims=True)
+        return np.zeros_like(work), np.broadcast_to(total, work.shape)
+    turned = work[:, ::-1] if order == "tightest" else work
+    begin = np.cumsum(turned, axis=1) - turned
+    return (begin[:, ::-1] if order == "tightest" else begin), work
