@@ -31,6 +31,7 @@ class Report:
     tables: int
     figures: int
     missing: int  # searches that the sweeps promise and the folders lack
+    findings: tuple[str, ...]  # a sentence a setting: which strategy is best
 
 
 def report_folder(folder: str) -> Path:
@@ -66,12 +67,14 @@ def write_report(
         shown = [table for section in sections for table in section.tables]
         for table in shown:
             table.write(new / "tables")
-        (new / "report.html").write_text(page(findings.top(context), sections), encoding="utf-8")
+        top = findings.top(context)
+        (new / "report.html").write_text(page(top, sections), encoding="utf-8")
     return Report(
         path=out / "report.html",
         tables=len(shown),
         figures=sum(len(section.pictures) for section in sections),
         missing=sum(int(source.missing["missing"].sum()) for source in sources),
+        findings=tuple(top.findings),
     )
 
 

@@ -139,6 +139,8 @@ def print_report(report: Report, as_json: bool) -> None:
         return
     print(f"{report.path}: {report.tables} tables, {report.figures} figures", end="")
     print(f", {report.missing} searches missing" if report.missing else "")
+    for line in report.findings:
+        print_wrapped(line)
 
 
 def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
