@@ -100,8 +100,9 @@ def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -
 
 def compare_folders(before: str, after: str) -> Comparison:
     """The same of two result folders or URIs. Raises UserError."""
-    parts = [load_columns(folder, (*SEARCH_COLUMNS, "limits"), TRACE_COLUMNS) for folder in (before, after)]
-    return compare(*parts, names=[Place(folder).name for folder in (before, after)])
+    folders = (before, after)
+    first, second = (load_columns(each, (*SEARCH_COLUMNS, "limits"), TRACE_COLUMNS) for each in folders)
+    return compare(first, second, [Place(each).name for each in folders])
 
 
 def regressions(comparison: Comparison, below: float) -> list[str]:
@@ -291,12 +292,12 @@ def _of_group(
     whole = (table.loc[:, answered].dropna().mean(axis=1).dropna() for table in (before, after))
     first, second = (table.to_numpy(float) for table in whole)
     cells: dict[float, tuple[stats.Array, stats.Array]] = {math.nan: (first, second)}
-    for target in sorted(before.columns, reverse=True):
+    for target in sorted(map(float, before.columns), reverse=True):
         first, second = (table[target].dropna().to_numpy(float) for table in (before, after))
         cells[target] = first, second
     rows = []
     for target, pair in cells.items():
-        of_target = list(before.columns) if math.isnan(target) else [target]
+        of_target = before.columns if math.isnan(target) else [target]
         counts = {name: int(change.loc[:, of_target].to_numpy().sum()) for name, change in changes.items()}
         rows.append(({"target": target, **common, **counts}, *pair))
     return rows

@@ -167,11 +167,11 @@ def print_comparison(comparison: Comparison, per_target: bool, as_json: bool) ->
         return
     for _, part in comparison.rows.groupby(["setting", "targets", "cost_unit"], sort=False):
         rows = part.to_dict("records")
-        targets = with_unit(rows[0]["targets"], rows[0]["cost_unit"])
-        print_wrapped(visible(f"{rows[0]['setting']}, targets {targets}"), "")
+        amounts = with_unit(rows[0]["targets"], rows[0]["cost_unit"])
+        print_wrapped(visible(f"{rows[0]['setting']}, targets {amounts}"), "")
         table = table_of(["strategy"], _COMPARED)
         table.columns[0].max_width, table.columns[0].overflow = _LABEL_WIDTH, "fold"
-        notes = defaultdict(list)
+        notes: dict[str, list[str]] = defaultdict(list)
         for row in rows:
             if math.isnan(row["target"]):
                 table.add_row(row["strategy"], *_compared(row))
@@ -188,8 +188,8 @@ def print_comparison(comparison: Comparison, per_target: bool, as_json: bool) ->
             ["setting", "targets", "differs"], sort=False
         ):
             other = f"; the other folder has another {differs}" if differs else ""
-            labels = ", ".join(part["strategy"])
-            print_wrapped(visible(f"Only in {side}: {setting}, targets {targets}: {labels}{other}"), "")
+            own = ", ".join(part["strategy"])
+            print_wrapped(visible(f"Only in {side}: {setting}, targets {targets}: {own}{other}"), "")
     print_wrapped(
         "A and B are mean predicted top-1, and B - A is in points, over pairs of searches with the same "
         "seed; where A and B share no seed, the column pairs counts the searches of both. p is that of the "
