@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topdown_ray.errors import UserError as UserError
+    from topdown_ray.report.compare import compare as compare
     from topdown_ray.report.tables import summary as summary
     from topdown_ray.store.results import Results as Results
     from topdown_ray.store.results import load as load
@@ -34,13 +35,14 @@ _HOMES = {
     "UserError": "errors",
     "Results": "store.results",
     "SweepSpec": "sweeps.spec",
+    "compare": "report.compare",
     "load": "store.results",
     "search": "sweeps.api",
     "summary": "report.tables",
     "sweep": "sweeps.api",
 }
 
-__all__ = ["Results", "SweepSpec", "UserError", "load", "search", "summary", "sweep"]
+__all__ = ["Results", "SweepSpec", "UserError", "compare", "load", "search", "summary", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -121,6 +121,21 @@ def method(n: int, trim: float = 0.0) -> str:
     return "none" if n < LEAST else "Student's t" if n < STUDENT and not trim else "bootstrap"
 
 
+def welch(first: Array, second: Array) -> tuple[float, float]:
+    """Welch's interval of mean(first) - mean(second), two samples that share nothing; NaN where one has fewer
+    than ``LEAST`` values.
+    """
+    if min(len(first), len(second)) < LEAST:
+        return math.nan, math.nan
+    difference = float(first.mean() - second.mean())
+    parts = np.array([cell.var(ddof=1) / len(cell) for cell in (first, second)])
+    if parts.sum() == 0:
+        return difference, difference
+    freedom = parts.sum() ** 2 / (parts**2 / (np.array([len(first), len(second)]) - 1)).sum()
+    reach = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(parts.sum()))
+    return difference - reach, difference + reach
+
+
 def percentiles(resampled: Array, n: int) -> Array:
     """The interval of resampled statistics (resamples, ...) of a sample of n: (2, ...)."""
     low = tails(n)

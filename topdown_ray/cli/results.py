@@ -1,7 +1,8 @@
-"""The commands that read results: describe, pick, verify, report, front."""
+"""The commands that read results: describe, pick, verify, report, compare, front."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +10,13 @@ import typer
 
 from topdown_ray.cli.display import status_line
 from topdown_ray.cli.options import AsJson, OfCost, OfStrategy, PredictorName, SpaceName, read_limit
-from topdown_ray.errors import UserError, brief
+from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (describe, pick, verify, report, front):
+    for command in (describe, pick, verify, report, compare, front):
         app.command()(command)
 
 
@@ -129,6 +130,52 @@ def report(
     front = None if reference is None else find_front(reference)
     options = Options(published, front, tuple(reach or ()), floor)
     present.print_report(write_report(folders, out, options), as_json)
+
+
+def compare(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="The result folder, or its URI, that B is judged against.")
+    ],
+    after: Annotated[str, typer.Argument(metavar="B", help="The result folder, or its URI, that is judged.")],
+    fail_below: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Exit with status 1 if the mean difference B - A of some strategy and target set is below "
+            "this number of points of top-1 (-0.05 allows a loss of 0.05), or if B lacks such a group of A, "
+            "or a feasible answer of A although B's sweep has its seed. Without it the status is 0.",
+        ),
+    ] = None,
+    per_target: Annotated[
+        bool, typer.Option("--per-target", help="Show every target, not only the mean over them.")
+    ] = False,
+    as_json: AsJson = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write all rows to this file too, accuracies as fractions.")
+    ] = None,
+) -> None:
+    """What changed from one result folder (A) to another (B): accuracy, time and predictor rows, by strategy
+    and target set. B is judged against A; searches with the same seed are paired.
+    """
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.files import check_output, written
+    from topdown_ray.report.compare import compare_folders, regressions
+    from topdown_ray.terminal import say
+
+    if fail_below is not None and not math.isfinite(fail_below):
+        raise UserError(f"--fail-below: expected a finite number of points, found {fail_below}")
+    if csv is not None:
+        check_output(csv, "--csv")
+    comparison = compare_folders(before, after)
+    worse = [] if fail_below is None else regressions(comparison, fail_below / 100)
+    if csv is not None:
+        with written(csv) as path:
+            comparison.rows.to_csv(path, index=False)
+    present.print_comparison(comparison, per_target, as_json)
+    if worse:
+        wanted = f"differences of at least {fail_below:+g} points and every answer of A in B"
+        say(one_line(f"compare: expected {wanted}, found {'; '.join(worse)}", 2000))
+        raise typer.Exit(1)
 
 
 def front(

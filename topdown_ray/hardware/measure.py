@@ -126,7 +126,7 @@ def picture_of(path: Path) -> Path:
 
 def check_table(
     path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: MeasureDisplay = silent
-) -> whole_subnets.Comparison:
+) -> whole_subnets.SubnetComparison:
     """Compare a table with whole subnets on this machine, under the table's conditions, and draw it.
     Raises UserError.
     """

@@ -41,7 +41,7 @@ EFFORT = Effort(precision=0.02, least=11, most=100, minutes=3.0, warm=1)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SubnetComparison:
     """Sums of a table and whole subnets: ms, a row a subnet, and the figures of both."""
 
     subnets: pd.DataFrame  # sum_ms, whole_ms, low_ms, high_ms, image_size
@@ -55,7 +55,7 @@ def compare(
     effort: Effort = EFFORT,
     seed: int = 0,
     on_state: OnState = lambda state: None,
-) -> Comparison:
+) -> SubnetComparison:
     """Time ``n`` random subnets and lay them beside the sums of the table in ``path``; keep figures and
     correction in the table.
 
@@ -94,7 +94,7 @@ def compare(
         "versions": here["versions"],
     }
     dataclasses.replace(table, check=figures).write(path)
-    return Comparison(frame, figures)
+    return SubnetComparison(frame, figures)
 
 
 def sum_errors(total: Array, whole: Array) -> dict[str, float]:
@@ -133,7 +133,7 @@ def _line(line: tuple[float, float], x: float) -> float:
     return line[0] + line[1] * x
 
 
-def draw_comparison(comparison: Comparison, table: LatencyTable, folder: Path, name: str) -> Path:
+def draw_comparison(comparison: SubnetComparison, table: LatencyTable, folder: Path, name: str) -> Path:
     """The picture: whole subnets against sums, the diagonal and the fitted line, as SVG (its path) and
     PDF.
     """

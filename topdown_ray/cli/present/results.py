@@ -1,23 +1,34 @@
-"""What describe, pick, verify, report and front print."""
+"""What describe, pick, verify, report, compare and front print."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from topdown_ray.cli.present.tables import print_footnote, print_json, print_records, print_wrapped
+from topdown_ray.cli.present.tables import (
+    print_footnote,
+    print_json,
+    print_records,
+    print_table,
+    print_wrapped,
+    table_of,
+)
 from topdown_ray.networks.api import DescribedSubnet
 from topdown_ray.report.build import Report
+from topdown_ray.report.compare import Comparison
 from topdown_ray.spaces.cost import with_unit
 from topdown_ray.store.picking import Pick
 from topdown_ray.store.transferred import MARK, is_transferred
 from topdown_ray.sweeps.checks import NO_NETWORK, RowCheck
 from topdown_ray.sweeps.verify import Verification
+from topdown_ray.terminal import visible
 
 
 def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
@@ -141,6 +152,98 @@ def print_report(report: Report, as_json: bool) -> None:
     print(f", {report.missing} searches missing" if report.missing else "")
     for line in report.findings:
         print_wrapped(line)
+
+
+_LABEL_WIDTH = 14  # of a strategy's label; a longer one is wrapped
+_COMPARED = ("pairs", "A (%)", "B (%)", "B - A", "95 % interval", "ties", "p", "time", "rows")
+
+
+def print_comparison(comparison: Comparison, per_target: bool, as_json: bool) -> None:
+    """A table for each setting and target set, with what changed beside the numbers, and the groups that only
+    one side has. per_target: each strategy's row is followed by one for each target.
+    """
+    if as_json:
+        frames = {field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)}
+        texts = (frame.to_json(orient="records", double_precision=15) for frame in frames.values())
+        print_json(dict(zip(frames, map(json.loads, texts), strict=True)))
+        return
+    for _, part in comparison.rows.groupby(["setting", "targets", "cost_unit"], sort=False):
+        rows = part.to_dict("records")
+        amounts = with_unit(rows[0]["targets"], rows[0]["cost_unit"])
+        print_wrapped(visible(f"{rows[0]['setting']}, targets {amounts}"), "")
+        table = table_of(["strategy"], _COMPARED)
+        table.columns[0].max_width, table.columns[0].overflow = _LABEL_WIDTH, "fold"
+        notes: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if math.isnan(row["target"]):
+                table.add_row(row["strategy"], *_compared(row))
+                notes[_changes(row)].append(row["strategy"])
+            elif per_target:
+                table.add_row(f"  {row['target']:g}", *_compared(row))
+        print_table(table)
+        for note, labels in notes.items():
+            if note:
+                print_wrapped(visible(f"{', '.join(labels)}: {note}"), "")
+        print()
+    for side, groups in (("A", comparison.only_before), ("B", comparison.only_after)):
+        for (setting, targets, differs), part in groups.groupby(
+            ["setting", "targets", "differs"], sort=False
+        ):
+            other = f"; the other folder has another {differs}" if differs else ""
+            own = ", ".join(part["strategy"])
+            print_wrapped(visible(f"Only in {side}: {setting}, targets {targets}: {own}{other}"), "")
+    print_wrapped(
+        "A and B are mean predicted top-1, and B - A is in points, over pairs of searches with the same "
+        "seed; where A and B share no seed, the column pairs counts the searches of both. p is that of the "
+        "paired permutation test. time and rows are the seconds and predictor rows of a search, B divided "
+        "by A.",
+        "",
+    )
+    print_footnote(comparison.rows)
+
+
+def _changes(row: Mapping[Any, Any]) -> str:
+    """What changed in a group beside its numbers, in words."""
+    counts = {
+        "feasible only in A": row["became_infeasible"],
+        "feasible only in B": row["became_feasible"],
+        "feasible in A and missing in B": row["missing"],
+    }
+    words = [
+        f"{count} {'answer' if count == 1 else 'answers'} {what}" for what, count in counts.items() if count
+    ]
+    if row["paired"]:
+        alone = {side: row[f"seeds_only_{name}"] for side, name in (("A", "before"), ("B", "after"))}
+        words += [f"{n} {'seed' if n == 1 else 'seeds'} only in {side}" for side, n in alone.items() if n]
+    return ", ".join(words)
+
+
+def _compared(row: Mapping[Any, Any]) -> list[str]:
+    pairs = str(row["n"]) if row["paired"] else f"{row['n_before']}/{row['n_after']}"
+    low, high = (_shown(row[name], "+.2f", 100) for name in ("low", "high"))
+    rows = _ratio(row["predictor_rows_after"], row["predictor_rows_before"])
+    return [
+        pairs,
+        *(_shown(row[name], ".2f", 100) for name in ("before", "after")),
+        _shown(row["difference"], "+.2f", 100),
+        "-" if low == "-" else f"[{low}, {high}]",
+        str(row["ties"]) if row["paired"] else "-",
+        _shown(row["p"], ".3f"),
+        _shown(row["time_ratio"], ".2f"),
+        _shown(rows, ".2f"),
+    ]
+
+
+def _ratio(after: float, before: float) -> float:
+    return after / before if before > 0 else math.nan
+
+
+def _shown(value: float, form: str, scale: float = 1) -> str:
+    """A number, without a sign where it rounds to zero; a dash where there is none."""
+    if math.isnan(value):
+        return "-"
+    text = format(scale * value, form)
+    return text if text.strip("+-0.") else text.lstrip("+-")
 
 
 def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:

@@ -1,0 +1,321 @@
+"""What changed between two result folders: the same searches before and after. Frames in, frames out.
+
+A group is a label of a sweep's strategies at one target set, under one space, cost, protocol, predictor and
+limits. Groups of two folders meet whatever algorithm, hyper-parameters and search identities they have, for
+these are what a comparison is about."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topdown_ray import stats
+from topdown_ray.errors import UserError
+from topdown_ray.files import compact_json, short_hash
+from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, Loaded, ordered, prepare
+from topdown_ray.report.tables import spent, timings
+from topdown_ray.store.place import Place
+from topdown_ray.store.results import load_columns
+from topdown_ray.store.transferred import MARK
+
+# what groups must have in common, in the order in which a message looks for what differs
+_FACTS = {
+    "space": "space",
+    "cost_name": "cost",
+    "cost_sha256": "cost table",
+    "protocol": "protocol",
+    "predictor_space": "space of the predictor",
+    "predictor_sha256": "predictor",
+    "limits": "limits",
+    "targets": "target set",
+    "strategy": "strategy label",
+}
+_HASHED = {"cost_sha256": "cost_name", "predictor_sha256": "predictor_name"}
+_KEY = [name for name in _FACTS if name not in (*_HASHED, "predictor_space")]
+_SHOWN = ["setting", *_FACTS, "predictor_name", "k", "cost_unit"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found. Accuracies and their differences are fractions."""
+
+    rows: pd.DataFrame
+    only_before: pd.DataFrame  # the groups that only one side has, with their seeds; ``differs`` names what
+    only_after: pd.DataFrame  # kept a group of the other side with the same label and targets from meeting it
+
+
+def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -> Comparison:
+    """The accuracy, time and predictor rows of each group after, against those before.
+
+    names: of both, for messages. ``rows`` has for each group a row with target NaN (the mean over the set's
+    targets in each search) and one for each target, loosest first:
+
+    paired, n, n_before, n_after: where the sides share seeds, all numbers but times are of the n pairs, and
+    else of each side's searches (n is 0). seeds_only_before, seeds_only_after: how many seeds have no
+    partner. before, after, difference (after - before), low, high: means, and the 95 % interval of the
+    difference; ``interval`` names its method. ties: pairs of equal answers. p, p_holm: the paired permutation
+    test, and corrected for the targets of the set. became_infeasible, became_feasible: answers of shared
+    seeds. missing: feasible answers before of which ``after`` lacks the search, though its sweep has the
+    seed. seconds_before, seconds_after, time_ratio (after / before): of a search, or of the target alone; NaN
+    unless both sides were timed by one and the same clock. predictor_rows_before, predictor_rows_after: in
+    the same way.
+
+    Raises UserError where no groups meet: they must have the same cost table and predictor, as far as the
+    folders recorded them."""
+    data = prepare([before, after], names)
+    searches = data.searches.assign(limits=_limits(data.searches))
+    searches["predictor_space"] = (
+        searches["predictor_space"].fillna("") if "predictor_space" in searches else ""
+    )
+    searches["setting"] = _settings(searches)
+    searches["side"] = searches["folder"]
+    codes = searches.groupby(["side", *_FACTS], sort=False, observed=True).ngroup()
+    groups = searches.assign(code=codes, order=-searches["k"]).drop_duplicates("code")
+    groups = ordered(groups, ["side", "setting", "order", "targets", "strategy"])
+    sides = [groups[groups["side"] == side].to_dict("records") for side in (0, 1)]
+    pairs = _pairs(*sides)
+    if not pairs:
+        raise UserError(f"compare: {_first_difference(*sides)}")
+    group_of = {code: number for number, pair in enumerate(pairs) for code in pair}
+    seeds = {*after.manifest.get("spec", {}).get("seeds", []), *searches.loc[searches["side"] == 1, "seed"]}
+    kept = codes.map(group_of)
+    matched = searches[kept.notna()].assign(group=kept.dropna().astype(int))
+    lone = [[group for group in side if group["code"] not in group_of] for side in sides]
+    of_code = {group["code"]: group for side in sides for group in side}
+    facts = [{name: of_code[one][name] for name in _SHOWN} for one, _ in pairs]
+    return Comparison(
+        _rows(dataclasses.replace(data, searches=matched), facts, seeds),
+        _lone(lone[0], sides[1], searches, codes),
+        _lone(lone[1], sides[0], searches, codes),
+    )
+
+
+def compare_folders(before: str, after: str) -> Comparison:
+    """The same of two result folders or URIs. Raises UserError."""
+    folders = (before, after)
+    first, second = (load_columns(each, (*SEARCH_COLUMNS, "limits"), TRACE_COLUMNS) for each in folders)
+    return compare(first, second, [Place(each).name for each in folders])
+
+
+def regressions(comparison: Comparison, below: float) -> list[str]:
+    """Why ``after`` is worse than ``before``, a few words for each reason: groups whose mean difference is
+    below this number (a fraction), answers that were feasible and are not or are missing, groups that are
+    missing. Empty where it is not worse.
+    """
+    found = []
+    for _, group in comparison.rows.groupby(["setting", "targets", "strategy", *_HASHED], sort=False):
+        whole, single = group.iloc[0], group.iloc[1:]
+        name = group_name(whole.to_dict())
+        # where no search has an answer for every target, the targets count one by one
+        mean = whole["difference"] if whole["n_after"] else single["difference"].mean()
+        if round(mean - below, 12) < 0:
+            found.append(f"{name}: {100 * mean:+.3f} points")
+        lost = int(whole["became_infeasible"] + whole["missing"])
+        if lost:
+            found.append(f"{name}: {lost} feasible answers missing")
+        unanswered = single.loc[(single["n_before"] > 0) & (single["n_after"] == 0), "target"]
+        found += [f"{name}: no feasible answer for {target:g}" for target in unanswered]
+    for lone in comparison.only_before.to_dict("records"):
+        found.append(f"{group_name(lone)}: missing{lone['differs'] and ', another ' + lone['differs']}")
+    return found
+
+
+def group_name(group: Mapping[Any, Any]) -> str:
+    """A group of a comparison as messages name it."""
+    return f"{group['setting']}, {group['targets']}, {group['strategy']}"
+
+
+def _limits(rows: pd.DataFrame) -> pd.Series:
+    """The limits of all targets of each row's search, in words; "" where there are none."""
+    texts = rows["limits"].fillna("") if "limits" in rows else pd.Series("", index=rows.index)
+    if not (texts != "").any():
+        return texts
+    search = rows.groupby(["folder", "search_id"], sort=False).ngroup()
+    sorted_texts = texts[rows["target_index"].sort_values(kind="stable").index]
+    words = sorted_texts.groupby(search).agg(lambda of_search: _in_words(list(of_search)))
+    return search.map(words)
+
+
+def _in_words(texts: Sequence[str]) -> str:
+    limits = [json.loads(text) if text else {} for text in texts]
+    if any(one != limits[0] for one in limits):
+        return f"limits {short_hash(compact_json(limits))[:4]} of each target"
+    return " and ".join(f"{name} <= {most:.12g}" for name, most in sorted(limits[0].items()))
+
+
+def _settings(rows: pd.DataFrame) -> pd.Series:
+    """Space, cost, limits and protocol in words, as reports name them."""
+    words = rows["space"].astype(object) + rows["marked"].map({True: MARK, False: ""})
+    words += " on " + rows["cost_name"].astype(object)
+    words += rows["limits"].astype(object).map(lambda text: f", {text}" if text else "")
+    return words + rows["protocol"].map(lambda name: " (notebook protocol)" if name == "notebook" else "")
+
+
+def _differs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str | None:
+    """The first fact in which two groups differ. What a folder did not record does not differ; instead of a
+    hash that is not recorded, the name counts.
+    """
+
+    def differ(column: str) -> bool:
+        return one[column] != other[column] and (column in _KEY or bool(one[column] and other[column]))
+
+    for column in _FACTS:
+        if differ(column):
+            return column
+        if column in _HASHED and not (one[column] and other[column]) and differ(_HASHED[column]):
+            return column
+    return None
+
+
+def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) -> list[tuple[int, int]]:
+    """The codes of the groups that meet, each with at most one, in the order of ``before``."""
+    candidates = defaultdict(list)
+    for group in after:
+        candidates[tuple(group[name] for name in _KEY)].append(group)
+    pairs = []
+    for one in before:
+        free = candidates[tuple(one[name] for name in _KEY)]
+        fitting = [other for other in free if _differs(one, other) is None]
+        if fitting:  # an equal hash rather than one that is not recorded
+            best = max(fitting, key=lambda other: sum(one[name] == other[name] for name in _HASHED))
+            free.remove(best)
+            pairs.append((one["code"], best["code"]))
+    return pairs
+
+
+def _first_difference(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) -> str:
+    """What keeps the two groups apart that agree in most facts."""
+    order = list(_FACTS)
+    found = ((_differs(one, other) or order[0], one, other) for one in before for other in after)
+    column, one, other = max(found, key=lambda each: order.index(each[0]))
+
+    def shown(group: Mapping[Any, Any]) -> str:
+        if column in _HASHED:
+            return f"{group[_HASHED[column]]} {group[column][:8]}".strip()
+        return group[column] or "none"
+
+    return f"expected sweeps of the same {_FACTS[column]}, found {shown(one)} and {shown(other)}"
+
+
+def _lone(
+    groups: Sequence[dict[Any, Any]],
+    others: Sequence[dict[Any, Any]],
+    searches: pd.DataFrame,
+    codes: pd.Series,
+) -> pd.DataFrame:
+    """Groups of one side alone. others: all groups of the other side."""
+    by_key = {tuple(group[name] for name in _KEY): group for group in others}
+    records = []
+    for group in groups:
+        same = by_key.get(tuple(group[name] for name in _KEY))
+        column = None if same is None else _differs(group, same)
+        seeds = searches.loc[codes == group["code"], "seed"].nunique()
+        differs = _FACTS[column] if column else ""
+        records.append({**{name: group[name] for name in _SHOWN}, "seeds": seeds, "differs": differs})
+    return pd.DataFrame(records, columns=[*_SHOWN, "seeds", "differs"])
+
+
+def _rows(data: Data, facts: Sequence[dict[str, Any]], seeds: set[int]) -> pd.DataFrame:
+    """The rows of all groups that meet; ``data`` has their number as ``group``. seeds: of the sweep after."""
+    rows = data.searches
+    answers = rows["accuracy"].where(rows["feasible"])
+    tables = {
+        key: part.set_index(["seed", "target"])["accuracy"].unstack("target")
+        for key, part in rows.assign(accuracy=answers).groupby(["group", "side"])
+    }
+    records: list[dict[str, Any]] = []
+    cells: list[tuple[stats.Array, stats.Array]] = []
+    for group, of_group in enumerate(facts):
+        for row, *pair in _of_group(tables[group, 0], tables[group, 1], seeds):
+            records.append({"group": group, **of_group, **row})
+            cells.append((pair[0], pair[1]))
+    frame = pd.DataFrame(records)
+    paired = frame["paired"].to_numpy()
+    deltas = [y - x if is_paired else x[:0] for (x, y), is_paired in zip(cells, paired, strict=True)]
+    frame["n"] = [len(delta) for delta in deltas]
+    frame["n_before"], frame["n_after"] = ([len(pair[side]) for pair in cells] for side in (0, 1))
+    frame["before"], frame["after"] = ([_mean(pair[side]) for pair in cells] for side in (0, 1))
+    frame["difference"] = np.where(paired, [*map(_mean, deltas)], frame["after"] - frame["before"])
+    unpaired = [stats.welch(y, x) for x, y in cells]
+    frame[["low", "high"]] = np.where(paired[:, None], stats.intervals(deltas), unpaired)
+    methods = [
+        stats.method(len(delta)) if is_paired else "none" if math.isnan(low) else "Welch"
+        for delta, is_paired, low in zip(deltas, paired, frame["low"], strict=True)
+    ]
+    frame["interval"] = methods
+    frame["ties"] = [int((delta == 0).sum()) for delta in deltas]
+    frame["p"] = stats.sign_flip_p(deltas)
+    frame["p_holm"] = frame["p"]
+    for _, family in frame[frame["target"].notna()].groupby("group"):
+        frame.loc[family.index, "p_holm"] = stats.holm(family["p"].to_numpy())
+    effort = [_effort(data, "search_wall_s", []).assign(target=math.nan), _effort(data, "wall_s", ["target"])]
+    frame = frame.merge(pd.concat(effort), on=["group", "target"], how="left").drop(columns="group")
+    counts = ["seeds_only_before", "seeds_only_after", "became_infeasible", "became_feasible", "missing"]
+    return frame[[name for name in frame if name not in counts] + counts]
+
+
+def _mean(cell: stats.Array) -> float:
+    return float(cell.mean()) if len(cell) else math.nan
+
+
+def _of_group(
+    before: pd.DataFrame, after: pd.DataFrame, seeds: set[int]
+) -> list[tuple[dict[str, Any], stats.Array, stats.Array]]:
+    """The row of all targets and that of each, with the accuracies before and after. before, after: of seeds
+    and targets, NaN where not feasible.
+    """
+    before, after = before.align(after, join="outer", axis=1)
+    shared = before.index.intersection(after.index)
+    lost = before[~before.index.isin(shared) & before.index.isin(list(seeds))]
+    x, y = before.loc[shared], after.loc[shared]
+    changes = {
+        "became_infeasible": x.notna() & y.isna(),
+        "became_feasible": x.isna() & y.notna(),
+        "missing": lost.notna(),
+    }
+    common = {
+        "paired": len(shared) > 0,
+        "seeds_only_before": len(before) - len(shared),
+        "seeds_only_after": len(after) - len(shared),
+    }
+    if len(shared):
+        before, after = x.where(y.notna()), y.where(x.notna())
+    answered = before.notna().any() & after.notna().any()  # a target without answers must not empty the mean
+    whole = (table.loc[:, answered].dropna().mean(axis=1).dropna() for table in (before, after))
+    first, second = (table.to_numpy(float) for table in whole)
+    cells: dict[float, tuple[stats.Array, stats.Array]] = {math.nan: (first, second)}
+    for target in sorted(map(float, before.columns), reverse=True):
+        first, second = (table[target].dropna().to_numpy(float) for table in (before, after))
+        cells[target] = first, second
+    rows = []
+    for target, pair in cells.items():
+        of_target = before.columns if math.isnan(target) else [target]
+        counts = {name: int(change.loc[:, of_target].to_numpy().sum()) for name, change in changes.items()}
+        rows.append(({"target": target, **common, **counts}, *pair))
+    return rows
+
+
+def _effort(data: Data, value: str, target: list[str]) -> pd.DataFrame:
+    """Seconds (the column ``value``) and predictor rows of both sides. target: ["target"] for each target."""
+    keys = ["group", "side", *target]
+    units = timings(data, value, [*keys, "clock"]).groupby(keys)
+    table = units.agg(seconds=(value, "mean"), clock=("clock", "first"), clocks=("clock", "nunique"))
+    table = table.join(spent(data, keys).set_index(keys)["predictor_rows"])
+    sides = [table.xs(i, level="side").add_suffix(end) for i, end in enumerate(("_before", "_after"))]
+    both = sides[0].join(sides[1], how="outer")
+    comparable = (both["clock_before"] == both["clock_after"]) & both["clocks_before"].eq(1)
+    comparable &= both["clocks_after"].eq(1)
+    for name in ("seconds_before", "seconds_after"):
+        both[name] = both[name].where(comparable)
+    both["time_ratio"] = both["seconds_after"] / both["seconds_before"]
+    both["clock"] = both["clock_before"].where(comparable, "")
+    names = ["clock", "seconds_before", "seconds_after", "time_ratio"]
+    return both[[*names, "predictor_rows_before", "predictor_rows_after"]].reset_index()
