@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import gzip
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +93,12 @@ class Table:
     in_page: bool = True
     view: pd.DataFrame | None = None
 
+    @functools.cached_property
+    def shown_columns(self) -> Sequence[Column]:
+        """The columns that have content in some row."""
+        rows = self.rows.to_dict("records")
+        return [column for column in self.columns if any(column.cell(row) for row in rows)]
+
     @property
     def rows(self) -> pd.DataFrame:
         """The rows that the columns show."""
@@ -100,11 +107,11 @@ class Table:
     @property
     def shown(self) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
         """The rows of the page by group: its heading, and its cells, each with whether it is a number."""
-        numeric = [column.numeric for column in self.columns]
+        numeric = [column.numeric for column in self.shown_columns]
         groups: dict[str, list[list[tuple[str, bool]]]] = {}
         for row in self.rows.head(MOST_ROWS).to_dict("records"):
             heading = " · ".join(column.cell(row) for column in self.group)
-            cells = [column.cell(row) for column in self.columns]
+            cells = [column.cell(row) for column in self.shown_columns]
             groups.setdefault(heading, []).append(list(zip(cells, numeric, strict=True)))
         return list(groups.items())
 
@@ -116,7 +123,7 @@ class Table:
 
     def markdown(self) -> str:
         """The shown table as Markdown."""
-        columns = [*self.group, *self.columns]
+        columns = [*self.group, *self.shown_columns]
         lines = [
             [column.heading for column in columns],
             ["---:" if column.numeric else "---" for column in columns],

@@ -52,7 +52,7 @@ def front(
             known["cost"], 100 * known["accuracy"], where="post", color=ink, lw=1, label="reference front"
         )
     target_ticks(ax, table["target"])
-    return finish(ax, "Fronts", cost_label(table, "cost"), "predicted top-1 (%)")
+    return finish(ax, f"{table['setting'].iloc[0]}: fronts", cost_label(table, "cost"), "predicted top-1 (%)")
 
 
 def quality(
@@ -87,4 +87,5 @@ def quality(
     k = int(table["k"].iloc[0])
     mean = "predicted top-1 (%)" if k == 1 else f"mean top-1 of {k} targets (%)"
     label = f"time of a search ({unit})" if axis == "seconds" else f"{axis} of a search"
-    return finish(ax, f"Accuracy against {'time' if axis == 'seconds' else axis}", label, mean)
+    title = f"{table['setting'].iloc[0]}: accuracy against {'time' if axis == 'seconds' else axis}"
+    return finish(ax, title, label, mean)

@@ -147,11 +147,14 @@ def _title(table: pd.DataFrame) -> str:
 
 
 def target_ticks(ax: Axes, targets: pd.Series) -> None:
-    """Ticks at the targets: labelled where there is room, from the loosest on."""
-    values = sorted(map(float, targets.unique()), reverse=True)
+    """Ticks at the targets within the axis: labelled where there is room, from the loosest on."""
+    low, high = ax.get_xlim()
+    values = sorted((float(target) for target in targets.unique() if low <= target <= high), reverse=True)
+    if not values:
+        return
     ticks: list[float] = []
     for value in values:
-        if not ticks or ticks[-1] - value >= _APART * (values[0] - values[-1]):
+        if not ticks or ticks[-1] - value >= _APART * (high - low):
             ticks.append(value)
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
     ax.set_xticks(values, minor=True)

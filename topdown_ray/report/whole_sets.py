@@ -50,12 +50,16 @@ def quality(data: Data) -> pd.DataFrame:
 
 
 def main_clocks(rows: pd.DataFrame) -> dict[str, str]:
-    """For each setting the clock that times most of its series, and of those the most searches."""
+    """For each setting the clock that times most of its series, and of those the most searches.
+
+    A setting of several series has none where each clock times one of them: their times do not compare."""
     timed = rows[rows["timed"]]
     counts = timed.groupby(["setting", "clock"], observed=True).agg(
         series=("strategy", "nunique"), searches=("search_id", "nunique")
     )
     best = counts.sort_values(["series", "searches"], kind="stable").reset_index().groupby("setting").tail(1)
+    series = best["setting"].map(rows.groupby("setting", observed=True)["strategy"].nunique()).astype(int)
+    best = best[(best["series"] > 1) | (series == 1)]
     return dict(zip(best["setting"].astype(str), best["clock"].astype(str), strict=True))
 
 

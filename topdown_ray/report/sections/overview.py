@@ -22,7 +22,9 @@ from topdown_ray.report.page import (
     text,
 )
 
-_CLOCK = Column("time of", lambda row: f"time of {row['clock']}" if row["clock"] else "not timed", False)
+_CLOCK = Column(
+    "time of", lambda row: f"time of {row['clock']}" if row["clock"] else "times do not compare", False
+)
 _NOTE = (
     "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
     "The best strategy is chosen by the data that it is then compared by: where two are close, more seeds "
@@ -60,7 +62,7 @@ def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Pict
     )
     front = f"{means} and the inter-quartile mean of their accuracies{bands}.{line}"
     pictures = []
-    if rows["n"].any():
+    if rows.loc[rows["n"] > 0, "target"].nunique() > 1:  # a single point is no front
         name = file_name("fronts", setting)
         pictures.append(
             context.draw(name, front, panels.front, context.accuracy, setting=setting, reference=known)
