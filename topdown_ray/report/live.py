@@ -16,6 +16,7 @@ from topdown_ray.report import comparisons, plots
 from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.report.tables import widest
 from topdown_ray.store.results import load_columns, read_manifest
+from topdown_ray.store.transferred import footnote
 
 MOST_SEEDS = 200  # seeds are exchangeable, and the first ones are computed first
 MOST_PANELS = 12  # of a page
@@ -32,7 +33,7 @@ class LivePicture:
 
 @dataclass(frozen=True)
 class Album:
-    """The pictures of a sweep's finished searches, and a sentence that says which searches those are."""
+    """The pictures of a sweep's finished searches. note: which searches those are, and what a mark means."""
 
     note: str = ""
     pictures: tuple[LivePicture, ...] = ()
@@ -48,13 +49,17 @@ def draw_album(where: str | Path) -> Album:
     of_seeds = "" if sample is None else f" with the first {MOST_SEEDS} of the sweep's {len(seeds):,} seeds"
     if results.searches.empty:
         return Album(f"No search{of_seeds} has finished.")
-    data = _thinned(prepare([results]))
+    whole = prepare([results])
+    data, n_settings = _thinned(whole), whole.searches["setting"].nunique()
     n = data.searches["search_id"].nunique()
     with tempfile.TemporaryDirectory() as folder:
         pictures = _draw(data, Path(folder))
         files = [(Path(folder) / f"{picture.name}.svg").read_bytes() for picture in pictures]
     shown = (LivePicture(picture.caption, svg) for picture, svg in zip(pictures, files, strict=True))
-    return Album(f"Drawn from {n:,} {'search' if n == 1 else 'searches'}{of_seeds}.", tuple(shown))
+    notes = [f"Drawn from {n:,} {'search' if n == 1 else 'searches'}{of_seeds}.", footnote(data.searches)]
+    if n_settings > MOST_PANELS:
+        notes.insert(1, f"Only {MOST_PANELS} of {n_settings} settings have room here.")
+    return Album(" ".join(filter(None, notes)), tuple(shown))
 
 
 def _draw(data: Data, folder: Path) -> list[Picture]:
