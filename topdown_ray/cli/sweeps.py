@@ -166,12 +166,35 @@ def _as_option(mistake: str) -> str:
 def status(
     out: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="A result folder, or its URI.")],
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until the sweep no longer runs.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates of --watch.")] = 2.0,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Show it as a page in the browser, on loopback only, until Ctrl-C. From another machine: "
+            "ssh -L PORT:127.0.0.1:PORT HOST.",
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of --serve; 0: one that is free.")
+    ] = 0,
+    every: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks at the folder of --watch and --serve.")
+    ] = 2.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; with --watch, one line per update.")
     ] = False,
 ) -> None:
     """How far a sweep is, from its files alone: done, rate, time left, failures, whether it runs."""
+    if serve:
+        if watch or as_json:
+            found = "--watch" if watch else "--json"
+            raise UserError(f"--serve: expected neither --watch nor --json beside it, found {found}")
+        from topdown_ray.cli import live
+
+        live.serve(out, port, every)
+        return
+    if port:
+        raise UserError("--port: expected --serve beside it, found none")
     from topdown_ray.cli.present.status import print_updates
     from topdown_ray.sweeps.status import updates
 

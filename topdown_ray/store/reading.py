@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError, brief
@@ -54,15 +55,18 @@ def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> p
     return pd.Series(pd.array(known[codes], dtype=_SHARED, copy=False), copy=False)
 
 
-def read_tables(place: Place, searches: pa.Schema, trace: pa.Schema) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_tables(
+    place: Place, searches: pa.Schema, trace: pa.Schema, seeds: Collection[int] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes
     those it merged.
 
-    The schemas hold the columns that are read, the keys among them. Raises UserError, which names the file,
-    for a part that is damaged or does not hold rows of its table."""
+    The schemas hold the columns that are read, the keys among them. seeds: only the rows of searches with
+    these seeds; None reads all. Raises UserError, which names the file, for a part that is damaged or does
+    not hold rows of its table."""
     for _ in range(READ_ATTEMPTS):
         try:
-            frame = _searches(place, searches)
+            frame = _searches(place, searches, seeds)
             return frame, _trace(place, trace, frame)
         except FileNotFoundError:
             continue
@@ -164,8 +168,13 @@ def _lists(column: pa.ChunkedArray) -> tuple[Codes, list[NDArray[np.float64]]]:
     return np.concatenate([np.empty(0, np.int32), *found]), [np.frombuffer(key, np.float64) for key in codes]
 
 
-def _searches(place: Place, schema: pa.Schema) -> pd.DataFrame:
-    tables = list(_parts(place, "searches", schema, SEARCH_KEYS, lambda rows: rows))
+def _searches(place: Place, schema: pa.Schema, seeds: Collection[int] | None) -> pd.DataFrame:
+    wanted = None if seeds is None else pa.array(seeds, schema.field("seed").type)
+
+    def chosen(rows: pa.Table) -> pa.Table:
+        return rows if wanted is None else rows.filter(pc.is_in(rows["seed"], wanted))
+
+    tables = list(_parts(place, "searches", schema, SEARCH_KEYS, chosen))
     encoded = pa.schema([field.with_type(_encoded(field)) for field in schema])
     table = pa.concat_tables([encoded.empty_table(), *tables])
     del tables

@@ -218,8 +218,15 @@ def load(folder: str | Path) -> Results:
     return load_columns(folder, SEARCHES.names, TRACE.names)
 
 
-def load_columns(folder: str | Path, searches: Collection[str], trace: Collection[str]) -> Results:
-    """As :func:`load`, with these columns only (and those that tell rows apart): the rest takes no memory."""
+def load_columns(
+    folder: str | Path,
+    searches: Collection[str],
+    trace: Collection[str],
+    seeds: Collection[int] | None = None,
+) -> Results:
+    """As :func:`load`, with these columns only (and those that tell rows apart): the rest takes no memory.
+
+    seeds: keep only the searches with these seeds; None keeps all."""
     place = Place(folder)
     manifest = read_manifest(folder)
     version = manifest.get("schema")
@@ -228,8 +235,8 @@ def load_columns(folder: str | Path, searches: Collection[str], trace: Collectio
             f"{place.of('run.json')}: schema: expected a version from 1 to {SCHEMA_VERSION}, found "
             f"{version!r}"
         )
-    wanted = (
+    read_searches, read_trace = (
         pa.schema([field for field in schema if field.name in {*columns, *keys}])
         for schema, columns, keys in ((SEARCHES, searches, SEARCH_KEYS), (TRACE, trace, TRACE_KEYS))
     )
-    return Results(manifest, *read_tables(place, *wanted), place)
+    return Results(manifest, *read_tables(place, read_searches, read_trace, seeds), place)
