@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from topdown_ray.report.durations import unit_of
 from topdown_ray.report.plots import (
@@ -22,6 +22,8 @@ from topdown_ray.report.plots import (
     target_ticks,
 )
 from topdown_ray.strategy_styles import style_of
+
+_FEW_DECADES = 300.0  # the ratio of an axis' ends up to which its ticks have room for 2 and 5
 
 
 def front(
@@ -84,8 +86,27 @@ def quality(
         ax.errorbar(end["x"] / scale, 100 * end["mean"], yerr=reach.to_numpy().T, fmt=style.marker, **bars)
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter(NullFormatter())
+    low, high = ax.get_xlim()
+    if high < _FEW_DECADES * low:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:,g}")
     k = int(table["k"].iloc[0])
     mean = "predicted top-1 (%)" if k == 1 else f"mean top-1 of {k} targets (%)"
     label = f"time of a search ({unit})" if axis == "seconds" else f"{axis} of a search"
     title = f"{table['setting'].iloc[0]}: accuracy against {'time' if axis == 'seconds' else axis}"
     return finish(ax, title, label, mean)
+
+
+def quality_caption(curves: pd.DataFrame, setting: str, work: str) -> str:
+    """What :func:`quality` draws of these curves."""
+    own = curves[curves["setting"] == setting]
+    part = own[own["work"] == work]
+    told = f"time ({part['clock'].iloc[0]})" if work == "seconds" else work
+    sentences = [f"{setting}: accuracy against {told}.", "Markers: finished searches."]
+    if not part["end"].all():
+        sentences.append("A curve begins when every target has an answer.")
+    if part["low"].notna().any():
+        sentences.append("Bands and bars: 95 %.")
+    if absent := [name for name in own["strategy"].unique() if name not in set(part["strategy"])]:
+        sentences.append(f"Not timed in the same way: {', '.join(absent)}.")
+    return " ".join(sentences)

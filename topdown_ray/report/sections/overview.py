@@ -23,7 +23,7 @@ from topdown_ray.report.page import (
 )
 
 _CLOCK = Column(
-    "time of", lambda row: f"time of {row['clock']}" if row["clock"] else "times do not compare", False
+    "time of", lambda row: f"time: {row['clock']}" if row["clock"] else "times do not compare", False
 )
 _NOTE = (
     "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
@@ -69,11 +69,6 @@ def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Pict
         )
     own = curves[curves["setting"] == setting]
     for work in own["work"].unique():
-        part = own[own["work"] == work]
-        told = f"time of {part['clock'].iloc[0]}" if work == "seconds" else work
-        bands = " Bands and bars: 95 %." if part["low"].notna().any() else ""
-        begins = " A curve begins when every target has an answer." if not part["end"].all() else ""
-        caption = f"{setting}: accuracy against {told}. Markers: finished searches.{begins}{bands}"
-        name = file_name("quality", setting, work)
+        name, caption = file_name("quality", setting, work), panels.quality_caption(curves, setting, work)
         pictures.append(context.draw(name, caption, panels.quality, curves, setting=setting, work=work))
     return pictures
