@@ -76,6 +76,7 @@ def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -
         searches["predictor_space"].fillna("") if "predictor_space" in searches else ""
     )
     searches["setting"] = _settings(searches)
+    searches["strategy"] = searches["label"]  # whatever the hyper-parameters
     searches["side"] = searches["folder"]
     codes = searches.groupby(["side", *_FACTS], sort=False, observed=True).ngroup()
     groups = searches.assign(code=codes, order=-searches["k"]).drop_duplicates("code")
@@ -101,7 +102,7 @@ def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -
 def compare_folders(before: str, after: str) -> Comparison:
     """The same of two result folders or URIs. Raises UserError."""
     folders = (before, after)
-    first, second = (load_columns(each, (*SEARCH_COLUMNS, "limits"), TRACE_COLUMNS) for each in folders)
+    first, second = (load_columns(each, SEARCH_COLUMNS, TRACE_COLUMNS) for each in folders)
     return compare(first, second, [Place(each).name for each in folders])
 
 

@@ -55,7 +55,7 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
     "feasible": True,
 }
 #: The columns of ``searches`` and ``trace`` that summaries and reports read.
-SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "costs", *_COUNTS, *_DEFAULTS, "host")
+SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "limits", "costs", *_COUNTS, *_DEFAULTS, "host")
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
 _MOST_LIMITS = 3  # of different limits that a label spells out
@@ -205,6 +205,7 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         folder=folder,
         predictor_rows=_predictor_rows(rows["strategy"], numbers),
         kind=rows["strategy"],
+        label=labels,
         strategy=labels,
     )
 

@@ -154,6 +154,7 @@ def print_report(report: Report, as_json: bool) -> None:
         print_wrapped(line)
 
 
+_LEAST_P = 0.0005  # below it three digits show nothing
 _LABEL_WIDTH = 14  # of a strategy's label; a longer one is wrapped
 _COMPARED = ("pairs", "A (%)", "B (%)", "B - A", "95 % interval", "ties", "p", "time", "rows")
 
@@ -228,7 +229,7 @@ def _compared(row: Mapping[Any, Any]) -> list[str]:
         _shown(row["difference"], "+.2f", 100),
         "-" if low == "-" else f"[{low}, {high}]",
         str(row["ties"]) if row["paired"] else "-",
-        _shown(row["p"], ".3f"),
+        "<0.001" if row["p"] < _LEAST_P else _shown(row["p"], ".3f"),
         _shown(row["time_ratio"], ".2f"),
         _shown(rows, ".2f"),
     ]

@@ -18,10 +18,12 @@ from topdown_ray.report.sections.fronts import fronts
 from topdown_ray.report.sections.overview import overview
 from topdown_ray.report.sections.provenance import provenance
 from topdown_ray.report.sections.running_time import running_time
+from topdown_ray.report.sections.sweeps import sweeps
 
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     overview,
+    sweeps,
     accuracy,
     differences,
     baselines,
