@@ -14,12 +14,14 @@ from topdown_ray.report.sections.baselines import baselines
 from topdown_ray.report.sections.devices import devices
 from topdown_ray.report.sections.differences import differences
 from topdown_ray.report.sections.evaluations import evaluations
+from topdown_ray.report.sections.explorer import explorer
 from topdown_ray.report.sections.fronts import fronts
 from topdown_ray.report.sections.provenance import provenance
 from topdown_ray.report.sections.running_time import running_time
 
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
+    explorer,
     accuracy,
     running_time,
     differences,
