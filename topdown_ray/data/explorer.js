@@ -168,8 +168,15 @@ function draw() {
     const colour = name => styles.getPropertyValue(name).trim();
     const [ink, soft, line] = ["--ink", "--soft", "--line"].map(colour);
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const spec = structuredClone(data.chart), {unit} = ofSetting()[0];
+    const spec = structuredClone(data.chart), own = ofSetting(), {unit} = own[0];
+    const extent = key => {  // fixed, so that the axes stay while strategies come and go
+      const values = own.map(point => point[key]);
+      const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+      return low < high ? [low, high] : [low - 1, high + 1];
+    };
+    const domains = {x: extent("cost"), y: extent("accuracy")};
     for (const layer of spec.layer) {
+      for (const axis of ["x", "y"]) if (layer.encoding[axis]) layer.encoding[axis].scale.domain = domains[axis];
       layer.encoding.x.title = `cost (${unit})`;
       const {mark} = layer;
       if (["rule", "point"].includes(mark.type) && !layer.encoding.color) mark.color = ink;
@@ -252,10 +259,10 @@ function commandOf(point) {
   return `topdown-ray export ${quoted(configOf(point))} --space ${quoted(name)} --format torch --out ${quoted(out)}`;
 }
 
-function shareCell(cost, total) {
-  const cell = make("td", "", "share"), bar = make("span", "", "bar"), share = 100 * cost / total;
-  bar.style.width = `${Math.max(0, Math.min(share, 60)) / 12}rem`;
-  cell.append(bar, `${share.toFixed(1)} %`);
+function shareCell(cost, total, dearest) {
+  const cell = make("td", "", "share"), bar = make("span", "", "bar");
+  bar.style.setProperty("--share", Math.max(0, cost / dearest));
+  cell.append(bar, `${(100 * cost / total).toFixed(1)} %`);
   return cell;
 }
 
@@ -265,38 +272,38 @@ function drawLayers(point) {
   table.append(make("thead"), body);
   table.tHead.append(head);
   table.setAttribute("aria-label", "Layers from the input to the classifier");
-  const headings = ["#", "layer", "", "kernel", "expansion", "channels", "stride", "feature map", "notes"];
-  if (withCosts) headings.push("cost", "share of the cost");
+  const headings = ["#", "stage", "layer", ...(withCosts ? ["share of the cost", "cost"] : []), "kernel",
+    "expansion", "channels", "width", "stride", "feature map", "details"];
   headings.forEach(text => { const cell = make("th", text); cell.scope = "col"; head.append(cell); });
-  head.cells[2].textContent = "width";
   const widest = Math.max(...rows.map(row => row.layer[5]));
+  const dearest = Math.max(...rows.map(row => row.cost ?? 0), ...groups);
   let stage = -1, position = 0;
   rows.forEach((row, i) => {
     const [kind, sizeIn, sizeOut, widthIn, , widthOut, kernel, stride, activation, , squeeze, shortcut] = row.layer;
-    const line = make("tr", "", row.stage !== stage ? "stage" : ""), convolves = !kind.endsWith("pool") && kind !== "linear";
+    const line = make("tr", "", row.stage !== stage ? "stage" : ""), slides = kind !== "mean_pool" && kind !== "linear";
     position = row.stage === stage ? position + 1 : 1;
     stage = row.stage;
-    const place = stage < 0 ? "" : `stage ${stage + 1}, block ${position}: `;
-    const shape = make("td", "", "shape"), block = make("span", "", `block kernel-${convolves ? kernel : 0}`);
+    const shape = make("td", "", "shape"), block = make("span", "", `block kernel-${slides ? kernel : 0}`);
     block.style.width = `${100 * Math.sqrt(widthOut / widest)}%`;
     shape.append(block);
-    const notes = [activation.replace("_", "-"), squeeze ? "squeeze-and-excite" : "", shortcut ? "shortcut" : ""];
-    line.append(make("td", String(i + 1), "n"), make("td", place + (KINDS[kind] ?? kind)), shape,
-      make("td", kind === "mean_pool" || kind === "linear" ? "" : `${kernel}×${kernel}`, "n"),
+    line.append(make("td", String(i + 1), "n"), make("td", stage < 0 ? "" : `${stage + 1}.${position}`, "n"),
+      make("td", KINDS[kind] ?? kind));
+    if (row.cost !== null) line.append(shareCell(row.cost, point.cost, dearest), make("td", number(row.cost), "n"));
+    else if (withCosts) line.append(make("td", `in group ${row.group}`), make("td"));
+    line.append(make("td", slides ? `${kernel}×${kernel}` : "", "n"),
       make("td", row.expand === null ? "" : String(row.expand), "n"), make("td", `${widthIn} → ${widthOut}`, "n"),
-      make("td", convolves || kind === "max_pool" ? String(stride) : "", "n"),
+      shape, make("td", slides ? String(stride) : "", "n"),
       make("td", sizeIn === sizeOut ? `${sizeIn}×${sizeIn}` : `${sizeIn}×${sizeIn} → ${sizeOut}×${sizeOut}`, "n"),
-      make("td", notes.filter(Boolean).join(", ")));
-    if (row.cost !== null) line.append(make("td", number(row.cost), "n"), shareCell(row.cost, point.cost));
-    else if (withCosts) line.append(make("td", `group ${row.group}`), make("td", "see below"));
+      make("td", [activation.replace("_", "-"), squeeze ? "SE" : "", shortcut ? "shortcut" : ""]
+        .filter(Boolean).join(", ")));
     body.append(line);
   });
   const further = groups.map((cost, i) => [`group ${i + 1}: its layers together`, cost]);
   if (constant) further.push(["added by the table to every architecture", constant]);
   for (const [words, cost] of further) {
     const line = make("tr", "", "stage"), cell = make("td", words);
-    cell.colSpan = 9;
-    line.append(cell, make("td", number(cost), "n"), shareCell(cost, point.cost));
+    cell.colSpan = 3;
+    line.append(cell, shareCell(cost, point.cost, dearest), make("td", number(cost), "n"));
     body.append(line);
   }
   return table;
@@ -321,7 +328,8 @@ function open(point) {
     ? "The layers of this architecture are not known here: this installation lacks its space."
     : point.subject.costs === null ? "The cost table is not available here, so shares are left out."
       : `Costs in ${point.unit}, from ${point.subject.cost}; the shares are of ${withUnit(exact(point.cost), point.unit)}. `
-        + "Bars under width grow with the square root of the output channels.";
+        + "The bars under width grow with the square root of the output channels; their colour is the kernel's. "
+        + "SE: squeeze-and-excite.";
   find(".config").hidden = drawable;
   find(".config").textContent = drawable ? "" : configOf(point);
   panel.hidden = false;

@@ -116,8 +116,10 @@ def chart(strategies: Sequence[str]) -> dict[str, Any]:
     def scale(of: str) -> alt.Scale:
         return alt.Scale(domain=list(styles), range=[style[of] for style in styles.values()])
 
-    x = alt.X("cost:Q", title="cost", scale=alt.Scale(zero=False, padding=12))
-    y = alt.Y("accuracy:Q", title="predicted top-1 (%)", scale=alt.Scale(zero=False, padding=12))
+    ticks = [alt.Axis(tickCount=alt.ExprRef(f"ceil({side} / 70)")) for side in ("width", "height")]
+    inside = alt.Scale(zero=False, padding=12)
+    x = alt.X("cost:Q", title="cost", scale=inside, axis=ticks[0])
+    y = alt.Y("accuracy:Q", title="predicted top-1 (%)", scale=inside, axis=ticks[1])
     colour = alt.Color("strategy:N", legend=None, scale=scale("colour"))
     shape = alt.Shape("strategy:N", legend=None, scale=scale("shape"))
     tooltip = [alt.Tooltip(f"{field}:N", title=title) for field, title in _TOOLTIP.items()]
@@ -131,7 +133,7 @@ def chart(strategies: Sequence[str]) -> dict[str, Any]:
         alt.Chart(alt.NamedData("answers"))
         .mark_point(filled=True, size=60, opacity=0.75)
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
-        alt.Chart(alt.NamedData("limit")).mark_rule(strokeDash=[5, 4], strokeWidth=1.5).encode(x=x),
+        alt.Chart(alt.NamedData("limit")).mark_rule(strokeDash=[5, 4], strokeWidth=1.5, clip=True).encode(x=x),
         marked.transform_filter("datum.what == 'best'").mark_point(
             size=190, strokeWidth=1.5, strokeDash=[3, 2], shape="circle", filled=False
         ),
