@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import synthetic
+from support.reporting import context_of
 from support.sweeping import ALL_SPACES
 from support.sweeping import run as sweep
 from torch import nn
 
 from topdown_ray import load
 from topdown_ray.networks.supernet import Supernet
-from topdown_ray.report import build, explorer, layers
-from topdown_ray.report.context import Context, Options
+from topdown_ray.report import explorer, layers
 from topdown_ray.report.page import page
 from topdown_ray.report.sections.explorer import explorer as section
 from topdown_ray.spaces.cost import load_cost, peak_activation
@@ -30,11 +31,6 @@ from topdown_ray.spaces.space import Space
 EFFECTS = {"random": -0.01, "independent": 0.0, "top_down": 0.001}
 SPACE_NAMES = ["mobilenet_v3", "resnet50d", "proxyless"]
 COSTS = ["macs", "params", "epyc_1thread", "epyc_1thread+corrected"]
-
-
-def context_of(*folders: Path) -> Context:
-    sources, data = build._load(folders)
-    return Context(sources, data, Options(), None, Path())
 
 
 def known(*folders: Path) -> dict[str, Any]:
@@ -175,18 +171,15 @@ def test_layers_are_those_of_ofas_subnets(name: str) -> None:
     space = SPACES[name]
     supernet = Supernet(space)
     for genes in space.canonical(space.random(4, 5)).numpy():
-        subnet = supernet.materialise(space.to_config(genes))
+        theirs = convolutions(supernet.materialise(space.to_config(genes)))
         found = layers_in_order(space, genes)
-        squeezes = [layer for layer in found if layer.squeeze]
-        own = [shape for shape in convolutions(subnet) if shape[-1] != 1 or len(shape) < 4]
         ours = [shape for layer in found for shape in expected(layer)]
-        # 1x1 convolutions of squeeze-and-excite are OFA's only, and its order within a module is its own
-        assert own == [shape for shape in ours if shape[-1] != 1 or len(shape) < 4]
-        pointwise = sorted(shape for shape in convolutions(subnet) if len(shape) == 4)
-        mine = sorted(shape for shape in ours if len(shape) == 4)
-        assert len(pointwise) == len(mine) + 2 * len(squeezes)
-        for shape in set(mine):
-            assert pointwise.count(shape) >= mine.count(shape)
+        assert not Counter(ours) - Counter(theirs)
+        # only the 1x1 convolutions inside squeeze-and-excite are not told
+        squeezes = sum(layer.squeeze for layer in found)
+        assert (Counter(theirs) - Counter(ours)).total() == 2 * squeezes
+        one, other = ([x for x in shapes if len(x) != 4 or x[2] > 1] for shapes in (ours, theirs))
+        assert one == other, "the order"
 
 
 @pytest.mark.parametrize("name", SPACE_NAMES)
@@ -221,9 +214,7 @@ def test_points_are_the_rows(swept: dict[str, Path]) -> None:
             "strategy": [told["cells"][cell][1] for cell in points["cell"]],
             "target": [told["cells"][cell][3] for cell in points["cell"]],
             **{name: points[name] for name in ("seed", "cost", "accuracy", "macs", "params")},
-            "space": [
-                told["spaces"][told["subjects"][i]["space"]]["name"] for i in points["subject"]
-            ],
+            "space": [told["spaces"][told["subjects"][i]["space"]]["name"] for i in points["subject"]],
         }
     ).dropna(subset="target")
     keys = ["space", "strategy", "target", "seed"]
@@ -266,6 +257,7 @@ def test_thinning_keeps_the_best_of_each_target_and_every_answer_that_none_beats
                 assert row["answer"] in set(few["answer"])
 
 
+@pytest.mark.slow
 def test_ten_thousand_answers_fit(tmp_path: Path) -> None:
     searches, trace = synthetic.frames(EFFECTS, sets=[tuple(range(60, 14, -1))], seeds=73, points=1)
     space = SPACES["mobilenet_v3"]

@@ -197,10 +197,10 @@ function draw() {
 }
 
 function nearest(event) {  // the point within a finger's reach
-  const canvas = find("canvas").getBoundingClientRect(), [left, top] = view.origin();
+  const canvas = find("canvas").getBoundingClientRect(), [left, top] = view.origin(), padding = view.padding();
   const [x, y] = [view.scale("x"), view.scale("y")];
-  const away = point => Math.hypot(x(point.cost) + left - (event.clientX - canvas.left),
-    y(point.accuracy) + top - (event.clientY - canvas.top)) + (point.target === null ? 0.5 : 0);
+  const away = point => Math.hypot(x(point.cost) + left + padding.left - (event.clientX - canvas.left),
+    y(point.accuracy) + top + padding.top - (event.clientY - canvas.top)) + (point.target === null ? 0.5 : 0);
   let found = null, least = 20;
   for (const point of visible()) if (away(point) < least) [found, least] = [point, away(point)];
   return found;

@@ -1,5 +1,5 @@
-"""What the explorer of a report knows: answers and fronts as columns, and tables that tell the layers of every
-architecture and what they cost.
+"""What the explorer of a report knows: answers and fronts as columns, and tables that tell the layers of
+every architecture and what they cost.
 
 It is kept small, since it is a part of the page: texts by index, architectures as the digits of their genes,
 and no more than so many points."""
@@ -213,8 +213,8 @@ def _architectures(
     described: Sequence[Mapping[str, Any]],
     spaces: Sequence[tuple[Space, LayerTables | None]],
 ) -> tuple[list[str], list[int]]:
-    """The different architectures, and each row's place among them: the codes of the genes, or the JSON itself
-    (it begins with ``{``) where they are not known.
+    """The different architectures, and each row's place among them: the codes of the genes, or the JSON
+    itself (it begins with ``{``) where they are not known.
     """
 
     @cache

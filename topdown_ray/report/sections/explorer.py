@@ -1,5 +1,5 @@
-"""The explorer: cost against accuracy of every answer as a chart that responds, and the architecture behind each
-point.
+"""The explorer: cost against accuracy of every answer as a chart that responds, and the architecture behind
+each point.
 
 Altair writes the chart; the JavaScript that draws it comes with vl-convert and is part of the page, so that
 nothing is fetched."""
@@ -76,8 +76,8 @@ def _notes(known: dict[str, Any]) -> list[str]:
     notes, answers, fronts = [], known["answers"], known["fronts"]
     if answers["shown"] < answers["of"]:
         notes.append(
-            f"The page holds {answers['shown']:,} of {answers['of']:,} answers: those that no other answer of "
-            "their strategy and target set beats, and the most accurate ones of each strategy and target."
+            f"The page holds {answers['shown']:,} of {answers['of']:,} answers: those that no other answer "
+            "of their strategy and target set beats, and the most accurate ones of each strategy and target."
         )
     if answers["missed"]:
         notes.append(f"{answers['missed']:,} answers that missed their target are left out.")
@@ -96,7 +96,8 @@ def _notes(known: dict[str, Any]) -> list[str]:
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     version = alt.SCHEMA_VERSION.rpartition(".")[0]  # v6.4.1 -> v6.4
-    return str(vl_convert.javascript_bundle(vl_version=version)).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
+    return bundle.replace("</script", "<\\/script")
 
 
 def _styles(strategies: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -129,11 +130,13 @@ def chart(strategies: Sequence[str]) -> dict[str, Any]:
         front.transform_filter("datum.best")
         .mark_line(interpolate="step-after", strokeWidth=1, opacity=0.6)
         .encode(order="cost:Q"),
-        front.mark_circle(size=10, opacity=0.8).encode(tooltip=tooltip),
+        front.mark_circle(size=16, opacity=0.8).encode(tooltip=tooltip),
         alt.Chart(alt.NamedData("answers"))
         .mark_point(filled=True, size=60, opacity=0.75)
         .encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
-        alt.Chart(alt.NamedData("limit")).mark_rule(strokeDash=[5, 4], strokeWidth=1.5, clip=True).encode(x=x),
+        alt.Chart(alt.NamedData("limit"))
+        .mark_rule(strokeDash=[5, 4], strokeWidth=1.5, clip=True)
+        .encode(x=x),
         marked.transform_filter("datum.what == 'best'").mark_point(
             size=190, strokeWidth=1.5, strokeDash=[3, 2], shape="circle", filled=False
         ),
