@@ -379,6 +379,7 @@ def test_what_is_missing_is_said(chromium: Any, tmp_path: Path) -> None:
     reader = Reader(chromium, paged(synthetic.write(tmp_path / "table", searches.assign(arch=arch), trace)))
     reader.one(".show").click()
     assert reader.text(".costs") == "The cost table is not available here, so shares are left out."
+    assert not reader.one(".layers").is_displayed()
     assert len(reader.run(ROWS)) == 2 + 5 * 2 + 4
     assert not any("%" in cell for cells in reader.run(ROWS) for cell in cells)
     unknown = searches.assign(arch='{"a": ["<b>"]}', space="elsewhere")

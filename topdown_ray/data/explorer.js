@@ -90,7 +90,7 @@ function checkboxes(fieldset, names, chosen, decorate) {
       boxes.forEach(box => { box.checked = on; chosen[on ? "add" : "delete"](box.value); });
       refresh();
     });
-    fieldset.append(button);
+    fieldset.querySelector("label").before(button);
   }
 }
 
