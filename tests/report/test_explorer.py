@@ -5,29 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from support import synthetic
 from support.browsing import browser
-from support.reporting import context_of
-from support.sweeping import ALL_SPACES
+from support.explorer_reader import ROWS, Reader, paged, wait
 from support.sweeping import run as sweep
 from typer.testing import CliRunner
 
-from topdown_ray import Results, load
+from topdown_ray import Results
 from topdown_ray.cli.main import app
-from topdown_ray.networks.supernet import Supernet
-from topdown_ray.report.page import page
-from topdown_ray.report.sections.explorer import explorer
-from topdown_ray.spaces.registry import SPACES
 
 EVIL = "<script>alert(1)</script>"
 LABEL = "td \"<b>'&"
@@ -41,96 +33,11 @@ SMALL = {
     "seeds": 5,
     "search": {"population": 20, "generations": 6, "warm_generations": 3},
 }
-# the canvas' place on the page, and where a cost and an accuracy lie on it
-PLACE = """
-const canvas = document.querySelector('.explorer canvas'), view = document.querySelector('.canvas').vegaView;
-canvas.scrollIntoView({block: 'center'});
-const box = canvas.getBoundingClientRect(), [left, top] = view.origin(), inside = view.padding();
-return [box.left + inside.left + left + view.scale('x')(arguments[0]),
-        box.top + inside.top + top + view.scale('y')(arguments[1])];
-"""
-ROWS = """
-return [...document.querySelectorAll('.drawing tbody tr')].map(
-  row => [...row.cells].map(cell => cell.textContent));
-"""
-
-
-def wait(condition: Callable[[], Any], what: str = "") -> Any:
-    for _ in range(100):
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited ten seconds in vain {what}")
-
-
-class Reader:
-    """A browser with the explorer open."""
-
-    def __init__(self, chromium: Any, path: Path) -> None:
-        self.chromium = chromium
-        chromium.get_log("browser")
-        chromium.get_log("performance")
-        chromium.get(path.as_uri())
-        self.ready()
-
-    def run(self, script: str, *values: Any) -> Any:
-        return self.chromium.execute_script(script, *values)
-
-    def ready(self, ends: str = "") -> None:
-        ask = "return document.querySelector('.explorer').dataset.ready ?? ''"
-        wait(lambda: (state := self.run(ask)) and state.endswith(ends))
-
-    def one(self, selector: str) -> Any:
-        return self.chromium.find_element(By.CSS_SELECTOR, f".explorer {selector}")
-
-    def text(self, selector: str) -> str:
-        return self.run("return document.querySelector(arguments[0]).textContent", f".explorer {selector}")
-
-    def at(self, row: Any) -> ActionChains:
-        """The mouse over an answer."""
-        x, y = self.run(PLACE, row["cost"], 100 * row["accuracy"])
-        actions = ActionChains(self.chromium)
-        actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
-        return actions
-
-    def box(self, name: str) -> Any:
-        return self.run(
-            "return [...document.querySelectorAll('.explorer input')].find(x => x.value === arguments[0])",
-            name,
-        )
-
-    def limit(self, value: float) -> str:
-        self.run(
-            "const field = document.querySelector('.explorer input[type=number]');"
-            "field.value = arguments[0]; field.dispatchEvent(new Event('input'))",
-            value,
-        )
-        return self.text("output")
-
-    def copied(self, button: str) -> str:
-        """What a button copies, by the event that the page's own copying raises."""
-        self.run(
-            "window.copied = ''; document.addEventListener('copy', event =>"
-            " { window.copied = event.target.value ?? getSelection().toString(); })"
-        )
-        self.one(button).click()
-        wait(lambda: self.text(".copied"))
-        assert "Copied" in self.text(".copied")
-        return self.run("return window.copied")
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return sweep(SMALL, tmp_path_factory.mktemp("explored") / "run")
-
-
-def paged(folder: Path) -> Path:
-    """A page with the explorer alone."""
-    section = explorer(context_of(folder))
-    assert section is not None
-    path = folder / "explorer.html"
-    path.write_text(page(EVIL, [], [], [section]))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +51,7 @@ def chromium() -> Iterator[Any]:
 def reader(chromium: Any, swept: Results) -> Iterator[Reader]:
     assert swept.place is not None
     path = Path(swept.place.name) / "explorer.html"
-    reader = Reader(chromium, path if path.exists() else paged(path.parent))
+    reader = Reader(chromium, path if path.exists() else paged(path.parent, EVIL))
     # clipboards of headless browsers are not shared: take the way of a page that has none
     reader.run("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     yield reader
@@ -329,85 +236,3 @@ def test_no_width_scrolls_sideways(reader: Reader, width: int) -> None:
     assert reader.run(box.format(".panel")) <= width
     metrics.update(width=1280, mobile=False)
     reader.chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-# --- every space
-
-
-def described(space: str, arch: dict[str, Any]) -> list[tuple[int, ...]]:
-    """Kernel and output channels of the layers that OFA lists, poolings left out."""
-    found: list[tuple[int, ...]] = []
-    for line in Supernet(SPACES[space]).describe(arch).splitlines():
-        if match := re.search(r"\bO(\d+), (?:E[\d.]+, )?K(\d)", line):
-            found.append((int(match[2]), int(match[1])))
-        elif match := re.search(r"(\d)x\d_(?:(?:MB)?Conv.*_O|Bottleneck.*->)(\d+)", line):
-            found.append((int(match[1]), int(match[2])))
-    return found
-
-
-def test_every_space_is_drawn_as_ofa_lists_it(chromium: Any, tmp_path: Path) -> None:
-    results = sweep(ALL_SPACES, tmp_path / "all", strategies=["top_down"], seeds=1)
-    reader = Reader(chromium, paged(tmp_path / "all"))
-    names = reader.run("return [...document.querySelector('.explorer select').options].map(x => x.value)")
-    assert len(names) == 3
-    for name in names:
-        reader.run(
-            "const select = document.querySelector('.explorer select'); select.value = arguments[0];"
-            "select.dispatchEvent(new Event('change'))",
-            name,
-        )
-        wait(
-            lambda name=name: (
-                reader.run("return document.querySelector('.explorer').dataset.ready") == f"{name} light"
-            )
-        )
-        space = name.split("*")[0].split(" ")[0]
-        rows = load(results.place.name).searches  # type: ignore[union-attr]
-        cheapest = rows[rows["space"] == space].sort_values("cost").iloc[0]
-        reader.one(".chart").send_keys(Keys.HOME, Keys.ENTER)
-        drawn = [cells for cells in reader.run(ROWS) if "pooling" not in cells[2]]
-        shapes = [(int(cells[5][0]), int(cells[7].split(" ")[-1])) for cells in drawn if cells[5]]
-        assert shapes == described(space, json.loads(cheapest["arch"]))
-        assert drawn[-1][2] == "classifier"
-        assert sum(float(cells[4]) for cells in reader.run(ROWS)) == pytest.approx(cheapest["cost"], rel=2e-3)
-    assert chromium.get_log("browser") == []
-
-
-def test_what_is_missing_is_said(chromium: Any, tmp_path: Path) -> None:
-    searches, trace = synthetic.frames({"top_down": 0.0}, seeds=2)
-    arch = json.dumps(SPACES["mobilenet_v3"].to_config([0] * SPACES["mobilenet_v3"].G))
-    reader = Reader(chromium, paged(synthetic.write(tmp_path / "table", searches.assign(arch=arch), trace)))
-    reader.one(".show").click()
-    assert reader.text(".costs") == "The cost table is not available here, so shares are left out."
-    assert not reader.one(".layers").is_displayed()
-    assert len(reader.run(ROWS)) == 2 + 5 * 2 + 4
-    assert not any("%" in cell for cells in reader.run(ROWS) for cell in cells)
-    unknown = searches.assign(arch='{"a": ["<b>"]}', space="elsewhere")
-    reader = Reader(chromium, paged(synthetic.write(tmp_path / "space", unknown, trace)))
-    reader.one(".show").click()
-    assert reader.text(".costs").startswith("The layers of this architecture are not known here")
-    assert reader.text(".config") == '{"a": ["<b>"]}'
-    assert not reader.one(".copy-export").is_enabled()
-    assert reader.run(ROWS) == []
-
-
-def test_layers_without_costs_of_their_own_share_that_of_their_group(chromium: Any, swept: Results) -> None:
-    assert swept.place is not None
-    html = paged(Path(swept.place.name)).read_text()
-    begin = html.index(">", html.index('id="explorer-data"')) + 1
-    told = json.loads(html[begin : html.index("</script>", begin)])
-    for subject in told["subjects"]:
-        subject["costs"][0] = [sum(costs) for costs in subject["costs"][0]]
-    path = Path(swept.place.name) / "groups.html"
-    path.write_text(
-        html[:begin] + json.dumps(told).replace("<", "\\u003c") + html[html.index("</script>", begin) :]
-    )
-    reader = Reader(chromium, path)
-    reader.one(".show").click()
-    rows = reader.run(ROWS)
-    assert [cells[3] for cells in rows[:-1]].count("in group 1") == 6
-    assert rows[-1][0] == "group 1: its layers together"
-    costs = [float(cells[4]) for cells in rows[:-1] if cells[4]] + [float(rows[-1][2])]
-    cost = re.search(r"the shares are of ([\d.]+) ms", reader.text(".costs"))
-    assert cost is not None
-    assert sum(costs) == pytest.approx(float(cost[1]), rel=2e-3)
