@@ -56,6 +56,7 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
 }
 #: The columns of ``searches`` and ``trace`` that summaries and reports read.
 SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "limits", "costs", *_COUNTS, *_DEFAULTS, "host")
+SEARCH_COLUMNS += ("arch", "macs_m", "params_m")
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
 _MOST_LIMITS = 3  # of different limits that a label spells out

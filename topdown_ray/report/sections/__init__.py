@@ -14,6 +14,7 @@ from topdown_ray.report.sections.baselines import baselines
 from topdown_ray.report.sections.devices import devices
 from topdown_ray.report.sections.differences import differences
 from topdown_ray.report.sections.evaluations import evaluations
+from topdown_ray.report.sections.explorer import explorer
 from topdown_ray.report.sections.fronts import fronts
 from topdown_ray.report.sections.overview import overview
 from topdown_ray.report.sections.provenance import provenance
@@ -23,6 +24,7 @@ from topdown_ray.report.sections.sweeps import sweeps
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     overview,
+    explorer,
     sweeps,
     accuracy,
     differences,

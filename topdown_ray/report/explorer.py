@@ -1,0 +1,235 @@
+"""What the explorer of a report knows: answers and fronts as columns, and tables that tell the layers of
+every architecture and what they cost.
+
+It is kept small, since it is a part of the page: texts by index, architectures as the digits of their genes,
+and no more than so many points."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topdown_ray.errors import UserError
+from topdown_ray.files import parse_json
+from topdown_ray.report.context import Context
+from topdown_ray.report.layers import DIGITS, LayerTables, config_pattern, layer_tables, term_costs
+from topdown_ray.report.subnets import known_space
+from topdown_ray.spaces.space import Space
+
+MOST_ANSWERS = 5000  # of all settings, in the page
+MOST_OF_FRONT = 300  # of the front of a strategy and target set
+MOST_OF_FRONTS = 2000  # of all of them
+
+_CODE = "0123456789abcdefghijklmnopqrstuvwxyz"  # of a gene's choice, by index
+_CELL = ["setting", "strategy", "targets", "target"]
+_GROUP = ["setting", "strategy", "targets"]
+# what decides the layers of a row's architecture, and what they cost
+_SUBJECT = ["space", "protocol", "cost_name", "cost_sha256", "cost_unit", "folder"]
+
+
+def payload(context: Context) -> dict[str, Any] | None:
+    """What the page knows, for JSON; None where no search met its target.
+
+    ``points`` holds columns: cell, subject, seed, cost (in the unit of the subject), accuracy (top-1 in %),
+    macs and params (1e6, None where not known), arch. A cell without a target is that of a front."""
+    rows = context.data.distinct()
+    good = rows["feasible"] & rows["accuracy"].notna() & np.isfinite(rows["cost"])
+    answers = rows[good]
+    if answers.empty:
+        return None
+    front = union_fronts(context, rows)
+    shown = pd.concat([thinned(answers, MOST_ANSWERS), front["rows"]], ignore_index=True)
+    subjects, subject = _coded(shown, _SUBJECT)
+    cells, cell = _coded(shown, _CELL)
+    spaces, described = _subjects(context, subjects)
+    archs, arch = _architectures(shown["arch"], subject, described, spaces)
+    return {
+        "settings": list(dict.fromkeys(shown["setting"])),
+        "strategies": list(dict.fromkeys(rows["strategy"])),
+        "sets": list(dict.fromkeys(rows["targets"])),
+        "answers": {
+            "shown": int(shown["target"].notna().sum()),
+            "of": len(answers),
+            "missed": int((~good).sum()),
+        },
+        "fronts": {"shown": len(front["rows"]), "of": front["of"]},
+        "files": [source.name for source in context.sources],
+        "cells": _cells(context, cells),
+        "spaces": [_space(space, tables) for space, tables in spaces],
+        "subjects": described,
+        "points": {
+            "cell": cell.tolist(),
+            "subject": subject.tolist(),
+            "seed": shown["seed"].astype(int).tolist(),
+            "cost": _numbers(shown["cost"], DIGITS),
+            "accuracy": _numbers(100 * shown["accuracy"], 6),
+            "macs": _numbers(shown["macs_m"], 3) if "macs_m" in shown else [None] * len(shown),
+            "params": _numbers(shown["params_m"], 4) if "params_m" in shown else [None] * len(shown),
+            "arch": arch,
+        },
+        "archs": archs,
+    }
+
+
+def embedded(value: Any) -> str:
+    """JSON for the inside of a script element: no text in it can end that."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+# --- which points -------------------------------------------------------------------------------------------
+
+
+def thinned(answers: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many answers, in their order: first those that no other answer of their strategy and target
+    set beats in both cost and accuracy, then the most accurate ones of each strategy and target.
+    """
+    if len(answers) <= most:
+        return answers
+    best = answers.groupby(_CELL, observed=True)["accuracy"].rank(method="first", ascending=False)
+    rank = best.mask(_undominated(answers), 0.0).to_numpy()
+    return answers.iloc[np.sort(np.argsort(rank, kind="stable")[:most])]
+
+
+def _undominated(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are more accurate than every cheaper one of their group."""
+    inside = rows.sort_values(["cost", "accuracy"], ascending=[True, False], kind="stable")
+    groups = inside.groupby(_GROUP, observed=True)["accuracy"]
+    before = groups.cummax().groupby([inside[key] for key in _GROUP], observed=True).shift()
+    return (before.isna() | (inside["accuracy"] > before)).reindex(rows.index)
+
+
+def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
+    """The fronts that searches kept, one of each setting, strategy and target set: ``rows`` in the columns of
+    the answers, thinned evenly along the cost, and ``of``, how many there were.
+    """
+    facts = rows.drop_duplicates("search_id")[["search_id", *_GROUP, *_SUBJECT, "seed"]]
+    own = ["search_id", "place", "cost", "accuracy", "arch", "macs_m", "params_m"]
+    kept = pd.concat([source.results.front[own] for source in context.sources], ignore_index=True)
+    kept = kept.drop_duplicates(["search_id", "place"]).merge(facts, on="search_id")
+    kept = kept[kept["accuracy"].notna() & np.isfinite(kept["cost"])].reset_index(drop=True)
+    if kept.empty:
+        return {"rows": kept.assign(target=math.nan), "of": 0}
+    union = kept[_undominated(kept)].sort_values([*_GROUP, "cost"], kind="stable")
+    groups = union.groupby(_GROUP, observed=True, sort=False)
+    most = max(2, min(MOST_OF_FRONT, MOST_OF_FRONTS // groups.ngroups))
+    few = [group.iloc[_evenly(len(group), most)] for _, group in groups]
+    return {"rows": pd.concat(few, ignore_index=True).assign(target=math.nan), "of": len(kept)}
+
+
+def _evenly(n: int, most: int) -> Sequence[int]:
+    return range(n) if n <= most else np.unique(np.linspace(0, n - 1, most).round().astype(int)).tolist()
+
+
+# --- columns ------------------------------------------------------------------------------------------------
+
+
+def _coded(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    """The different rows of these columns, and for each row its place among them."""
+    codes = rows.groupby(list(columns), sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    distinct, first = np.unique(codes, return_index=True)
+    assert (distinct == np.arange(len(distinct))).all()
+    return rows.iloc[first][list(columns)].reset_index(drop=True), codes
+
+
+def _numbers(values: pd.Series, digits: int) -> list[float | int | None]:
+    rounded = [round(float(value), digits) for value in values]
+    whole: list[float | int | None] = [int(x) if math.isfinite(x) and x == int(x) else x for x in rounded]
+    return [None if x is None or math.isnan(x) else x for x in whole]
+
+
+def _cells(context: Context, cells: pd.DataFrame) -> list[list[Any]]:
+    """setting, strategy, target set (all as shown), target, and low, high and n of the accuracy (in %)."""
+    known = context.accuracy[[*_CELL, "low", "high", "n"]]
+    merged = cells.merge(known, on=_CELL, how="left")
+    scaled = merged.assign(low=100 * merged["low"], high=100 * merged["high"])
+    columns = [_numbers(scaled[name], 6) for name in ("target", "low", "high", "n")]
+    words = [scaled[name].astype(str) for name in _GROUP]
+    return [list(row) for row in zip(*words, *columns, strict=True)]
+
+
+# --- architectures ------------------------------------------------------------------------------------------
+
+
+def _subjects(
+    context: Context, subjects: pd.DataFrame
+) -> tuple[list[tuple[Space, LayerTables | None]], list[dict[str, Any]]]:
+    """The known spaces, and for each subject its space among them (-1: unknown) and the costs of its terms
+    (None: not at hand).
+    """
+    spaces: dict[Space, LayerTables | None] = {}
+    described = []
+    for row in subjects.to_dict("records"):
+        space = _known(row)
+        costs = None
+        if space is not None:
+            if space not in spaces:
+                spaces[space] = layer_tables(space)
+            tables = spaces[space]
+            if tables is not None:
+                names = _names(context.sources[row["folder"]].results.manifest, row)
+                costs = term_costs(tables, names, row["cost_sha256"])
+        described.append(
+            {
+                "space": -1 if space is None else list(spaces).index(space),
+                "cost": row["cost_name"],
+                "unit": row["cost_unit"],
+                "costs": costs,
+            }
+        )
+    return list(spaces.items()), described
+
+
+def _known(row: Mapping[Any, Any]) -> Space | None:
+    try:
+        return known_space(row["space"], row["protocol"])
+    except UserError:  # a plug-in that can no longer be imported
+        return None
+
+
+def _names(manifest: Mapping[str, Any], row: Mapping[Any, Any]) -> list[str]:
+    """What the cost of a row may be called: its name, and the files that the sweep names."""
+    named = manifest.get("spec", {}).get("cost", {}).get(row["space"], [])
+    return [row["cost_name"], *([named] if isinstance(named, str) else named)]
+
+
+def _space(space: Space, tables: LayerTables | None) -> dict[str, Any]:
+    return {
+        "name": space.name,
+        "pattern": config_pattern(space),
+        "choices": [gene.choices for gene in space.genes],
+        "tables": None if tables is None else tables.payload(),
+    }
+
+
+def _architectures(
+    texts: pd.Series,
+    subject: np.ndarray[Any, Any],
+    described: Sequence[Mapping[str, Any]],
+    spaces: Sequence[tuple[Space, LayerTables | None]],
+) -> tuple[list[str], list[int]]:
+    """The different architectures, and each row's place among them: the codes of the genes, or the JSON
+    itself (it begins with ``{``) where they are not known.
+    """
+
+    @cache
+    def written(text: str, of: int) -> str:
+        place = described[of]["space"]
+        if place >= 0 and max(spaces[place][0].sizes) <= len(_CODE):
+            space = spaces[place][0]
+            try:
+                genes = space.from_config(parse_json(text, "architecture"))
+            except UserError:
+                return text
+            return "".join(_CODE[gene] for gene in genes)
+        return text
+
+    known: dict[str, int] = {}
+    rows = zip(texts.fillna("{}").astype(str), subject.tolist(), strict=True)
+    places = [known.setdefault(written(text, of), len(known)) for text, of in rows]
+    return list(known), places
