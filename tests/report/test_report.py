@@ -32,7 +32,16 @@ from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.spec import make_spec
 
-SECTIONS = ("accuracy", "time", "differences", "anytime", "fronts", "baselines", "provenance")
+SECTIONS = (
+    "accuracy",
+    "architectures",
+    "time",
+    "differences",
+    "anytime",
+    "fronts",
+    "baselines",
+    "provenance",
+)
 STRATEGIES = ["independent", "bottom_up", "top_down", "prune", "random"]
 EFFECTS = {"random": -0.01, "independent": 0.0, "bottom_up": 0.0, "top_down": 0.001}
 
@@ -80,7 +89,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, for speed, where a test is not about them."""
     monkeypatch.setattr(
-        context, "draw", lambda folder, name, caption, paint: Picture(name, caption, Markup("<svg/>"))
+        context, "draw", lambda folder, name, caption, *drawing: Picture(name, caption, Markup("<svg/>"))
     )
 
 
@@ -95,7 +104,7 @@ def test_the_page_holds_every_section_and_every_figure_and_table_is_a_file(repor
     svgs, pdfs = ({path.stem for path in (reported / "figures").glob(f"*.{kind}")} for kind in ("svg", "pdf"))
     csvs, texts = ({path.stem for path in (reported / "tables").glob(f"*.{kind}")} for kind in ("csv", "md"))
     assert svgs == pdfs
-    assert len(svgs) == page.count("<figure>") == 12
+    assert len(svgs) == page.count("<figure>") == 14
     assert csvs == texts
     assert {
         "accuracy",
@@ -117,7 +126,7 @@ def test_the_page_needs_nothing_else(reported: Path) -> None:
     links = set(re.findall(r"""(?:src|href)\s*=\s*["']([^"'#]+)""", page)) | set(
         re.findall(r"url\(([^#)][^)]*)\)", page)
     )
-    assert links <= {"data:,"}
+    assert all(link.startswith(("data:,", "data:image/png;base64,")) for link in links)
     assert "@import" not in page
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray.figures import Picture, draw
+from topdown_ray.figures import PANEL, Picture, draw
 from topdown_ray.report import comparisons, tables
 from topdown_ray.report.labelling import Data
 from topdown_ray.report.page import Column, text
@@ -84,7 +84,15 @@ class Context:
         return [*self.setting_columns, text("targets", "target set")]
 
     def draw(
-        self, name: str, caption: str, plot: Callable[..., Axes], table: pd.DataFrame, **options: Any
+        self,
+        name: str,
+        caption: str,
+        plot: Callable[..., Axes],
+        table: pd.DataFrame,
+        size: tuple[float, float] = PANEL,
+        **options: Any,
     ) -> Picture:
-        """Draw a table by one of the functions of ``plots``, into the report's folder of figures."""
-        return draw(self.figures, name, caption, lambda ax: plot(table, ax, **options))
+        """Draw a table by one of the functions of ``plots``, into the report's folder of figures. size: width
+        and height in inches.
+        """
+        return draw(self.figures, name, caption, lambda ax: plot(table, ax, **options), size)

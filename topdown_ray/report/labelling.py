@@ -53,9 +53,14 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
     "cost_name": "cost",
     "threads": 0,
     "feasible": True,
+    "limits": "",
 }
+_ARCHITECTURES = ("arch", "genes", "macs_m", "params_m")  # what a folder tells of them may be nothing
 #: The columns of ``searches`` and ``trace`` that summaries and reports read.
-SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "costs", *_COUNTS, *_DEFAULTS, "host")
+SEARCH_COLUMNS = (
+    *(*_NEEDED, "label", "predictor_space", "costs"),
+    *(*_COUNTS, *_DEFAULTS, *_ARCHITECTURES, "host"),
+)
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
 _SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "search", "algorithm")
