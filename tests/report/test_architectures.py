@@ -17,10 +17,11 @@ from support import synthetic
 from support.browsing import browser
 from support.sweeping import run
 
-from topdown_ray.report import tables
+from topdown_ray.report import build, tables
 from topdown_ray.report.architectures import best_architectures, compared, leading, short_text
-from topdown_ray.report.build import write_report
 from topdown_ray.report.plots_genes import agreement, choices, size
+from topdown_ray.report.sections.architectures import architectures
+from topdown_ray.report.sections.provenance import provenance
 from topdown_ray.report.subnets import known_space
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store.results import Results
@@ -44,7 +45,7 @@ SWEEP = {
 def with_genes(space: str, seeds: int = 6, stream: int = 0, name: str | None = None) -> Results:
     """Synthetic answers whose architectures are drawn at random; few differ, so that some are identical."""
     results = synthetic.results(
-        {"independent": 0.0, "top_down": 0.001}, sets=[(35.0, 25.0), (35.0,)], seeds=seeds, space=space
+        {"independent": 0.0, "top_down": 0.01}, sets=[(35.0, 25.0), (35.0,)], seeds=seeds, space=space
     )
     known, n = SPACES[space], len(results.searches)
     pool = known.canonical(known.random(5, stream)).numpy()
@@ -62,8 +63,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def reported(swept: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report")
-    write_report([str(swept.place.name)], out)
+    return report([Path(swept.place.name)], tmp_path_factory.mktemp("report"))
+
+
+def report(folders: list[Path], out: Path) -> Path:
+    """A report of nothing but architectures, for speed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "SECTIONS", (architectures, provenance))
+        build.write_report(folders, out)
     return out
 
 
@@ -267,7 +274,7 @@ def test_the_section_of_a_sweep(reported: Path, swept: Results) -> None:
 def test_one_seed_has_no_agreement(tmp_path: Path) -> None:
     results = with_genes("resnet50d", seeds=1)
     folder = synthetic.write(tmp_path / "one", results.searches, results.trace)
-    write_report([folder], tmp_path / "out")
+    report([folder], tmp_path / "out")
     names = {path.stem for path in (tmp_path / "out").rglob("*.*")}
     assert "gene_choices_resnet50d_on_note10" in names
     assert "best_architectures" in names
@@ -279,14 +286,29 @@ def test_one_seed_has_no_agreement(tmp_path: Path) -> None:
 
 def test_a_folder_without_genes_has_no_section(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "old", *synthetic.frames({"top_down": 0.0}, seeds=2))
-    write_report([folder], tmp_path / "out")
+    report([folder], tmp_path / "out")
     assert 'id="architectures"' not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_folder_with_genes_beside_one_without(tmp_path: Path) -> None:
+    """The other one has the better strategy, and the wider target set."""
+    results = with_genes("proxyless", seeds=2)
+    frames = synthetic.frames({"random": 0.1}, seeds=2, space="proxyless")
+    folders = [
+        synthetic.write(tmp_path / "new", results.searches, results.trace),
+        synthetic.write(tmp_path / "old", *frames),
+    ]
+    out = report(folders, tmp_path / "out")
+    best = pd.read_csv(out / "tables" / "best_architectures.csv")
+    assert best["strategy"].eq("random").all()
+    assert set(pd.read_csv(out / "tables" / "agreement_of_seeds.csv")["k"]) == {2}
+    assert "the choices of top_down" in (out / "report.html").read_text()
 
 
 def test_names_of_users_are_text(tmp_path: Path) -> None:
     results = with_genes("proxyless", name="<script>alert(1)</script>$x$")
     folder = synthetic.write(tmp_path / "named", results.searches, results.trace)
-    write_report([folder], tmp_path / "out")
+    report([folder], tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script>alert" not in page
     assert "gene 1" in page

@@ -12,6 +12,7 @@ from topdown_ray.report.page import PERCENT, Column, Section, Table, number, tex
 from topdown_ray.report.plots import pick
 from topdown_ray.report.tables import widest
 
+_CELL = ["setting", "strategy", "targets", "target"]
 _WORDS = (
     "A gene is one choice of the search, such as the kernel size of a block. A gene of a block that its "
     "stage is too shallow for is inactive: it changes neither accuracy nor cost, and is not compared."
@@ -29,8 +30,10 @@ def architectures(context: Context) -> Section | None:
     agreement, genes = compared(context.data)
     if genes.empty:
         return None
-    genes = genes[genes["targets"] == genes["setting"].map(widest(context.accuracy))]
-    best = leading(context.accuracy)
+    # the report may combine folders with genes and folders without
+    accuracy = context.accuracy.merge(genes[_CELL].drop_duplicates())
+    sets, best = widest(accuracy), leading(accuracy)
+    genes = genes[genes["targets"] == genes["setting"].map(sets)]
     pictures = [
         picture
         for setting in genes["setting"].unique()
@@ -39,7 +42,7 @@ def architectures(context: Context) -> Section | None:
     shown = [_best(context)]
     if agreement.empty:
         return Section("architectures", "Architectures", [_WORDS], pictures, shown)
-    agreement = agreement[agreement["targets"] == agreement["setting"].map(widest(context.accuracy))]
+    agreement = agreement[agreement["targets"] == agreement["setting"].map(sets)]
     shown += [_agreement(context, agreement), _genes(context, genes[genes["n"] > 1])]
     return Section("architectures", "Architectures", [_WORDS, _SEEDS], pictures, shown)
 
