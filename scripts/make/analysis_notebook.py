@@ -71,7 +71,7 @@ results""",
     ),
     (
         "code",
-        """results.searches[["strategy", "k", "seed", "target", "accuracy", "cost", "macs_m", "params_m", "evaluations"]].head()""",
+        """results.searches[["strategy", "k", "seed", "target", "accuracy", "cost", "macs_m", "evaluations"]].head()""",
     ),
     (
         "markdown",
@@ -127,7 +127,8 @@ leader = architectures.leading(summary.accuracy)[setting]
 fig, axes = plt.subplots(1, 2, figsize=(10, plots_genes.size(genes)[1]), layout="constrained")
 plots_genes.choices(genes, axes[0], setting=setting, strategy=leader)
 plots_genes.agreement(genes, axes[1], setting=setting, strategy=leader)
-agreement.loc[agreement["strategy"] == leader, ["targets", "target", "n", "agreement", "identical", "different"]].head(8)""",
+columns = ["targets", "target", "n", "agreement", "identical", "different"]
+agreement.loc[agreement["strategy"] == leader, columns].head(8)""",
     ),
     (
         "markdown",
@@ -222,7 +223,8 @@ overall.loc[overall["strategy"].isin(new) | overall["against"].isin(new), column
     ),
     (
         "code",
-        """comparisons.fronts(both)[["strategy", "targets", "n", "hypervolume", "sd", "low", "high"]].tail(len(names) + len(new))""",
+        """columns = ["strategy", "targets", "n", "hypervolume", "sd", "low", "high"]
+comparisons.fronts(both)[columns].tail(len(names) + len(new))""",
     ),
 ]
 
