@@ -49,12 +49,18 @@ def file_name(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", " ".join(parts).lower()).strip("_")
 
 
-def draw(folder: Path, name: str, caption: str, paint: Callable[[Axes], Axes]) -> Picture:
+def draw(
+    folder: Path,
+    name: str,
+    caption: str,
+    paint: Callable[[Axes], Axes],
+    size: tuple[float, float] = PANEL,
+) -> Picture:
     """Draw one panel, write it as SVG and PDF, and return it for the page. The same input gives the same
-    bytes.
+    bytes. size: width and height in inches.
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=PANEL, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())
         # a first layout settles the ticks, whose labels the second one has to make room for
         figure.draw_without_rendering()

@@ -27,14 +27,14 @@ STYLES = {  # in the order of tables and legends
     "bottom_up": StrategyStyle("#e69f00", "^", "--", "//"),
     "top_down": StrategyStyle("#009e73", "s", "-", "\\\\"),
     "prune": StrategyStyle("#cc79a7", "D", "-.", "xx"),
-    "joint": StrategyStyle("#d55e00", "P", "-", "oo"),
+    "joint": StrategyStyle("#d55e00", "P", "-", "--"),
 }
 _OTHERS = (  # one more of Okabe and Ito's, then Paul Tol's; their yellow is too light for lines on white
     StrategyStyle("#56b4e9", "v", "--", "++"),
-    StrategyStyle("#117733", "*", ":", "--"),
-    StrategyStyle("#332288", "<", "-.", ".."),
-    StrategyStyle("#882255", ">", "--", "**"),
-    StrategyStyle("#44aa99", "p", ":", "OO"),
+    StrategyStyle("#117733", "*", ":", "-\\"),
+    StrategyStyle("#332288", "<", "-.", "+/"),
+    StrategyStyle("#882255", ">", "--", "x-"),
+    StrategyStyle("#44aa99", "p", ":", "|/"),
     StrategyStyle("#ddcc77", "h", "-", "\\\\|"),
 )
 _chosen: dict[str, tuple[str | None, str | None]] = {}  # label and colour, as registered

@@ -1,108 +1,253 @@
-"""Write scripts/examples/analysis.ipynb: the notebook is easier to read and to change as this text.
+"""Write scripts/examples/analysis.ipynb with its outputs: the notebook is easier to read and to change as
+this text.
 
 python scripts/make/analysis_notebook.py
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import nbformat
+from nbclient import NotebookClient
 
+NOTEBOOK = Path(__file__).parents[1] / "examples" / "analysis.ipynb"
+KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 CELLS = [
     (
         "markdown",
-        """# From a sweep to its three experiments
+        """# From a sweep to an architecture, and to a comparison of strategies
 
-A result folder as `topdown-ray sweep` writes it, loaded into pandas; then the three experiments of Kumar and Szidon
-([arXiv 2012.06748](https://arxiv.org/abs/2012.06748)): time against the number of targets, accuracy for each target, time of a
-single target. The same tables and pictures as `topdown-ray report`, to go on from.
+This notebook runs a small sweep, picks architectures from its results, compares strategies, and draws the three experiments of
+Kumar and Szidon ([arXiv 2012.06748](https://arxiv.org/abs/2012.06748)). It uses the functions that `topdown-ray report` uses, so the
+tables and pictures are those of a report.
 
-Make a folder with `topdown-ray sweep scripts/sweeps/paper.yaml --out results/paper`, or name another one in
-`TOPDOWN_RAY_RESULTS`.""",
+The sweep takes some 20 seconds and is written to `results/example` beside this notebook; the next run continues from there. It needs
+nothing that is not part of the package: the predictor is `embedded`, and the latency table is the package's own. To analyse a sweep of
+yours, name its folder in the environment variable `TOPDOWN_RAY_RESULTS`. Name two folders, with a `:` between them (`;` on Windows), to
+compare them in the last section.""",
     ),
     (
         "code",
         """%matplotlib inline
+import dataclasses
+import json
 import os
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 import topdown_ray
-from topdown_ray.report import comparisons, plots, tables
+from topdown_ray.networks.api import describe
+from topdown_ray.report import architectures, comparisons, plots, plots_genes, tables
 
-results = topdown_ray.load(os.environ.get("TOPDOWN_RAY_RESULTS", "results/paper"))
-results.manifest["spec"]["name"], results.manifest["status"], results.searches["search_id"].nunique()""",
+plt.rcParams["figure.dpi"] = 72
+pd.set_option("display.precision", 4)
+
+SWEEP = {
+    "spaces": ["mobilenet_v3"],
+    "strategies": ["random", "independent", "top_down", "joint"],
+    "cost": "epyc_1thread",
+    "predictor": "embedded",
+    "targets": [[45], [45, 35], [45, 40, 35, 30, 26]],
+    "seeds": 5,
+    "search": {"population": 40, "generations": 30, "warm_generations": 8},
+    "batch": 5,
+}
+here = {"address": "none", "progress": False}  # in this process, without Ray
+folders = list(filter(None, os.environ.get("TOPDOWN_RAY_RESULTS", "").split(os.pathsep)))
+if folders:
+    results = topdown_ray.load(folders[0])
+else:
+    results = topdown_ray.sweep(SWEEP, name="example", out="results/example", **here)
+results""",
     ),
     (
         "markdown",
-        "`results.searches` has a row for each search and target, `results.trace` the anytime curves.",
+        """The table shows predicted top-1 accuracies. `results.searches` is a pandas frame with a row for each search and target,
+`results.trace` holds the anytime curves, and `results.front` the architectures that each search of `joint` kept between its targets.""",
     ),
     (
         "code",
-        """results.searches[["space", "strategy", "k", "seed", "target", "accuracy", "cost", "evaluations", "wall_s"]].head()""",
+        """results.searches[["strategy", "k", "seed", "target", "accuracy", "cost", "macs_m", "evaluations"]].head()""",
+    ),
+    (
+        "markdown",
+        """## Pick an architecture
+
+`results.best` gives the most accurate architecture for a target. `results.pick` takes any cost, whether or not it was a target, and
+looks through the fronts as well; its `epsilon` bounds how much more accurate an architecture can be that the search has scored and
+dropped.""",
+    ),
+    (
+        "code",
+        """of_sweep = {"space": results.searches["space"].iloc[0], "cost": results.searches["cost_name"].iloc[0]}
+own = results.searches[results.searches["cost_name"] == of_sweep["cost"]]
+own = own[own["space"] == of_sweep["space"]]
+tightest, loosest = own["target"].min(), own["target"].max()
+picked = results.pick(at=(tightest + loosest) / 2, **of_sweep)
+pd.Series(dataclasses.asdict(picked)).drop("search_id").to_frame("picked")""",
+    ),
+    (
+        "markdown",
+        """`describe` builds the architecture with OFA's code and lists its layers. `topdown-ray export` writes it as ONNX.""",
+    ),
+    (
+        "code",
+        """described = describe(json.dumps(picked.arch), {"space": picked.space})
+described.layers.splitlines()[:6]""",
+    ),
+    (
+        "markdown",
+        """The best answer for each target, of all searches. An answer for a tighter target also meets a looser one, so accuracy never
+falls when the target grows. `short_text` shows the resolution, the depths and, where they are searched, the widths.""",
+    ),
+    (
+        "code",
+        """data = tables.prepare([results])
+best = architectures.best_architectures(data)
+best["architecture"] = best["arch"].map(architectures.short_text)
+best[["setting", "target", "accuracy", "cost", "macs_m", "strategy", "seed", "found_for", "architecture"]]""",
+    ),
+    (
+        "markdown",
+        """## What the answers share
+
+Left: the mean choice of each gene, from its smallest choice to its largest. Right: how often the answers of two seeds agree on it.
+Both are of the strategy with the highest mean accuracy. Genes of blocks that no answer has are hatched.""",
     ),
     (
         "code",
         """summary = topdown_ray.summary(results)
-[(name, len(table)) for name, table in summary._asdict().items()]""",
+agreement, genes = architectures.compared(data)
+setting = genes["setting"].iloc[0]
+leader = architectures.leading(summary.accuracy)[setting]
+fig, axes = plt.subplots(1, 2, figsize=(10, plots_genes.size(genes)[1]), layout="constrained")
+plots_genes.choices(genes, axes[0], setting=setting, strategy=leader)
+plots_genes.agreement(genes, axes[1], setting=setting, strategy=leader)
+columns = ["targets", "target", "n", "agreement", "identical", "different"]
+agreement.loc[agreement["strategy"] == leader, columns].head(8)""",
     ),
     (
         "markdown",
-        """## Experiment 1: time of a search against its number of targets
+        """## Compare strategies
 
-`clock` says what a time is: of lone searches, or amortised over a batch (then a batch is one timing). The two are never
-mixed. `further` is what one more target costs relative to the first; an `exponent` below 1 is a cost that grows sub-linearly.""",
-    ),
-    (
-        "code",
-        """fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
-plots.time_by_k(summary.time, ax)
-summary.growth[["clock", "strategy", "unit", "slope", "intercept", "further", "exponent", "exponent_low", "exponent_high"]]""",
-    ),
-    (
-        "markdown",
-        """## Experiment 2: accuracy for each target
+### Accuracy for each target (experiment 2)
 
-The inter-quartile mean over the seeds, with a 95 % stratified-bootstrap interval; none where there are fewer than five seeds.""",
+The inter-quartile mean over the seeds with its 95 % interval; there is no interval with fewer than five seeds.""",
     ),
     (
         "code",
         """fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
 plots.accuracy(summary.accuracy, ax)
-summary.accuracy[["strategy", "targets", "target", "n", "mean", "sd", "iqm", "low", "high"]].head(12)""",
+summary.accuracy[["strategy", "targets", "target", "n", "mean", "sd", "iqm", "low", "high"]].head(8)""",
     ),
     (
         "markdown",
-        "The curves lie close together; paired by seed and target, their differences are easier to see.",
+        """The curves lie close together. Differences that are paired by seed and target show more. A row below is the mean over the
+targets of a set: `improvement` is the share of pairs in which `strategy` is the better one, and `p` is that of a permutation test.""",
     ),
     (
         "code",
-        """data = tables.prepare([results])
+        """columns = ["strategy", "against", "targets", "n", "mean", "low", "high", "improvement", "p"]
+names = list(data.searches["strategy"].unique())
+against = "independent" if "independent" in names else names[0]
 differences = comparisons.differences(data)
 if not differences.empty:
     fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
-    plots.differences(differences, ax, against="independent")
-columns = ["strategy", "against", "targets", "target", "n", "mean", "low", "high", "improvement", "p_holm"]
-differences.loc[differences["target"].isna(), columns]""",
+    plots.differences(differences, ax, against=against)
+differences.loc[differences["target"].isna(), columns].head(6)""",
     ),
-    ("markdown", "## Experiment 3: time of a single target"),
+    (
+        "markdown",
+        """### Time of a search against its number of targets (experiment 1)
+
+`clock` says what a time is: of lone searches, or amortised over a batch, in which case a batch is one timing. The two are never
+mixed. In the table, `further` is what one more target costs relative to the first; with an `exponent` below 1 the cost grows
+sub-linearly. Evaluations do not depend on the machine, unlike seconds; they do not count the gradients of `joint`.""",
+    ),
     (
         "code",
         """fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
-plots.single_target(summary.single_target, ax)
-summary.single_target[["clock", "strategy", "k", "target", "n", "mean", "low", "high"]].head(12)""",
+plots.time_by_k(summary.time, ax)
+columns = ["strategy", "unit", "slope", "intercept", "further", "exponent"]
+summary.growth.loc[summary.growth["unit"] == "evaluations", columns]""",
+    ),
+    ("markdown", "### Time of a single target (experiment 3)"),
+    (
+        "code",
+        """fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+plots.single_target(summary.single_target, ax);""",
+    ),
+    (
+        "markdown",
+        """## Evaluate the front
+
+The answers of one search for all its targets form a front. Its hypervolume is the area between the front and a reference point; a
+larger one is better. Give `comparisons.fronts` a reference front, and it tells the distance to it too. `results.front` holds what
+`joint` kept between its targets.""",
+    ),
+    (
+        "code",
+        """fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+plots.front(data.distinct(), ax)
+comparisons.fronts(data)[["strategy", "targets", "n", "hypervolume", "sd", "low", "high"]]""",
+    ),
+    (
+        "code",
+        """results.front[["label", "seed", "cost", "accuracy", "epsilon", "macs_m"]].head()""",
+    ),
+    (
+        "markdown",
+        """## Compare two sweeps
+
+The second sweep gives a fifth of the children of `joint` to the range between its targets (`front_share`). Searches of the same
+setting are paired by seed and target, whichever folder they are in. An interval around 0 is no evidence of a difference.""",
+    ),
+    (
+        "code",
+        """if folders:
+    second = topdown_ray.load(folders[-1])
+else:
+    front_too = {"name": "joint", "label": "joint, front", "front_share": 0.2}
+    changed = {"strategies": [front_too], "targets": SWEEP["targets"][-1:]}
+    second = topdown_ray.sweep(SWEEP, name="example-front", **changed, out="results/example-front", **here)
+both = tables.prepare([results, second])
+columns = ["strategy", "against", "targets", "n", "mean", "low", "high", "improvement", "p"]
+differences = comparisons.differences(both)
+new = sorted(set(both.searches["strategy"]) - set(names))
+overall = differences[differences["target"].isna()]
+overall.loc[overall["strategy"].isin(new) | overall["against"].isin(new), columns]""",
+    ),
+    (
+        "code",
+        """columns = ["strategy", "targets", "n", "hypervolume", "sd", "low", "high"]
+comparisons.fronts(both)[columns].tail(len(names) + len(new))""",
     ),
 ]
 
 
-def main() -> None:
-    """Write the notebook beside this script, without outputs."""
+def notebook() -> nbformat.NotebookNode:
+    """The notebook without outputs."""
     make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
     cells = [make[kind](source, id=f"cell-{i}") for i, (kind, source) in enumerate(CELLS)]
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
-    nbformat.write(notebook, Path(__file__).parents[1] / "examples" / "analysis.ipynb")
+    return nbformat.v4.new_notebook(cells=cells, metadata=dict(KERNEL))
+
+
+def main() -> None:
+    """Run the notebook in its own folder, and write it there with its outputs."""
+    os.environ.pop("TOPDOWN_RAY_RESULTS", None)
+    for name in ("example", "example-front"):  # of earlier runs, perhaps of other code
+        shutil.rmtree(NOTEBOOK.parent / "results" / name, ignore_errors=True)
+    made = notebook()
+    client = NotebookClient(
+        made, timeout=600, record_timing=False, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
+    )
+    client.execute()
+    made.metadata = dict(KERNEL)  # without the version of this Python
+    nbformat.write(made, NOTEBOOK)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.files import check_output, written_folder
 from topdown_ray.report import comparisons, findings, notebook, tables
 from topdown_ray.report.context import Context, Options, ReportSource
-from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
+from topdown_ray.report.labelling import REPORT_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.report.page import page
 from topdown_ray.report.sections import SECTIONS
 from topdown_ray.store.place import Place, is_uri
@@ -97,7 +97,7 @@ def _load(folders: Sequence[str | Path]) -> tuple[list[ReportSource], Data]:
 
 
 def _results(folder: str | Path) -> Results:
-    results = load_columns(folder, SEARCH_COLUMNS, TRACE_COLUMNS)
+    results = load_columns(folder, REPORT_COLUMNS, TRACE_COLUMNS)
     if results.searches.empty:
         raise UserError(f"{Place(folder).name}: expected at least one finished search, found none")
     return results

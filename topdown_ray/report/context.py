@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray.figures import Picture, draw
+from topdown_ray.figures import PANEL, Picture, draw
 from topdown_ray.report import comparisons, tables, whole_sets
 from topdown_ray.report.labelling import Data
 from topdown_ray.report.page import Column, TableRow, text
@@ -88,12 +88,16 @@ class Context:
         """The strategies of each setting, best first."""
         return whole_sets.overview(self.data)
 
-    def several(self, setting: str) -> bool:
-        """Whether a setting has more than one strategy."""
-        return bool(self.accuracy.loc[self.accuracy["setting"] == setting, "strategy"].nunique() > 1)
-
     def draw(
-        self, name: str, caption: str, plot: Callable[..., Axes], table: pd.DataFrame, **options: Any
+        self,
+        name: str,
+        caption: str,
+        plot: Callable[..., Axes],
+        table: pd.DataFrame,
+        size: tuple[float, float] = PANEL,
+        **options: Any,
     ) -> Picture:
-        """Draw a table by one of the functions of ``plots``, into the report's folder of figures."""
-        return draw(self.figures, name, caption, lambda ax: plot(table, ax, **options))
+        """Draw a table by one of the functions of ``plots``, into the report's folder of figures. size: width
+        and height in inches.
+        """
+        return draw(self.figures, name, caption, lambda ax: plot(table, ax, **options), size)

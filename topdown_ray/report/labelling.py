@@ -53,10 +53,12 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
     "cost_name": "cost",
     "threads": 0,
     "feasible": True,
+    "limits": "",
 }
-#: The columns of ``searches`` and ``trace`` that summaries and reports read.
-SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "limits", "costs", *_COUNTS, *_DEFAULTS, "host")
-SEARCH_COLUMNS += ("arch", "macs_m", "params_m")
+_ARCHITECTURES = ("arch", "genes", "macs_m", "params_m")  # what a folder tells of them may be nothing
+#: The columns of ``searches`` and ``trace`` that summaries read, and those that a report reads besides.
+SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "costs", *_COUNTS, *_DEFAULTS, "host")
+REPORT_COLUMNS = (*SEARCH_COLUMNS, *_ARCHITECTURES)
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
 _MOST_LIMITS = 3  # of different limits that a label spells out

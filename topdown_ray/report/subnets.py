@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import SPACES, searched_space
 from topdown_ray.spaces.space import Space
 
 
 def known_space(name: str, protocol: str = "default") -> Space | None:
     """The space whose genes the rows of this space and protocol hold; None where it is a plug-in that is not
-    installed here.
+    installed here or cannot be loaded.
     """
-    return searched_space(name, protocol) if name in SPACES else None
+    try:
+        return searched_space(name, protocol) if name in SPACES else None
+    except UserError:
+        return None

@@ -10,6 +10,7 @@ from topdown_ray.report.context import Context
 from topdown_ray.report.page import Section
 from topdown_ray.report.sections.accuracy import accuracy
 from topdown_ray.report.sections.anytime import anytime
+from topdown_ray.report.sections.architectures import architectures
 from topdown_ray.report.sections.baselines import baselines
 from topdown_ray.report.sections.devices import devices
 from topdown_ray.report.sections.differences import differences
@@ -24,8 +25,9 @@ from topdown_ray.report.sections.sweeps import sweeps
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     overview,
-    explorer,
     sweeps,
+    explorer,
+    architectures,
     accuracy,
     differences,
     baselines,

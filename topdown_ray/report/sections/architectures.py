@@ -1,0 +1,115 @@
+"""The architectures found: the best for each target, how far seeds agree, and what the good ones share."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from topdown_ray.figures import Picture, file_name
+from topdown_ray.report import plots_genes
+from topdown_ray.report.architectures import best_architectures, compared, leading, short_text
+from topdown_ray.report.context import OF_SET, OF_SETTING, Context
+from topdown_ray.report.page import PERCENT, Column, Section, Table, number, text
+from topdown_ray.report.plots import pick
+from topdown_ray.report.tables import widest
+
+_CELL = ["setting", "strategy", "targets", "target"]
+_WORDS = (
+    "A gene is one choice of the search, such as the kernel size of a block. A gene of a block that its "
+    "stage is too shallow for is inactive: it changes neither accuracy nor cost, and is not compared."
+)
+_GENES = (
+    "Each gene of each strategy at the widest target set: agreement, most frequent choice and its share, of "
+    "the answers in which the gene is active"
+)
+_SEEDS = (
+    "Answers of different seeds that agree on a gene show that the choice matters and that the search finds "
+    "it; where they differ and are equally accurate, the choice hardly matters to the predictor."
+)
+
+
+def architectures(context: Context) -> Section | None:
+    """The best architectures, the agreement of seeds, and heat maps of genes; None where the folders hold no
+    genes.
+    """
+    agreement, genes = compared(context.data)
+    if genes.empty:
+        return None
+    # the report may combine folders with genes and folders without
+    accuracy = context.accuracy.merge(genes[_CELL].drop_duplicates())
+    sets, best = widest(accuracy), leading(accuracy)
+    genes = genes[genes["targets"] == genes["setting"].map(sets)]
+    pictures = [
+        picture
+        for setting in genes["setting"].unique()
+        for picture in _pictures(context, pick(genes, setting=setting, strategy=best[setting]))
+    ]
+    shown = [_best(context)]
+    if agreement.empty:
+        return Section("architectures", "Architectures", [_WORDS], pictures, shown)
+    agreement = agreement[agreement["targets"] == agreement["setting"].map(sets)]
+    data = Table("gene_agreement", _GENES, genes[genes["n"] > 1], (), in_page=False)
+    shown += [_agreement(agreement), data]
+    return Section("architectures", "Architectures", [_WORDS, _SEEDS], pictures, shown)
+
+
+def _pictures(context: Context, genes: pd.DataFrame) -> list[Picture]:
+    """The heat maps of one setting and strategy."""
+    first, size = genes.iloc[0], plots_genes.size(genes)
+    setting = str(first["setting"])
+    low, high = genes["n"].min(), genes["n"].max()
+    n = f"{low}" if low == high else f"{low} to {high}"
+    over = f"over the {first['k']} targets of the widest set" if first["k"] > 1 else "for its target"
+    whose = (
+        f"{first['strategy']}, the strategy with the highest mean accuracy {over}; {n} "
+        f"{'answer' if high == 1 else 'answers'} for each target"
+    )
+    where = "2.3 is the third block of the second stage. " if "." in "".join(genes["place"]) else ""
+    caption = (
+        f"{setting}: the choices of {whose}. Colour: the mean choice, from the smallest choice of the gene "
+        f"(dark) to its largest (bright). {where}"
+    )
+    hatched = "Hatched: the block is in no answer." if genes["choice"].isna().any() else ""
+    pictures = [
+        context.draw(
+            file_name("gene_choices", setting), (caption + hatched).strip(), plots_genes.choices, genes, size
+        )
+    ]
+    if high > 1:
+        caption = (
+            f"{setting}: agreement on each gene, of {whose}. Colour: the share of pairs of answers with the "
+            f"same choice, from none (dark) to all (bright). {where}"
+        )
+        hatched = "Hatched: no two answers have the block." if genes["agreement"].isna().any() else ""
+        name = file_name("gene_agreement", setting)
+        pictures.append(context.draw(name, (caption + hatched).strip(), plots_genes.agreement, genes, size))
+    return pictures
+
+
+def _best(context: Context) -> Table:
+    frame = best_architectures(context.data)
+    columns = [number("target", digits="g")]
+    if frame.groupby("setting")["limits"].nunique().max() > 1:
+        columns.append(text("limits"))
+    columns += [text("cost_unit", "unit"), number("accuracy", "top-1 (%)", **PERCENT), number("cost")]
+    columns += [number("macs_m", "MACs (M)"), number("params_m", "parameters (M)"), text("strategy")]
+    columns += [number("seed"), number("found_for", "found for", "g")]
+    columns.append(Column("architecture", lambda row: short_text(row["arch"]), numeric=False))
+    note = (
+        "The most accurate of all answers that cost no more than the target, whichever target they were "
+        "found for: an answer for a tighter target meets the looser ones too. Of equally accurate answers, "
+        "the cheapest. The architecture is shown by its resolution (r), depths (d) and widths (w); the CSV "
+        "file holds OFA's whole configuration, in the column arch."
+    )
+    return Table("best_architectures", "Best answer for each target", frame, columns, note, OF_SETTING)
+
+
+def _agreement(frame: pd.DataFrame) -> Table:
+    columns = [text("strategy"), number("target", digits="g"), text("cost_unit", "unit")]
+    columns += [number("agreement", "equal genes (%)", **PERCENT)]
+    columns += [number("identical", "identical architectures (% of pairs)", **PERCENT)]
+    columns += [number("different", "different architectures"), number("n", "answers")]
+    note = (
+        "The widest target set. Equal genes: the mean over all pairs of answers and over the genes that are "
+        "active in both."
+    )
+    return Table("agreement_of_seeds", "Agreement of seeds", frame, columns, note, OF_SET)
