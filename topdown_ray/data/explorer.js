@@ -369,6 +369,15 @@ async function copy(text, what) {
 
 // --- begin
 
+async function loadBundle() {  // compressed, as a part of this page
+  const packed = document.getElementById("explorer-bundle").textContent;
+  const bytes = Uint8Array.from(atob(packed), letter => letter.charCodeAt(0));
+  const script = make("script");
+  script.textContent = await new Response(
+    new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  document.head.append(script);
+}
+
 const settings = find("select");
 data.settings.forEach(name => settings.add(new Option(name, name)));
 find(".setting").hidden = data.settings.length < 2;
@@ -384,6 +393,10 @@ find(".panel").addEventListener("keydown", event => { if (event.key === "Escape"
 find(".copy-config").addEventListener("click", () => copy(configOf(state.chosen), "OFA configuration"));
 find(".copy-export").addEventListener("click", () => copy(commandOf(state.chosen), "export command"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-root.hidden = false;
-enterSetting();
+loadBundle().then(() => {
+  root.hidden = false;
+  enterSetting();
+}, () => {
+  root.before(make("p", "The explorer needs a newer browser; the figures and tables below show the same answers.", "note"));
+});
 })();

@@ -21,10 +21,13 @@ from topdown_ray.report.context import Context
 from topdown_ray.report.layers import DIGITS, LayerTables, config_pattern, layer_tables, term_costs
 from topdown_ray.report.subnets import known_space
 from topdown_ray.spaces.space import Space
+from topdown_ray.store.place import Place
+from topdown_ray.store.reading import read_front
 
 MOST_ANSWERS = 5000  # of all settings, in the page
 MOST_OF_FRONT = 300  # of the front of a strategy and target set
 MOST_OF_FRONTS = 2000  # of all of them
+MOST_SEARCHES = 64  # of a strategy and target set, whose fronts are read: each may have 1,024 architectures
 
 _CODE = "0123456789abcdefghijklmnopqrstuvwxyz"  # of a gene's choice, by index
 _CELL = ["setting", "strategy", "targets", "target"]
@@ -106,11 +109,15 @@ def _undominated(rows: pd.DataFrame) -> pd.Series:
 
 def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
     """The fronts that searches kept, one of each setting, strategy and target set: ``rows`` in the columns of
-    the answers, thinned evenly along the cost, and ``of``, how many there were.
+    the answers, thinned evenly along the cost, and ``of``, how many there were. Of a strategy and target set
+    with many searches, the fronts of the first ``MOST_SEARCHES`` seeds count.
     """
-    facts = rows.drop_duplicates("search_id")[["search_id", *_GROUP, *_SUBJECT, "seed"]]
+    searches = rows.drop_duplicates("search_id").sort_values("seed", kind="stable")
+    facts = searches.groupby(_GROUP, observed=True).head(MOST_SEARCHES)
+    facts = facts[["search_id", *_GROUP, *_SUBJECT, "seed"]]
     own = ["search_id", "place", "cost", "accuracy", "arch", "macs_m", "params_m"]
-    kept = pd.concat([source.results.front[own] for source in context.sources], ignore_index=True)
+    read = [read_front(Place(source.where), facts["search_id"])[own] for source in context.sources]
+    kept = pd.concat(read, ignore_index=True)
     kept = kept.drop_duplicates(["search_id", "place"]).merge(facts, on="search_id")
     kept = kept[kept["accuracy"].notna() & np.isfinite(kept["cost"])].reset_index(drop=True)
     if kept.empty:
@@ -165,7 +172,7 @@ def _subjects(
     spaces: dict[Space, LayerTables | None] = {}
     described = []
     for row in subjects.to_dict("records"):
-        space = _known(row)
+        space = known_space(row["space"], row["protocol"])
         costs = None
         if space is not None:
             if space not in spaces:
@@ -183,13 +190,6 @@ def _subjects(
             }
         )
     return list(spaces.items()), described
-
-
-def _known(row: Mapping[Any, Any]) -> Space | None:
-    try:
-        return known_space(row["space"], row["protocol"])
-    except UserError:  # a plug-in that can no longer be imported
-        return None
 
 
 def _names(manifest: Mapping[str, Any], row: Mapping[Any, Any]) -> list[str]:

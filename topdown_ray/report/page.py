@@ -118,8 +118,8 @@ class Table:
     @property
     def download(self) -> str:
         """The CSV file, compressed, as text for the page; "" where it is large: the file lies beside it."""
-        packed = base64.b64encode(gzip.compress(csv_of(self.frame).encode(), mtime=0)).decode()
-        return packed if len(packed) <= _MOST_DOWNLOAD else ""
+        file = packed(csv_of(self.frame))
+        return file if len(file) <= _MOST_DOWNLOAD else ""
 
     def markdown(self) -> str:
         """The shown table as Markdown."""
@@ -138,6 +138,11 @@ class Table:
         (folder / f"{self.name}.csv").write_text(csv_of(self.frame))
         if self.in_page:
             (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
+
+
+def packed(content: str) -> str:
+    """A text for the inside of a page, which unpacks it: compressed, in base64."""
+    return base64.b64encode(gzip.compress(content.encode(), mtime=0)).decode()
 
 
 def csv_of(frame: pd.DataFrame) -> str:

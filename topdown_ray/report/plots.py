@@ -150,7 +150,7 @@ def target_ticks(ax: Axes, targets: pd.Series) -> None:
     """Ticks at the targets within the axis: labelled where there is room, from the loosest on."""
     low, high = ax.get_xlim()
     values = sorted((float(target) for target in targets.unique() if low <= target <= high), reverse=True)
-    if not values:
+    if len(values) < 2:  # the axis' own ticks tell more
         return
     ticks: list[float] = []
     for value in values:

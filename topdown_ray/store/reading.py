@@ -77,11 +77,18 @@ def read_tables(
     )
 
 
-def read_front(place: Place) -> pd.DataFrame:
-    """The table ``front``, each row once, by search and place. Raises UserError as :func:`read_tables`."""
+def read_front(place: Place, searches: Collection[str] | None = None) -> pd.DataFrame:
+    """The table ``front``, each row once, by search and place. searches: only these; the others take no
+    memory. Raises UserError as :func:`read_tables`.
+    """
+    wanted = None if searches is None else pa.array(list(searches), pa.string())
+
+    def reduced(rows: pa.Table) -> pa.Table:
+        return rows if wanted is None else rows.filter(pc.is_in(rows["search_id"].cast(pa.string()), wanted))
+
     for _ in range(READ_ATTEMPTS):
         try:
-            parts = list(_parts(place, "front", FRONT, FRONT_KEYS, lambda rows: rows))
+            parts = list(_parts(place, "front", FRONT, FRONT_KEYS, reduced))
         except FileNotFoundError:
             continue
         encoded = pa.schema([field.with_type(_encoded(field)) for field in FRONT])

@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from topdown_ray.files import data
 from topdown_ray.report.context import Context
-from topdown_ray.report.explorer import embedded, payload
-from topdown_ray.report.page import Section
+from topdown_ray.report.explorer import MOST_SEARCHES, embedded, payload
+from topdown_ray.report.page import Section, packed
 from topdown_ray.strategy_styles import style_of
 
 _WORDS = (
@@ -85,7 +85,7 @@ def _notes(known: dict[str, Any]) -> list[str]:
         notes.append(
             f"Small points and lines are the fronts that searches kept: {fronts['shown']:,} of "
             f"{fronts['of']:,} architectures, without those that another search of the same strategy and "
-            "targets beats."
+            f"targets beats. Of each strategy and target set the first {MOST_SEARCHES} seeds are read."
         )
     folders = ", ".join(known["files"])
     tables = "tables searches and front" if fronts["of"] else "table searches"
@@ -94,10 +94,10 @@ def _notes(known: dict[str, Any]) -> list[str]:
 
 @cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`."""
     version = alt.SCHEMA_VERSION.rpartition(".")[0]  # v6.4.1 -> v6.4
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return bundle.replace("</script", "<\\/script")
+    return packed(f"(() => {{{bundle}}})();")
 
 
 def _styles(strategies: Sequence[str]) -> dict[str, dict[str, str]]:
