@@ -11,7 +11,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from support.reporting import context_of
-from topdown_ray.report.page import page
+from topdown_ray.report.page import Top, page
 from topdown_ray.report.sections.explorer import explorer
 
 # the canvas' place on the page, and where a cost and an accuracy lie on it
@@ -97,5 +97,5 @@ def paged(folder: Path, title: str = "explorer") -> Path:
     section = explorer(context_of(folder))
     assert section is not None
     path = folder / "explorer.html"
-    path.write_text(page(title, [], [], [section]))
+    path.write_text(page(Top(title, [], [], []), [section]))
     return path

@@ -1,4 +1,4 @@
-"""``topdown-ray status --serve``: a page on loopback that follows a sweep, by its files alone.
+"""``topdown-ray status DIR --serve``: a page on loopback that follows a sweep, by its files alone.
 
 The page asks for the status every few seconds. The folder is read only when a page asks, and at most once in
 ``--every`` seconds however many pages do. A thread of its own draws the pictures, so that no request waits
