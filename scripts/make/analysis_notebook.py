@@ -41,7 +41,7 @@ import pandas as pd
 
 import topdown_ray
 from topdown_ray.networks.api import describe
-from topdown_ray.report import architectures, comparisons, plots, plots_genes, tables
+from topdown_ray.report import architectures, comparisons, panels, plots, plots_genes, tables
 
 plt.rcParams["figure.dpi"] = 72
 pd.set_option("display.precision", 4)
@@ -203,28 +203,31 @@ comparisons.fronts(data)[["strategy", "targets", "n", "hypervolume", "sd", "low"
         "markdown",
         """## Compare two sweeps
 
-The second sweep gives a fifth of the children of `joint` to the range between its targets (`front_share`). Searches of the same
-setting are paired by seed and target, whichever folder they are in. An interval around 0 is no evidence of a difference.""",
+The second sweep gives a fifth of the children of `joint` to the range below its tightest target (`front_share`). `compare` pairs the
+searches of equal labels by seed, as `topdown-ray compare A B` does. An interval around 0 is no evidence of a difference.""",
     ),
     (
         "code",
         """if folders:
     second = topdown_ray.load(folders[-1])
 else:
-    front_too = {"name": "joint", "label": "joint, front", "front_share": 0.2}
-    changed = {"strategies": [front_too], "targets": SWEEP["targets"][-1:]}
+    changed = {"strategies": [{"name": "joint", "front_share": 0.2}], "targets": SWEEP["targets"][-1:]}
     second = topdown_ray.sweep(SWEEP, name="example-front", **changed, out="results/example-front", **here)
-both = tables.prepare([results, second])
-columns = ["strategy", "against", "targets", "n", "mean", "low", "high", "improvement", "p"]
-differences = comparisons.differences(both)
-new = sorted(set(both.searches["strategy"]) - set(names))
-overall = differences[differences["target"].isna()]
-overall.loc[overall["strategy"].isin(new) | overall["against"].isin(new), columns]""",
+rows = topdown_ray.compare(results, second).rows
+columns = ["strategy", "targets", "target", "n", "before", "after", "difference", "low", "high", "ties", "p_holm"]
+rows.loc[rows["k"] == rows["k"].max(), columns].head(8)""",
+    ),
+    (
+        "markdown",
+        """Put together, as in `topdown-ray report A B`, the searches of both sweeps are series of the same pictures: A is the first
+folder, B the second.""",
     ),
     (
         "code",
-        """columns = ["strategy", "targets", "n", "hypervolume", "sd", "low", "high"]
-comparisons.fronts(both)[columns].tail(len(names) + len(new))""",
+        """both = tables.prepare([results, second], ["first", "second"])
+fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+panels.front(tables.accuracy(both), ax)
+pd.DataFrame(both.marks)""",
     ),
 ]
 
