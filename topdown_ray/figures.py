@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+_LEGEND_ROW = 0.24  # inches
 PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
 _INK = "#010203"  # stands for the reader's text colour in an SVG; almost black in a PDF
 _STYLE: dict[Any, Any] = {
@@ -61,7 +63,10 @@ def draw(
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
-        paint(figure.add_subplot())
+        paint(ax := figure.add_subplot())
+        if (legend := ax.get_legend()) is not None:  # a long legend must not take the picture's place
+            rows = math.ceil(len(legend.get_texts()) / max(1, getattr(legend, "_ncols", 1)))
+            figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, rows - 2))
         # a first layout settles the ticks, whose labels the second one has to make room for
         figure.draw_without_rendering()
         svg_path = folder / f"{name}.svg"

@@ -64,12 +64,16 @@ def style_of(strategy: str, strategies: Sequence[str] = ()) -> StrategyStyle:
     place = others.index(strategy) % len(_OTHERS) if strategy in others else 0
     style = STYLES.get(strategy, _OTHERS[place])
     label, colour = _chosen.get(strategy, (None, None))
-    return style._replace(label=label or style.label or strategy, colour=colour or style.colour)
+    shown = label or style.label or strategy
+    # matplotlib's legends leave out labels that begin with an underscore
+    shown = f" {shown}" if shown.startswith("_") else shown
+    return style._replace(label=shown, colour=colour or style.colour)
 
 
 def _variant_style(series: str, strategies: Sequence[str]) -> StrategyStyle:
     strategy, place = _variants[series]
-    style = style_of(strategy, strategies)._replace(label=series)
+    style = style_of(strategy, strategies)
+    style = style._replace(label=f"{' ' if series.startswith('_') else ''}{series}")
     if place == 0:
         return style
     other = _OTHERS[(place - 1) % len(_OTHERS)]

@@ -214,7 +214,7 @@ else:
     changed = {"strategies": [{"name": "joint", "front_share": 0.2}], "targets": SWEEP["targets"][-1:]}
     second = topdown_ray.sweep(SWEEP, name="example-front", **changed, out="results/example-front", **here)
 rows = topdown_ray.compare(results, second).rows
-columns = ["strategy", "targets", "target", "n", "before", "after", "difference", "low", "high", "ties", "p_holm"]
+columns = ["strategy", "targets", "target", "n", "before", "after", "difference", "low", "high", "ties"]
 rows.loc[rows["k"] == rows["k"].max(), columns].head(8)""",
     ),
     (

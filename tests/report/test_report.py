@@ -213,7 +213,7 @@ def test_half_a_sweep_is_reported_as_such(swept: tuple[Path, Path], tmp_path: Pa
     written = write_report([folder], tmp_path / "out")
     assert written.missing == 5
     words = text_of(written.path)
-    assert "half is incomplete: 5 of 75 searches are missing" in words
+    assert "half lacks 5 of 75 searches (status: incomplete)" in words
     assert "failed shards abc" in words
     assert "prune" in (tmp_path / "out" / "tables" / "missing.md").read_text()
 

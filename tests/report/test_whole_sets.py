@@ -47,8 +47,8 @@ def test_the_overview_by_hand(results: Results) -> None:
         if row["rank"] > 1:
             assert row["difference"] == pytest.approx((own - best).mean())
             assert row["difference_low"] < row["difference"] < row["difference_high"]
-            assert row["time_share"] == pytest.approx(row["seconds"] / frame["seconds"].iloc[0])
-    assert frame["time_share"].iloc[0] == pytest.approx(frame["seconds"].iloc[0] / frame["seconds"].iloc[1])
+            assert row["pairs"] == 10
+    assert (frame["n"] == frame["searches"]).all()
 
 
 def test_searches_that_missed_a_target_have_no_quality(results: Results) -> None:
@@ -56,7 +56,22 @@ def test_searches_that_missed_a_target_have_no_quality(results: Results) -> None
     lost = rows.index[(rows["k"] == 10) & (rows["strategy"] == "joint") & (rows["seed"] == 3)][4]
     rows.loc[lost, "feasible"] = False
     frame = whole_sets.overview(tables.prepare([Results(results.manifest, rows, results.trace)]))
-    assert dict(zip(frame["strategy"], frame["n"], strict=True))["joint"] == 9
+    row = frame[frame["strategy"] == "joint"].iloc[0]
+    assert (row["n"], row["searches"]) == (9, 10)
+
+
+def test_the_best_one_is_found_on_shared_seeds() -> None:
+    """The better strategy has only the seeds on which all do badly."""
+    searches, trace = synthetic.frames({"top_down": 0.0, "joint": 0.002}, sets=[(35.0, 30.0)], seeds=20)
+    bad = searches["seed"] < 6
+    searches.loc[bad, "accuracy"] -= 0.05
+    searches = searches[bad | (searches["strategy"] == "top_down")]
+    frame = whole_sets.overview(tables.prepare([Results(synthetic.manifest(searches), searches, trace)]))
+    assert frame["strategy"].tolist() == ["joint", "top_down"]
+    assert frame["mean"].iloc[0] < frame["mean"].iloc[1]
+    words = sentence("here", frame.to_dict("records"))
+    assert "joint is best" in words
+    assert "on 6 shared seeds above" not in words, "it has no others"
 
 
 ORDERS = {"top_down": "loosest", "bottom_up": "tightest", "joint": "together"}
@@ -84,9 +99,11 @@ def test_accuracy_against_work_by_loops(results: Results, strategy: str, work: s
                 at = before[ORDERS[strategy]].sum() + length * curve["evaluations"] / row["evaluations"]
                 best.append(curve["best_accuracy"][at <= point["x"] * (1 + 1e-12)].max())
             qualities.append(np.mean(best))
-        assert not np.isnan(qualities).any(), "a curve begins when every target has an answer"
-        assert point["mean"] == pytest.approx(np.mean(qualities))
+        answered = [quality for quality in qualities if not np.isnan(quality)]
+        assert len(answered) == point["n"] >= 5, "a curve begins when half of the searches have all answers"
+        assert point["mean"] == pytest.approx(np.mean(answered))
     end = own[own["end"]].iloc[0]
+    assert own.loc[~own["end"], "x"].max() == pytest.approx(end["x"])
     assert end["x"] == pytest.approx(rows.groupby("seed")[column].sum().mean())
     assert end["mean"] == pytest.approx(rows["accuracy"].mean())
 
@@ -121,7 +138,7 @@ def test_pictures_of_the_first_screen(results: Results) -> None:
 
 def record(strategy: str, **changes: Any) -> dict[str, Any]:
     nothing = dict.fromkeys(("difference", "difference_low", "difference_high"), math.nan)
-    spent = {"seconds": 1.2, "time_share": 0.3, "rows_share": 0.5}
+    spent = {"seconds": 1.2, "predictor_rows": 500.0, "pairs": 24, "label": strategy, "searches": 24}
     facts = {"strategy": strategy, "k": 3, "n": 24, "mean": 0.8281, "low": 0.828, "high": 0.8282}
     return {**facts, **nothing, **spent, **changes}
 
@@ -138,17 +155,26 @@ REACHED = "82.81 % [82.80, 82.82] on average over 3 targets (24 seeds)"
         ),
         (
             {"difference": -0.0001, "difference_low": -0.0003, "difference_high": 0.0001},
-            f"joint ({REACHED}) and top_down are level: they differ by 0.01 [-0.01, 0.03] points",
+            f"joint has the highest mean, {REACHED}, but it is not clearly better than top_down: "
+            "0.01 [-0.01, 0.03] points ahead",
         ),
         (
             {"difference": -0.0005},
             f"joint has the highest mean, {REACHED}, 0.05 points above top_down (no interval)",
         ),
+        (
+            {"difference": -0.0, "difference_low": -0.0, "difference_high": -0.0},
+            f"joint and top_down have the same answers, {REACHED}",
+        ),
+        (
+            {"difference": -0.0005, "difference_low": -0.0007, "difference_high": -0.0003, "pairs": 12},
+            f"joint is best with {REACHED}, 0.05 [0.03, 0.07] points on 12 shared seeds above top_down",
+        ),
         ({}, f"joint has the highest mean, {REACHED}; it shares no seeds with top_down"),
     ],
 )
 def test_the_sentence(changes: dict[str, float], words: str) -> None:
-    time = "joint takes 0.3 times the time (1.2 s against 4 s a search)"
+    time = "joint takes 30 % of the time (1.2 s against 4 s a search)"
     found = sentence("here", [record("joint"), record("top_down", seconds=4.0, **changes)])
     assert found == f"here: {words}; {time}."
 
@@ -156,6 +182,19 @@ def test_the_sentence(changes: dict[str, float], words: str) -> None:
 def test_the_sentence_of_one_strategy_and_of_one_seed() -> None:
     alone = record("joint", k=1, n=1, low=math.nan, high=math.nan)
     assert sentence("here", [alone]) == "here: joint reaches 82.81 % for its target (one seed)."
+
+
+def test_the_sentence_names_the_next_label_what_is_spent_and_what_was_missed() -> None:
+    clear = {"difference": -0.0005, "difference_low": -0.0007, "difference_high": -0.0003}
+    rows = [
+        record("joint (A)", label="joint", n=20, seconds=math.nan),
+        record("joint (B)", label="joint", **clear),
+    ]
+    rows.append(record("top_down", predictor_rows=100.0, **clear))
+    assert sentence("here", rows).endswith(
+        "(20 seeds), 0.05 [0.03, 0.07] points above top_down; joint (A) uses 5 times the predictor rows; "
+        "joint (A) met all targets in 20 of 24 searches."
+    )
 
 
 def test_durations() -> None:

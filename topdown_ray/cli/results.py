@@ -160,6 +160,7 @@ def compare(
     from topdown_ray.cli.present import results as present
     from topdown_ray.files import check_output, written
     from topdown_ray.report.compare import compare_folders, regressions
+    from topdown_ray.report.page import csv_of
     from topdown_ray.terminal import say
 
     if fail_below is not None and not math.isfinite(fail_below):
@@ -170,11 +171,11 @@ def compare(
     worse = [] if fail_below is None else regressions(comparison, fail_below / 100)
     if csv is not None:
         with written(csv) as path:
-            comparison.rows.to_csv(path, index=False)
+            path.write_text(csv_of(comparison.rows))
     present.print_comparison(comparison, per_target, as_json)
     if worse:
-        wanted = f"differences of at least {fail_below:+g} points and every answer of A in B"
-        say(one_line(f"compare: expected {wanted}, found {'; '.join(worse)}", 2000))
+        wanted = f"differences of at least {fail_below:+g} points, and every answer of A in B"
+        say(one_line(f"compare: B is worse than A: expected {wanted}, found {'; '.join(worse)}", 2000))
         raise typer.Exit(1)
 
 

@@ -44,7 +44,7 @@ const describe = point => `${percent(point.accuracy)} at ${withUnit(number(point
 // --- state
 
 const state = {setting: data.settings[0], strategies: new Set(data.strategies), sets: new Set(data.sets),
-  front: true, limit: 0, walk: -1, chosen: null};
+  front: true, limit: 0, walk: -1, marked: null, shown: null};  // shown: by the panel
 let view = null;
 const ofSetting = () => points.filter(point => point.setting === state.setting);
 const visible = () => ofSetting().filter(point => state.strategies.has(point.strategy)
@@ -134,7 +134,8 @@ function enterSetting() {
 function marks() {
   const marked = [], found = best();
   if (found) marked.push({cost: found.cost, accuracy: found.accuracy, what: "best"});
-  if (state.chosen) marked.push({cost: state.chosen.cost, accuracy: state.chosen.accuracy, what: "chosen"});
+  const ringed = state.marked ?? state.shown;
+  if (ringed && visible().includes(ringed)) marked.push({cost: ringed.cost, accuracy: ringed.accuracy, what: "chosen"});
   return marked;
 }
 
@@ -214,7 +215,7 @@ find(".chart").addEventListener("keydown", event => {
   else if (event.key === "Enter" && state.walk >= 0) open(all[state.walk]);
   else if (to !== undefined && last >= 0) {
     state.walk = to;
-    state.chosen = all[to];
+    state.marked = all[to];
     find(".spoken").textContent = `Answer ${to + 1} of ${last + 1}: ${describe(all[to])}.`;
     refresh(false);
   } else return;
@@ -255,7 +256,8 @@ function configOf(point) {
 function commandOf(point) {
   const quoted = text => `'${text.replaceAll("'", "'\\''")}'`;
   const name = data.spaces[point.subject.space].name, target = point.target === null ? "front" : exact(point.target);
-  const out = `${name}-${point.strategy}-${target}-seed-${point.seed}`.replace(/[^A-Za-z0-9._-]+/g, "-");
+  const at = number(point.cost);
+  const out = `${name}-${point.strategy}-${target}-at-${at}-seed-${point.seed}`.replace(/[^A-Za-z0-9._-]+/g, "-");
   return `topdown-ray export ${quoted(configOf(point))} --space ${quoted(name)} --format torch --out ${quoted(out)}`;
 }
 
@@ -310,7 +312,8 @@ function drawLayers(point) {
 }
 
 function open(point) {
-  state.chosen = point;
+  state.shown = point;
+  state.marked = null;
   const panel = find(".panel"), known = point.subject.space >= 0 && !point.arch.startsWith("{");
   const drawable = known && data.spaces[point.subject.space].tables !== null;
   find(".panel h3").textContent = `Architecture: ${describe(point)}`;
@@ -339,11 +342,11 @@ function open(point) {
 }
 
 function close() {
-  if (find(".panel").hidden) return;
+  const wasOpen = !find(".panel").hidden;
   find(".panel").hidden = true;
-  state.chosen = null;
+  state.shown = state.marked = null;
   refresh(false);
-  find(".chart").focus({preventScroll: true});
+  if (wasOpen) find(".chart").focus({preventScroll: true});
 }
 
 async function copy(text, what) {
@@ -390,8 +393,8 @@ field.addEventListener("input", () => setLimit(field.valueAsNumber, false));
 find(".show").addEventListener("click", () => open(best()));
 find(".close").addEventListener("click", close);
 find(".panel").addEventListener("keydown", event => { if (event.key === "Escape") close(); });
-find(".copy-config").addEventListener("click", () => copy(configOf(state.chosen), "OFA configuration"));
-find(".copy-export").addEventListener("click", () => copy(commandOf(state.chosen), "export command"));
+find(".copy-config").addEventListener("click", () => copy(configOf(state.shown), "OFA configuration"));
+find(".copy-export").addEventListener("click", () => copy(commandOf(state.shown), "export command"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 loadBundle().then(() => {
   root.hidden = false;

@@ -35,6 +35,7 @@ for (const field of document.querySelectorAll("input.search")) {
   field.parentElement.hidden = false;
   field.addEventListener("input", () => {
     const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
     for (const body of table.tBodies) {
       const heading = body.querySelector(".group")?.textContent.toLowerCase() ?? "";
       let any = false;
@@ -42,9 +43,12 @@ for (const field of document.querySelectorAll("input.search")) {
         const text = `${heading} ${row.textContent.toLowerCase()}`;
         row.hidden = !wanted.every(word => text.includes(word));
         any ||= !row.hidden;
+        found += row.hidden ? 0 : 1;
       }
       body.hidden = !any;
     }
+    const count = found === 0 ? "No row matches." : `${found} ${found === 1 ? "row matches" : "rows match"}.`;
+    field.parentElement.querySelector("output").textContent = wanted.length ? count : "";
   });
 }
 

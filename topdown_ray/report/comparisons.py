@@ -97,14 +97,27 @@ def traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, s
     return (curve, spent, best) if here.all() else (curve[here], spent[here], best[here])
 
 
-def curves(data: Data) -> pd.DataFrame:
+def _spread(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """At most so many of the sorted values, evenly spread, both ends among them."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
+    chosen: NDArray[Any] = values[places]
+    return chosen
+
+
+def curves(data: Data, most: int | None = None) -> pd.DataFrame:
     """Best accuracy against the evaluations spent on a target, for each setting's widest target set: the
-    inter-quartile mean.
+    inter-quartile mean. most: of that many targets, from the loosest to the tightest; None: of all.
 
     Evaluations count within the target: what a strategy spent on the targets before is not in them.
     """
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
-    rows = _of_widest(data.distinct()).reset_index(drop=True)
+    rows = _of_widest(data.distinct())
+    if most is not None:
+        found = rows.groupby("setting", observed=True)["target"].unique()
+        chosen = {setting: set(_spread(np.sort(targets), most)) for setting, targets in found.items()}
+        wanted = [x in chosen[name] for name, x in zip(rows["setting"], rows["target"], strict=True)]
+        rows = rows[wanted]
+    rows = rows.reset_index(drop=True)
     curve, spent, best = traces(data, rows)
     groups = rows.groupby(keys, sort=False, observed=True)
     group = groups.ngroup().to_numpy()[curve]

@@ -84,6 +84,13 @@ class Context:
         return list(self.accuracy["setting"].unique())
 
     @cached_property
+    def names(self) -> list[str]:
+        """The folders as the page names them: without what leads to them, unless that tells two apart."""
+        short = [Path(source.name).name for source in self.sources]
+        sources = zip(short, self.sources, strict=True)
+        return [name if short.count(name) == 1 else source.name for name, source in sources]
+
+    @cached_property
     def overview(self) -> pd.DataFrame:
         """The strategies of each setting, best first."""
         return whole_sets.overview(self.data)

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from topdown_ray.errors import UserError
@@ -89,27 +90,29 @@ def embedded(value: Any) -> str:
 
 
 def thinned(answers: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many answers, in their order: first those that no other answer of their strategy and target
-    set beats in both cost and accuracy, then the most accurate ones of each strategy and target.
+    """At most so many answers, in their order: first those that no other answer of their setting beats in
+    both cost and accuracy, then those that none of their strategy and target set beats, then the most
+    accurate ones of each strategy and target.
     """
     if len(answers) <= most:
         return answers
     best = answers.groupby(_CELL, observed=True)["accuracy"].rank(method="first", ascending=False)
-    rank = best.mask(_undominated(answers), 0.0).to_numpy()
+    rank = best.mask(_undominated(answers), 0.0).mask(_undominated(answers, ["setting"]), -1.0).to_numpy()
     return answers.iloc[np.sort(np.argsort(rank, kind="stable")[:most])]
 
 
-def _undominated(rows: pd.DataFrame) -> pd.Series:
+def _undominated(rows: pd.DataFrame, group: Sequence[str] = _GROUP) -> pd.Series:
     """Which rows are more accurate than every cheaper one of their group."""
     inside = rows.sort_values(["cost", "accuracy"], ascending=[True, False], kind="stable")
-    groups = inside.groupby(_GROUP, observed=True)["accuracy"]
-    before = groups.cummax().groupby([inside[key] for key in _GROUP], observed=True).shift()
+    groups = inside.groupby(list(group), observed=True)["accuracy"]
+    before = groups.cummax().groupby([inside[key] for key in group], observed=True).shift()
     return (before.isna() | (inside["accuracy"] > before)).reindex(rows.index)
 
 
 def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
     """The fronts that searches kept, one of each setting, strategy and target set: ``rows`` in the columns of
-    the answers, thinned evenly along the cost, and ``of``, how many there were. Of a strategy and target set
+    the answers, thinned evenly along the cost but for those that none of the setting beats, and ``of``, how
+    many there were. Of a strategy and target set
     with many searches, the fronts of the first ``MOST_SEARCHES`` seeds count.
     """
     searches = rows.drop_duplicates("search_id").sort_values("seed", kind="stable")
@@ -122,15 +125,19 @@ def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
     kept = kept[kept["accuracy"].notna() & np.isfinite(kept["cost"])].reset_index(drop=True)
     if kept.empty:
         return {"rows": kept.assign(target=math.nan), "of": 0}
-    union = kept[_undominated(kept)].sort_values([*_GROUP, "cost"], kind="stable")
+    best = _undominated(kept, ["setting"])  # what the slider may name, so all of them
+    union = kept[best | _undominated(kept)].assign(best=best).sort_values([*_GROUP, "cost"], kind="stable")
     groups = union.groupby(_GROUP, observed=True, sort=False)
     most = max(2, min(MOST_OF_FRONT, MOST_OF_FRONTS // groups.ngroups))
-    few = [group.iloc[_evenly(len(group), most)] for _, group in groups]
+    few = [group[group["best"] | _evenly(len(group), most)] for _, group in groups]
     return {"rows": pd.concat(few, ignore_index=True).assign(target=math.nan), "of": len(kept)}
 
 
-def _evenly(n: int, most: int) -> Sequence[int]:
-    return range(n) if n <= most else np.unique(np.linspace(0, n - 1, most).round().astype(int)).tolist()
+def _evenly(n: int, most: int) -> npt.NDArray[np.bool_]:
+    """Which of n rows are among at most so many, evenly spread."""
+    chosen = np.zeros(n, dtype=bool)
+    chosen[np.linspace(0, n - 1, min(n, most)).round().astype(int)] = True
+    return chosen
 
 
 # --- columns ------------------------------------------------------------------------------------------------

@@ -91,11 +91,14 @@ class Data:
     searches: pd.DataFrame
     trace: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    timing_notes: list[str] = field(default_factory=list)  # what a reader of times must know
     marks: list[Mark] = field(default_factory=list)  # the legend of letters in the names of series
 
     def distinct(self) -> pd.DataFrame:
-        """Every search once, though several folders may hold it: the same search has the same answer."""
-        return self.searches.drop_duplicates(["search_id", "target_index"])
+        """Every search of a series once, though several folders may hold it: the same search has the same
+        answer.
+        """
+        return self.searches.drop_duplicates(["strategy", "search_id", "target_index"])
 
 
 def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data:
@@ -129,7 +132,7 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
             notes.append(f"{n} answers differ between folders that hold the same search; the first is used.")
     if note := footnote(searches):
         notes.append(note)
-    return Data(searches, traces, [*notes, *_untimed(searches)], marks)
+    return Data(searches, traces, notes, _untimed(searches), marks)
 
 
 def _split(searches: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -271,7 +274,7 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
 
     In each folder and setting a batch size is preferred that most pairs of strategy and target set share
     (then the one with most timings, then the largest); a pair that lacks it has the size of most of its
-    batches. The label names the batch size where there are several, device and processor where more than one
+    searches. The label names the batch size where there are several, device and processor where more than one
     took part."""
     machine = ["device", "threads", "processor"]
     group, cell = ["folder", "setting", *machine], ["folder", "setting", *machine, "strategy", "targets"]
@@ -292,8 +295,9 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
     )
     counts = counts.merge(best[[*group, "batch_size"]].rename(columns={"batch_size": "shared"}), on=group)
     counts["is_shared"] = counts["batch_size"] == counts["shared"]
+    counts["searches"] = counts["timings"] * counts["batch_size"]
     chosen = (
-        counts.sort_values(["is_shared", "timings", "batch_size"], kind="stable")
+        counts.sort_values(["is_shared", "searches", "batch_size"], kind="stable")
         .groupby(cell, sort=False, observed=True)
         .tail(1)
     )

@@ -9,6 +9,7 @@ import csv
 import functools
 import gzip
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from topdown_ray.figures import Picture
 from topdown_ray.files import data
 
 MOST_ROWS = 400  # of a table in the page; the files hold all
-_MOST_DOWNLOAD = 40_000  # characters of a compressed table that the page carries along
+_MOST_DOWNLOAD = 150_000  # characters of a compressed table that the page carries along
 
 DASH = "\N{EN DASH}"  # for what a folder does not tell
 # how numbers read
@@ -97,7 +98,7 @@ class Table:
     def shown_columns(self) -> Sequence[Column]:
         """The columns that have content in some row."""
         rows = self.rows.to_dict("records")
-        return [column for column in self.columns if any(column.cell(row) for row in rows)]
+        return [column for column in self.columns if any(column.cell(row) not in ("", DASH) for row in rows)]
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -191,11 +192,22 @@ class Top:
     legend: Sequence[tuple[str, str]]
 
 
-def page(top: Top, sections: Sequence[Section]) -> str:
-    """The whole report as one HTML document that needs nothing else."""
+def _code(words: str) -> Markup:
+    """Words with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(Markup.escape(words))))
+
+
+def template_of(name: str) -> jinja2.Template:
+    """A template of the package; its filter ``code`` shows what stands between backticks as code."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(data("report.html.j2").read_text())
+    environment.filters["code"] = _code
+    return environment.from_string(data(name).read_text(encoding="utf-8"))
+
+
+def page(top: Top, sections: Sequence[Section]) -> str:
+    """The whole report as one HTML document that needs nothing else."""
+    template = template_of("report.html.j2")
     css, script = (Markup(data(name).read_text()) for name in ("report.css", "report.js"))
     return template.render(top=top, sections=sections, css=css, script=script, most_rows=MOST_ROWS)

@@ -60,8 +60,9 @@ def front(
 def quality(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, work: str | None = None
 ) -> Axes:
-    """Accuracy against the work of a whole search: the mean over the widest set's targets, from when every
-    target has an answer. A marker is a finished search. table: ``whole_sets.anytime``.
+    """Accuracy against the work of a whole search: the mean over the widest set's targets, from when half of
+    the searches have an answer for every target. A marker is the mean finished search.
+    table: ``whole_sets.anytime``.
     """
     ax = axes_or_new(ax)
     table = pick(table, setting=setting, work=work)
@@ -104,9 +105,9 @@ def quality_caption(curves: pd.DataFrame, setting: str, work: str) -> str:
     told = f"time ({part['clock'].iloc[0]})" if work == "seconds" else work
     sentences = [f"{setting}: accuracy against {told}.", "Markers: finished searches."]
     if not part["end"].all():
-        sentences.append("A curve begins when every target has an answer.")
+        sentences.append("A curve begins when half of the searches have an answer for every target.")
     if part["low"].notna().any():
         sentences.append("Bands and bars: 95 %.")
     if absent := [name for name in own["strategy"].unique() if name not in set(part["strategy"])]:
-        sentences.append(f"Not timed in the same way: {', '.join(absent)}.")
+        sentences.append(f"Left out, since they were timed differently: {', '.join(absent)}.")
     return " ".join(sentences)

@@ -25,6 +25,8 @@ from topdown_ray.strategy_styles import series_style, strategy_rank, style_of
 BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
 _MOST_LABELS = 12  # of the places of an axis
+_LEGEND_WIDTH = 60  # characters of a row
+_LONGEST_LABEL = 44  # characters in a legend
 _TITLE_WIDTH = 46  # characters of a line
 _APART = 0.075  # of an axis: the least distance of two labelled targets
 
@@ -82,7 +84,8 @@ def finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
     ax.grid(True, axis="y", linewidth=0.6, alpha=0.2)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    if ax.get_legend_handles_labels()[1]:
+    if labels := ax.get_legend_handles_labels()[1]:
+        columns = max(1, min(columns, _LEGEND_WIDTH // (5 + min(max(map(len, labels)), _LONGEST_LABEL))))
         below = (0.5, -0.22)
         small: dict[str, Any] = {
             "frameon": False,
@@ -93,6 +96,8 @@ def finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
         legend = ax.legend(loc="upper center", bbox_to_anchor=below, ncols=columns, **small)
         for label in legend.get_texts():
             label.set_parse_math(False)
+            if len(label.get_text()) > _LONGEST_LABEL:
+                label.set_text(f"{label.get_text()[: _LONGEST_LABEL - 3]}...")
     return ax
 
 

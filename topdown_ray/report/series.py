@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import string
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +70,7 @@ def series(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series, list[Ma
     searches = _searches(rows, codes, {place for places in several for place in places})
     labels = cells["strategy"].astype(object).to_numpy().copy()
     told: dict[int, dict[str, str]] = defaultdict(dict)
+    taken = set(labels)
     for places in several:
         roots = _without_copies(places, searches)
         if len(set(roots.values())) == 1:
@@ -78,7 +79,8 @@ def series(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series, list[Ma
         facts = _differing(cells.iloc[chosen])
         for rank, (root, text) in enumerate(zip(chosen, facts, strict=True)):
             folder, label = int(cells["folder"].iloc[root]), str(cells["strategy"].iloc[root])
-            name = f"{label} ({letter_of(folder)})"
+            name = _new(label, letter_of(folder), taken)
+            taken.add(name)
             strategy_styles.vary(name, label, rank)
             told[folder][label] = text
             for place, other in roots.items():
@@ -86,6 +88,14 @@ def series(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series, list[Ma
                     labels[place] = name
     marks = [Mark(letter_of(folder), names[folder], _joined(told[folder])) for folder in sorted(told)]
     return words(labels, codes).set_axis(rows.index), marks
+
+
+def _new(label: str, letter: str, taken: Collection[str]) -> str:
+    """A name for a series, which is no label either: labels may look like the names of series."""
+    name = f"{label} ({letter})"
+    while name in taken:
+        name += "'"
+    return name
 
 
 def _searches(rows: pd.DataFrame, codes: NDArray[Any], wanted: set[int]) -> dict[int, set[str]]:

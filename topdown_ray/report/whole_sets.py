@@ -6,7 +6,7 @@ met all targets have one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +26,18 @@ _ORDER |= {"bottom_up": "tightest", "joint": "together"}
 
 def quality(data: Data) -> pd.DataFrame:
     """The quality of each search of each setting's widest set: a row a search, with ``seconds`` (NaN where
-    its batch is no timing of the setting's main clock), ``predictor_rows`` and ``evaluations``.
+    its batch is no timing of ``clock``, the setting's main clock), ``predictor_rows`` and ``evaluations``.
+    ``met``: whether it met all targets; else its quality is NaN.
     """
     rows = data.searches[data.searches["targets"] == data.searches["setting"].map(widest(data.searches))]
-    rows = rows.drop_duplicates(["setting", "search_id", "target_index"])
+    clocks = _main_clocks(rows)
+    rows = rows.drop_duplicates(["strategy", "setting", "search_id", "target_index"])
     met = rows["feasible"] & rows["accuracy"].notna()
-    clocks = main_clocks(rows)
-    timed = rows["timed"] & (rows["clock"].astype(object) == rows["setting"].map(clocks))
-    rows = rows.assign(met=met, seconds=rows["search_wall_s"].astype(float).where(timed))
-    searches = rows.groupby([*_KEYS, "search_id", "seed", "kind"], sort=False, observed=True)
-    frame = searches.agg(
+    clock = rows["setting"].astype(object).map(clocks).fillna("")
+    timed = rows["timed"] & (rows["clock"].astype(object) == clock)
+    rows = rows.assign(met=met, seconds=rows["search_wall_s"].astype(float).where(timed), clock=clock)
+    keys = [*_KEYS, "search_id", "seed", "kind", "label", "clock"]
+    frame = rows.groupby(keys, sort=False, observed=True).agg(
         quality=("accuracy", "mean"),
         met=("met", "all"),
         answers=("met", "size"),
@@ -43,13 +45,14 @@ def quality(data: Data) -> pd.DataFrame:
         predictor_rows=("predictor_rows", "sum"),
         known=("predictor_rows", "count"),
         evaluations=("evaluations", "sum"),
-    ).reset_index()
+    )
     frame["predictor_rows"] = frame["predictor_rows"].where(frame["known"] == frame["answers"])
-    complete = frame["met"] & (frame["answers"] == frame["k"])
-    return frame[complete].drop(columns=["met", "answers", "known"]).reset_index(drop=True)
+    frame["met"] &= frame["answers"] == frame.index.get_level_values("k")
+    frame["quality"] = frame["quality"].where(frame["met"])
+    return frame.drop(columns=["answers", "known"]).reset_index()
 
 
-def main_clocks(rows: pd.DataFrame) -> dict[str, str]:
+def _main_clocks(rows: pd.DataFrame) -> dict[str, str]:
     """For each setting the clock that times most of its series, and of those the most searches.
 
     A setting of several series has none where each clock times one of them: their times do not compare."""
@@ -64,62 +67,75 @@ def main_clocks(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def overview(data: Data) -> pd.DataFrame:
-    """The strategies of each setting's widest set, best first.
+    """The strategies of each setting's widest set, best first: by the number of others that a strategy is
+    better than on the seeds that both have, then by the mean.
 
-    mean: of the quality (a fraction); low, high: of that mean. difference: from the best one, paired by seed,
-    with its interval; NaN of the best one itself. seconds, predictor_rows: means of a search; seconds are
-    those of ``clock``. time_share, rows_share: relative to the runner-up for the best one, to the best one
-    for the others."""
-    searches = quality(data)
-    clocks = main_clocks(data.searches)
+    n: searches that met all targets, of ``searches``. mean: of their quality (a fraction); low, high: of that
+    mean. difference: from the best one, paired by seed, with its interval; NaN of the best one itself.
+    seconds, predictor_rows: means of a search; seconds are those of ``clock``."""
+    all_searches = quality(data)
+    promised = all_searches.groupby(["setting", "strategy"], observed=True).size()
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
     pairs: list[stats.Array] = []
-    for setting, of_setting in searches.groupby("setting", sort=False, observed=True):
-        groups = {name: rows for name, rows in of_setting.groupby("strategy", observed=True) if len(rows)}
+    met = all_searches[all_searches["met"]]
+    for setting, of_setting in met.groupby("setting", sort=False, observed=True):
+        groups = {
+            str(name): rows for name, rows in of_setting.groupby("strategy", observed=True) if len(rows)
+        }
         by_seed = {name: rows.groupby("seed")["quality"].mean() for name, rows in groups.items()}
-        names = sorted(groups, key=lambda name: -float(groups[name]["quality"].mean()))
+        names = _ranked(by_seed)
         for rank, name in enumerate(names):
             rows = groups[name]
-            facts = {key: rows[key].iloc[0] for key in _KEYS} | {"clock": clocks.get(str(setting), "")}
+            facts = {key: rows[key].iloc[0] for key in [*_KEYS, "label", "clock"]}
+            counts = {"rank": rank + 1, "n": len(rows), "searches": int(promised[setting, name])}
             spent = {value: float(rows[value].mean()) for value in ("seconds", "predictor_rows")}
-            records.append({**facts, "rank": rank + 1, "n": len(rows), **spent})
+            records.append({**facts, **counts, **spent})
             cells.append(rows["quality"].to_numpy(float))
             delta = (by_seed[name] - by_seed[names[0]]).dropna() if rank else pd.Series(dtype=float)
             pairs.append(delta.to_numpy(float))
-    frame = pd.DataFrame(records, columns=[*_KEYS, "clock", "rank", "n", "seconds", "predictor_rows"])
+    columns = [*_KEYS, "label", "clock", "rank", "n", "searches", "seconds", "predictor_rows"]
+    frame = pd.DataFrame(records, columns=columns)
     frame["mean"] = [float(cell.mean()) for cell in cells]
     frame[["low", "high"]] = stats.intervals(cells)
     frame["pairs"] = [len(cell) for cell in pairs]
     frame["difference"] = [float(cell.mean()) if len(cell) else np.nan for cell in pairs]
     frame[["difference_low", "difference_high"]] = stats.intervals(pairs)
-    for value, share in (("seconds", "time_share"), ("predictor_rows", "rows_share")):
-        best = frame["setting"].map(frame[frame["rank"] == 1].set_index("setting")[value])
-        second = frame["setting"].map(frame[frame["rank"] == 2].set_index("setting")[value])
-        frame[share] = frame[value] / best.where(frame["rank"] > 1, second).astype(float)
     return frame
+
+
+def _ranked(by_seed: Mapping[str, pd.Series]) -> list[str]:
+    """Names by the number of others that they are better than, paired by seed where they share some."""
+
+    def ahead(one: str, other: str) -> float:
+        delta = (by_seed[one] - by_seed[other]).dropna()
+        return float(delta.mean() if len(delta) else by_seed[one].mean() - by_seed[other].mean())
+
+    wins = {one: sum(ahead(one, other) > 0 for other in by_seed) for one in by_seed}
+    return sorted(by_seed, key=lambda name: (-wins[name], -float(by_seed[name].mean())))
 
 
 def anytime(data: Data) -> pd.DataFrame:
     """How good the answers for a whole set were after how much work, for each setting's widest set.
 
-    A curve begins when every target has an answer. work: ``seconds`` (of the setting's main clock),
+    A curve begins when half of the searches have an answer for every target, and ends when they are done on
+    average. work: ``seconds`` (of the setting's main clock),
     ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in it, mean, low, high: of
     the quality. Within a target, work is spread evenly over its evaluations; ``joint`` serves all targets at
     once, the others one after another. ``end``: the point of finished searches, at their mean work. A
     strategy whose order is not known has this point only."""
     searches = quality(data)
+    searches = searches[searches["met"]]
     known = bool(searches["predictor_rows"].notna().all())
     axes = {
         "seconds": "wall_s",
         **({"predictor rows": "predictor_rows"} if known else {"evaluations": "evaluations"}),
     }
-    clocks = main_clocks(data.searches)
     all_rows = data.distinct()
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
     for key, group in searches.groupby([*_KEYS, "kind"], sort=False, observed=True):
-        facts = dict(zip(_KEYS, key[:-1], strict=True)) | {"clock": clocks.get(str(key[0]), "")}
+        facts = {**dict(zip(_KEYS, key[:-1], strict=True)), "clock": group["clock"].iloc[0]}
         order = _ORDER.get(str(key[-1]))
         for kind_of_work, column in axes.items():
             own = group[group[column if kind_of_work != "seconds" else "seconds"].notna()]
@@ -127,9 +143,8 @@ def anytime(data: Data) -> pd.DataFrame:
                 continue
             total = own["seconds" if kind_of_work == "seconds" else column].mean()
             if order is not None:
-                rows = all_rows[
-                    all_rows["search_id"].isin(own["search_id"]) & (all_rows["setting"] == key[0])
-                ]
+                here = (all_rows["setting"] == key[0]) & (all_rows["strategy"] == key[2])
+                rows = all_rows[here & all_rows["search_id"].isin(own["search_id"])]
                 for x, cell in _curve(data, rows, column, order, int(own["k"].iloc[0])):
                     records.append({**facts, "work": kind_of_work, "x": x, "end": False})
                     cells.append(cell)
@@ -156,17 +171,16 @@ def _curve(
     x = begin.ravel()[curve] + length.ravel()[curve] * evaluations / spent[curve]
     first = np.full(len(rows), np.inf)
     np.minimum.at(first, curve, x)
-    start, end = float(first.reshape(-1, k).max(axis=1).max()), float(x.max())
+    start, end = float(np.median(first.reshape(-1, k).max(axis=1))), float(work.sum(axis=1).mean())
     if not np.isfinite(start):
         return []
     low = max(start, end * 1e-6, 1e-9)
     grid = np.unique(np.append(np.geomspace(low, max(end, low), GRID_POINTS), low))
-    grid[0] = max(grid[0], start)
     values = stats.step_values(curve, x, best.astype(np.float64), grid)
     if len(values) < len(rows):  # the last rows have no curve
         return []
     means: NDArray[Any] = values.reshape(-1, k, len(grid)).mean(axis=1)
-    return [(float(grid[i]), means[:, i]) for i in np.flatnonzero(~np.isnan(means).any(axis=0))]
+    return [(float(at), cell[~np.isnan(cell)]) for at, cell in zip(grid, means.T, strict=True)]
 
 
 def _spans(work: NDArray[Any], order: str) -> tuple[NDArray[Any], NDArray[Any]]:

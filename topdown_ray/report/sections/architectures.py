@@ -18,12 +18,12 @@ _WORDS = (
     "stage is too shallow for is inactive: it changes neither accuracy nor cost, and is not compared."
 )
 _GENES = (
-    "Each gene of each strategy at the widest target set: agreement, most frequent choice and its share, of "
-    "the answers in which the gene is active"
+    "Data of the pictures, each gene at each target of the widest set: agreement, most frequent choice and "
+    "its share, of the answers in which the gene is active"
 )
 _SEEDS = (
-    "Answers of different seeds that agree on a gene show that the choice matters and that the search finds "
-    "it; where they differ and are equally accurate, the choice hardly matters to the predictor."
+    "Answers of different seeds that agree on a gene suggest that the choice matters, and that the search "
+    "finds it; where they differ and are equally accurate, the choice hardly matters to the predictor."
 )
 
 
@@ -47,13 +47,16 @@ def architectures(context: Context) -> Section | None:
     if agreement.empty:
         return Section("architectures", "Architectures", [_WORDS], pictures, shown)
     agreement = agreement[agreement["targets"] == agreement["setting"].map(sets)]
-    data = Table("gene_agreement", _GENES, genes[genes["n"] > 1], (), in_page=False)
+    drawn = (genes["n"] > 1) & (genes["strategy"] == genes["setting"].map(best))
+    data = Table("gene_agreement", _GENES, genes[drawn], (), in_page=False)
     shown += [_agreement(agreement), data]
     return Section("architectures", "Architectures", [_WORDS, _SEEDS], pictures, shown)
 
 
 def _pictures(context: Context, genes: pd.DataFrame) -> list[Picture]:
     """The heat maps of one setting and strategy."""
+    if genes["target"].nunique() < 2:  # one column shows no more than the table
+        return []
     first, size = genes.iloc[0], plots_genes.size(genes)
     setting = str(first["setting"])
     low, high = genes["n"].min(), genes["n"].max()

@@ -11,14 +11,13 @@ from functools import cache
 from typing import Any
 
 import altair as alt
-import jinja2
 import vl_convert
 from markupsafe import Markup
 
 from topdown_ray.files import data
 from topdown_ray.report.context import Context
 from topdown_ray.report.explorer import MOST_SEARCHES, embedded, payload
-from topdown_ray.report.page import Section, packed
+from topdown_ray.report.page import Section, packed, template_of
 from topdown_ray.strategy_styles import style_of
 
 _WORDS = (
@@ -45,7 +44,7 @@ _TOOLTIP = {
     "targetText": "target",
     "costText": "cost",
     "accuracyText": "top-1",
-    "intervalText": "95 % of the cell's IQM",
+    "intervalText": "95 % of all seeds' mean (IQM)",
     "seed": "seed",
     "macsText": "MACs (1e6)",
     "paramsText": "parameters (1e6)",
@@ -58,10 +57,7 @@ def explorer(context: Context) -> Section | None:
     if known is None:
         return None
     strategies = known["strategies"]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    html = environment.from_string(data("explorer.html.j2").read_text(encoding="utf-8")).render(
+    html = template_of("explorer.html.j2").render(
         css=Markup(data("explorer.css").read_text(encoding="utf-8")),
         payload=Markup(embedded({**known, "styles": _styles(strategies), "chart": chart(strategies)})),
         bundle=Markup(_bundle()),
@@ -84,8 +80,9 @@ def _notes(known: dict[str, Any]) -> list[str]:
     if fronts["of"]:
         notes.append(
             f"Small points and lines are the fronts that searches kept: {fronts['shown']:,} of "
-            f"{fronts['of']:,} architectures, without those that another search of the same strategy and "
-            f"targets beats. Of each strategy and target set the first {MOST_SEARCHES} seeds are read."
+            f"{fronts['of']:,} architectures. All are here that no other one of the setting beats; the "
+            "fronts of strategies and target sets behind it are thinned. Of each strategy and target set the "
+            f"first {MOST_SEARCHES} seeds are read; `topdown-ray pick` looks through all of them."
         )
     folders = ", ".join(known["files"])
     tables = "tables searches and front" if fronts["of"] else "table searches"

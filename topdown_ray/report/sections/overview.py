@@ -25,6 +25,11 @@ from topdown_ray.report.page import (
 _CLOCK = Column(
     "time of", lambda row: f"time: {row['clock']}" if row["clock"] else "times do not compare", False
 )
+_WORDS = (
+    "Predictor rows are the architectures that a search had the predictor score; gradients count as the "
+    "rows that they cost. Strategies that serve one target after another have an answer for every target "
+    "only near their end, where their curves begin."
+)
 _NOTE = (
     "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
     "The best strategy is chosen by the data that it is then compared by: where two are close, more seeds "
@@ -38,7 +43,8 @@ def overview(context: Context) -> Section:
     pictures = [picture for setting in context.settings for picture in _pictures(context, curves, setting)]
     columns = [text("strategy"), number("mean", "mean top-1 (%)", **PERCENT)]
     columns += [interval("low", "high", **PERCENT), number("difference", "from the best (points)", **POINTS)]
-    columns += [interval("difference_low", "difference_high", **POINTS), number("n", "searches")]
+    columns += [interval("difference_low", "difference_high", **POINTS)]
+    columns += [number("n", "met all targets"), number("searches", "of searches")]
     scale, unit = unit_of(float(context.overview["seconds"].max()))
     columns += [number("seconds", f"time of a search ({unit})", scale=1 / scale, missing=DASH)]
     columns += [number("predictor_rows", "predictor rows", **COUNT)]
@@ -46,7 +52,7 @@ def overview(context: Context) -> Section:
         Table("overview", "Strategies, best first", context.overview, columns, _NOTE, (*OF_SET, _CLOCK)),
         Table("whole_sets", "Data of accuracy against work", curves, (), in_page=False),
     ]
-    return Section("overview", "Overview", (), pictures, tables)
+    return Section("overview", "Overview", [_WORDS], pictures, tables)
 
 
 def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Picture]:
@@ -68,7 +74,10 @@ def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Pict
             context.draw(name, front, panels.front, context.accuracy, setting=setting, reference=known)
         )
     own = curves[curves["setting"] == setting]
+    best = context.overview.loc[context.overview["setting"] == setting, "strategy"].head(1).tolist()
     for work in own["work"].unique():
+        if not set(best) <= set(own.loc[own["work"] == work, "strategy"]):
+            continue  # times that do not compare with the best one's
         name, caption = file_name("quality", setting, work), panels.quality_caption(curves, setting, work)
         pictures.append(context.draw(name, caption, panels.quality, curves, setting=setting, work=work))
     return pictures

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,7 @@ _NOT_KNOWN = "not recorded"
 
 def provenance(context: Context) -> Section:
     """A table of facts for each folder, what is missing, and each specification as it was."""
-    names = [Path(source.name).name for source in context.sources]
+    names = context.names
     facts = [
         {"folder": name, "what": what, "value": value}
         for name, source in zip(names, context.sources, strict=True)

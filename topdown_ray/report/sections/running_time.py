@@ -25,7 +25,7 @@ def running_time(context: Context) -> Section:
         *_pictures(context, "single_target", "single_target_time", plots.single_target, single),
     ]
     shown = [_by_k(context), _growth(context), _single(single)]
-    words = [_what_time_means(context.time), *_how_it_grows(context.growth)]
+    words = [_what_time_means(context.time), *context.data.timing_notes, *_how_it_grows(context.growth)]
     return Section("time", "Running time", words, pictures, [table for table in shown if table is not None])
 
 
@@ -79,7 +79,9 @@ def _seconds_columns(frame: pd.DataFrame) -> list[Column]:
 
 def _by_k(context: Context) -> Table:
     columns = [text("strategy"), *_seconds_columns(context.time)]
-    columns += [number("cpu_s", "CPU (s)", missing=DASH), number("predictor_rows", **COUNT)]
+    scale, unit = unit_of(float(context.time["cpu_s"].max()))
+    columns += [number("cpu_s", f"CPU ({unit})", scale=1 / scale, missing=DASH)]
+    columns += [number("predictor_rows", **COUNT)]
     columns += [number("evaluations", **COUNT), number("unique_evaluations", **COUNT)]
     if context.time["gradients"].any():
         columns.append(number("gradients", **COUNT))

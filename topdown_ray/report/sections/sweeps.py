@@ -1,51 +1,49 @@
-"""Several sweeps of the same strategies: each folder against the first one."""
+"""Several sweeps of the same strategies: each folder against those before it."""
 
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+import itertools
 
 from topdown_ray.errors import UserError
 from topdown_ray.figures import file_name
 from topdown_ray.report.compare import compare
 from topdown_ray.report.context import OF_SET, Context
-from topdown_ray.report.page import PERCENT, POINTS, Section, Table, interval, number, text
+from topdown_ray.report.page import DASH, PERCENT, POINTS, Section, Table, interval, number, text
 from topdown_ray.report.series import letter_of
 
+_ALL_PAIRS = 4  # of more folders than these, each is compared with the first one only
 _WORDS = (
-    "Each strategy of the first folder beside the one of the same label in another folder: means over the "
-    "targets of the set, paired by seed where the folders share seeds. Times and predictor rows are those of "
-    "the other folder divided by those of the first. `topdown-ray compare` prints the same numbers."
+    "Each row compares one strategy label in two folders: means over the targets of the set, paired by seed "
+    "where the folders share seeds. Ratios divide the later folder by the earlier one. `topdown-ray compare` "
+    "prints the same numbers."
 )
 
 
 def sweeps(context: Context) -> Section | None:
-    """What changed from the first folder to each other one that has series of the same labels; None where
-    there is none.
-    """
-    letters = {mark.letter for mark in context.data.marks}
+    """What changed between the folders that have series of the same labels; None where there are none."""
+    lettered = {mark.letter for mark in context.data.marks}
+    places = [i for i in range(len(context.sources)) if letter_of(i) in lettered]
     tables = []
-    for i, source in enumerate(context.sources[1:], 1):
-        if letter_of(i) not in letters:
-            continue
-        with contextlib.suppress(UserError):  # nothing that compares with the first folder
-            tables.append(_table(context, i, Path(source.name).name))
+    for first, other in itertools.combinations(places, 2):
+        if len(places) > _ALL_PAIRS and first != places[0]:
+            break
+        with contextlib.suppress(UserError):  # nothing in these two compares
+            tables.append(_table(context, first, other))
     return Section("sweeps", "Sweeps compared", [_WORDS], tables=tables) if tables else None
 
 
-def _table(context: Context, i: int, name: str) -> Table:
-    first, other = context.sources[0], context.sources[i]
-    frame = compare(first.results, other.results, [first.name, other.name]).rows
+def _table(context: Context, first: int, other: int) -> Table:
+    names = [context.sources[i].name for i in (first, other)]
+    frame = compare(context.sources[first].results, context.sources[other].results, names).rows
     rows = frame.assign(rows_ratio=frame["predictor_rows_after"] / frame["predictor_rows_before"])
-    letter = letter_of(i)
-    columns = [
-        text("strategy"),
-        number("before", "A (%)", **PERCENT),
-        number("after", f"{letter} (%)", **PERCENT),
-    ]
-    columns += [number("difference", f"{letter} - A (points)", **POINTS), interval("low", "high", **POINTS)]
-    columns += [number("n", "pairs"), number("ties"), number("p", digits=".4f")]
-    columns += [number("time_ratio", "time ratio", ".3g"), number("rows_ratio", "rows ratio", ".3g")]
-    title = f"{letter} ({name}) against A ({Path(first.name).name})"
-    view = rows[rows["target"].isna()]
-    return Table(file_name("compare", letter), title, frame, columns, "", OF_SET, view=view)
+    before, after = letter_of(first), letter_of(other)
+    columns = [text("strategy"), number("before", f"{before} (%)", **PERCENT)]
+    columns += [number("after", f"{after} (%)", **PERCENT)]
+    columns += [number("difference", f"{after} - {before} (points)", **POINTS)]
+    columns += [interval("low", "high", **POINTS), number("n", "pairs"), number("ties")]
+    columns += [number("p", digits=".4f"), number("time_ratio", "time ratio", ".3g", missing=DASH)]
+    columns += [number("rows_ratio", "predictor rows ratio", ".3g", missing=DASH)]
+    title = f"{after} ({context.names[other]}) against {before} ({context.names[first]})"
+    name = file_name("compare", after, before)
+    return Table(name, title, frame, columns, "", OF_SET, view=rows[rows["target"].isna()])
