@@ -86,7 +86,7 @@ def test_pointing_at_an_answer_shows_its_numbers(reader: Reader, swept: Results)
     assert int(cells["seed"]) == row["seed"]
     assert float(cells["MACs (1e6)"]) == pytest.approx(row["macs_m"], rel=1e-3)
     assert float(cells["parameters (1e6)"]) == pytest.approx(row["params_m"], rel=1e-3)
-    assert re.fullmatch(r"\d\d\.\d\d to \d\d\.\d\d % \(n = 5\)", cells["95 % of the cell's IQM"])
+    assert re.fullmatch(r"\d\d\.\d\d to \d\d\.\d\d % \(n = 5\)", cells["95 % of all seeds' mean (IQM)"])
 
 
 def test_a_click_draws_the_architecture_and_buttons_copy_it(
@@ -130,6 +130,16 @@ def test_the_keyboard_walks_by_cost_and_opens(reader: Reader, swept: Results) ->
     assert reader.run("return document.activeElement.id") == "explorer-architecture"
     ActionChains(reader.chromium).send_keys(Keys.ESCAPE).perform()
     assert not reader.one(".panel").is_displayed()
+
+
+def test_what_is_copied_is_what_the_panel_shows(reader: Reader, swept: Results) -> None:
+    """Also after the keyboard has walked on to another answer."""
+    reader.at(an_answer(swept.searches)).click().perform()
+    wait(lambda: reader.one(".panel").is_displayed())
+    reader.one(".chart").send_keys(Keys.HOME)
+    assert reader.copied(".copy-config") == an_answer(swept.searches)["arch"]
+    assert shlex.split(reader.copied(".copy-export"))[2] == an_answer(swept.searches)["arch"]
+    reader.one(".close").click()
 
 
 def test_toggles_and_the_limit_name_what_pandas_names(reader: Reader, swept: Results) -> None:

@@ -16,7 +16,7 @@ from support.sweeping import run
 
 NOTEBOOK = ROOT / "scripts" / "examples" / "analysis.ipynb"
 MAKER = ROOT / "scripts" / "make" / "analysis_notebook.py"
-PICTURES = 6
+PICTURES = 7
 SWEEP = {
     "name": "yours",
     "spaces": ["resnet50d"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from markupsafe import Markup
@@ -470,6 +471,35 @@ def test_two_sweeps_share_their_pictures(tmp_path: Path) -> None:
     both = both[(both["strategy"] == "top_down") & (both["k"] == 10) & (both["target"] == 40)]
     shown = pair[(pair["k"] == 10) & (pair["target"] == 40)].iloc[0]
     assert shown["mean"] == pytest.approx((both["accuracy_y"] - both["accuracy_x"]).mean())
+
+
+def test_labels_that_look_like_series_stay_apart_and_one_search_may_have_two_labels(tmp_path: Path) -> None:
+    folders = []
+    for i, labels in enumerate(({"top_down": "top_down", "joint": "top_down (A)"}, {"top_down": "other"})):
+        searches, trace = synthetic.frames(dict.fromkeys(labels, 0.0), seeds=5)
+        searches["label"] = searches["strategy"].map(labels)
+        folder = synthetic.write(tmp_path / f"f{i}" / "same", searches, trace)
+        document = json.loads((folder / "run.json").read_text())
+        entries = [{"name": name, "label": label} for name, label in labels.items()]
+        document["spec"]["strategies"] = entries
+        (folder / "run.json").write_text(json.dumps(document))
+        folders.append(folder)
+    third = tmp_path / "f2" / "same"
+    shutil.copytree(folders[0], third)
+    document = json.loads((third / "run.json").read_text())
+    document["spec"]["search"]["generations"] = 7
+    (third / "run.json").write_text(json.dumps(document))
+    for table in ("searches", "trace"):
+        part = third / table / "all.parquet"
+        rows = pq.read_table(part)
+        ids = pa.array([f"{x}x" for x in rows["search_id"].to_pylist()])
+        pq.write_table(rows.set_column(rows.schema.get_field_index("search_id"), "search_id", ids), part)
+    write_report([*folders, third], tmp_path / "out")
+    frame = pd.read_csv(tmp_path / "out" / "tables" / "overview.csv")
+    names = ["top_down (A)'", "top_down (C)", "top_down (A) (A)", "top_down (A) (C)", "other"]
+    assert sorted(frame["strategy"]) == sorted(names)
+    assert (frame["n"] == 5).all()
+    assert str(third) in text_of(tmp_path / "out" / "report.html"), "folders of one name are told apart"
 
 
 def test_limits_are_named_in_settings(tmp_path: Path) -> None:

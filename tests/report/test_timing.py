@@ -142,7 +142,7 @@ def test_seconds_of_two_clocks_do_not_meet_in_the_table_of_regrets() -> None:
 
 
 def test_the_page_shows_no_empty_columns_and_names_as_they_are(tmp_path: Path) -> None:
-    """A name of which matplotlib would make a broken formula; no columns for what an older folder does not tell."""
+    """A name of which matplotlib would make a broken formula; an older folder that tells less."""
     searches, trace = synthetic.frames({"$x^{y$": 0.0, "independent": 0.0, "{": 0.001}, seeds=5)
     searches["cost_name"], searches["cost_unit"] = "$x^{y$", "$\\frac{$"
     folder = synthetic.write(tmp_path / "run", searches, trace)

@@ -175,12 +175,13 @@ def _curve(
     if not np.isfinite(start):
         return []
     low = max(start, end * 1e-6, 1e-9)
-    grid = np.unique(np.append(np.geomspace(low, max(end, low), GRID_POINTS), low))
+    grid = np.unique(np.maximum(np.geomspace(low, max(end, low), GRID_POINTS), low))
     values = stats.step_values(curve, x, best.astype(np.float64), grid)
     if len(values) < len(rows):  # the last rows have no curve
         return []
     means: NDArray[Any] = values.reshape(-1, k, len(grid)).mean(axis=1)
-    return [(float(at), cell[~np.isnan(cell)]) for at, cell in zip(grid, means.T, strict=True)]
+    cells = [(float(at), cell[~np.isnan(cell)]) for at, cell in zip(grid, means.T, strict=True)]
+    return [(at, cell) for at, cell in cells if len(cell)]
 
 
 def _spans(work: NDArray[Any], order: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,6 +17,7 @@ from topdown_ray.report.page import (
     Column,
     Section,
     Table,
+    TableRow,
     interval,
     number,
     text,
@@ -44,7 +45,7 @@ def overview(context: Context) -> Section:
     columns = [text("strategy"), number("mean", "mean top-1 (%)", **PERCENT)]
     columns += [interval("low", "high", **PERCENT), number("difference", "from the best (points)", **POINTS)]
     columns += [interval("difference_low", "difference_high", **POINTS)]
-    columns += [number("n", "met all targets"), number("searches", "of searches")]
+    columns.append(Column("searches", _searches))
     scale, unit = unit_of(float(context.overview["seconds"].max()))
     columns += [number("seconds", f"time of a search ({unit})", scale=1 / scale, missing=DASH)]
     columns += [number("predictor_rows", "predictor rows", **COUNT)]
@@ -53,6 +54,11 @@ def overview(context: Context) -> Section:
         Table("whole_sets", "Data of accuracy against work", curves, (), in_page=False),
     ]
     return Section("overview", "Overview", [_WORDS], pictures, tables)
+
+
+def _searches(row: TableRow) -> str:
+    whole = row["n"] == row["searches"]
+    return str(row["n"]) if whole else f"{row['n']} of {row['searches']} met all targets"
 
 
 def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Picture]:
