@@ -132,7 +132,8 @@ def test_whatever_ends_a_sweep_is_told_and_nothing_is_lost(tmp_path: Path) -> No
         assert session["pid"] == child.pid
         assert session["ended_at"]
 
-    driver = Driver(tmp_path)
+    (closed := tmp_path / "closed").mkdir()  # all of its searches are still to be done
+    driver = Driver(closed)
     driver.until_at_work()
     driver.process.send_signal(signal.SIGHUP)  # a terminal that is closed
     status, errors = driver.end()
@@ -141,9 +142,11 @@ def test_whatever_ends_a_sweep_is_told_and_nothing_is_lost(tmp_path: Path) -> No
     assert driver.last_event()["status"] == "interrupted"
     assert driver.manifest()["status"] == "incomplete"
 
-    finished: topdown_ray.Results = run({**SWEEP, "batch": 32}, tmp_path / "out")
-    assert driver.manifest()["status"] == "complete"
-    assert_same(run({**SWEEP, "batch": 32}, tmp_path / "undisturbed"), finished)
+    undisturbed = run({**SWEEP, "batch": 32}, tmp_path / "undisturbed")
+    for folder in (tmp_path, closed):
+        finished: topdown_ray.Results = run({**SWEEP, "batch": 32}, folder / "out")
+        assert finished.manifest["status"] == "complete"
+        assert_same(undisturbed, finished)
 
 
 @pytest.mark.ray

@@ -252,6 +252,7 @@ def test_a_strategy_of_your_own_has_its_own_colour(tmp_path: Path) -> None:
     assert style_of("mine", ["mine", "yours"]).colour != style_of("yours", ["mine", "yours"]).colour
 
 
+@pytest.mark.usefixtures("blank")
 def test_a_front_that_does_not_compare_is_told(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "run", *synthetic.frames({"top_down": 0.0}, seeds=2))
     front = tmp_path / "front.csv"
@@ -260,6 +261,7 @@ def test_a_front_that_does_not_compare_is_told(tmp_path: Path) -> None:
     assert "The reference front is of another space, cost table or predictor" in page
 
 
+@pytest.mark.usefixtures("blank")
 def test_without_anytime_curves(tmp_path: Path) -> None:
     searches, trace = synthetic.frames(EFFECTS)
     folder = synthetic.write(tmp_path / "curveless", searches, trace.iloc[:0])
@@ -473,6 +475,7 @@ def test_two_sweeps_share_their_pictures(tmp_path: Path) -> None:
     assert shown["mean"] == pytest.approx((both["accuracy_y"] - both["accuracy_x"]).mean())
 
 
+@pytest.mark.usefixtures("blank")
 def test_labels_that_look_like_series_stay_apart_and_one_search_may_have_two_labels(tmp_path: Path) -> None:
     folders = []
     for i, labels in enumerate(({"top_down": "top_down", "joint": "top_down (A)"}, {"top_down": "other"})):

@@ -20,9 +20,8 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.strategy_styles import strategy_rank
 
 _KEYS = ["setting", "space", "protocol", "strategy", "k", "targets", "target", "cost_unit"]
-_LONGEST = (
-    8  # numbers of a list that a short text spells out: depths and widths, but not a gene of each block
-)
+# numbers of a list that a short text spells out: depths and widths, but not a gene of each block
+_LONGEST = 8
 _SHORT = {"image_size": "r"}
 
 
