@@ -60,8 +60,8 @@ def front(
 def quality(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, work: str | None = None
 ) -> Axes:
-    """Accuracy against the work of a whole search: the mean over the widest set's targets, from when half of
-    the searches have an answer for every target. A marker is the mean finished search.
+    """Accuracy against the work of a whole search: the mean over the widest set's targets, from when at
+    least half of the searches have an answer for every target. A marker is the mean finished search.
     table: ``whole_sets.anytime``.
     """
     ax = axes_or_new(ax)
@@ -105,7 +105,7 @@ def quality_caption(curves: pd.DataFrame, setting: str, work: str) -> str:
     told = f"time ({part['clock'].iloc[0]})" if work == "seconds" else work
     sentences = [f"{setting}: accuracy against {told}.", "Markers: finished searches."]
     if not part["end"].all():
-        sentences.append("A curve begins when half of the searches have an answer for every target.")
+        sentences.append("A curve begins when at least half of the searches have an answer for every target.")
     if part["low"].notna().any():
         sentences.append("Bands and bars: 95 %.")
     if absent := [name for name in own["strategy"].unique() if name not in set(part["strategy"])]:

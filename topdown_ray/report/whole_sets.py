@@ -118,9 +118,9 @@ def _ranked(by_seed: Mapping[str, pd.Series]) -> list[str]:
 def anytime(data: Data) -> pd.DataFrame:
     """How good the answers for a whole set were after how much work, for each setting's widest set.
 
-    A curve begins when half of the searches have an answer for every target, and ends when they are done on
-    average. work: ``seconds`` (of the setting's main clock),
-    ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in it, mean, low, high: of
+    A curve begins when all searches have an answer for every target (half of them, where the others only do
+    when the searches are done on average), and ends when they are done on average. work: ``seconds`` (of the
+    setting's main clock), ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in it, mean, low, high: of
     the quality. Within a target, work is spread evenly over its evaluations; ``joint`` serves all targets at
     once, the others one after another. ``end``: the point of finished searches, at their mean work. A
     strategy whose order is not known has this point only."""
@@ -171,7 +171,8 @@ def _curve(
     x = begin.ravel()[curve] + length.ravel()[curve] * evaluations / spent[curve]
     first = np.full(len(rows), np.inf)
     np.minimum.at(first, curve, x)
-    start, end = float(np.median(first.reshape(-1, k).max(axis=1))), float(work.sum(axis=1).mean())
+    complete, end = first.reshape(-1, k).max(axis=1), float(work.sum(axis=1).mean())
+    start = float(complete.max() if complete.max() < end else np.median(complete))
     if not np.isfinite(start):
         return []
     low = max(start, end * 1e-6, 1e-9)
