@@ -120,10 +120,11 @@ def anytime(data: Data) -> pd.DataFrame:
 
     A curve begins when all searches have an answer for every target (half of them, where the others only do
     when the searches are done on average), and ends when they are done on average. work: ``seconds`` (of the
-    setting's main clock), ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in it, mean, low, high: of
-    the quality. Within a target, work is spread evenly over its evaluations; ``joint`` serves all targets at
-    once, the others one after another. ``end``: the point of finished searches, at their mean work. A
-    strategy whose order is not known has this point only."""
+    setting's main clock), ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in
+    it, mean, low, high: of the quality. Within a target, work is spread evenly over its evaluations;
+    ``joint`` serves all targets at once, the others one after another. ``end``: the point of finished
+    searches, at their mean work. A strategy whose order is not known has this point only.
+    """
     searches = quality(data)
     searches = searches[searches["met"]]
     known = bool(searches["predictor_rows"].notna().all())
