@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from support import synthetic
 
 from topdown_ray.report import panels, tables, whole_sets
+from topdown_ray.report.build import write_report
 from topdown_ray.report.durations import duration, unit_of
 from topdown_ray.report.findings import sentence
 from topdown_ray.store.results import Results
@@ -72,6 +74,22 @@ def test_the_best_one_is_found_on_shared_seeds() -> None:
     words = sentence("here", frame.to_dict("records"))
     assert "joint is best" in words
     assert "on 6 shared seeds above" not in words, "it has no others"
+
+
+def test_it_is_said_when_no_search_met_all_targets(tmp_path: Path) -> None:
+    searches, trace = synthetic.frames({"top_down": 0.0, "joint": 0.0}, sets=[(35.0, 30.0)], seeds=3)
+    searches.loc[searches["target"] == 30.0, "feasible"] = False
+    report = write_report([synthetic.write(tmp_path / "in", searches, trace)], tmp_path / "out")
+    (line,) = report.findings
+    assert line.startswith("mobilenet_v3 on note10: no search met all targets")
+    assert not (tmp_path / "out" / "tables" / "overview.csv").exists()
+
+
+def test_a_lower_mean_is_not_called_the_highest() -> None:
+    near = {"difference": -0.0001, "difference_low": -0.0003, "difference_high": 0.0001, "pairs": 6}
+    words = sentence("here", [record("joint"), record("top_down", mean=0.83, **near)])
+    assert words.startswith("here: joint leads, 82.81 %")
+    assert "highest" not in words
 
 
 ORDERS = {"top_down": "loosest", "bottom_up": "tightest", "joint": "together"}

@@ -20,7 +20,15 @@ import pandas as pd
 from topdown_ray import stats
 from topdown_ray.errors import UserError
 from topdown_ray.files import compact_json, short_hash
-from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, Loaded, ordered, prepare
+from topdown_ray.report.labelling import (
+    SEARCH_COLUMNS,
+    TRACE_COLUMNS,
+    Data,
+    Loaded,
+    limits_text,
+    ordered,
+    prepare,
+)
 from topdown_ray.report.tables import spent, timings
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load_columns
@@ -147,8 +155,8 @@ def _limits(rows: pd.DataFrame) -> pd.Series:
 
 def _in_words(texts: Sequence[str]) -> str:
     limits = [json.loads(text) if text else {} for text in texts]
-    if any(one != limits[0] for one in limits):
-        return f"limits {short_hash(compact_json(limits))[:4]} of each target"
+    if any(one != limits[0] for one in limits):  # the words may leave some of them out
+        return f"{limits_text(limits)} ({short_hash(compact_json(limits))[:4]})"
     return " and ".join(f"{name} <= {most:.12g}" for name, most in sorted(limits[0].items()))
 
 

@@ -23,9 +23,12 @@ def top(context: Context) -> Top:
 
 def findings(context: Context) -> list[str]:
     """One sentence for each setting: which strategy is best, by how much, and at which share of the time."""
+    by_setting = dict(tuple(context.overview.groupby("setting", sort=False, observed=True)))
     return [
-        sentence(str(setting), rows.to_dict("records"))
-        for setting, rows in context.overview.groupby("setting", sort=False, observed=True)
+        sentence(setting, by_setting[setting].to_dict("records"))
+        if setting in by_setting
+        else f"{setting}: no search met all targets of the widest set, so that no strategy is named best."
+        for setting in context.settings
     ]
 
 
@@ -44,18 +47,18 @@ def sentence(setting: str, rows: Sequence[Mapping[Any, Any]]) -> str:
     ahead = -100 * second["difference"]
     by = f"{_points(ahead)}{_interval(-second['difference_high'], -second['difference_low'])} points"
     by += f" on {second['pairs']} shared seeds" if second["pairs"] < best["n"] else ""
+    # on shared seeds a strategy can be ahead of one whose mean, over other seeds too, is higher
+    leads = "has the highest mean" if best["mean"] >= max(row["mean"] for row in others) else "leads"
     if math.isnan(ahead):
-        told = f"{name} has the highest mean, {reached}; it shares no seeds with {other}"
+        told = f"{name} {leads}, {reached}; it shares no seeds with {other}"
     elif math.isnan(second["difference_high"]):
-        told = f"{name} has the highest mean, {reached}, {by} above {other} (no interval)"
+        told = f"{name} {leads}, {reached}, {by} above {other} (no interval)"
     elif second["difference_high"] < 0:
         told = f"{name} is best with {reached}, {by} above {other}"
     elif (second["difference_low"], second["difference_high"]) == (0, 0):
         told = f"{name} and {other} have the same answers, {reached}"
     else:
-        told = (
-            f"{name} has the highest mean, {reached}, but it is not clearly better than {other}: {by} ahead"
-        )
+        told = f"{name} {leads}, {reached}, but it is not clearly better than {other}: {by} ahead"
     partial = [_partial(row) for row in (best, second) if row["n"] < row["searches"]]
     return f"{setting}: {'; '.join([told, *_work(best, second), *partial])}."
 
@@ -141,8 +144,8 @@ def _missing(context: Context) -> list[str]:
     """A warning for each folder that lacks searches which its sweep promised."""
     return [
         f"{name} lacks {int(source.missing['missing'].sum())} of {int(source.missing['promised'].sum())} "
-        f"searches (status: {source.results.manifest.get('status', 'unfinished')}), and the report covers "
-        "the others. Provenance lists the missing ones."
+        f"searches (status: {source.results.manifest.get('status', 'unfinished')}). The report covers the "
+        "searches that are there, and its section on provenance lists the missing ones."
         for name, source in zip(context.names, context.sources, strict=True)
         if len(source.missing)
     ]

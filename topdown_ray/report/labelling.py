@@ -223,6 +223,11 @@ def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:
     limits = [limit for part in sets for limit in part]
     if not any(limits):
         return "", ""
+    return limits_text(limits), short_hash(json.dumps(sets, sort_keys=True))
+
+
+def limits_text(limits: Sequence[Mapping[str, float]]) -> str:
+    """The limits of several targets in words: ``params <= 6``, or ``params <= 6, 5 by target``."""
     texts = []
     for name in dict.fromkeys(name for limit in limits for name in limit):
         values = list(dict.fromkeys(limit.get(name) for limit in limits))
@@ -230,7 +235,7 @@ def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:
         if len(shown) > _MOST_LIMITS:
             shown = [shown[0], "...", shown[-1]]
         texts.append(f"{name} <= {', '.join(shown)}" + (" by target" if len(values) > 1 else ""))
-    return " and ".join(texts), short_hash(json.dumps(sets, sort_keys=True))
+    return " and ".join(texts)
 
 
 def _constant(value: str, rows: pd.DataFrame) -> pd.Series:

@@ -116,10 +116,15 @@ class Table:
             groups.setdefault(heading, []).append(list(zip(cells, numeric, strict=True)))
         return list(groups.items())
 
-    @property
+    @functools.cached_property
+    def csv(self) -> str:
+        """The whole table as CSV, raw values."""
+        return csv_of(self.frame)
+
+    @functools.cached_property
     def download(self) -> str:
         """The CSV file, compressed, as text for the page; "" where it is large: the file lies beside it."""
-        file = packed(csv_of(self.frame))
+        file = packed(self.csv)
         return file if len(file) <= _MOST_DOWNLOAD else ""
 
     def markdown(self) -> str:
@@ -136,7 +141,7 @@ class Table:
 
     def write(self, folder: Path) -> None:
         """Write the CSV (raw values) and, of a table that the page shows, the Markdown file."""
-        (folder / f"{self.name}.csv").write_text(csv_of(self.frame))
+        (folder / f"{self.name}.csv").write_text(self.csv)
         if self.in_page:
             (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
 

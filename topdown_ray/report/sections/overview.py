@@ -53,6 +53,7 @@ def overview(context: Context) -> Section:
         Table("overview", "Strategies, best first", context.overview, columns, _NOTE, (*OF_SET, _CLOCK)),
         Table("whole_sets", "Data of accuracy against work", curves, (), in_page=False),
     ]
+    tables = [table for table in tables if len(table.frame)]  # none where no search met all targets
     return Section("overview", "Overview", [_WORDS], pictures, tables)
 
 
