@@ -56,9 +56,9 @@ def _pictures(context: Context) -> list[Picture]:
         strategies = set(own["strategy"]) | set(own["against"])
         if len(strategies) > 1:
             against = "independent" if "independent" in strategies else min(strategies, key=strategy_rank)
+            lines = "; lines: 95 %" if own["low"].notna().any() else ""
             caption = (
-                f"{setting}: paired difference from {against}; lines: 95 %. Above zero is better than "
-                f"{against}."
+                f"{setting}: paired difference from {against}{lines}. Above zero is better than {against}."
             )
             name = file_name("differences", setting)
             pictures.append(

@@ -58,7 +58,7 @@ def _pictures(
                 if len(own[["strategy", _ALONG[name]]].drop_duplicates()) < 2:
                     continue  # one bar shows no more than the table
                 file = file_name(name, setting, clock.split(" (")[0] if clock == PUBLISHED else clock)
-                caption = f"{setting}: {_MEANING[name]}; {_clock_words(clock, frame)}."
+                caption = f"{setting}: {_MEANING[name]}; {_clock_words(clock, own)}."
                 pictures.append(context.draw(file, caption, plot, frame, setting=setting, clock=clock))
     return pictures
 
@@ -132,7 +132,8 @@ _MEANING = {
 def _clock_words(clock: str, frame: pd.DataFrame) -> str:
     if clock == PUBLISHED:
         return "published with the original notebook: another machine's seconds"
-    return f"{_batch_words(clock, frame)}; bars: mean, lines: 95 %"
+    lines = ", lines: 95 %" if frame["low"].notna().any() else ""
+    return f"{_batch_words(clock, frame)}; bars: mean{lines}"
 
 
 def _batch_words(clock: str, frame: pd.DataFrame) -> str:
