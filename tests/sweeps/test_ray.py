@@ -89,11 +89,17 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
     cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One search raises wherever it runs, another one on the first actor only."""
-    first = tmp_path / "first"
+    first, at_work = tmp_path / "first", tmp_path / "at_work"
+    at_work.mkdir()
 
     class Raising(executors.ShardHost):
         def __call__(self, shard: Any) -> Any:
+            (at_work / str(os.getpid())).touch()
             if 7 in shard.seeds:
+                # an actor that starts late would leave all tries to the other one
+                deadline = time.monotonic() + 60
+                while len(list(at_work.iterdir())) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.01)
                 raise ValueError(f"boom on {os.getpid()}")
             if 13 in shard.seeds:
                 if not first.exists():
