@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.problems import PROBLEMS, SMALL, searches, small
 
-from topdown_ray.algorithms import evolution, proposals, rng
+from topdown_ray.algorithms import evolution, joint, proposals, pruning, rng
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
@@ -63,6 +63,8 @@ def test_compiled_code_and_tensor_operations_agree(
 
     expected = answers()
     monkeypatch.setattr(proposals, "compiled_cost", lambda problem, device: None)
+    monkeypatch.setattr(pruning, "flat_cost", lambda cost, device: None)
+    monkeypatch.setattr(joint, "can_compile", lambda costs, device: False)
     assert answers() == expected
     monkeypatch.setattr(proposals, "_ROWS_A_ROUND", 1)
     monkeypatch.setattr(proposals, "_MOST_ROWS_A_ROUND", 1)

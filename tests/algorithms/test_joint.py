@@ -2,6 +2,8 @@
 they should have.
 """
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ from support.problems import PROBLEMS, SMALL, searches, small
 from support.sweeping import ALL_SPACES, assert_same
 from support.sweeping import run as sweep_results
 
-from topdown_ray.algorithms import evolution, memory, rng
+from topdown_ray.algorithms import breeding, evolution, gradients, memory, rng
+from topdown_ray.algorithms.breeding import Moves, TensorBreeder
 from topdown_ray.algorithms.gradients import Gradient, gradient_of
-from topdown_ray.algorithms.joint import Joint, JointParams, Moves
+from topdown_ray.algorithms.joint import Joint, JointParams
 from topdown_ray.algorithms.parameters import Sizes
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.strategies import STRATEGIES, Searches
+from topdown_ray.spaces.cost import parameters
+from topdown_ray.spaces.limits import LimitedCost
 from topdown_ray.spaces.predictor import features
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import spec
@@ -103,6 +108,18 @@ def test_there_is_no_gradient_where_the_predictor_is_not_ours() -> None:
     assert gradient_of(lambda genes: problem.accuracy(genes) / 2, problem.cost) is None
 
 
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_a_compiled_first_layer_has_the_bits_of_tensors(name: str, relu: bool) -> None:
+    space, layer = SPACES[name], PROBLEMS[name].accuracy._first
+    genes = space.random(300, 4)
+    compiled = layer(genes, 5, relu)
+    tensors = copy.copy(layer)
+    tensors.terms = None
+    assert torch.equal(compiled, tensors(genes, 5, relu))
+    assert (compiled[300:] == 0).all()
+
+
 # --- the search ---------------------------------------------------------------------------------------------
 
 
@@ -121,29 +138,35 @@ class Recorder:
 
 
 def recorded(
-    name: str, seeds: list[int], generations: int, moves: Moves = SIX
+    name: str, seeds: list[int], generations: int, moves: Moves = SIX, compiled: bool | None = None
 ) -> tuple[Joint, Recorder, Recorder]:
     batch = searches(name, seeds, [1.0, 0.7, 0.4, 0.1], small(1, 1))
     accuracy, gradient = Recorder(PROBLEMS[name].accuracy), Recorder(GRADIENTS[name])
     problem = Problem(batch.problem.space, accuracy, batch.problem.cost, batch.problem.cheapest)
-    run = Joint(problem, Sizes(30, 6, 15, 0.1), moves, batch.targets, batch.draws, gradient, generations)
+    sizes = Sizes(30, 6, 15, 0.1)
+    run = Joint(problem, sizes, moves, batch.targets, batch.draws, gradient, generations, compiled=compiled)
     for number in range(1, generations + 1):
         run.generation(number)
     return run, accuracy, gradient
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("seen", [8, memory.SEEN])
 @pytest.mark.parametrize("name", SPACES)
 def test_archives_hold_the_best_distinct_of_all_that_was_scored(
-    name: str, seen: int, monkeypatch: pytest.MonkeyPatch
+    name: str, seen: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the table of what was drawn forgets nearly everything at once."""
     monkeypatch.setattr(memory, "SEEN", seen)
-    run, accuracy, gradient = recorded(name, [3], 25)
+    run, accuracy, gradient = recorded(name, [3], 25, compiled=compiled)
     space, cost = PROBLEMS[name].space, PROBLEMS[name].cost
     everything = torch.cat(accuracy.rows)
     assert int(run.scored.sum()) == len(everything)
-    assert int(run.gradients.sum()) == sum(len(rows) for rows in gradient.rows) > 0
+    computed = sum(len(rows) for rows in gradient.rows)
+    if compiled:  # parents of later attempts fill the last tile of each call
+        assert 0 < run.gradients.sum() < computed < run.gradients.sum() + len(gradient.rows) * gradient.tile
+    else:
+        assert int(run.gradients.sum()) == computed > 0
     distinct = torch.unique(space.canonical(everything), dim=0)
     twice = len(everything) - len(distinct)
     assert twice > 20 if seen == 8 else twice <= len(everything) // 100
@@ -158,6 +181,58 @@ def test_archives_hold_the_best_distinct_of_all_that_was_scored(
         assert torch.equal(space.canonical(kept), kept)
         assert torch.equal(cost(kept), run.archive.cost[0, k, :n, 0])
         assert torch.equal(PROBLEMS[name].accuracy(kept), run.archive.accuracy[0, k, :n])
+
+
+SHORT_MEMORY = Moves(archive=6, temperature=1e-2, neighbour_rate=0.9)
+
+
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize(
+    "moves",
+    [
+        SIX,
+        SHORT_MEMORY,
+        Moves(gradient_share=1.0, changes=1),
+        Moves(gradient_share=0.0),
+        Moves(front_share=0.4, share_archive=False),
+        Moves(distinct_parents=False, archive=20),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", SPACES)
+def test_compiled_code_and_tensor_operations_agree(
+    name: str, moves: Moves, limited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit by bit: archives, what was spent, what was drawn. Also with further limits for some targets, and
+    where gradients and children are forgotten nearly at once.
+    """
+    if moves is SHORT_MEMORY:
+        monkeypatch.setattr(memory, "SEEN", 16)
+        for module in (breeding, gradients):
+            monkeypatch.setattr(module, "places_for", lambda parents: 8)
+    problem, params = PROBLEMS[name], small(1, 1)
+    batch = searches(name, [1, 2, 3], [1.0, 0.7, 0.4, 0.05], params)
+    plain = replace(batch.problem, accuracy=problem.accuracy)
+    if limited:
+        counted = parameters(problem.space)
+        low, high = counted.range()
+        others = ((counted, low + 0.5 * (high - low)),)
+        by_target = [plain, replace(plain, cost=LimitedCost(problem.cost, others))] * 2
+        plain = replace(plain, by_target=tuple(by_target))
+    costs, _ = plain.constraints(batch.targets)
+    gradient = gradient_of(problem.accuracy, *costs)
+    both = []
+    for compiled in (True, False):
+        sizes = Sizes(30, 6, 15, 0.1)
+        draws = rng.Draws([1, 2, 3], name)
+        run = Joint(plain, sizes, moves, batch.targets, draws, gradient, 12, compiled=compiled)
+        for number in range(1, 13):
+            run.generation(number)
+        both.append([*run.archive, run.scored, run.gradients, run.seen.names])
+    assert (both[0][1][:, :, 0] > 0).all()
+    assert bool(both[0][5].any()) == (moves.gradient_share > 0)
+    for one, other in zip(*both, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_without_sharing_a_target_knows_its_own_children_only() -> None:
@@ -244,13 +319,15 @@ def test_moves_have_the_chances_of_their_gains() -> None:
     sigma, 1e-4 in all.
     """
     name, n, temperature = "mobilenet_v3", 40_000, 2e-3
-    run, _, _ = recorded(name, [3], 5, Moves(temperature=temperature, changes=1))
+    run, _, _ = recorded(name, [3], 5, Moves(temperature=temperature, changes=1), compiled=False)
+    assert isinstance(run.breed, TensorBreeder)
     gradient, archive = GRADIENTS[name], run.archive
     mother = archive.genes[0, 1, :1]
     limit = float(run.limits[1])
     words = rng.words(rng.keys(rng.slots(rng.Draws([7], "x").stream(rng.JOINT, 0, 1), n), 0), 2)
     place = torch.full((n,), run.Q)
-    children = run._moved(
+    children = run.breed.moved(
+        run.archive,
         mother.expand(n, -1),
         place,
         torch.zeros(n, dtype=torch.int64),

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from topdown_ray.algorithms.kernels import compiled
 from topdown_ray.algorithms.problem import Cost
+from topdown_ray.spaces.compiled import compiled
 
 MOST = 1024  # architectures of a front
 STEP = 1e-5  # top-1: the first step of the ladder, each further one twice as large

@@ -17,20 +17,20 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from topdown_ray.algorithms.clock import Laps
-from topdown_ray.algorithms.kernels import swapped
 from topdown_ray.algorithms.memory import newcomers
+from topdown_ray.spaces.compiled import swapped
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.plugged_in import PluginPredictor
-from topdown_ray.spaces.predictor import Linear, Predictor, first_layer_terms
+from topdown_ray.spaces.predictor import FirstLayer, Linear, Predictor, first_layer_terms
 from topdown_ray.spaces.space import Space
-from topdown_ray.spaces.terms import Term, TermIndex, concatenate
+from topdown_ray.spaces.terms import Term, TermIndex, concatenate, flatten
 from topdown_ray.spaces.tiles import Tiles
 
 _TIMED_ROWS, _TIMED_BATCHES = 512, 5  # of rows_a_gradient
@@ -59,7 +59,7 @@ class _Swaps:
     """For a sum over terms, the table rows that every single change swaps."""
 
     def __init__(self, terms: Sequence[Term], changes: Changes, whole: bool, device: torch.device):
-        self.index = TermIndex(terms, changes.space.G).to(device)
+        self.index, self.terms = TermIndex(terms, changes.space.G).to(device), flatten(terms)
         # layer i: the i-th term of every change that has so many; summed in this order, so that the sum has
         # one value, which whole numbers have in any order
         layers: list[list[tuple[int, int, int, int, int]]] = []
@@ -78,12 +78,11 @@ class _Swaps:
         """The change of the sum: genes (N, G), the values of the table's rows (N, rows), or (1, rows) for
         all; -> (N, C).
         """
-        places = self.index(genes).long()  # (N, T)
         total = values.new_zeros(len(genes), self.C)
         if self.compiled is not None:
-            rows, present, known = (part.contiguous().numpy() for part in (genes, places, values))
-            swapped(rows, present, known, self.compiled, total.numpy())
+            swapped(genes.numpy(), self.terms, values.numpy(), self.compiled, total.numpy())
             return total
+        places = self.index(genes).long()  # (N, T)
         values = values.expand(len(genes), -1)
         now = values.gather(1, places)
         for changed, term, gene, choice, stride in self.layers:
@@ -118,17 +117,15 @@ class Gradient:
             )
             for cost in costs
         ]
-        self._table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)  # (rows, hidden)
+        self._first = FirstLayer(terms, predictor.space.G, layers[0].bias, device)
+        self._table = self._first.table  # (rows, hidden)
         self._layers = [[torch.tensor(part, device=device) for part in layer] for layer in layers]
         self._tiles = Tiles(self._values, self._probe)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Gains of all single changes: genes (N, G) -> float32 (N, C)."""
         n = len(genes)
-        padded = torch.cat([genes, genes.new_zeros(self._tiles.padding(n), genes.shape[1])])
-        hidden = functional.embedding_bag(self._gains.index(padded), self._table, mode="sum").add_(
-            self._layers[0][1]
-        )
+        hidden = self._first(genes, self._tiles.padding(n), relu=False)
         values = self._tiles.map(self._values, hidden)[:n]
         return self._gains(genes, values)
 
@@ -139,6 +136,11 @@ class Gradient:
     @staticmethod
     def _changes_in(genes: torch.Tensor, swaps: _Swaps, table: torch.Tensor, tick: float) -> torch.Tensor:
         return swaps(genes, table[None]).mul_(tick).float()  # whole ticks in float64 have one sum
+
+    @property
+    def tile(self) -> int:
+        """The number of rows that are computed at least."""
+        return self._tiles.sizes[-1]
 
     @property
     def n_costs(self) -> int:
@@ -152,15 +154,13 @@ class Gradient:
         if self._module is not None:
             return self._backward(self._module, hidden) @ self._table.T
         *inner, (last, _) = self._layers[1:]
-        masks = [hidden > 0]
-        hidden = hidden.clamp_min(0)
+        active = [hidden.relu()]
         for weight, bias in inner:
-            hidden = functional.linear(hidden, weight, bias)
-            masks.append(hidden > 0)
-            hidden = hidden.clamp_min_(0)
-        back = last * masks[-1]  # (n, hidden of the last layer)
-        for (weight, _), mask in zip(reversed(inner), reversed(masks[:-1]), strict=True):
-            back = (back @ weight).mul_(mask)
+            active.append(functional.linear(active[-1], weight, bias).relu_())
+        masked: Callable[..., torch.Tensor] = torch.ops.aten.threshold_backward  # of a ReLU, in one pass
+        back = masked(last.expand_as(active[-1]), active[-1], 0)  # (n, hidden of the last layer)
+        for (weight, _), hidden in zip(reversed(inner), reversed(active[:-1]), strict=True):
+            back = masked(back @ weight, hidden, 0)
         return back @ self._table.T
 
     @staticmethod
@@ -195,6 +195,11 @@ def rows_a_gradient(gradient: Gradient, predictor: Predictor | PluginPredictor) 
     return statistics.median(ratios[1:])  # the first batch warms up
 
 
+def places_for(parents: int) -> int:
+    """Places of a table for each search with room for at least so many parents, a power of two."""
+    return 1 << (parents - 1).bit_length()
+
+
 class Ranking:
     """The gains and costs of parents' single changes, computed once while their search remembers them.
 
@@ -203,7 +208,7 @@ class Ranking:
 
     def __init__(self, gradient: Gradient, S: int, parents: int, device: torch.device):
         self.gradient = gradient
-        self.places = 1 << (parents - 1).bit_length()  # of each search
+        self.places = places_for(parents)
         C = len(gradient.changes.gene)
         self.names = torch.zeros(S * self.places, dtype=torch.int64, device=device)
         self.owners = torch.zeros(S * self.places, dtype=torch.int64, device=device)

@@ -11,24 +11,15 @@ Letters: S searches, P children a generation, Q parents, G genes, N rows, T term
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from topdown_ray.spaces.compiled import Bytes, Floats, compiled, place_of
 from topdown_ray.spaces.terms import FlatSum, FlatTerms, Ints
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Bytes = npt.NDArray[np.int8]
-Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function with Numba, once for all processes of a machine."""
-    return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 class Mutating(NamedTuple):
@@ -66,15 +57,21 @@ def _key(stream: np.uint64, slot: int, attempt: int) -> np.uint64:
 
 
 @compiled
+def _word(key: np.uint64, i: int) -> np.uint32:
+    """The i-th word of a key."""
+    low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
+    x = np.uint32(low + np.uint32(np.uint32(i + 1) * np.uint32(0x9E3779B9)))
+    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    x = np.uint32(x + high)
+    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x846CA68B))
+    return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
+
+
+@compiled
 def _words(key: np.uint64, words: Words) -> None:
     """Fill an array of uint32 with the words of a key."""
-    low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
     for i in range(len(words)):
-        x = np.uint32(low + np.uint32(np.uint32(i + 1) * np.uint32(0x9E3779B9)))
-        x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
-        x = np.uint32(x + high)
-        x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x846CA68B))
-        words[i] = np.uint32(x ^ np.uint32(x >> np.uint32(16)))
+        words[i] = _word(key, i)
 
 
 @compiled
@@ -86,27 +83,15 @@ def _uniform(word: np.uint32) -> np.float32:
 
 
 @compiled
-def _place(terms: FlatTerms, t: int, row: Bytes) -> Any:
-    genes, strides = terms.genes[t], terms.strides[t]
-    return (
-        terms.offsets[t]
-        + row[genes[0]] * strides[0]
-        + row[genes[1]] * strides[1]
-        + row[genes[2]] * strides[2]
-        + row[genes[3]] * strides[3]
-    )
-
-
-@compiled
 def _cost(cost: FlatSum, row: Bytes) -> float:
     """The first sum; infinite where another one breaks its limit."""
     ticks = 0.0
     for t in range(cost.ends[0]):
-        ticks += cost.ticks[_place(cost.terms, t, row)]
+        ticks += cost.ticks[place_of(cost.terms, t, row)]
     for j in range(1, len(cost.ends)):
         spent = 0.0
         for t in range(cost.ends[j - 1], cost.ends[j]):
-            spent += cost.ticks[_place(cost.terms, t, row)]
+            spent += cost.ticks[place_of(cost.terms, t, row)]
         if spent * cost.units[j] > cost.most[j]:
             return np.inf
     return float(ticks * cost.units[0])
@@ -211,6 +196,53 @@ def random_feasible(
     return drawn, failed
 
 
+@compiled
+def pruned(
+    genes: Bytes,
+    slots: Ints,
+    gene: Ints,
+    lowered: Bytes,
+    ends: Ints,
+    picks: int,
+    resolution: int,
+    cost: FlatSum,
+    limit: float,
+    cheapest: Bytes,
+) -> Bytes:
+    """The first architecture on each row's way down that meets the limit, see :mod:`pruning`: genes (N, G),
+    slots (N,) -> (N, G).
+
+    gene, lowered (E,): the events, kind by kind; ends: where those of each kind end; picks: random picks of a
+    kind, then the kinds go in order."""
+    found, n_kinds = genes.copy(), len(ends)
+    following = np.empty(n_kinds, np.int64)  # event of each kind
+    for i in range(len(genes)):
+        row, first = found[i], genes[i]
+        if _cost(cost, row) <= limit:
+            continue
+        for kind in range(n_kinds):
+            following[kind] = ends[kind - 1] if kind else 0
+        key, pick, met = _mix(np.uint64(slots[i])), 0, False
+        while not met and pick < picks + n_kinds:
+            drawn = _uniform(_word(key, pick)) * np.float32(n_kinds) if pick < picks else np.float32(0)
+            kind = int(drawn) if pick < picks else pick - picks
+            while following[kind] < ends[kind]:
+                event = following[kind]
+                following[kind] += 1
+                if first[gene[event]] > lowered[event]:
+                    row[gene[event]] = min(row[gene[event]], lowered[event])
+                    met = _cost(cost, row) <= limit
+                    if met or pick < picks:
+                        break
+            pick += 1
+        while not met and row[resolution] > 0:
+            row[resolution] -= 1
+            met = _cost(cost, row) <= limit
+        if not met:
+            row[:] = cheapest
+    return found
+
+
 # --- selection ----------------------------------------------------------------------------------------------
 
 
@@ -281,7 +313,7 @@ def recall(
     for i in range(N):
         first, second = np.int64(0), np.int64(0)
         for t in range(len(identity.offsets)):
-            at = _place(identity, t, genes[i])
+            at = place_of(identity, t, genes[i])
             first += digits[at, 0]
             second += digits[at, 1]
         key[i, 0], key[i, 1] = first, second
@@ -335,18 +367,3 @@ def remember(
 @compiled
 def _hash(first: np.int64, second: np.int64) -> np.uint64:
     return _mix(np.uint64(first) ^ _mix(np.uint64(second)))
-
-
-@compiled
-def swapped(genes: Bytes, places: Ints, values: Any, swaps: Ints, total: Any) -> None:
-    """Add to ``total`` (N, C) what each single change of rows changes in a sum over terms. genes (N, G);
-    places (N, T) of the terms' present rows in their table; values of the table's rows (N, rows), or (1,
-    rows) for all; swaps (n, 5): change, term, gene, choice and stride.
-    """
-    for i in range(len(genes)):
-        row = i if len(values) > 1 else 0
-        for k in range(len(swaps)):
-            step = swaps[k, 3] - genes[i, swaps[k, 2]]
-            if step != 0:
-                place = places[i, swaps[k, 1]]
-                total[i, swaps[k, 0]] += values[row, place + step * swaps[k, 4]] - values[row, place]

@@ -225,6 +225,7 @@ class Seen:
     """
 
     def __init__(self, S: int, device: torch.device):
+        self.places = SEEN  # of each search
         self.names = torch.zeros(S * SEEN, dtype=torch.int64, device=device)
         self.owners = torch.zeros(S * SEEN, dtype=torch.int32, device=device)
 
@@ -232,7 +233,7 @@ class Seen:
         """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search
         (N,) -> bool (N,).
         """
-        place = (name & SEEN - 1) + search * SEEN
+        place = (name & self.places - 1) + search * self.places
         new = (self.names.index_select(0, place) != name).nonzero().view(-1)
         place, numbers = (
             place.index_select(0, new),

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.limits import LimitedCost
 from topdown_ray.spaces.space import Space
+from topdown_ray.spaces.terms import FlatSum
 
 Cost = Callable[[torch.Tensor], torch.Tensor]
 
@@ -41,6 +43,11 @@ class Problem:
                 of_cost = most_of.setdefault(cost, [torch.inf] * len(targets))
                 of_cost[k] = min(of_cost[k], most)
         return list(most_of), torch.tensor(list(most_of.values()), dtype=torch.float64).T.contiguous()
+
+
+def flat_cost(cost: Cost, device: torch.device) -> FlatSum | None:
+    """A cost for compiled code, where that can run: on a CPU, with costs that are sums over terms."""
+    return cost.flat if device.type == "cpu" and isinstance(cost, CostModel | LimitedCost) else None
 
 
 def limits_of(cost: Cost, target: float) -> list[tuple[Cost, float]]:

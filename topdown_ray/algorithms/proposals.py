@@ -19,7 +19,7 @@ import torch
 
 from topdown_ray.algorithms import kernels, rng
 from topdown_ray.algorithms.parameters import Sizes
-from topdown_ray.algorithms.problem import Problem
+from topdown_ray.algorithms.problem import Problem, flat_cost
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.algorithms.uniform import counts_of
 from topdown_ray.spaces.cost import CostModel
@@ -70,8 +70,7 @@ def children(
 
 def compiled_cost(problem: Problem, device: torch.device) -> FlatSum | None:
     """The cost for compiled code, where that can run: on a CPU, with costs that are sums over terms."""
-    cost = problem.cost
-    return cost.flat if device.type == "cpu" and isinstance(cost, CostModel | LimitedCost) else None
+    return flat_cost(problem.cost, device)
 
 
 def _compiled_children(

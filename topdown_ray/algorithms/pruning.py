@@ -13,10 +13,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
-from topdown_ray.algorithms import rng
+from topdown_ray.algorithms import kernels, rng
+from topdown_ray.algorithms.problem import flat_cost
+from topdown_ray.spaces.compiled import Bytes
 from topdown_ray.spaces.space import Space
+from topdown_ray.spaces.terms import Ints
 
 _PICKS = (
     512  # random picks of a kind; MobileNetV3 needs 90 effective ones at most, picks beyond these go in order
@@ -38,6 +42,15 @@ def _events(space: Space) -> list[tuple[tuple[int, int], ...]]:
     return kinds
 
 
+@functools.cache
+def _flat_events(space: Space) -> tuple[Ints, Bytes, Ints]:
+    """The events of all kinds one after another, and where those of each kind end."""
+    kinds = _events(space)
+    events = np.array([event for walk in kinds for event in walk])
+    ends = np.cumsum([len(walk) for walk in kinds])
+    return events[:, 0].copy(), events[:, 1].astype(np.int8), ends
+
+
 def prune(
     space: Space,
     cost: Callable[[torch.Tensor], torch.Tensor],
@@ -52,6 +65,11 @@ def prune(
     slots: int64 (N,), the rows' random counters (:func:`topdown_ray.algorithms.rng.slots`). ``cheapest`` (G,)
     answers where even the end of the way is too expensive, as measured tables can have it."""
     N, G = genes.shape
+    flat = flat_cost(cost, genes.device)
+    if flat is not None:
+        walk = (*_flat_events(space), _PICKS, space.resolution)
+        rows = kernels.pruned(genes.numpy(), slots.numpy(), *walk, flat, limit, cheapest.numpy())
+        return torch.from_numpy(rows)
     way = _way_down(space, genes, slots)  # (N, L, G)
     fits = (cost(way.view(-1, G)) <= limit).view(N, -1)
     fits = torch.cat([fits, fits.new_ones(N, 1)], dim=1)

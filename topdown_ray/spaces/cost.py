@@ -77,8 +77,12 @@ class CostModel(_OverTerms):
 
     def cheapest(self) -> tuple[float, Genes]:
         """The lowest cost of any architecture of the space, and its genes (G,); exact."""
-        ticks, genes = minimise(self.terms, self.sizes)
-        return ticks * self.tick, genes
+        ticks, genes = self._lowest
+        return ticks * self.tick, genes.copy()
+
+    @functools.cached_property
+    def _lowest(self) -> tuple[float, Genes]:
+        return minimise(self.terms, self.sizes)
 
     def range(self) -> tuple[float, float]:
         """The lowest and the highest cost of any architecture of the space; exact."""

@@ -7,6 +7,7 @@ tiles of one fixed shape, so that a row's bits do not depend on the batch it com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,9 +17,10 @@ import torch
 from torch.nn import functional
 
 from topdown_ray.errors import UserError
+from topdown_ray.spaces.compiled import first_layer
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Encoding, Space
-from topdown_ray.spaces.terms import Term, TermIndex, concatenate
+from topdown_ray.spaces.terms import Term, TermIndex, concatenate, flatten
 from topdown_ray.spaces.tiles import Tiles
 
 # --- the one-hot encodings ----------------------------------------------------------------------------------
@@ -78,6 +80,28 @@ def first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float
     return terms
 
 
+class FirstLayer:
+    """The first layer of a perceptron as a sum over terms. On a CPU it is compiled code, which gives the same
+    bits as the tensor operations.
+    """
+
+    def __init__(self, terms: Sequence[Term], G: int, bias: npt.NDArray[np.float32], device: torch.device):
+        """bias: float32 (hidden,)."""
+        self.index = TermIndex(terms, G).to(device)
+        self.table = torch.from_numpy(concatenate(terms).astype(np.float32)).to(device)  # (rows, hidden)
+        self.bias = torch.tensor(bias, device=device)
+        self.terms = flatten(terms) if device.type == "cpu" else None
+
+    def __call__(self, genes: torch.Tensor, padding: int, relu: bool) -> torch.Tensor:
+        """Hidden units, with rows of padding behind: genes int8 (N, G) -> float32 (N + padding, hidden)."""
+        if self.terms is not None:
+            rows, table, bias = genes.numpy(), self.table.numpy(), self.bias.numpy()
+            return torch.from_numpy(first_layer(rows, self.terms, table, bias, padding, relu))
+        hidden = functional.embedding_bag(self.index(genes), self.table, mode="sum").add_(self.bias)
+        hidden = functional.pad(hidden, (0, 0, 0, padding))
+        return hidden.relu_() if relu else hidden
+
+
 # --- the predictor ------------------------------------------------------------------------------------------
 
 
@@ -100,17 +124,16 @@ class Predictor:
     predictor_space: str  # the space it was trained on
     layers: tuple[Linear, ...]
     device: str = "cpu"
-    _index: TermIndex = field(init=False, repr=False)
+    _first: FirstLayer = field(init=False, repr=False)
     _tensors: list[tuple[torch.Tensor, torch.Tensor]] = field(init=False, repr=False)
     _tiles: Tiles = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         device = torch.device(self.device)
         terms = first_layer_terms(self.space, self.encoding, self.layers[0].weight)
-        table = torch.from_numpy(concatenate(terms).astype(np.float32))
-        tensors = [(table, torch.tensor(self.layers[0].bias))]
-        tensors += [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
-        object.__setattr__(self, "_index", TermIndex(terms, self.space.G).to(device))
+        tensors = [(torch.tensor(layer.weight), torch.tensor(layer.bias)) for layer in self.layers[1:]]
+        first = FirstLayer(terms, self.space.G, self.layers[0].bias, device)
+        object.__setattr__(self, "_first", first)
         object.__setattr__(
             self, "_tensors", [(weight.to(device), bias.to(device)) for weight, bias in tensors]
         )
@@ -124,15 +147,12 @@ class Predictor:
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
         n = len(genes)
-        if padding := self._tiles.padding(n):
-            genes = torch.cat([genes, genes.new_zeros(padding, genes.shape[1])])
-        hidden = functional.embedding_bag(self._index(genes), self._tensors[0][0], mode="sum")
-        hidden.add_(self._tensors[0][1]).relu_()
+        hidden = self._first(genes, self._tiles.padding(n), relu=True)
         return self._tiles.map(self._products, hidden)[:n]
 
     def _products(self, hidden: torch.Tensor) -> torch.Tensor:
         """All layers but the first, on one tile: (rows, hidden) -> (rows,)."""
-        *inner, last = self._tensors[1:]
+        *inner, last = self._tensors
         for weight, bias in inner:
             hidden = functional.linear(hidden, weight, bias).relu_()
         return functional.linear(hidden, *last).view(-1)
@@ -140,7 +160,7 @@ class Predictor:
     def _probe(self, n: int) -> torch.Tensor:
         """n rows of a first hidden layer."""
         generator = torch.Generator().manual_seed(0)
-        return torch.rand(n, self._tensors[0][0].shape[1], generator=generator).to(self.device)
+        return torch.rand(n, len(self.layers[0].bias), generator=generator).to(self.device)
 
     def dense(self, inputs: torch.Tensor) -> torch.Tensor:
         """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured
