@@ -23,18 +23,17 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 
 from topdown_ray.algorithms import proposals, rng
 from topdown_ray.algorithms.evolution import best_first
 from topdown_ray.algorithms.front import Front
 from topdown_ray.algorithms.gradients import Gradient, Ranking
+from topdown_ray.algorithms.joint_parameters import Moves
 from topdown_ray.algorithms.memory import Seen, identity_of
-from topdown_ray.algorithms.parameters import EvolutionParams, Sizes
+from topdown_ray.algorithms.parameters import Sizes
 from topdown_ray.algorithms.problem import Cost, Problem
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.spaces.cost import CostModel
@@ -48,49 +47,6 @@ _STONES = 4  # archives below the tightest target of each cost, where a share of
 # in a batch may differ in their last bits with the row's place in it.
 _STEPS, _HALVINGS = 16, 20
 _WEIGHT_ONE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Moves:
-    """How children are made. Defaults: chosen on the tuning cases of the ablation in ``docs/joint.md``."""
-
-    gradient_share: float = 0.5  # of the children that are gradient-informed moves
-    temperature: float = 3e-4  # top-1 units: a change that promises this much less is e times less likely
-    changes: int = 4  # at most so many single changes a move
-    neighbour_rate: float = 0.2  # how often a parent comes from the archive of a neighbouring target
-    archive: int = 0  # places of each archive; 0: as many as the search's length bears
-    share_archive: bool = (
-        True  # offer each child to every target it fits, not only to the one it was drawn for
-    )
-    distinct_parents: bool = True
-    front_share: float = 0.0  # of the children that serve the front below the tightest target
-
-
-class JointParams(EvolutionParams):
-    """What the strategy ``joint`` reads. ``distinct_parents``: yes unless it is switched off; an archive then
-    holds no architecture twice, and none is drawn twice.
-    """
-
-    gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
-    temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
-    changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
-    neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
-    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
-    share_archive: bool = Moves.share_archive
-    front_share: Annotated[float, Field(ge=0, le=0.9)] = Moves.front_share
-
-    def moves(self) -> Moves:
-        """How children are made."""
-        own = {name: value for name, value in self if name not in EvolutionParams.model_fields}
-        return Moves(**own, distinct_parents=self.distinct_parents is not False)
-
-    def identity(self) -> dict[str, Any]:
-        """What of a search's identity follows from its hyper-parameters."""
-        moves = dataclasses.asdict(self.moves())
-        if not self.front_share:  # it came later
-            del moves["front_share"]
-        patience = {} if self.patience is None else {"patience": self.patience}
-        return {**self.shared(), **patience, "moves": moves}
 
 
 def archive_size(children: int, K: int) -> int:

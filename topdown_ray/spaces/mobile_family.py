@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, make_divisible, strided
@@ -21,6 +19,9 @@ from topdown_ray.spaces.space import (
     Traits,
 )
 from topdown_ray.spaces.terms import Term, tabulate
+
+if TYPE_CHECKING:
+    import torch
 
 KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 RESOLUTIONS = (160, 176, 192, 208, 224)
@@ -376,6 +377,8 @@ def reference_features(ofa: Any, config: Config, n_features: int) -> torch.Tenso
         raise UserError(
             f"predictor: expected {len(encoded)} inputs for {len(config['ks'])} blocks, found {n_features}"
         )
+    import torch
+
     kernel = torch.tensor([float(config["ks"][20] == choice) for choice in (3, 5, 7)])
     expand = torch.tensor([float(config["e"][20] == choice) for choice in (3, 4, 6)])
     return torch.cat([encoded[:60], kernel, encoded[60:120], expand, encoded[120:]])

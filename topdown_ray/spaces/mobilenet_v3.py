@@ -87,6 +87,7 @@ MOBILENET_V3 = mobile_family.mobile_space(
             weights=f"ofa_nets/{_NETWORK}",
             predictor="acc_predictor.pth",
             is_predictor=is_predictor,
+            predictor_range=(0.7581, 0.8333),
             tables={"note10": {r: f"note10/{r}_lookup_table.yaml" for r in mobile_family.RESOLUTIONS}},
         ),
         reference=Reference(
@@ -103,6 +104,7 @@ MOBILENET_V3 = mobile_family.mobile_space(
             table_name="Note10 latency (ms)",
             table_targets=(35, 30, 25, 20, 15),
         ),
+        embedded_range=(0.7584, 0.8321),
         notebook=True,
     ),
 )

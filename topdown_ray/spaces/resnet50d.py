@@ -7,9 +7,7 @@ stem couples both its widths."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, make_divisible, strided
@@ -26,6 +24,9 @@ from topdown_ray.spaces.space import (
     Traits,
 )
 from topdown_ray.spaces.terms import Term, tabulate
+
+if TYPE_CHECKING:
+    import torch
 
 _NETWORK = "ofa_resnet50"
 _BASE_DEPTHS, _DEPTHS = (2, 2, 4, 2), (0, 1, 2)
@@ -276,6 +277,8 @@ def reference_predictor(
 
 def reference_features(ofa: Any, config: Config, n_features: int) -> torch.Tensor:
     """The features of ``ResNetArchEncoder``."""
+    import torch
+
     return torch.tensor(_reference_encoder(ofa).arch2feature(config)).float()
 
 
@@ -291,6 +294,7 @@ RESNET50D = _space(
             weights="ofa_nets/ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
             predictor="ofa_resnet50_acc_predictor.pth",
             is_predictor=is_predictor,
+            predictor_range=(0.7545, 0.8299),
         ),
         reference=Reference(
             network="ofa_resnet50",
@@ -300,5 +304,6 @@ RESNET50D = _space(
             features=reference_features,
         ),
         demo=Demo(macs=(3500, 2800, 2200, 1600, 1000)),
+        embedded_range=(0.7544, 0.8299),
     )
 )

@@ -10,11 +10,13 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -74,6 +76,8 @@ class TermIndex:
     """Places of an architecture's terms in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
 
     def __init__(self, terms: Sequence[Term], G: int):
+        import torch
+
         strides = np.zeros((G, len(terms)), dtype=np.float32)
         offsets = np.zeros(len(terms), dtype=np.float32)
         rows = 0
@@ -92,6 +96,8 @@ class TermIndex:
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Places in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
+        import torch
+
         if genes.device.type == "cpu":  # three times faster than the float product, and as exact
             return torch._int_mm(genes, self.small_strides).add_(self.whole_offsets)
         return torch.addmm(self.offsets, genes.float(), self.strides).int()
