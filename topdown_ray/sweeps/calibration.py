@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from topdown_ray.algorithms.strategies import find_strategy
+from topdown_ray.sweeps.groups import Group, Shard, calibration_key
 from topdown_ray.sweeps.hyperparameters import Budget
 from topdown_ray.sweeps.runner import Setup, Worker
-from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, calibration_key
+from topdown_ray.sweeps.spec import SweepSpec
 
 BATCH = 16  # searches in lock step, at most
 GENERATIONS = 40  # of the searches that are timed, for the first target

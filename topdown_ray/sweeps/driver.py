@@ -26,23 +26,19 @@ from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import AnyCost, full_name
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
+from topdown_ray.sweeps.artefacts import Costs, find_costs
 from topdown_ray.sweeps.calibration import calibrated
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
+from topdown_ray.sweeps.groups import Shard
+from topdown_ray.sweeps.identities import ALGORITHM_VERSION, plugin_hashes, sweep_identity
 from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
-from topdown_ray.sweeps.spec import (
-    ALGORITHM_VERSION,
-    Shard,
-    SweepSpec,
-    make_spec,
-    plugin_hashes,
-    sweep_identity,
-)
+from topdown_ray.sweeps.spec import SweepSpec, make_spec
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
@@ -75,7 +71,7 @@ class Plan:
 
     @property
     def run_id(self) -> str:
-        """The identity of the whole sweep, see :func:`topdown_ray.sweeps.spec.sweep_identity`."""
+        """The identity of the whole sweep, see :func:`topdown_ray.sweeps.identities.sweep_identity`."""
         return sweep_identity(self.spec, {space: setup.artefacts for space, setup in self.setups.items()})
 
     def evaluations(self) -> int:
@@ -180,12 +176,17 @@ def _facts(cost: AnyCost) -> dict[str, str]:
 
 
 def make_plan(
-    spec: SweepSpec, folder: str | Path | None = None, on_step: Callable[[str], None] = lambda step: None
+    spec: SweepSpec,
+    folder: str | Path | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+    costs: Costs | None = None,
 ) -> Plan:
     """Find all artefacts, check all targets, and calibrate a budget of seconds, unless ``folder`` holds the
-    sweep already with its calibration. on_step: is told of what takes long. Raises UserError.
+    sweep already with its calibration. on_step: is told of what takes long. costs: where they
+    are found already. Raises UserError.
     """
-    setups = {space: resolve(spec, space) for space in spec.spaces}
+    costs = find_costs(spec) if costs is None else costs
+    setups = {space: resolve(spec, space, costs[space]) for space in spec.spaces}
     return Plan(calibrated(_as_recorded(spec, folder), setups, on_step), setups)
 
 
