@@ -85,10 +85,11 @@ def sweep(
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
     supervisor.supervise("none" if dry_run else address)
-    from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps import api
 
     plan = api.plan_sweep(file, out, only or ())
+    from topdown_ray.cli.present import sweeps as present
+
     if dry_run:
         present.print_forecast(api.forecast(plan, actors), as_json)
         return
@@ -130,7 +131,6 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """One search in this process, without Ray."""
-    from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps import api
 
     lengths = {"generations": generations, "warm_generations": warm_generations}
@@ -140,6 +140,8 @@ def search(
         found = api.search(space, cost, target, strategy, [seed], predictor, limits or None, **params)
     except UserError as error:
         raise UserError(_as_option(str(error))) from None
+    from topdown_ray.cli.present import sweeps as present
+
     present.print_search(found, as_json)
 
 
