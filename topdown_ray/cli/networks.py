@@ -137,7 +137,7 @@ def train_predictor(
     from topdown_ray.spaces.registry import find_space
 
     found = find_space(space)
-    check_file(dataset, "a data set of sample-dataset (Parquet)")
+    check_file(dataset, "a table of measured accuracies (Parquet)")
     from topdown_ray.cli.present import networks as present
     from topdown_ray.networks import training
 

@@ -206,7 +206,7 @@ def status(
 def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> SweepSummary:
     """Run a sweep as the terminal follows it."""
     from topdown_ray.cli.present.sweeps import print_dashboard
-    from topdown_ray.sweeps.api import run_sweep
+    from topdown_ray.sweeps.api import run_sweep, unsaid
 
     return run_sweep(
         plan,
@@ -216,6 +216,7 @@ def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None =
         log,
         lambda folder: _follow(folder, out, log),
         on_dashboard=print_dashboard,
+        on_step=say if log != "-" else unsaid,
     )
 
 

@@ -22,6 +22,7 @@ from topdown_ray.hardware.stopwatch import Stopwatch, check_conditions, check_wo
 from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.registry import find_space
+from topdown_ray.terminal import say
 
 # what is measured, and the file it goes to
 MeasureDisplay = Callable[[str, Path | None], AbstractContextManager[OnState]]
@@ -96,7 +97,7 @@ def measure_cluster(
     check_words(conditions)
     tables: dict[Path, LatencyTable] = {}
     failed: list[str] = []
-    with connected(address):
+    with connected(address, say):
         kinds = [kind for kind in node_kinds() if not conditions.device.startswith("cuda") or kind.gpus]
         if not kinds:
             raise UserError(

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
 Follow = Callable[["ResultFolder"], AbstractContextManager[Callable[[Progress], None]]]
 
+OnStep = Callable[[str], None]  # is told of what takes long, before it begins
+
+
+def unsaid(step: str) -> None:
+    """Nobody is told."""
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -94,10 +100,12 @@ def search(
         raise UserError(_of_arguments(str(error))) from None
     import pyarrow as pa
 
+    from topdown_ray.algorithms.compiling import compiling_told
     from topdown_ray.store.schema import to_tables
     from topdown_ray.sweeps.runner import Worker
 
-    worker = Worker(plan.setups, plan.spec.groups())
+    with compiling_told(say):
+        worker = Worker(plan.setups, plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
@@ -152,12 +160,15 @@ def sweep(
         )
     read = _spec_of(spec, fields)
     folder = f"results/{read.name}" if out is None else str(out)
-    plan = _plan(read, folder, say if progress else lambda step: None)
+    on_step = say if progress else unsaid
+    plan = _plan(read, folder, on_step)
     follow = _bar if progress else unfollowed
     try:
         workers = Workers(check_address(address), actors, gpus)
         with handlers_kept():
-            summary = run_sweep(plan, folder, workers, resume, follow=follow, on_event=on_event or ignore)
+            summary = run_sweep(
+                plan, folder, workers, resume, follow=follow, on_event=on_event or ignore, on_step=on_step
+            )
     except UserError as error:
         raise UserError(_as_argument(str(error))) from None
     if summary.given_up:
@@ -173,7 +184,7 @@ def sweep(
     return load(folder)
 
 
-def _plan(spec: SweepSpec, folder: str | None, on_step: Callable[[str], None] = lambda step: None) -> Plan:
+def _plan(spec: SweepSpec, folder: str | None, on_step: OnStep = unsaid) -> Plan:
     """As :func:`topdown_ray.sweeps.driver.make_plan`; costs and names are checked before it is imported."""
     from topdown_ray.sweeps.artefacts import find_costs
 
@@ -273,11 +284,13 @@ def run_sweep(
     follow: Follow = unfollowed,
     on_event: Observer = ignore,
     on_dashboard: Callable[[str], None] = lambda url: None,
+    on_step: OnStep = unsaid,
 ) -> SweepSummary:
     """Open the folder, start the workers, and run what has no rows yet.
 
     log: a file for the events as JSON lines, or ``-`` for stderr. on_event: is told of them, too.
-    on_dashboard: is told where Ray's dashboard is, if it has one. Raises UserError, StartError and
+    on_dashboard: is told where Ray's dashboard is, if it has one. on_step: is told of what takes long before
+    the first shard. Raises UserError, StartError and
     StoreError."""
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.store.manifest import read_manifest
@@ -288,7 +301,7 @@ def run_sweep(
     folder.check(plan.manifest(), resume)
     if folder.place.exists("run.json"):
         check_known_identities(plan.spec, read_manifest(out), folder.place.of("run.json"))
-    with json_lines(log) as write, _executor(plan, workers) as executor:
+    with json_lines(log) as write, _executor(plan, workers, on_step) as executor:
 
         def observe(event: str, facts: Mapping[str, Any]) -> None:
             write(event, facts)
@@ -310,27 +323,43 @@ def announce(
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, workers: Workers) -> Iterator[ShardExecutor]:
+def _executor(plan: Plan, workers: Workers, on_step: OnStep) -> Iterator[ShardExecutor]:
     if workers.address == "none":
         if workers.actors not in (None, 1):
             raise UserError(f"--actors: expected 1 with --address none, found {workers.actors}")
         if workers.gpus:
             raise UserError(f"--gpus: expected 0 with --address none, found {workers.gpus}")
+        from topdown_ray.algorithms.compiling import compiling_told
         from topdown_ray.sweeps.driver import in_process
 
-        yield in_process(plan)
+        with compiling_told(on_step):
+            executor = in_process(plan)
+        yield executor
         return
     if workers.actors == 0 and workers.gpus == 0:
         raise UserError("--actors: expected at least 1, or --gpus, found 0")
+    if workers.address == "local":
+        _compile(plan, on_step)
     from topdown_ray.cluster import connected
     from topdown_ray.sweeps.executors import shard_pool
 
-    with connected(workers.address):
+    with connected(workers.address, on_step):
         pool = shard_pool(workers.actors, plan.run_id, plan.setups, workers.gpus, list(plan.spec.groups()))
         try:
             yield pool
         finally:
             pool.close()
+
+
+def _compile(plan: Plan, on_step: OnStep) -> None:
+    """Have this machine's cache hold all that the actors on it will call, so that it is compiled once and not
+    by every actor, where nobody could be told. Takes a moment where the cache holds it already.
+    """
+    from topdown_ray.algorithms.compiling import compiling_told
+    from topdown_ray.sweeps.runner import Worker
+
+    with compiling_told(on_step):
+        Worker(plan.setups, plan.spec.groups())
 
 
 def _dashboard(address: str) -> str | None:

@@ -48,6 +48,7 @@ WRITERS = 4  # threads
 UNWRITTEN = 16  # finished shards held while they are being written
 LIMITS = Limits()
 LOOK_EVERY_S = 1.0  # for shards that take too long
+SHOWN_WITHIN_S = 0.5  # a result, if writing it takes no longer
 NAMES = ("published", "embedded")  # of predictors: not paths
 
 
@@ -226,12 +227,14 @@ class _Writer:
         future = self._threads.submit(self._folder.write, shard.shard_id, *done.result)
         self._writing.append((future, done.attempt, done.busy_s))
 
-    def written(self, wait: bool = False) -> Iterator[tuple[Attempt[Shard], float]]:
-        """The shards written since the last call, with the seconds that each took; wait: until none is left.
-        Raises StoreError.
+    def written(self, within_s: float | None = 0.0) -> Iterator[tuple[Attempt[Shard], float]]:
+        """The shards written since the last call, with the seconds that each took. within_s: wait so long for
+        those that are being written; None: until none is left. Raises StoreError.
         """
+        if within_s != 0.0:
+            futures.wait([future for future, _, _ in self._writing], within_s)
         for future, attempt, busy_s in list(self._writing):
-            if wait or future.done():
+            if future.done():
                 self._writing.remove((future, attempt, busy_s))
                 future.result()
                 yield attempt, busy_s
@@ -284,7 +287,11 @@ class _Run:
                 break
             for event in executor.wait(LOOK_EVERY_S):
                 self._take(event, writer)
-        self._count(writer.written(wait=True))
+            if len(executor.idle()) == sum(executor.devices.values()):
+                # all workers have just brought something, or the only one, which is this process: that is
+                # shown before the next shards, which may take long, begin
+                self._count(writer.written(SHOWN_WITHIN_S))
+        self._count(writer.written(None))
 
     def _count(self, written: Iterator[tuple[Attempt[Shard], float]]) -> None:
         progress = self.progress
