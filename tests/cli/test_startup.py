@@ -1,6 +1,7 @@
 """What a command says without searching, it says without importing what searches: by a list of modules, not
 of seconds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ try:
 finally:
     print("imported:", *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
+SMALLEST = json.dumps({"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "image_size": 160})
 COMMANDS = (
     *("demo", "sweep", "search", "status", "describe", "pick", "verify", "report", "compare", "front"),
     *("measure", "table", "evaluate", "sample-dataset", "train-predictor", "export", "bench", "assets"),
@@ -132,10 +134,10 @@ def test_what_is_not_there(arguments: tuple[str, ...], part: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("assets", "list"), ("table", "epyc_1thread")],
-    ids=" ".join,
+    [("assets", "list"), ("table", "epyc_1thread"), ("describe", SMALLEST)],
+    ids=lambda arguments: arguments[0],
 )
-def test_what_is_known_of_tables_and_predictors(arguments: tuple[str, ...]) -> None:
+def test_what_is_known_of_tables_predictors_and_architectures(arguments: tuple[str, ...]) -> None:
     status, out, said, imported = run(*arguments)
     assert (status, said) == (0, "")
     assert out

@@ -44,7 +44,7 @@ EvaluateDisplay = Callable[[], AbstractContextManager[Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class DescribedSubnet:
-    """An architecture as OFA's code builds it."""
+    """An architecture as OFA's code builds and prints it."""
 
     space: Space
     config: Config
@@ -108,15 +108,16 @@ def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
 def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> DescribedSubnet:
     if space.provides is None:
         return DescribedSubnet(space, config, "", None, None, row)
-    import torch
+    from topdown_ray.spaces.cost import counts_of
 
-    from topdown_ray.networks.supernet import Supernet, n_parameters
-    from topdown_ray.spaces.cost import SubnetCounts
+    genes, names = space.from_config(config).tolist(), space.provides.layer_names
+    if names is None:
+        from topdown_ray.networks.supernet import Supernet
 
-    supernet = Supernet(space)
-    macs, _ = SubnetCounts(space)(torch.from_numpy(space.from_config(config))[None])
-    parameters = n_parameters(supernet.materialise(config)) / 1e6
-    return DescribedSubnet(space, config, supernet.describe(config).rstrip(), float(macs), parameters, row)
+        layers = Supernet(space).describe(config).rstrip()
+    else:
+        layers = "\n".join(names(space, genes))
+    return DescribedSubnet(space, config, layers, *counts_of(space, genes), row)
 
 
 def evaluate_source(

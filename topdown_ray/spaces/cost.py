@@ -232,6 +232,17 @@ class SubnetCounts:
         return macs_m, params_m
 
 
+def counts_of(space: Space, genes: Sequence[int]) -> tuple[float, float]:
+    """MACs and parameters of one architecture (G,) in 1e6, as :class:`SubnetCounts` counts those of many;
+    torch is not imported.
+    """
+    macs_m, params_m = (
+        sum(float(term.values[tuple(genes[g] for g in term.genes)]) for term in model.terms) / 1e6
+        for model in (macs(space), parameters(space))
+    )
+    return macs_m, params_m
+
+
 # --- measured tables ----------------------------------------------------------------------------------------
 
 

@@ -242,6 +242,28 @@ def _outer_layers(
     return [*layers, Layer("linear", 1, 1, width, 0, n_classes)]
 
 
+def layer_names(frame: Frame, space: Space, genes: Sequence[int]) -> list[str]:
+    """The layers of one architecture as the ``module_str`` of OFA's networks prints them."""
+    channels = Channels.of(frame)
+    outer, shortcut = frame.outer.upper(), "Identity" if channels.first_conv == channels.first_block else None
+    names = [
+        f"3x3_Conv_O{channels.first_conv}_{outer}_BN",
+        f"(3x3_MBConv1_{frame.inner.upper()}_O{channels.first_block}_BN, {shortcut})",
+    ]
+    width_in = channels.first_block
+    for block in space.blocks:
+        if block.depth >= 0 and genes[block.depth] < space.genes[block.kernel].minimum_depth:
+            continue
+        width, squeeze = channels.widths[block.stage], "SE" if frame.squeeze[block.stage] else ""
+        expand, kernel = EXPANDS[genes[block.expand]], KERNELS[genes[block.kernel]]
+        shortcut = "Identity" if block.stride == 1 and width == width_in else None
+        names.append(f"({squeeze}(O{width}, E{expand:.1f}, K{kernel}), {shortcut})")
+        width_in = width
+    for i, width in enumerate(channels.final):
+        names.append(f"1x1_Conv_O{width}_{outer}{'_BN' if i < frame.pool_after else ''}")
+    return [*names, f"{channels.final[-1]}x{N_CLASSES}_Linear"]
+
+
 def mac_terms(frame: Frame, space: Space, width: float, n_classes: int) -> list[Term]:
     """Single multiply-accumulates by OFA's rule (``MBv3LatencyTable.count_flops_given_config`` and
     ProxylessNAS's): squeeze-and-excite layers count, activations and norms do not.

@@ -160,6 +160,8 @@ class Traits:
     build: Callable[[Any, float, int], Any]
     reference: Reference
     published: Published = Published()
+    # of (space, genes of one architecture): its layers as OFA's ``module_str`` prints them; None: ask OFA
+    layer_names: Callable[[Space, Sequence[int]], list[str]] | None = None
     # a layer's entry in a table of OFA's published form, "" for what another entry includes; None: OFA has no
     # such form for this space
     table_entry: Callable[[Layer], str] | None = None
