@@ -133,9 +133,10 @@ def train_predictor(
     as_json: AsJson = False,
 ) -> None:
     """Train an accuracy predictor on evaluated subnets."""
-    from topdown_ray.files import check_file
+    from topdown_ray.files import check_file, check_output
     from topdown_ray.spaces.registry import find_space
 
+    check_output(out, "--out")
     found = find_space(space)
     check_file(dataset, "a table of measured accuracies (Parquet)")
     from topdown_ray.cli.present import networks as present
@@ -174,11 +175,9 @@ def export(
 ) -> None:
     """Write a subnet as ONNX, as OFA's files for torch, or as its configuration."""
     from topdown_ray.networks import api
-    from topdown_ray.networks.architectures import check_source
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target}
     filters |= {"seed": _seed(seed)}
-    check_source(source, filters)
     calibrate = None
     if data is not None:
         calibrate = data, _settings(calibration, 100, calibration_seed, bad, 0, 1024)

@@ -126,6 +126,10 @@ def report(
     """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as
     CSV and Markdown.
     """
+    if out is not None:
+        from topdown_ray.files import check_output
+
+        check_output(out, "--out", folder=True)
     _check_folders(*folders)
     from topdown_ray.cli.present import results as present
     from topdown_ray.report.build import write_report
