@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import platformdirs
 
 from topdown_ray.addresses import checked, shown
-from topdown_ray.download import BRISK, PATIENT, OnBytes, Patience, download
-from topdown_ray.download import sha256_of as sha256_of
 from topdown_ray.errors import UserError
 from topdown_ray.files import check_output, replacing
+from topdown_ray.files import sha256_of as sha256_of
+
+if TYPE_CHECKING:
+    from topdown_ray.download import OnBytes
 
 UPSTREAM = "https://raw.githubusercontent.com/han-cai/files/master/ofa/"
 _ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that holds it"
@@ -151,7 +153,7 @@ def find(path: str) -> Path:
     to be had.
     """
     asset = ASSETS[path]
-    found = local(path) or fetch(asset, cache_folder(), BRISK)
+    found = local(path) or fetch(asset, cache_folder(), brisk=True)
     digest = sha256_of(found)
     if digest != asset.sha256:
         raise UserError(
@@ -227,7 +229,7 @@ def present(asset: Asset, folder: Path | None = None) -> Path | None:
     return None
 
 
-DownloadDisplay = Callable[[Asset], AbstractContextManager[OnBytes]]  # shows how far a download is
+DownloadDisplay = Callable[[Asset], AbstractContextManager["OnBytes"]]  # shows how far a download is
 
 
 def provide(names: list[str], to: Path | None, display: DownloadDisplay) -> Iterator[tuple[Path, bool]]:
@@ -247,8 +249,9 @@ def provide(names: list[str], to: Path | None, display: DownloadDisplay) -> Iter
         yield path, True
 
 
-def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: OnBytes | None = None) -> Path:
-    """Fetch one file into a folder, and return it. Raises UserError: offline, wrong hash, not to be had.
+def fetch(asset: Asset, folder: Path, brisk: bool = False, show: OnBytes | None = None) -> Path:
+    """Fetch one file into a folder, and return it. brisk: give up soon, where somebody waits for something
+    else. Raises UserError: offline, wrong hash, not to be had.
 
     A file of which no sum is published gets the one it came with recorded beside it, which ``verify`` holds
     it to."""
@@ -257,11 +260,13 @@ def fetch(asset: Asset, folder: Path, patience: Patience = PATIENT, show: OnByte
             f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it; "
             f"{_advice(asset)}"
         )
+    from topdown_ray.download import BRISK, PATIENT, download  # brings an HTTP client, which few need
+
     destination = folder / asset.path
     try:
         mirrored = upstream() != UPSTREAM
         address = upstream() + asset.path if mirrored or not asset.url else asset.url
-        digest = download(address, destination, asset.sha256, patience, show)
+        digest = download(address, destination, asset.sha256, BRISK if brisk else PATIENT, show)
         if asset.sha256 is None:
             with replacing(_record(destination)) as temporary:
                 temporary.write_text(f"{digest}  {destination.name}\n")  # sha256sum's form

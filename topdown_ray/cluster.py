@@ -43,9 +43,9 @@ EVENTS_AT_ONCE = 32  # results that are taken at a time
 DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 
 
-def connect(address: str) -> None:
+def connect(address: str, on_step: Callable[[str], None] = lambda step: None) -> None:
     """Connect to Ray: ``local`` starts one on this machine; ``auto``, HOST:PORT and ray://HOST:PORT (Ray
-    Client) join a cluster. Raises UserError.
+    Client) join a cluster. on_step: is told of what takes long. Raises UserError.
     """
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -54,9 +54,11 @@ def connect(address: str) -> None:
     }
     if check_address(address) == "local":
         options.update(address="local", include_dashboard=False)
+        on_step("Starting Ray on this machine ...")
     else:
         if address != "auto":
             _answers(address)
+            on_step(f"Connecting to Ray at {address} ...")
         options.update(address=address)
     try:
         ray.init(**options)
@@ -68,7 +70,7 @@ def connect(address: str) -> None:
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator[None]:
+def connected(address: str, on_step: Callable[[str], None] = lambda step: None) -> Iterator[None]:
     """A connection to Ray, see :func:`connect`, until the block ends. Signals end the block in order.
 
     A process that is already connected keeps its connection, and its handlers of signals, whatever the
@@ -76,7 +78,7 @@ def connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    connect(address)
+    connect(address, on_step)
     try:
         end_on_signals()
         yield

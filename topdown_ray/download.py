@@ -7,7 +7,6 @@ start. Proxies are taken from the environment (``HTTPS_PROXY``, ``HTTP_PROXY``, 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import tenacity
 
 from topdown_ray.addresses import shown, without_secrets
 from topdown_ray.errors import UserError, one_line
+from topdown_ray.files import sha256_of
 
 CHUNK = 1 << 13  # bytes; what a connection brought of an unfinished chunk when it broke is lost
 MOST_ATTEMPTS = 100  # whatever they achieve
@@ -46,12 +46,6 @@ OnBytes = Callable[[int, int | None], None]  # bytes so far, of how many (None: 
 
 class _PassingError(Exception):
     """A failure that another attempt may mend; its message says what happened."""
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download(

@@ -321,6 +321,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error)
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def compact_json(value: Any) -> str:
     """JSON with sorted keys and without spaces: equal values have equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -17,8 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
-
 from topdown_ray.errors import UserError, one_line
 
 #: The field of a sweep that names plug-ins of each kind.
@@ -100,6 +98,8 @@ def _state(value: Any, where: str) -> bytes:
         return b"".join([repr(value).encode(), *parts])
     if isinstance(value, type) or (callable(value) and hasattr(value, "__code__")):
         return b""
+    import joblib  # a third of a second, for few
+
     try:
         return str(joblib.hash(value)).encode()  # of sets, too, which are pickled in another order each time
     except Exception as error:

@@ -28,7 +28,8 @@ from topdown_ray.store import parts
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
-from topdown_ray.sweeps.spec import digest, make_spec, search_identity
+from topdown_ray.sweeps.identities import search_identity
+from topdown_ray.sweeps.spec import digest, make_spec
 from topdown_ray.sweeps.status import Reader
 
 TARGETS = [400.0, 350.0, 300.0, 250.0, 200.0]

@@ -24,7 +24,7 @@ import pyarrow as pa
 from topdown_ray import cluster
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.spec import Shard
+from topdown_ray.sweeps.groups import Shard
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 

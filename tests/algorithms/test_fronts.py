@@ -14,7 +14,8 @@ from support.sweeping import assert_same, run
 import topdown_ray
 from topdown_ray.algorithms import front as fronts
 from topdown_ray.algorithms.front import Front
-from topdown_ray.algorithms.joint import Joint, JointParams
+from topdown_ray.algorithms.joint import Joint
+from topdown_ray.algorithms.joint_parameters import JointParams
 from topdown_ray.spaces.cost import any_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.sweeps import driver

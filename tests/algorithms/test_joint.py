@@ -16,9 +16,10 @@ from support.sweeping import ALL_SPACES, assert_same
 from support.sweeping import run as sweep_results
 
 from topdown_ray.algorithms import breeding, evolution, gradients, memory, rng
-from topdown_ray.algorithms.breeding import Moves, TensorBreeder
+from topdown_ray.algorithms.breeding import TensorBreeder
 from topdown_ray.algorithms.gradients import Gradient, gradient_of
-from topdown_ray.algorithms.joint import Joint, JointParams
+from topdown_ray.algorithms.joint import Joint
+from topdown_ray.algorithms.joint_parameters import JointParams, Moves
 from topdown_ray.algorithms.parameters import Sizes
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.strategies import STRATEGIES, Searches
@@ -26,9 +27,10 @@ from topdown_ray.spaces.cost import parameters
 from topdown_ray.spaces.limits import LimitedCost
 from topdown_ray.spaces.predictor import features
 from topdown_ray.spaces.registry import SPACES
-from topdown_ray.sweeps import spec
+from topdown_ray.sweeps import identities
+from topdown_ray.sweeps.groups import Group
 from topdown_ray.sweeps.hyperparameters import SearchParams
-from topdown_ray.sweeps.spec import Group, search_id
+from topdown_ray.sweeps.identities import search_id
 from topdown_ray.sweeps.verify import verify
 
 SIX = Moves(archive=6)
@@ -380,7 +382,7 @@ def test_identities_of_the_other_strategies_are_what_they_were(monkeypatch: pyte
         "random": "ac4496dab359aa1163cc",
     }
     assert {name: identity(name) for name in expected} == second
-    monkeypatch.setattr(spec, "ALGORITHM_VERSION", 1)
+    monkeypatch.setattr(identities, "ALGORITHM_VERSION", 1)
     assert {name: identity(name) for name in expected} == expected
     assert identity("top_down", generations=7) == "4f940bb68f6990c10d57"
     joint_only: dict[str, Any] = {

@@ -142,3 +142,16 @@ def test_offline_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         UserError, match=r"acc_predictor.pth: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"
     ):
         load_predictor("published", MOBILENET_V3)
+
+
+PREDICTED = [space for space in SPACES.values() if space.traits.published.predictor]
+
+
+@pytest.mark.parametrize("space", PREDICTED, ids=lambda space: space.name)
+def test_the_ranges_that_spaces_state_are_those_of_random_architectures(
+    published: Path, space: Space
+) -> None:
+    stated = {"published": space.traits.published.predictor_range, "embedded": space.traits.embedded_range}
+    for predictor, extent in stated.items():
+        top1 = load_predictor(predictor, space)(space.random(5_000, 0))
+        assert extent == pytest.approx((float(top1.min()), float(top1.max())), abs=6e-5)

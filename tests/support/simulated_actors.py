@@ -12,8 +12,9 @@ import pyarrow as pa
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.groups import Shard
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import Shard, make_spec
+from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.tasks import Attempt, Done, Event, Lost, Slot
 
 GROUPS = 10  # strategies x target sets

@@ -14,9 +14,11 @@ from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
+from topdown_ray.sweeps.groups import Group
+from topdown_ray.sweeps.identities import search_id
 from topdown_ray.sweeps.pending import Pending
 from topdown_ray.sweeps.sizing import AIM_S, ENOUGH, Speeds, batch_size
-from topdown_ray.sweeps.spec import Group, SweepSpec, make_spec, search_id
+from topdown_ray.sweeps.spec import SweepSpec, make_spec
 from topdown_ray.tasks import Attempt, Slot
 
 CPU, OTHER, GPU = Slot(0, "cpu"), Slot(1, "cpu"), Slot(2, "cuda")

@@ -13,7 +13,8 @@ from support.sweeping import assert_same, run
 import topdown_ray
 from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import UserError
-from topdown_ray.sweeps.spec import SweepSpec, make_spec, sweep_identity
+from topdown_ray.sweeps.identities import sweep_identity
+from topdown_ray.sweeps.spec import SweepSpec, make_spec
 from topdown_ray.sweeps.status import Reader
 from topdown_ray.sweeps.verify import verify
 

@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from topdown_ray.algorithms.joint import JointParams
+from topdown_ray.algorithms.joint_parameters import JointParams
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.strategies import STRATEGIES, Outcome, Searches, strategy
 from topdown_ray.errors import UserError
-from topdown_ray.sweeps.spec import Group, SweepSpec, make_spec, search_id, sweep_identity
+from topdown_ray.sweeps.groups import Group
+from topdown_ray.sweeps.identities import search_id, sweep_identity
+from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 KNOWN: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "known_identities.json").read_text()

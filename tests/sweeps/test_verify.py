@@ -24,7 +24,8 @@ from topdown_ray.store.reading import SEARCH_KEYS
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import FRONT, INCIDENTAL, SEARCHES, TRACE
 from topdown_ray.sweeps import checks
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec
+from topdown_ray.sweeps.identities import ALGORITHM_VERSION
+from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.sweeps.verify import verify
 
 STRATEGIES = ["independent", "random", "bottom_up", "top_down", "prune", "joint"]

@@ -21,6 +21,7 @@ import torch
 from topdown_ray.algorithms import joint_kernels, proposals, rng
 from topdown_ray.algorithms.archives import Archive, meets
 from topdown_ray.algorithms.gradients import Changes, Gradient, Ranking, places_for
+from topdown_ray.algorithms.joint_parameters import Moves
 from topdown_ray.algorithms.memory import Seen, identity_of
 from topdown_ray.algorithms.parameters import Sizes
 from topdown_ray.algorithms.problem import Cost
@@ -33,27 +34,6 @@ MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given u
 # in a batch may differ in their last bits with the row's place in it.
 _STEPS, _HALVINGS = 16, 20
 _WEIGHT_ONE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Moves:
-    """How children are made. Defaults: chosen on the tuning cases of the ablation in ``docs/joint.md``."""
-
-    gradient_share: float = 0.5  # of the children that are gradient-informed moves
-    temperature: float = 3e-4  # top-1 units: a change that promises this much less is e times less likely
-    changes: int = 4  # at most so many single changes a move
-    neighbour_rate: float = 0.2  # how often a parent comes from the archive of a neighbouring target
-    archive: int = 0  # places of each archive; 0: as many as the search's length bears
-    share_archive: bool = (
-        True  # offer each child to every target it fits, not only to the one it was drawn for
-    )
-    distinct_parents: bool = True
-    front_share: float = 0.0  # of the children that serve the front below the tightest target
-
-    @property
-    def steps_a_unit(self) -> float:
-        """How many steps of the table of weights one unit of top-1 is."""
-        return _STEPS / (self.temperature * math.log(2))
 
 
 class Born(NamedTuple):
@@ -141,7 +121,7 @@ class CompiledBreeder:
             gene=changes.gene.numpy(),
             choice=changes.choice.numpy(),
             weights=_weights(device).numpy(),
-            scale=np.float32(moves.steps_a_unit),
+            scale=np.float32(_steps_a_unit(moves)),
             changes=moves.changes,
             neighbour_rate=moves.neighbour_rate,
             distinct=moves.distinct_parents,
@@ -339,7 +319,7 @@ class TensorBreeder:
         # what one more change can save at most
         savings = [change.masked_fill(~open_, 0).amin(1).neg_() for change in costs]
         weights = _weights(self._device)
-        scale = self._moves.steps_a_unit
+        scale = _steps_a_unit(self._moves)
         for i in range(self._moves.changes):
             last = n_changes == i + 1
             allowed = open_
@@ -379,3 +359,8 @@ def _weights(device: torch.device) -> torch.Tensor:
     weights = (_WEIGHT_ONE * 0.5 ** (steps / _STEPS)).round().long()
     weights[-1] = 0
     return weights.to(device)
+
+
+def _steps_a_unit(moves: Moves) -> float:
+    """How many steps of the table of weights one unit of top-1 is."""
+    return _STEPS / (moves.temperature * math.log(2))

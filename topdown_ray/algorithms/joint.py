@@ -20,50 +20,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Any
 
 import torch
-from pydantic import Field
 
 from topdown_ray.algorithms import rng
 from topdown_ray.algorithms.archives import Archive, Children, below, merged, neighbours
-from topdown_ray.algorithms.breeding import Born, Moves, Setting, breeder, can_compile, costs_of
+from topdown_ray.algorithms.breeding import Born, Setting, breeder, can_compile, costs_of
 from topdown_ray.algorithms.front import Front
 from topdown_ray.algorithms.gradients import Gradient
+from topdown_ray.algorithms.joint_parameters import Moves
 from topdown_ray.algorithms.memory import Seen, identity_of
-from topdown_ray.algorithms.parameters import EvolutionParams, Sizes
+from topdown_ray.algorithms.parameters import Sizes
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 
 # Chosen on the tuning cases, as the defaults of Moves.
 _CHILDREN_A_PLACE, _FEWEST_PLACES, _MOST_PLACES = 60, 6, 128
-
-
-class JointParams(EvolutionParams):
-    """What the strategy ``joint`` reads. ``distinct_parents``: yes unless it is switched off; an archive then
-    holds no architecture twice, and none is drawn twice.
-    """
-
-    gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
-    temperature: Annotated[float, Field(gt=0, le=1)] = Moves.temperature
-    changes: Annotated[int, Field(ge=1, le=16)] = Moves.changes
-    neighbour_rate: Annotated[float, Field(ge=0, le=1)] = Moves.neighbour_rate
-    archive: Annotated[int, Field(ge=0, le=4096)] = Moves.archive
-    share_archive: bool = Moves.share_archive
-    front_share: Annotated[float, Field(ge=0, le=0.9)] = Moves.front_share
-
-    def moves(self) -> Moves:
-        """How children are made."""
-        own = {name: value for name, value in self if name not in EvolutionParams.model_fields}
-        return Moves(**own, distinct_parents=self.distinct_parents is not False)
-
-    def identity(self) -> dict[str, Any]:
-        """What of a search's identity follows from its hyper-parameters."""
-        moves = dataclasses.asdict(self.moves())
-        if not self.front_share:  # it came later
-            del moves["front_share"]
-        patience = {} if self.patience is None else {"patience": self.patience}
-        return {**self.shared(), **patience, "moves": moves}
 
 
 def archive_size(children: int, K: int) -> int:

@@ -3,166 +3,40 @@ before.
 
 A strategy takes the targets loosest first and yields one :class:`Outcome` a target, in the order in which it
 serves them. All S searches of a call advance in lock step and share nothing but the wall clock. Register a
-new one with :func:`strategy`."""
+new one with :func:`strategy`.
+
+What a strategy is called, reads and costs is asked long before anything is searched (a sweep file is wrong, a
+command wants help), so this module imports torch, and what needs it, only in the functions that search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-
-import torch
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topdown_ray import plugins, strategy_styles
-from topdown_ray.algorithms import evolution, rng
-from topdown_ray.algorithms.clock import Laps, Seconds
-from topdown_ray.algorithms.evolution import EvolutionState
-from topdown_ray.algorithms.front import Front
-from topdown_ray.algorithms.gradients import Gradient, gradient_of
-from topdown_ray.algorithms.joint import Joint, JointParams
-from topdown_ray.algorithms.memory import Memo
+from topdown_ray.algorithms.joint_parameters import JointParams
 from topdown_ray.algorithms.parameters import EvolutionParams
-from topdown_ray.algorithms.patience import JointEnd, Step, run_patiently
-from topdown_ray.algorithms.problem import Problem
-from topdown_ray.algorithms.pruning import prune
 from topdown_ray.errors import UserError, brief
 
-Trace = list[tuple[int, int, torch.Tensor]]  # (generation, evaluations within the target, best accuracy (S,))
+if TYPE_CHECKING:
+    from topdown_ray.algorithms.evolution import EvolutionState
+    from topdown_ray.algorithms.problem import Problem
+    from topdown_ray.algorithms.rng import Draws
+    from topdown_ray.algorithms.searches import Outcome as Outcome
+    from topdown_ray.algorithms.searches import Searches as Searches
 
 
-@dataclass
-class Outcome:
-    """The answers of S searches for one target."""
+def __getattr__(name: str) -> Any:
+    """What a strategy's own module may want beside :func:`strategy`, imported when it is asked for."""
+    if name in ("Outcome", "Searches"):
+        from topdown_ray.algorithms import searches
 
-    target_index: int
-    genes: torch.Tensor  # int8 (S, G)
-    accuracy: torch.Tensor  # float32 (S,)
-    generations: int
-    evaluations: int  # children scored, each search
-    # int64 (S,), of these the ones that the search had not scored before: predictor rows
-    unique_evaluations: torch.Tensor
-    seconds: Seconds  # of the whole batch, for this target
-    trace: Trace = field(repr=False)
-    gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
-    # int64 (S,), the generations after which each search ended, where some ended before ``generations``; the
-    # trace holds a point for each of them
-    ended: torch.Tensor | None = None
-
-    def length(self, s: int) -> tuple[int, int]:
-        """The generations and the evaluations of one search."""
-        if self.ended is None:
-            return self.generations, self.evaluations
-        generations = int(self.ended[s])
-        return generations, next(point[1] for point in self.trace if point[0] == generations)
+        return getattr(searches, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class Searches:
-    """S searches over the same targets: what they search, how, and their random numbers.
-
-    ``problem.accuracy`` remembers what each search has scored. ``predictor`` is the predictor itself, and
-    ``predict`` computes its accuracies anew. ``fronts`` take in what a strategy scores, one for each device;
-    a strategy may leave them empty."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        params: EvolutionParams,
-        targets: Sequence[float],
-        draws: rng.Draws,
-        fronts: Sequence[Front] = (),
-        gradient_of: Callable[..., Gradient | None] = gradient_of,
-    ) -> None:
-        """targets: loosest first, of each device. gradient_of: as :func:`gradients.gradient_of`."""
-        device = draws.seeds.device
-        memo = Memo(problem.space, problem.accuracy, len(draws.seeds), device)
-        self.problem = replace(problem, accuracy=memo)
-        self.predictor = problem.accuracy
-        self.predict = memo.predict
-        self.params, self.sizes = params, params.sizes()
-        self.targets, self.draws, self.fronts = targets, draws, fronts
-        self.gradient_of = gradient_of
-        self.lap = Laps(device)  # each outcome takes the seconds since the one before it
-        self._memo = memo
-
-    def evolve(
-        self, target_index: int, state: EvolutionState | None, generations: int, seed_evaluations: int
-    ) -> _Served:
-        """Evolve for one target, from a fresh random population where ``state`` is None."""
-        limit, problem = self.targets[target_index], self.problem.at(target_index)
-        evaluations = seed_evaluations
-        if state is None:
-            state = evolution.initial(problem, self.sizes, limit, self.draws, target_index)
-            evaluations += self.sizes.population
-        elif self.problem.by_target:
-            _check_fits(problem, state, limit)
-
-        def step(problem: Problem, draws: rng.Draws, state: EvolutionState, number: int) -> EvolutionState:
-            return evolution.generation(problem, self.sizes, state, limit, draws, target_index, number)
-
-        return self.run(target_index, state, generations, evaluations, step)
-
-    def run(
-        self, target_index: int, state: EvolutionState, generations: int, evaluations: int, step: Step
-    ) -> _Served:
-        """Take steps until there are no more generations, or until every search has run out of patience.
-
-        evaluations: of each search before the first step."""
-        accuracies, ended, problem = [state.best_accuracy], None, self.problem.at(target_index)
-        if self.params.patience is None:
-            for number in range(1, generations + 1):
-                state = step(problem, self.draws, state, number)
-                accuracies.append(state.best_accuracy)
-        else:
-            state, ended = run_patiently(
-                problem,
-                self._memo,
-                self.draws,
-                state,
-                generations,
-                self.params.patience,
-                step,
-                accuracies,
-            )
-        counts = [evaluations + number * self.sizes.population for number in range(len(accuracies))]
-        trace = list(zip(range(len(accuracies)), counts, accuracies, strict=True))
-        outcome = Outcome(
-            target_index,
-            state.best,
-            state.best_accuracy,
-            len(accuracies) - 1,
-            counts[-1],
-            self._memo.take_count(),
-            self.lap(),
-            trace,
-            ended=ended,
-        )
-        return _Served(state, outcome)
-
-    def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
-        """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
-        slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
-        problem, limit = self.problem.at(target_index), self.targets[target_index]
-        lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
-        return evolution.copies(self.sizes, lowered, problem.accuracy(lowered))
-
-
-def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
-    """Raise UserError where a population that is carried over to another target breaks its limits."""
-    for genes in (state.parents.view(-1, problem.space.G), state.best):
-        if not bool((problem.cost(genes) <= limit).all()):
-            raise UserError(
-                "limits: expected limits that a population meets when it is carried over to the next target, "
-                "found one that breaks them; use a strategy that prunes (top_down) or starts afresh"
-            )
-
-
-@dataclass(frozen=True)
-class _Served:
-    state: EvolutionState
-    outcome: Outcome
-
-
-Serve = Callable[[Searches], Iterator[Outcome]]
+Serve = Callable[["Searches"], Iterator["Outcome"]]
 # predictor evaluations of one search over k targets, from the strategy's parameters and k
 EvaluationCount = Callable[[Any, int], int]
 
@@ -291,6 +165,8 @@ def random(searches: Searches) -> Iterator[Outcome]:
     """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and
     the best of them.
     """
+    from topdown_ray.algorithms import evolution
+
     P = searches.sizes.population
     for index, limit in enumerate(searches.targets):
         problem = searches.problem.at(index)
@@ -298,7 +174,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
 
         def step(
             problem: Problem,
-            draws: rng.Draws,
+            draws: Draws,
             state: EvolutionState,
             number: int,
             index: int = index,
@@ -326,6 +202,13 @@ def joint(searches: Searches) -> Iterator[Outcome]:
 
     As many children as a search that warms up for each further target; each target draws its share of them.
     """
+    import torch
+
+    from topdown_ray.algorithms.clock import Seconds
+    from topdown_ray.algorithms.joint import Joint
+    from topdown_ray.algorithms.patience import JointEnd
+    from topdown_ray.algorithms.searches import Outcome
+
     params, K = searches.params.read_as(JointParams), len(searches.targets)
     generations = params.generations + (K - 1) * params.warm_generations
     costs, _ = searches.problem.constraints(searches.targets)

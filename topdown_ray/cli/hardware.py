@@ -12,7 +12,7 @@ from topdown_ray.cli.display import rounds_progress
 from topdown_ray.cli.options import SPACE_HELP, AnySpace, AsJson
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.registry import DEFAULT_SPACE
+from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
 
 
 def register(app: typer.Typer) -> None:
@@ -63,25 +63,32 @@ def measure(
     is.
     """
     supervise(address)
-    from topdown_ray.cli.present import hardware as present
-    from topdown_ray.hardware import measure as room
-    from topdown_ray.spaces.latency_table import Conditions
+    from topdown_ray.spaces import latency_table
 
-    thoroughness = room.Thoroughness(quick, minutes, precision)
+    if check is None and (space is None or out is None):
+        raise UserError(
+            f"{'--space' if space is None else '--out'}: expected a value (or --check TABLE), found none"
+        )
     if check is not None:
         if space is not None or out is not None or address != "none":
             raise UserError(
                 "--check: expected no --space, --out or --address (the table says what it is), found one"
             )
+        latency_table.read(check)
+    if space is not None:
+        find_space(space)
+    from topdown_ray.cli.present import hardware as present
+    from topdown_ray.hardware import measure as room
+
+    thoroughness = room.Thoroughness(quick, minutes, precision)
+    if check is not None:
         picture = room.picture_of(check) if picture is None else picture
         comparison = room.check_table(check, subnets, thoroughness, picture, rounds_progress)
         present.print_comparison(check, comparison.figures, picture, as_json)
         return
-    if space is None or out is None:
-        raise UserError(
-            f"{'--space' if space is None else '--out'}: expected a value (or --check TABLE), found none"
-        )
-    conditions = Conditions(device, threads, batch, dtype, mode, channels_last)
+    assert space is not None
+    assert out is not None
+    conditions = latency_table.Conditions(device, threads, batch, dtype, mode, channels_last)
     tables = room.measure_space(address, space, conditions, out, thoroughness, rounds_progress)
     for path, measured in tables.items():
         present.print_latency_table(measured, path, as_json)
@@ -101,7 +108,7 @@ def table(
 ) -> None:
     """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
     from topdown_ray.cli.present import hardware as present
-    from topdown_ray.hardware import measure as room
+    from topdown_ray.hardware import tables as room
 
     if export_csv is not None:
         present.print_published_form([room.export_csv(source, space, export_csv)], export_csv, as_json)

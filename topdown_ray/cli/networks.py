@@ -56,6 +56,10 @@ def evaluate(
     DIR/evaluations.
     """
     supervise(address)
+    from topdown_ray.networks.architectures import check_source
+
+    filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target, "seed": seed}
+    check_source(source, filters)
     from topdown_ray.cli.present import networks as present
     from topdown_ray.networks import api
     from topdown_ray.networks.evaluate import Wanted
@@ -63,7 +67,6 @@ def evaluate(
 
     settings = _settings(calibration, batch, calibration_seed, bad, loaders, memory_mib)
     wanted = Wanted(weights, data, settings, allow_random_weights)
-    filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target, "seed": seed}
     resources = Resources(address, actors, gpus)
     found = api.evaluate_source(source, filters, which, wanted, resources, evaluation_progress)
     present.print_evaluations(found, as_json)
@@ -130,9 +133,14 @@ def train_predictor(
     as_json: AsJson = False,
 ) -> None:
     """Train an accuracy predictor on evaluated subnets."""
+    from topdown_ray.files import check_file, check_output
+    from topdown_ray.spaces.registry import find_space
+
+    check_output(out, "--out")
+    found = find_space(space)
+    check_file(dataset, "a table of measured accuracies (Parquet)")
     from topdown_ray.cli.present import networks as present
     from topdown_ray.networks import training
-    from topdown_ray.spaces.registry import find_space
 
     wish = training.Training(hidden=hidden, epochs=epochs, patience=patience, held_out=held_out, seed=seed)
     with status_line("training") as line:
@@ -140,7 +148,7 @@ def train_predictor(
         def show(epoch: int, most: int, best: float) -> None:
             line.update(f"epoch {epoch} of at most {most}, mean error {100 * best:.2f} points")
 
-        learned = training.train(dataset, find_space(space), out, wish, show)
+        learned = training.train(dataset, found, out, wish, show)
     present.print_learned(learned, as_json)
 
 
@@ -166,7 +174,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a subnet as ONNX, as OFA's files for torch, or as its configuration."""
-    from topdown_ray.cli.present import networks as present
     from topdown_ray.networks import api
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target}
@@ -175,6 +182,8 @@ def export(
     if data is not None:
         calibrate = data, _settings(calibration, 100, calibration_seed, bad, 0, 1024)
     exported = api.export_source(source, filters, form, out, weights, allow_random_weights, calibrate)
+    from topdown_ray.cli.present import networks as present
+
     present.print_exported(exported, form, as_json)
 
 

@@ -34,11 +34,13 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """An architecture as OFA's layer list, with MACs and parameters of the OFA network."""
-    from topdown_ray.cli.present import results as present
     from topdown_ray.networks import api
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "seed": seed, "target": target}
-    present.print_architecture(api.describe(source, filters), as_json)
+    described = api.describe(source, filters)
+    from topdown_ray.cli.present import results as present
+
+    present.print_architecture(described, as_json)
 
 
 def pick(
@@ -61,11 +63,12 @@ def pick(
     as_json: AsJson = False,
 ) -> None:
     """The most accurate architecture for any cost, at once, from the fronts and answers of a sweep."""
+    limits = dict(map(read_limit, limit or ()))
+    limits |= {name: most for name, most in (("params", params), ("macs", macs)) if most is not None}
+    _check_folders(folder)
     from topdown_ray.cli.present import results as present
     from topdown_ray.store.results import load
 
-    limits = dict(map(read_limit, limit or ()))
-    limits |= {name: most for name, most in (("params", params), ("macs", macs)) if most is not None}
     try:
         found = load(folder).pick(at, cost, limits, space, strategy)
     except UserError as error:
@@ -90,6 +93,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Derive every column again: from the architecture through OFA's own classes, and from run.json."""
+    _check_folders(folder)
     from topdown_ray.cli.present import results as present
     from topdown_ray.store.results import load
     from topdown_ray.sweeps.verify import verify as verify_results
@@ -122,12 +126,20 @@ def report(
     """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as
     CSV and Markdown.
     """
+    if out is not None:
+        from topdown_ray.files import check_output
+
+        check_output(out, "--out", folder=True)
+    _check_folders(*folders)
     from topdown_ray.cli.present import results as present
     from topdown_ray.report.build import write_report
     from topdown_ray.report.context import Options
-    from topdown_ray.sweeps.reference_front import find_front
 
-    front = None if reference is None else find_front(reference)
+    front = None
+    if reference is not None:
+        from topdown_ray.sweeps.reference_front import find_front
+
+        front = find_front(reference)
     options = Options(published, front, tuple(reach or ()), floor)
     present.print_report(write_report(folders, out, options), as_json)
 
@@ -157,16 +169,18 @@ def compare(
     """What changed from one result folder (A) to another (B): accuracy, time and predictor rows, by strategy
     and target set. B is judged against A; searches with the same seed are paired.
     """
-    from topdown_ray.cli.present import results as present
     from topdown_ray.files import check_output, written
-    from topdown_ray.report.compare import compare_folders, regressions
-    from topdown_ray.report.page import csv_of
     from topdown_ray.terminal import say
 
     if fail_below is not None and not math.isfinite(fail_below):
         raise UserError(f"--fail-below: expected a finite number of points, found {fail_below}")
     if csv is not None:
         check_output(csv, "--csv")
+    _check_folders(before, after)
+    from topdown_ray.cli.present import results as present
+    from topdown_ray.report.compare import compare_folders, regressions
+    from topdown_ray.report.page import csv_of
+
     comparison = compare_folders(before, after)
     worse = [] if fail_below is None else regressions(comparison, fail_below / 100)
     if csv is not None:
@@ -200,13 +214,22 @@ def front(
     """A reference front for `report --reference`: long joint searches, then the best single and double
     changes until none helps.
     """
-    from topdown_ray.cli.present import results as present
-    from topdown_ray.sweeps.reference_front import FrontEffort, write_front
-
-    effort = FrontEffort(seeds, first_seed, children, population)
+    wanted = _numbers(targets)
     with status_line("starting") as line:
-        made = write_front(out, space, cost, predictor, _numbers(targets), effort, start or (), line.update)
+        from topdown_ray.cli.present import results as present
+        from topdown_ray.sweeps.reference_front import FrontEffort, write_front
+
+        effort = FrontEffort(seeds, first_seed, children, population)
+        made = write_front(out, space, cost, predictor, wanted, effort, start or (), line.update)
     present.print_front(*made, as_json)
+
+
+def _check_folders(*folders: str) -> None:
+    """Raise UserError for what is no result folder, before anything slow is imported."""
+    from topdown_ray.store.manifest import read_manifest
+
+    for folder in folders:
+        read_manifest(folder)
 
 
 def _numbers(targets: str) -> list[float]:

@@ -85,10 +85,11 @@ def sweep(
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
     supervisor.supervise("none" if dry_run else address)
-    from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps import api
 
     plan = api.plan_sweep(file, out, only or ())
+    from topdown_ray.cli.present import sweeps as present
+
     if dry_run:
         present.print_forecast(api.forecast(plan, actors), as_json)
         return
@@ -130,7 +131,6 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """One search in this process, without Ray."""
-    from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps import api
 
     lengths = {"generations": generations, "warm_generations": warm_generations}
@@ -140,6 +140,8 @@ def search(
         found = api.search(space, cost, target, strategy, [seed], predictor, limits or None, **params)
     except UserError as error:
         raise UserError(_as_option(str(error))) from None
+    from topdown_ray.cli.present import sweeps as present
+
     present.print_search(found, as_json)
 
 
@@ -204,7 +206,7 @@ def status(
 def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> SweepSummary:
     """Run a sweep as the terminal follows it."""
     from topdown_ray.cli.present.sweeps import print_dashboard
-    from topdown_ray.sweeps.api import run_sweep
+    from topdown_ray.sweeps.api import run_sweep, unsaid
 
     return run_sweep(
         plan,
@@ -214,6 +216,7 @@ def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None =
         log,
         lambda folder: _follow(folder, out, log),
         on_dashboard=print_dashboard,
+        on_step=say if log != "-" else unsaid,
     )
 
 

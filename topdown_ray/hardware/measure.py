@@ -1,5 +1,5 @@
-"""Latency tables as the commands make, check and read them: measured here, or on one reserved node of every
-kind of a Ray cluster.
+"""Latency tables as the commands make and check them: measured here, or on one reserved node of every kind of
+a Ray cluster.
 
 Hardware never mixes: every kind of node gets a file of its own, named after it.
 """
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
@@ -20,10 +19,10 @@ from topdown_ray.hardware import whole_subnets
 from topdown_ray.hardware.nodes import RemoteWatch, node_kinds
 from topdown_ray.hardware.rounds import FULL, QUICK, Effort, OnState, measure_layers
 from topdown_ray.hardware.stopwatch import Stopwatch, check_conditions, check_words
-from topdown_ray.spaces import csv_table, latency_table, ofa_tables
-from topdown_ray.spaces.cost import measured
+from topdown_ray.spaces import latency_table
 from topdown_ray.spaces.latency_table import Conditions, LatencyTable
-from topdown_ray.spaces.registry import SPACES, find_space
+from topdown_ray.spaces.registry import find_space
+from topdown_ray.terminal import say
 
 # what is measured, and the file it goes to
 MeasureDisplay = Callable[[str, Path | None], AbstractContextManager[OnState]]
@@ -98,7 +97,7 @@ def measure_cluster(
     check_words(conditions)
     tables: dict[Path, LatencyTable] = {}
     failed: list[str] = []
-    with connected(address):
+    with connected(address, say):
         kinds = [kind for kind in node_kinds() if not conditions.device.startswith("cuda") or kind.gpus]
         if not kinds:
             raise UserError(
@@ -141,42 +140,3 @@ def check_table(
         comparison = whole_subnets.compare(watch, path, n, effort, on_state=show)
     whole_subnets.draw_comparison(comparison, table, picture.parent, picture.stem)
     return comparison
-
-
-def find_table(source: str, space: str) -> tuple[LatencyTable, Path]:
-    """A measured table by its file, or a shipped one by its name and space; and its file. Raises
-    UserError.
-    """
-    found = latency_table.source_of(source, find_space(space))
-    if found is None:
-        raise UserError(
-            f"{brief_path(source)}: expected a file .parquet or one of {', '.join(latency_table.shipped())}, "
-            "found neither"
-        )
-    return latency_table.read(found.path), found.path
-
-
-def export_csv(source: str, space: str, path: Path) -> Path:
-    """Write a table as CSV. Raises UserError."""
-    csv_table.write(find_table(source, space)[0], path)
-    return path
-
-
-def export_table(source: str, space: str, folder: Path) -> list[Path]:
-    """Write a table in OFA's published form (YAML) into a folder: the files. Raises UserError."""
-    table, _ = find_table(source, space)
-    check_output(folder, "--export-yaml", folder=True)
-    return list(ofa_tables.export(table, folder))
-
-
-def table_facts(table: LatencyTable, path: Path) -> dict[str, Any]:
-    """Everything a table says about itself, and the range of its space in ms."""
-    cost = measured(latency_table.Source(path.stem, path, False), SPACES[table.space])
-    about = {"file": str(path), "space": table.space, "layers": len(table.layers), "sha256": table.sha256()}
-    return {
-        **about,
-        **vars(table.conditions),
-        **table.facts,
-        "range_ms": list(cost.range()),
-        "check": dict(table.check),
-    }

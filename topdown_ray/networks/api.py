@@ -1,4 +1,7 @@
-"""What the commands do with networks: evaluate them, sample a training set, describe and export them."""
+"""What the commands do with networks: evaluate them, sample a training set, describe and export them.
+
+Networks bring torch, torchvision and ofa: they are imported once it is known that there is something to
+do."""
 
 from __future__ import annotations
 
@@ -8,17 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-
+from topdown_ray.addresses import is_uri, shown
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import check_output
-from topdown_ray.networks import evaluate
-from topdown_ray.networks import export as exporting
 from topdown_ray.networks.architectures import (
     Filters,
+    check_source,
     check_whole,
     config_of,
     filtered,
@@ -26,19 +26,17 @@ from topdown_ray.networks.architectures import (
     read_arch,
     winners,
 )
-from topdown_ray.networks.evaluate import Evaluated, Wanted
-from topdown_ray.networks.evaluator import EvaluationSetup, canonical
-from topdown_ray.networks.hosting import Resources
-from topdown_ray.networks.images import Settings, find_images
-from topdown_ray.networks.supernet import Supernet, n_parameters
-from topdown_ray.networks.weights import find_weights
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.cost import SubnetCounts, load_cost
 from topdown_ray.spaces.registry import find_space
 from topdown_ray.spaces.space import Config, Space
-from topdown_ray.store.evaluations import Evaluations
-from topdown_ray.store.place import is_uri, shown
-from topdown_ray.store.results import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topdown_ray.networks import export as exporting
+    from topdown_ray.networks.evaluate import Evaluated, Wanted
+    from topdown_ray.networks.hosting import Resources
+    from topdown_ray.networks.images import Settings
 
 #: Entered when the first subnet is about to be evaluated; shows how far the work is.
 EvaluateDisplay = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
@@ -46,7 +44,7 @@ EvaluateDisplay = Callable[[], AbstractContextManager[Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class DescribedSubnet:
-    """An architecture as OFA's code builds it."""
+    """An architecture as OFA's code builds and prints it."""
 
     space: Space
     config: Config
@@ -89,8 +87,11 @@ def describe(source: str, filters: Filters) -> DescribedSubnet:
     """An architecture from JSON, or the most accurate row that the filters leave of a result folder. Raises
     UserError.
     """
+    check_source(source, filters)
     if not is_run(source):
         return _described(*read_arch(source, filters))
+    from topdown_ray.store.results import load
+
     rows = load(source).searches
     check_whole(rows, source)
     rows = filtered(rows, filters)
@@ -107,10 +108,16 @@ def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
 def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = None) -> DescribedSubnet:
     if space.provides is None:
         return DescribedSubnet(space, config, "", None, None, row)
-    supernet = Supernet(space)
-    macs, _ = SubnetCounts(space)(torch.from_numpy(space.from_config(config))[None])
-    parameters = n_parameters(supernet.materialise(config)) / 1e6
-    return DescribedSubnet(space, config, supernet.describe(config).rstrip(), float(macs), parameters, row)
+    from topdown_ray.spaces.cost import counts_of
+
+    genes, names = space.from_config(config).tolist(), space.provides.layer_names
+    if names is None:
+        from topdown_ray.networks.supernet import Supernet
+
+        layers = Supernet(space).describe(config).rstrip()
+    else:
+        layers = "\n".join(names(space, genes))
+    return DescribedSubnet(space, config, layers, *counts_of(space, genes), row)
 
 
 def evaluate_source(
@@ -121,6 +128,10 @@ def evaluate_source(
     """
     if which not in ("best", "all"):
         raise UserError(f"--which: expected best or all, found {brief(which)}")
+    check_source(source, filters)
+    from topdown_ray.networks import evaluate
+    from topdown_ray.store.evaluations import Evaluations
+
     with _answers(source, filters, which) as (rows, folder):
         evaluations = Evaluations(folder)
         with display() as show:
@@ -134,6 +145,10 @@ def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.Dat
     temporary one.
     """
     if not is_run(source):
+        import pandas as pd
+
+        from topdown_ray.networks.evaluator import canonical
+
         space, config = read_arch(source, filters)
         row = {"genes_space": space.name, "arch": canonical(space, config)}
         unknown = dict.fromkeys(("accuracy", "predictor_name", "predictor_sha256", "predictor_space"))
@@ -153,6 +168,9 @@ def sample(
     if draw.spread not in ("uniform", "cost"):
         raise UserError(f"--spread: expected uniform or cost, found {brief(draw.spread)}")
     check_output(out, "--out")
+    from topdown_ray.networks import evaluate
+    from topdown_ray.spaces.cost import load_cost
+
     setup = wanted.setup(None if space is None else find_space(space))
     sizes = setup.checkpoint.description.image_sizes
     if draw.spread == "uniform":
@@ -178,6 +196,12 @@ def export_source(
     Raises UserError.
     """
     check_output(out, "--out", folder=True)
+    check_source(source, filters)
+    from topdown_ray.networks import export as exporting
+    from topdown_ray.networks.evaluator import EvaluationSetup
+    from topdown_ray.networks.images import find_images
+    from topdown_ray.networks.weights import find_weights
+
     space, config, facts = exporting.choose(source, filters)
     needs_none = form == "config" and weights == "published"
     checkpoint = find_weights(weights, space, allow_random or needs_none)

@@ -9,16 +9,16 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-
+from topdown_ray.addresses import is_uri, shown
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json, read_json
 from topdown_ray.spaces.registry import SPACES, find_space, searched_space
 from topdown_ray.spaces.space import Config, Space
-from topdown_ray.store.place import is_uri, shown
-from topdown_ray.store.results import load
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Which = Literal["best", "all"]
 Filters = Mapping[str, str | int | float | None]
@@ -72,6 +72,18 @@ _NEEDED = (
 _COUNTED = ("macs_m", "params_m")  # of spaces with an OFA network
 
 
+def check_source(source: str, filters: Filters) -> None:
+    """Raise UserError for what is neither a result folder nor an architecture, before anything slow is
+    imported.
+    """
+    if not is_run(source):
+        read_arch(source, filters)
+        return
+    from topdown_ray.store.manifest import read_manifest
+
+    read_manifest(source)
+
+
 _OPTIONS = {"cost_name": "cost"}  # of filters whose column has another name
 
 
@@ -112,6 +124,8 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
 
     filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row
     without an architecture."""
+    from topdown_ray.store.results import load
+
     rows = load(run).searches
     check_whole(rows, run)
     rows = filtered(rows[rows["feasible"].astype(bool)], filters)

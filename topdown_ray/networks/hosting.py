@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from topdown_ray.errors import UserError
 from topdown_ray.tasks import Done, Executor, GivenUp, InProcess, Make, Result, Task, run_all
+from topdown_ray.terminal import say
 
 if TYPE_CHECKING:
     from topdown_ray.cluster import Pool
@@ -55,7 +56,7 @@ def _executor(
         return
     from topdown_ray import cluster
 
-    with cluster.connected(resources.address):
+    with cluster.connected(resources.address, say):
         pool: Pool[Task, Result] = cluster.Pool(
             make, {device: min(_room(cluster.resources(), resources), n_tasks)}, resources.gpus
         )

@@ -13,7 +13,8 @@ from topdown_ray.figures import Picture, draw
 from topdown_ray.report import whole_sets
 from topdown_ray.report.labelling import SEARCH_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.report.panels import quality, quality_caption
-from topdown_ray.store.results import load_columns, read_manifest
+from topdown_ray.store.manifest import read_manifest
+from topdown_ray.store.results import load_columns
 from topdown_ray.store.transferred import footnote
 
 MOST_SEEDS = 200  # seeds are exchangeable, and the first ones are computed first

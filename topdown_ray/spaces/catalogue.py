@@ -2,7 +2,7 @@
 unit, range and source.
 
 A cost's range is exact: its cheapest and its dearest architecture. A predictor's is that of 5,000 random
-architectures."""
+architectures, as its space states it: the file is pinned by its hash, so that nothing is predicted here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
 from topdown_ray.spaces.cost import COUNTED, published, shipped_tables
-from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
-from topdown_ray.spaces.tiles import one_thread
 
-_RANDOM = 5_000
 SHIPPED = "this package"
 NOT_HERE = "not here"
 _KINDS = (("MACs", "OFA's rule"), ("parameters", "OFA's subnets"))  # of the counted costs
@@ -50,8 +45,7 @@ class _Extent(NamedTuple):
 
 def entries() -> list[CatalogueEntry]:
     """All there is: published, shipped and computed. Nothing is fetched."""
-    with one_thread(), torch.inference_mode():
-        return [*_predictors(), *_tables(), *_counted(), *_weights()]
+    return [*_predictors(), *_tables(), *_counted(), *_weights()]
 
 
 def _predictors() -> Iterator[CatalogueEntry]:
@@ -60,14 +54,20 @@ def _predictors() -> Iterator[CatalogueEntry]:
         if file is None:
             continue
 
-        def extent(space: Space = space) -> _Extent:
-            return _seen(space, "published")
+        def extent(file: str = file, space: Space = space) -> _Extent:
+            assets.find(file)
+            return _seen(space.traits.published.predictor_range)
 
         yield _published("published", "predictor", "top-1", space, [file], extent)
         path = data(f"embedded_{space.name}.safetensors")
         if path.is_file():
             yield _shipped(
-                "embedded", "predictor", space, _seen(space, "embedded"), f"distilled from {file}", path
+                "embedded",
+                "predictor",
+                space,
+                _seen(space.traits.embedded_range),
+                f"distilled from {file}",
+                path,
             )
 
 
@@ -128,6 +128,5 @@ def _published(
     return CatalogueEntry(name, kind, space.name, *found_range, source, size, where, str(path))
 
 
-def _seen(space: Space, predictor: str) -> _Extent:
-    accuracy = load_predictor(predictor, space)(space.random(_RANDOM, 0))
-    return _Extent("top-1", float(accuracy.min()), float(accuracy.max()))
+def _seen(found: tuple[float, float] | None) -> _Extent:
+    return _Extent("top-1", *(found or (None, None)))

@@ -11,21 +11,25 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
-import torch
 
 from topdown_ray.errors import UserError
 from topdown_ray.files import brief_path
-from topdown_ray.plugins import entry_points
+from topdown_ray.plugins import entry_points, find
 from topdown_ray.spaces import csv_table, latency_table, layers, ofa_tables
 from topdown_ray.spaces.layers import N_CLASSES
-from topdown_ray.spaces.plugged_in import PluginCost, plugin_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.terms import FlatSum, Term, TermIndex, concatenate, minimise
+
+if TYPE_CHECKING:
+    import torch
+
+    from topdown_ray.spaces.plugged_in import PluginCost
 
 MS_TICK = 2.0**-30
 ONE_TICK = 1e-6
@@ -44,18 +48,24 @@ class _OverTerms:
     terms: tuple[Term, ...]  # in whole ticks
     sizes: tuple[int, ...]  # choices of each gene
     device: str = "cpu"
-    _index: TermIndex = field(init=False, repr=False)
-    _table: torch.Tensor = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @functools.cached_property
+    def _tensors(self) -> tuple[TermIndex, torch.Tensor]:
+        """The places of the terms and the table that they point into, on the device; made when an
+        architecture is first looked up: names, hashes and ranges need no torch.
+        """
+        import torch
+
         device = torch.device(self.device)
-        object.__setattr__(self, "_index", TermIndex(self.terms, len(self.sizes)).to(device))
-        object.__setattr__(self, "_table", torch.from_numpy(concatenate(self.terms)).to(device))
+        with torch.inference_mode(False):  # whoever asks first: tensors of that mode are no others' to use
+            index = TermIndex(self.terms, len(self.sizes)).to(device)
+            return index, torch.from_numpy(concatenate(self.terms)).to(device)
 
     def looked_up(self, genes: torch.Tensor) -> torch.Tensor:
         """The values of the terms: genes int8 (N, G) -> float64 (N, T), in ticks."""
-        places = self._index(genes)
-        return self._table.index_select(0, places.view(-1)).view(places.shape)
+        index, table = self._tensors
+        places = index(genes)
+        return table.index_select(0, places.view(-1)).view(places.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +193,8 @@ class PeakCost(_OverTerms):
         return self.looked_up(genes).amax(1).mul_(self.tick)
 
     def _of(self, row: Sequence[int]) -> float:
+        import torch
+
         return float(self(torch.tensor([list(row)], dtype=torch.int8, device=self.device))[0])
 
     def cheapest(self) -> tuple[float, Genes]:
@@ -222,6 +234,17 @@ class SubnetCounts:
         """MACs and parameters in 1e6: genes int8 (N, G) -> two float64 (N,), rounded once, as OFA divides."""
         macs_m, params_m = (model.in_ticks(genes) / 1e6 for model in self._models)
         return macs_m, params_m
+
+
+def counts_of(space: Space, genes: Sequence[int]) -> tuple[float, float]:
+    """MACs and parameters of one architecture (G,) in 1e6, as :class:`SubnetCounts` counts those of many;
+    torch is not imported.
+    """
+    macs_m, params_m = (
+        sum(float(term.values[tuple(genes[g] for g in term.genes)]) for term in model.terms) / 1e6
+        for model in (macs(space), parameters(space))
+    )
+    return macs_m, params_m
 
 
 # --- measured tables ----------------------------------------------------------------------------------------
@@ -286,7 +309,7 @@ def shipped_tables() -> list[ShippedTable]:
 
 
 #: A cost of a space: a sum over terms, a maximum over terms, or any function of the user's own.
-AnyCost = CostModel | PeakCost | PluginCost
+AnyCost = Union[CostModel, PeakCost, "PluginCost"]
 
 
 def any_cost(cost: str, space: Space) -> AnyCost:
@@ -295,9 +318,11 @@ def any_cost(cost: str, space: Space) -> AnyCost:
     """
     if cost == PEAK:
         return peak_activation(space)
-    if cost in names():
-        return load_cost(cost, space)
-    return plugin_cost(cost, space) or load_cost(cost, space)
+    if cost not in names() and find("costs", cost) is not None:
+        from topdown_ray.spaces.plugged_in import plugin_cost
+
+        return plugin_cost(cost, space) or load_cost(cost, space)
+    return load_cost(cost, space)
 
 
 def load_cost(cost: str, space: Space) -> CostModel:

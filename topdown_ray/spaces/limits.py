@@ -11,17 +11,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy.sparse
-import torch
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.cost import AnyCost, CostModel, any_cost, with_unit
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.terms import Array, FlatSum
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIED = 4096  # random architectures, where a limit is on a cost that is no sum over terms
 _SECONDS = 60.0  # for a proof
@@ -39,10 +39,12 @@ class LimitedCost:
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Costs: genes int8 (N, G) -> float64 (N,)."""
-        return self.main(genes).masked_fill_(self.meets(genes).logical_not_(), torch.inf)
+        return self.main(genes).masked_fill_(self.meets(genes).logical_not_(), np.inf)
 
     def meets(self, genes: torch.Tensor) -> torch.Tensor:
         """Which architectures meet the limits: genes int8 (N, G) -> bool (N,)."""
+        import torch
+
         good = torch.ones(len(genes), dtype=torch.bool, device=genes.device)
         for cost, most in self.limits:
             good &= cost(genes) <= most
@@ -74,6 +76,8 @@ def lowest_under(cost: AnyCost, limits: Sequence[tuple[AnyCost, float]], space: 
     if bound == np.inf:
         return Lowest(bound, np.inf, None, True)
     if genes is not None:
+        import torch
+
         found = torch.from_numpy(genes)[None]
         value = float(LimitedCost(cost, tuple(limits))(found)[0])
         if value < np.inf:
@@ -83,6 +87,8 @@ def lowest_under(cost: AnyCost, limits: Sequence[tuple[AnyCost, float]], space: 
 
 def _tried(cost: LimitedCost, space: Space, bound: float) -> Lowest:
     """The best of the smallest architecture and of random ones: no proof."""
+    import torch
+
     rows = torch.cat([torch.zeros(1, space.G, dtype=torch.int8), space.random(_TRIED, 0)])
     values = cost(rows)
     best = int(values.argmin())
@@ -96,6 +102,9 @@ def _solved(cost: CostModel, limits: Sequence[tuple[CostModel, float]]) -> tuple
 
     A variable for each choice of each gene, and one for each entry of each term; a term's entries add up to
     the choices that they stand for."""
+    import scipy.sparse
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     sizes, begins = cost.sizes, np.concatenate([[0], np.cumsum(cost.sizes)])
     scopes = list(
         dict.fromkeys(term.genes for model in (cost, *(m for m, _ in limits)) for term in model.terms)

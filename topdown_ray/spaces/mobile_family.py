@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, make_divisible, strided
@@ -21,6 +19,9 @@ from topdown_ray.spaces.space import (
     Traits,
 )
 from topdown_ray.spaces.terms import Term, tabulate
+
+if TYPE_CHECKING:
+    import torch
 
 KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 RESOLUTIONS = (160, 176, 192, 208, 224)
@@ -241,6 +242,28 @@ def _outer_layers(
     return [*layers, Layer("linear", 1, 1, width, 0, n_classes)]
 
 
+def layer_names(frame: Frame, space: Space, genes: Sequence[int]) -> list[str]:
+    """The layers of one architecture as the ``module_str`` of OFA's networks prints them."""
+    channels = Channels.of(frame)
+    outer, shortcut = frame.outer.upper(), "Identity" if channels.first_conv == channels.first_block else None
+    names = [
+        f"3x3_Conv_O{channels.first_conv}_{outer}_BN",
+        f"(3x3_MBConv1_{frame.inner.upper()}_O{channels.first_block}_BN, {shortcut})",
+    ]
+    width_in = channels.first_block
+    for block in space.blocks:
+        if block.depth >= 0 and genes[block.depth] < space.genes[block.kernel].minimum_depth:
+            continue
+        width, squeeze = channels.widths[block.stage], "SE" if frame.squeeze[block.stage] else ""
+        expand, kernel = EXPANDS[genes[block.expand]], KERNELS[genes[block.kernel]]
+        shortcut = "Identity" if block.stride == 1 and width == width_in else None
+        names.append(f"({squeeze}(O{width}, E{expand:.1f}, K{kernel}), {shortcut})")
+        width_in = width
+    for i, width in enumerate(channels.final):
+        names.append(f"1x1_Conv_O{width}_{outer}{'_BN' if i < frame.pool_after else ''}")
+    return [*names, f"{channels.final[-1]}x{N_CLASSES}_Linear"]
+
+
 def mac_terms(frame: Frame, space: Space, width: float, n_classes: int) -> list[Term]:
     """Single multiply-accumulates by OFA's rule (``MBv3LatencyTable.count_flops_given_config`` and
     ProxylessNAS's): squeeze-and-excite layers count, activations and norms do not.
@@ -376,6 +399,8 @@ def reference_features(ofa: Any, config: Config, n_features: int) -> torch.Tenso
         raise UserError(
             f"predictor: expected {len(encoded)} inputs for {len(config['ks'])} blocks, found {n_features}"
         )
+    import torch
+
     kernel = torch.tensor([float(config["ks"][20] == choice) for choice in (3, 5, 7)])
     expand = torch.tensor([float(config["e"][20] == choice) for choice in (3, 4, 6)])
     return torch.cat([encoded[:60], kernel, encoded[60:120], expand, encoded[120:]])

@@ -82,11 +82,13 @@ MOBILENET_V3 = mobile_family.mobile_space(
         encoding=mobile_family.encoding,
         predictor_space="mobilenet_v3",
         build=build,
+        layer_names=partial(mobile_family.layer_names, _FRAME),
         table_entry=table_entry,
         published=Published(
             weights=f"ofa_nets/{_NETWORK}",
             predictor="acc_predictor.pth",
             is_predictor=is_predictor,
+            predictor_range=(0.7581, 0.8333),
             tables={"note10": {r: f"note10/{r}_lookup_table.yaml" for r in mobile_family.RESOLUTIONS}},
         ),
         reference=Reference(
@@ -103,6 +105,7 @@ MOBILENET_V3 = mobile_family.mobile_space(
             table_name="Note10 latency (ms)",
             table_targets=(35, 30, 25, 20, 15),
         ),
+        embedded_range=(0.7584, 0.8321),
         notebook=True,
     ),
 )

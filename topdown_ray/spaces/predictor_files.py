@@ -12,10 +12,10 @@ import torch
 
 from topdown_ray import assets
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import brief_path, check_file, data
-from topdown_ray.plugins import entry_points
+from topdown_ray.files import brief_path
 from topdown_ray.spaces.plugged_in import PluginPredictor, plugin_predictor
 from topdown_ray.spaces.predictor import Linear, Predictor, encoding
+from topdown_ray.spaces.predictor_names import NAMES, PredictorFile, find_file
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
@@ -31,7 +31,7 @@ AnyPredictor = Predictor | PluginPredictor
 
 def any_predictor(predictor: str, space: Space) -> AnyPredictor:
     """As :func:`load_predictor`, and also a plug-in: ``module:object``, or the name of an entry point."""
-    if predictor in ("published", "embedded"):
+    if predictor in NAMES:
         return load_predictor(predictor, space)
     return plugin_predictor(predictor, space) or load_predictor(predictor, space)
 
@@ -42,30 +42,11 @@ def load_predictor(predictor: str, space: Space) -> Predictor:
     None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space``
     says so. A file is refused where it is no perceptron, where its activation is not known to be ReLU, and
     where its values are no accuracies."""
-    trained_on = space.traits.predictor_space
-    if predictor == "published":
-        path = assets.find(_published(SPACES[trained_on]))
-        return _from_file(f"published:{path.name}", path, space, trained_on)
-    if predictor == "embedded":
-        name = f"embedded_{trained_on}.safetensors"
-        path = data(name)
-        return _from_file(f"embedded:{name}", path, space, trained_on)
-    return _from_file(Path(predictor).name, Path(predictor), space, None)
+    return _from_file(find_file(predictor, space), space)
 
 
-def _published(space: Space) -> str:
-    """The published predictor of a space. Raises UserError if there is none."""
-    file = space.traits.published.predictor
-    if file is None:
-        raise UserError(
-            f"predictor: expected one that is published for {space.name}, found none; name a file"
-        )
-    return file
-
-
-def _from_file(name: str, path: Path, space: Space, trained_on: str | None) -> Predictor:
-    named = ", ".join(["published", "embedded", *entry_points("predictors")])
-    check_file(path, f"a predictor checkpoint (.safetensors or .pth), {named} or module:object")
+def _from_file(file: PredictorFile, space: Space) -> Predictor:
+    name, path, trained_on = file
     where = brief_path(path)
     state, header = _read(path)
     trained_on = header.get("space") or trained_on or space.traits.predictor_space

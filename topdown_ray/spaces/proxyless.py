@@ -80,6 +80,7 @@ PROXYLESS = mobile_family.mobile_space(
         encoding=mobile_family.encoding,
         predictor_space="mobilenet_v3",
         build=build,
+        layer_names=partial(mobile_family.layer_names, _FRAME),
         table_entry=table_entry,
         published=Published(weights=f"ofa_nets/{_NETWORK}"),
         reference=Reference(

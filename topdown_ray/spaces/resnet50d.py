@@ -6,10 +6,8 @@ stem couples both its widths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, make_divisible, strided
@@ -26,6 +24,9 @@ from topdown_ray.spaces.space import (
     Traits,
 )
 from topdown_ray.spaces.terms import Term, tabulate
+
+if TYPE_CHECKING:
+    import torch
 
 _NETWORK = "ofa_resnet50"
 _BASE_DEPTHS, _DEPTHS = (2, 2, 4, 2), (0, 1, 2)
@@ -166,6 +167,25 @@ def _stem_layers(resolution: int, deep: bool, middle: int, out: int) -> list[Lay
     ]
 
 
+def layer_names(space: Space, genes: Sequence[int]) -> list[str]:
+    """The layers of one architecture as the ``module_str`` of OFA's network prints them; its classifier names
+    the widest input.
+    """
+    widths = [of_each[genes[g]] for of_each, g in zip(_widths(), space.indices("width"), strict=True)]
+    names = [f"DyConv(O{widths[0]}, K3, S2)"]
+    if genes[space.indices("stem_depth")[0]]:
+        names.append(f"(DyConv(O{widths[0]}, K3, S1), Identity)")
+    names += [f"DyConv(O{widths[1]}, K3, S1)", "max_pooling(ks=3, stride=2)"]
+    for block in space.blocks:
+        if genes[block.depth] < space.genes[block.expand].minimum_depth:
+            continue
+        width = widths[block.stage + 2]
+        middle = make_divisible(round(width * _EXPANDS[genes[block.expand]]))
+        shortcut = "Identity" if block.position else "avgpool_conv"
+        names.append(f"(3x3_BottleneckConv_in->{middle}->{width}_S{block.stride}, {shortcut})")
+    return [*names, "MyGlobalAvgPool2d(keep_dim=False)", f"DyLinear({_widths()[-1][-1]}, {N_CLASSES})"]
+
+
 def mac_terms(space: Space, width: float, n_classes: int) -> list[Term]:
     """Single multiply-accumulates by OFA's rule (``ResNet50LatencyTable.count_flops_given_config``)."""
     widths = _widths(width)
@@ -276,6 +296,8 @@ def reference_predictor(
 
 def reference_features(ofa: Any, config: Config, n_features: int) -> torch.Tensor:
     """The features of ``ResNetArchEncoder``."""
+    import torch
+
     return torch.tensor(_reference_encoder(ofa).arch2feature(config)).float()
 
 
@@ -287,10 +309,12 @@ RESNET50D = _space(
         encoding=encoding,
         predictor_space="resnet50d",
         build=build,
+        layer_names=layer_names,
         published=Published(
             weights="ofa_nets/ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
             predictor="ofa_resnet50_acc_predictor.pth",
             is_predictor=is_predictor,
+            predictor_range=(0.7545, 0.8299),
         ),
         reference=Reference(
             network="ofa_resnet50",
@@ -300,5 +324,6 @@ RESNET50D = _space(
             features=reference_features,
         ),
         demo=Demo(macs=(3500, 2800, 2200, 1600, 1000)),
+        embedded_range=(0.7544, 0.8299),
     )
 )

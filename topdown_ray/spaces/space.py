@@ -19,16 +19,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import parse_json
 from topdown_ray.spaces.layers import N_CLASSES, Joined, Layer, OfLayer, strided
 from topdown_ray.spaces.terms import Term
+
+if TYPE_CHECKING:
+    import torch
 
 Genes = npt.NDArray[np.int8]
 Config = dict[str, Any]
@@ -89,6 +91,7 @@ class Published:
     predictor: str | None = None
     # whether tensors of these names and shapes are a predictor of the published class, of any size
     is_predictor: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
+    predictor_range: tuple[float, float] | None = None  # its top-1 of random architectures
     tables: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # name -> resolution -> file
 
 
@@ -157,10 +160,14 @@ class Traits:
     build: Callable[[Any, float, int], Any]
     reference: Reference
     published: Published = Published()
+    # of (space, genes of one architecture): its layers as OFA's ``module_str`` prints them; None: ask OFA
+    layer_names: Callable[[Space, Sequence[int]], list[str]] | None = None
     # a layer's entry in a table of OFA's published form, "" for what another entry includes; None: OFA has no
     # such form for this space
     table_entry: Callable[[Layer], str] | None = None
     demo: Demo | None = None
+    # the top-1 of random architectures by the predictor that comes with the package
+    embedded_range: tuple[float, float] | None = None
     notebook: bool = False  # whether ``protocol: notebook`` searches this space, under every name
 
 
@@ -246,6 +253,8 @@ class Space:
 
     def active(self, genes: torch.Tensor) -> torch.Tensor:
         """Which genes take part: genes (N, G) -> bool (N, G)."""
+        import torch
+
         self.check(genes)
         controller = torch.tensor([max(gene.depth_gene, 0) for gene in self.genes], device=genes.device)
         threshold = torch.tensor([gene.minimum_depth for gene in self.genes], device=genes.device)
@@ -257,6 +266,8 @@ class Space:
 
     def check(self, genes: torch.Tensor) -> None:
         """Raise ValueError unless genes is an int8 tensor of shape (N, G)."""
+        import torch
+
         if genes.dtype != torch.int8 or genes.ndim != 2 or genes.shape[1] != self.G:
             raise ValueError(f"genes: expected (N, {self.G}) int8, got {tuple(genes.shape)} {genes.dtype}")
 
@@ -264,6 +275,8 @@ class Space:
         """n uniformly drawn architectures, genes (n, G), for tests and for fitting (searches have their own
         generator).
         """
+        import torch
+
         draws = np.random.default_rng(seed).integers(0, self.sizes, size=(n, self.G))
         return torch.from_numpy(draws.astype(np.int8))
 

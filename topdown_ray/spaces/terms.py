@@ -6,15 +6,18 @@ architectures are one matrix product (the places in the concatenated table) and 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -74,6 +77,8 @@ class TermIndex:
     """Places of an architecture's terms in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
 
     def __init__(self, terms: Sequence[Term], G: int):
+        import torch
+
         strides = np.zeros((G, len(terms)), dtype=np.float32)
         offsets = np.zeros(len(terms), dtype=np.float32)
         rows = 0
@@ -92,6 +97,8 @@ class TermIndex:
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
         """Places in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
+        import torch
+
         if genes.device.type == "cpu":  # three times faster than the float product, and as exact
             return torch._int_mm(genes, self.small_strides).add_(self.whole_offsets)
         return torch.addmm(self.offsets, genes.float(), self.strides).int()
@@ -134,12 +141,21 @@ def aligned(genes: Sequence[int], values: Array, axes: Sequence[int], sizes: Seq
     return values.transpose(order).reshape([sizes[g] if g in genes else 1 for g in axes])
 
 
-def elimination(scopes: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+def elimination(
+    scopes: Sequence[Sequence[int]], sizes: Sequence[int]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """An order in which to eliminate all genes from tables over these scopes, that of the smallest joint
     table first.
 
     With each gene come the others of its joint table, ascending; all of them are eliminated later.
     """
+    return _elimination(tuple(map(tuple, scopes)), tuple(sizes))
+
+
+@functools.cache  # the tables of a space have the same few scopes, and an order takes longer than its use
+def _elimination(
+    scopes: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
     open_scopes = [set(scope) for scope in scopes]
     remaining = set(range(len(sizes)))
     order: list[tuple[int, tuple[int, ...]]] = []
@@ -153,7 +169,7 @@ def elimination(scopes: Sequence[Sequence[int]], sizes: Sequence[int]) -> list[t
         open_scopes = [scope for scope in open_scopes if gene not in scope] + [others]
         order.append((gene, tuple(sorted(others))))
         remaining.remove(gene)
-    return order
+    return tuple(order)
 
 
 def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, npt.NDArray[np.int8]]:

@@ -18,12 +18,19 @@ import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path, check_file, digest, written
-from topdown_ray.store.parts import DamagedError, Layout, Parts, parallel, part_names, read_part
+from topdown_ray.store.parts import (
+    READ_ATTEMPTS,
+    DamagedError,
+    Layout,
+    Parts,
+    parallel,
+    part_names,
+    read_part,
+)
 from topdown_ray.store.place import Place
 
 FOLDER = "evaluations"  # in a sweep's result folder
 FAILURES = "failures"  # in that
-READ_ATTEMPTS = 5  # while a driver merges parts
 
 _VERSION = b"topdown_ray_evaluations"  # in the file's metadata
 

@@ -18,10 +18,9 @@ import pyarrow as pa
 
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store.failures import FOLDER, FailedShard, Failures
-from topdown_ray.store.manifest import changed_since, check_resumable
+from topdown_ray.store.manifest import changed_since, check_resumable, read_manifest
 from topdown_ray.store.parts import SWEEP, TABLES, DamagedError, Parts, part_names, read_part
 from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
 
 

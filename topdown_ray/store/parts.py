@@ -38,6 +38,7 @@ from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import digest, parse_json
 from topdown_ray.store.place import Place, PlacedFile, reason
 
+READ_ATTEMPTS = 5  # of a reader, while a driver merges parts
 MERGE_AT = 256  # small parts
 SMALL = 2 << 20  # bytes of both files; a part above is never merged again
 LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part: ten times as much in memory

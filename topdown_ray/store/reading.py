@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError, brief
-from topdown_ray.store.parts import DamagedError, parallel, part_names, read_part
+from topdown_ray.store.parts import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
 from topdown_ray.store.place import Place, reason
 from topdown_ray.store.schema import FRONT
 
-READ_ATTEMPTS = 5  # while a driver merges parts
 # of every row
 SEARCH_KEYS = (
     "search_id",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import html
 import json
@@ -17,8 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from topdown_ray.errors import UserError, brief
-from topdown_ray.store.manifest import manifest_of
-from topdown_ray.store.parts import part_names
+from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.picking import Pick, pick
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_front, read_tables
@@ -184,29 +182,6 @@ def _chosen(rows: pd.DataFrame, column: str, chosen: pd.Series, value: Any) -> p
         name, known = _ARGUMENTS.get(column, column), _listed(list(rows[column].unique()))
         raise UserError(f"{name}: expected one of {known}, found {brief(value)}")
     return rows[chosen]
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The content of run.json. Raises UserError."""
-    place = Place(folder)
-    try:
-        document = place.document("run.json")
-    except OSError as error:
-        raise UserError(
-            f"{place.name}: expected a sweep's result folder, found no readable run.json "
-            f"({place.reason(error)}){_advice(place)}"
-        ) from error
-    return manifest_of(document, place.of("run.json"), SCHEMA_VERSION)
-
-
-def _advice(place: Place) -> str:
-    """How to go on without run.json, where the parts of a sweep are there."""
-    with contextlib.suppress(OSError, UserError):
-        if part_names(place, "searches"):
-            return (
-                f"; its parts are there: the sweep's command again, with --out {place.name}, writes it anew"
-            )
-    return ""
 
 
 def load(folder: str | Path) -> Results:

@@ -4,7 +4,10 @@ No predictor is published for ProxylessNAS, so MobileNetV3's reads its architect
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MARK = "*"
 
@@ -12,6 +15,8 @@ MARK = "*"
 def is_transferred(rows: pd.DataFrame) -> pd.Series:
     """Which rows of ``searches`` have an accuracy by a predictor that was trained on another space."""
     if "predictor_space" not in rows:
+        import pandas as pd
+
         return pd.Series(False, index=rows.index)
     known = rows["predictor_space"].astype(object).where(rows["predictor_space"].notna(), rows["space"])
     return known.astype(str) != rows["space"].astype(str)

@@ -1,4 +1,7 @@
-"""Searches and sweeps as one calls them, from Python or from the command line."""
+"""Searches and sweeps as one calls them, from Python or from the command line.
+
+What is wrong with a specification is told before anything slow is imported: the modules that search, and with
+them torch, are imported where a plan is made."""
 
 from __future__ import annotations
 
@@ -11,37 +14,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import pandas as pd
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topdown_ray.addresses import check_address
 from topdown_ray.errors import UserError, brief
 from topdown_ray.progress import Progress
-from topdown_ray.spaces.cost import any_cost, typical_targets
 from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
-from topdown_ray.store.failures import failed_searches
-from topdown_ray.store.folder import ResultFolder
-from topdown_ray.store.results import Results, load, read_manifest
-from topdown_ray.store.schema import to_tables
-from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.driver import Plan, SweepSummary, make_plan
 from topdown_ray.sweeps.events import Observer, ignore, json_lines
-from topdown_ray.sweeps.executors import ShardExecutor, shard_pool
-from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import (
-    SweepSpec,
-    check_known_identities,
-    make_spec,
-    read_fields,
-    read_spec,
-)
+from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_fields, read_spec
 from topdown_ray.terminal import handlers_kept, say
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topdown_ray.store.folder import ResultFolder
+    from topdown_ray.store.results import Results
+    from topdown_ray.sweeps.driver import Plan, SweepSummary
+    from topdown_ray.sweeps.executors import ShardExecutor
+
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
-Follow = Callable[[ResultFolder], AbstractContextManager[Callable[[Progress], None]]]
+Follow = Callable[["ResultFolder"], AbstractContextManager[Callable[[Progress], None]]]
+
+OnStep = Callable[[str], None]  # is told of what takes long, before it begins
+
+
+def unsaid(step: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,8 @@ def search(
         )
     try:
         if targets is None:
+            from topdown_ray.spaces.cost import any_cost, typical_targets
+
             targets = typical_targets(*any_cost(cost, find_space(space)).range())
         data = {
             "name": "search",
@@ -95,10 +95,17 @@ def search(
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "search": params,
         }
-        plan = make_plan(make_spec(data, "search"))
+        plan = _plan(make_spec(data, "search"), None)
     except UserError as error:
         raise UserError(_of_arguments(str(error))) from None
-    worker = Worker(plan.setups, plan.spec.groups())
+    import pyarrow as pa
+
+    from topdown_ray.algorithms.compiling import compiling_told
+    from topdown_ray.store.schema import to_tables
+    from topdown_ray.sweeps.runner import Worker
+
+    with compiling_told(say):
+        worker = Worker(plan.setups, plan.spec.groups())
     tables = [to_tables(plan.run_id, *worker.run(shard))[0] for shard in plan.shards()]
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
@@ -153,12 +160,15 @@ def sweep(
         )
     read = _spec_of(spec, fields)
     folder = f"results/{read.name}" if out is None else str(out)
-    plan = make_plan(read, folder, say if progress else lambda step: None)
+    on_step = say if progress else unsaid
+    plan = _plan(read, folder, on_step)
     follow = _bar if progress else unfollowed
     try:
         workers = Workers(check_address(address), actors, gpus)
         with handlers_kept():
-            summary = run_sweep(plan, folder, workers, resume, follow=follow, on_event=on_event or ignore)
+            summary = run_sweep(
+                plan, folder, workers, resume, follow=follow, on_event=on_event or ignore, on_step=on_step
+            )
     except UserError as error:
         raise UserError(_as_argument(str(error))) from None
     if summary.given_up:
@@ -169,7 +179,19 @@ def sweep(
             RuntimeWarning,
             stacklevel=2,
         )
+    from topdown_ray.store.results import load
+
     return load(folder)
+
+
+def _plan(spec: SweepSpec, folder: str | None, on_step: OnStep = unsaid) -> Plan:
+    """As :func:`topdown_ray.sweeps.driver.make_plan`; costs and names are checked before it is imported."""
+    from topdown_ray.sweeps.artefacts import find_costs
+
+    costs = find_costs(spec)
+    from topdown_ray.sweeps.driver import make_plan
+
+    return make_plan(spec, folder, on_step, costs)
 
 
 def _as_argument(mistake: str) -> str:
@@ -180,6 +202,8 @@ def _as_argument(mistake: str) -> str:
 
 def _plain(value: Any) -> Any:
     """Values as a sweep file has them: without numpy's types, ranges and paths."""
+    import numpy as np
+
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | range | np.ndarray):
@@ -228,8 +252,12 @@ def plan_sweep(file: str, out: str, only: Sequence[str] = ()) -> Plan:
     """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
     the failed shards of ``out``. Raises UserError.
     """
-    plan = make_plan(read_spec(file), out, say)
-    return plan.only(only, failed_searches(out)) if only else plan
+    plan = _plan(read_spec(file), out, say)
+    if not only:
+        return plan
+    from topdown_ray.store.failures import failed_searches
+
+    return plan.only(only, failed_searches(out))
 
 
 def forecast(plan: Plan, actors: int | None = None) -> Forecast:
@@ -256,17 +284,24 @@ def run_sweep(
     follow: Follow = unfollowed,
     on_event: Observer = ignore,
     on_dashboard: Callable[[str], None] = lambda url: None,
+    on_step: OnStep = unsaid,
 ) -> SweepSummary:
     """Open the folder, start the workers, and run what has no rows yet.
 
     log: a file for the events as JSON lines, or ``-`` for stderr. on_event: is told of them, too.
-    on_dashboard: is told where Ray's dashboard is, if it has one. Raises UserError, StartError and
+    on_dashboard: is told where Ray's dashboard is, if it has one. on_step: is told of what takes long before
+    the first shard. Raises UserError, StartError and
     StoreError."""
+    from topdown_ray.store.folder import ResultFolder
+    from topdown_ray.store.manifest import read_manifest
+    from topdown_ray.sweeps import driver
+    from topdown_ray.sweeps.identities import check_known_identities
+
     folder = ResultFolder(out)
     folder.check(plan.manifest(), resume)
     if folder.place.exists("run.json"):
         check_known_identities(plan.spec, read_manifest(out), folder.place.of("run.json"))
-    with json_lines(log) as write, _executor(plan, workers) as executor:
+    with json_lines(log) as write, _executor(plan, workers, on_step) as executor:
 
         def observe(event: str, facts: Mapping[str, Any]) -> None:
             write(event, facts)
@@ -288,24 +323,43 @@ def announce(
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, workers: Workers) -> Iterator[ShardExecutor]:
+def _executor(plan: Plan, workers: Workers, on_step: OnStep) -> Iterator[ShardExecutor]:
     if workers.address == "none":
         if workers.actors not in (None, 1):
             raise UserError(f"--actors: expected 1 with --address none, found {workers.actors}")
         if workers.gpus:
             raise UserError(f"--gpus: expected 0 with --address none, found {workers.gpus}")
-        yield driver.in_process(plan)
+        from topdown_ray.algorithms.compiling import compiling_told
+        from topdown_ray.sweeps.driver import in_process
+
+        with compiling_told(on_step):
+            executor = in_process(plan)
+        yield executor
         return
     if workers.actors == 0 and workers.gpus == 0:
         raise UserError("--actors: expected at least 1, or --gpus, found 0")
+    if workers.address == "local":
+        _compile(plan, on_step)
     from topdown_ray.cluster import connected
+    from topdown_ray.sweeps.executors import shard_pool
 
-    with connected(workers.address):
+    with connected(workers.address, on_step):
         pool = shard_pool(workers.actors, plan.run_id, plan.setups, workers.gpus, list(plan.spec.groups()))
         try:
             yield pool
         finally:
             pool.close()
+
+
+def _compile(plan: Plan, on_step: OnStep) -> None:
+    """Have this machine's cache hold all that the actors on it will call, so that it is compiled once and not
+    by every actor, where nobody could be told. Takes a moment where the cache holds it already.
+    """
+    from topdown_ray.algorithms.compiling import compiling_told
+    from topdown_ray.sweeps.runner import Worker
+
+    with compiling_told(on_step):
+        Worker(plan.setups, plan.spec.groups())
 
 
 def _dashboard(address: str) -> str | None:

@@ -10,10 +10,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+from topdown_ray.algorithms.compiling import compiling_told
 from topdown_ray.algorithms.strategies import find_strategy
+from topdown_ray.sweeps.groups import Group, Shard, calibration_key
 from topdown_ray.sweeps.hyperparameters import Budget
 from topdown_ray.sweeps.runner import Setup, Worker
-from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, calibration_key
+from topdown_ray.sweeps.spec import SweepSpec
 
 BATCH = 16  # searches in lock step, at most
 GENERATIONS = 40  # of the searches that are timed, for the first target
@@ -34,7 +36,8 @@ def calibrated(
     on_step(f"Measuring how many evaluations take {budget.seconds:g} s; run.json keeps the numbers ...")
     unlimited = spec.model_copy(update={"budget": None})
     groups = {calibration_key(g): g for g in unlimited.groups()}
-    worker = Worker(setups, groups.values())
+    with compiling_told(on_step):
+        worker = Worker(setups, groups.values())
     batch = min(BATCH, len(spec.seeds), BATCH if spec.batch == "auto" else spec.batch)
     evaluations = {
         key: max(1, round(budget.seconds / _seconds(worker, group, batch))) for key, group in groups.items()

@@ -18,7 +18,9 @@ import pandas as pd
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.strategies import STRATEGIES, find_strategy
 from topdown_ray.errors import brief
-from topdown_ray.sweeps.spec import Group, SweepSpec, search_identity
+from topdown_ray.sweeps.groups import Group
+from topdown_ray.sweeps.identities import search_identity
+from topdown_ray.sweeps.spec import SweepSpec
 
 NO_NETWORK = "the space has no OFA network"
 

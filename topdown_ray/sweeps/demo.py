@@ -4,13 +4,17 @@ predictors and a CPU's table.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.cost import shipped_tables, typical_targets
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Demo, Space
-from topdown_ray.sweeps.driver import Plan, make_plan
 from topdown_ray.sweeps.spec import SweepSpec, make_spec
+
+if TYPE_CHECKING:
+    from topdown_ray.sweeps.driver import Plan
 
 TABLE = "epyc_1thread"  # a shipped latency table of all spaces
 
@@ -20,6 +24,8 @@ def plan_demo(out: str | None = None) -> tuple[Plan, str, str]:
     ``results/demo-PREDICTOR``. Raises UserError.
     """
     spec, used = demo_spec()
+    from topdown_ray.sweeps.driver import make_plan
+
     return make_plan(spec), used, f"results/demo-{spec.predictor[spec.spaces[0]]}" if out is None else out
 
 

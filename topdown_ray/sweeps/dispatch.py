@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
+from topdown_ray.sweeps.groups import Shard
 from topdown_ray.sweeps.pending import Pending
 from topdown_ray.sweeps.sizing import Speeds, batch_size
-from topdown_ray.sweeps.spec import Shard
 from topdown_ray.tasks import FAILURES, LOSSES, Attempt, Slot, Tries
 
 

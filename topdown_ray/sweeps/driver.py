@@ -26,23 +26,19 @@ from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import AnyCost, full_name
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
+from topdown_ray.sweeps.artefacts import Costs, find_costs
 from topdown_ray.sweeps.calibration import calibrated
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
 from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
+from topdown_ray.sweeps.groups import Shard
+from topdown_ray.sweeps.identities import ALGORITHM_VERSION, plugin_hashes, sweep_identity
 from topdown_ray.sweeps.pending import Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
-from topdown_ray.sweeps.spec import (
-    ALGORITHM_VERSION,
-    Shard,
-    SweepSpec,
-    make_spec,
-    plugin_hashes,
-    sweep_identity,
-)
+from topdown_ray.sweeps.spec import SweepSpec, make_spec
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
@@ -52,6 +48,7 @@ WRITERS = 4  # threads
 UNWRITTEN = 16  # finished shards held while they are being written
 LIMITS = Limits()
 LOOK_EVERY_S = 1.0  # for shards that take too long
+SHOWN_WITHIN_S = 0.5  # a result, if writing it takes no longer
 NAMES = ("published", "embedded")  # of predictors: not paths
 
 
@@ -75,7 +72,7 @@ class Plan:
 
     @property
     def run_id(self) -> str:
-        """The identity of the whole sweep, see :func:`topdown_ray.sweeps.spec.sweep_identity`."""
+        """The identity of the whole sweep, see :func:`topdown_ray.sweeps.identities.sweep_identity`."""
         return sweep_identity(self.spec, {space: setup.artefacts for space, setup in self.setups.items()})
 
     def evaluations(self) -> int:
@@ -180,12 +177,17 @@ def _facts(cost: AnyCost) -> dict[str, str]:
 
 
 def make_plan(
-    spec: SweepSpec, folder: str | Path | None = None, on_step: Callable[[str], None] = lambda step: None
+    spec: SweepSpec,
+    folder: str | Path | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+    costs: Costs | None = None,
 ) -> Plan:
     """Find all artefacts, check all targets, and calibrate a budget of seconds, unless ``folder`` holds the
-    sweep already with its calibration. on_step: is told of what takes long. Raises UserError.
+    sweep already with its calibration. on_step: is told of what takes long. costs: where they
+    are found already. Raises UserError.
     """
-    setups = {space: resolve(spec, space) for space in spec.spaces}
+    costs = find_costs(spec) if costs is None else costs
+    setups = {space: resolve(spec, space, costs[space]) for space in spec.spaces}
     return Plan(calibrated(_as_recorded(spec, folder), setups, on_step), setups)
 
 
@@ -225,12 +227,14 @@ class _Writer:
         future = self._threads.submit(self._folder.write, shard.shard_id, *done.result)
         self._writing.append((future, done.attempt, done.busy_s))
 
-    def written(self, wait: bool = False) -> Iterator[tuple[Attempt[Shard], float]]:
-        """The shards written since the last call, with the seconds that each took; wait: until none is left.
-        Raises StoreError.
+    def written(self, within_s: float | None = 0.0) -> Iterator[tuple[Attempt[Shard], float]]:
+        """The shards written since the last call, with the seconds that each took. within_s: wait so long for
+        those that are being written; None: until none is left. Raises StoreError.
         """
+        if within_s != 0.0:
+            futures.wait([future for future, _, _ in self._writing], within_s)
         for future, attempt, busy_s in list(self._writing):
-            if wait or future.done():
+            if future.done():
                 self._writing.remove((future, attempt, busy_s))
                 future.result()
                 yield attempt, busy_s
@@ -283,7 +287,11 @@ class _Run:
                 break
             for event in executor.wait(LOOK_EVERY_S):
                 self._take(event, writer)
-        self._count(writer.written(wait=True))
+            if len(executor.idle()) == sum(executor.devices.values()):
+                # all workers have just brought something, or the only one, which is this process: that is
+                # shown before the next shards, which may take long, begin
+                self._count(writer.written(SHOWN_WITHIN_S))
+        self._count(writer.written(None))
 
     def _count(self, written: Iterator[tuple[Attempt[Shard], float]]) -> None:
         progress = self.progress

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topdown_ray.errors import UserError
-from topdown_ray.sweeps.spec import Shard
+from topdown_ray.sweeps.groups import Shard
 
 _SHARD = ("shard_id", "space", "strategy", "label", "searches")
 

@@ -12,8 +12,8 @@ import torch
 
 from topdown_ray.errors import UserError
 from topdown_ray.store.schema import to_tables
+from topdown_ray.sweeps.groups import Group, Shard
 from topdown_ray.sweeps.runner import Setup, Worker
-from topdown_ray.sweeps.spec import Group, Shard
 from topdown_ray.tasks import Executor
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from topdown_ray.algorithms.front import STEP
 from topdown_ray.sweeps.checks import RowCheck, check, compared
+from topdown_ray.sweeps.groups import LIMIT
 from topdown_ray.sweeps.limited_rows import TOLERANCE, mapping
 from topdown_ray.sweeps.recomputed import Recomputation
-from topdown_ray.sweeps.spec import LIMIT
 
 
 def fronts(front: pd.DataFrame, rows: pd.DataFrame, recomputation: Recomputation) -> Iterator[RowCheck]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from topdown_ray.sweeps.checks import RowCheck, check
-from topdown_ray.sweeps.spec import COST, LIMIT
+from topdown_ray.sweeps.groups import COST, LIMIT
 
 TOLERANCE = 1e-4  # relative, of a cost
 

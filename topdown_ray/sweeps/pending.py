@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from topdown_ray.algorithms.strategies import find_strategy
-from topdown_ray.sweeps.spec import Group, Shard, SweepSpec, identities_of
+from topdown_ray.sweeps.groups import Group, Shard
+from topdown_ray.sweeps.identities import identities_of
+from topdown_ray.sweeps.spec import SweepSpec
 
 
 def evaluations_of(group: Group) -> int:

@@ -20,8 +20,9 @@ from topdown_ray.spaces.plugged_in import PluginCost, PluginPredictor, plugin_co
 from topdown_ray.spaces.registry import SPACES, searched_space
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.sweeps.checks import NO_NETWORK, RowCheck, check
+from topdown_ray.sweeps.groups import COST, LIMIT
 from topdown_ray.sweeps.limited_rows import TOLERANCE as COST_TOLERANCE
-from topdown_ray.sweeps.spec import COST, LIMIT, SweepSpec
+from topdown_ray.sweeps.spec import SweepSpec
 
 ACCURACY_TOLERANCE = 1e-5
 PARAMETERS_TOLERANCE = 1e-9  # relative

@@ -29,8 +29,9 @@ from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import to_tables
 from topdown_ray.sweeps.driver import make_plan
+from topdown_ray.sweeps.identities import ALGORITHM_VERSION
 from topdown_ray.sweeps.runner import Setup, Worker
-from topdown_ray.sweeps.spec import ALGORITHM_VERSION, make_spec
+from topdown_ray.sweeps.spec import make_spec
 
 SHIPPED = data("fronts")
 MAX_ROUNDS = 1000  # of polishing one answer; each must gain

@@ -16,8 +16,9 @@ from topdown_ray.store.results import Results
 from topdown_ray.store.schema import FRONT, INCIDENTAL, SEARCHES, TRACE, to_tables
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.checks import RowCheck, compared, searched
+from topdown_ray.sweeps.groups import Shard
 from topdown_ray.sweeps.runner import Worker
-from topdown_ray.sweeps.spec import Shard, SweepSpec
+from topdown_ray.sweeps.spec import SweepSpec
 
 
 def searched_again(

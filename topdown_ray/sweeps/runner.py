@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import functools
 import json
-import math
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +23,16 @@ from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import Outcome, Searches, find_strategy
 from topdown_ray.errors import UserError, brief
-from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost, with_unit
+from topdown_ray.spaces.cost import AnyCost, SubnetCounts, any_cost
 from topdown_ray.spaces.limits import LimitedCost, find_limits, witness
 from topdown_ray.spaces.plugged_in import PluginCost, PluginPredictor
 from topdown_ray.spaces.predictor_files import AnyPredictor, any_predictor
 from topdown_ray.spaces.registry import plugin_hash, searched_space
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.tiles import one_thread
+from topdown_ray.sweeps.groups import COST, LIMIT, Group, Shard, TargetLimits
 from topdown_ray.sweeps.sizing import LARGEST_ROWS
-from topdown_ray.sweeps.spec import COST, LIMIT, Group, Protocol, Shard, SweepSpec, TargetLimits
-from topdown_ray.sweeps.targets import repeated
+from topdown_ray.sweeps.spec import Protocol, SweepSpec
 
 SearchRow = dict[str, Any]
 FrontColumns = dict[str, Any]  # sequences of one length
@@ -131,37 +130,17 @@ class Setup:
         return dataclasses.replace(self, costs=costs, predictor=predictor, limits=limits)
 
 
-def resolve(spec: SweepSpec, space: str) -> Setup:
-    """Find and check the artefacts of a space. Raises UserError: not to be had, wrong, or a target no
+def resolve(spec: SweepSpec, space: str, costs: tuple[AnyCost, ...]) -> Setup:
+    """Find and check what else the searches of a space need. costs: see
+    :func:`topdown_ray.sweeps.artefacts.find_costs`. Raises UserError: not to be had, wrong, or limits that no
     architecture meets.
     """
     genes_space = searched_space(space, spec.protocol)
-    devices = spec.devices(space)
-    costs = tuple(any_cost(device.cost, genes_space) for device in devices)
-    for field_ in ("name", "sha256"):
-        values = [getattr(cost, field_) for cost in costs]
-        if len(set(values)) != len(values):
-            same = [
-                device.cost
-                for device, value in zip(devices, values, strict=True)
-                if value == repeated(values)
-            ]
-            what = "one name" if field_ == "name" else "the same table"
-            raise UserError(f"cost: {space}: expected distinct costs, found {' and '.join(same)} with {what}")
     predictor = any_predictor(spec.predictor[space], genes_space)
     limits = find_limits(spec.limit_names(space), genes_space)
     witnesses: dict[tuple[int, float, TargetLimits], Genes] = {}
-    for number, (device, cost) in enumerate(zip(devices, costs, strict=True)):
-        lowest, _ = cost.cheapest()
+    for number, (device, cost) in enumerate(zip(spec.devices(space), costs, strict=True)):
         for i, targets in enumerate(device.sets):
-            for target in targets:
-                if target < lowest:
-                    least = with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", cost.unit)
-                    raise UserError(
-                        f"targets: {space}: expected at least {least}, "
-                        "the cost of its cheapest "
-                        f"architecture under {cost.name}, found {target:g}"
-                    )
             for target, own in zip(targets, device.limits_of(i), strict=False):
                 if own and (number, target, own) not in witnesses:
                     others = {name: (limits[name], most) for name, most in own}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
-from topdown_ray.sweeps.spec import Group
+from topdown_ray.sweeps.groups import Group
 
 AIM_S = 10.0  # a shard's duration
 SHORTEST_S = 2.0  # at the end of a sweep

@@ -1,16 +1,15 @@
-"""Specifications: what a sweep is, validated and frozen, and the identity of each of its searches.
+"""Specifications: what a sweep is, validated and frozen.
 
-A search's identity is the hash of all that decides its result: space, cost table, predictor, strategy,
-targets, hyper-parameters, seed. A sweep file is YAML; unknown keys are errors; every mistake is one line that
-names the field, what was expected and what was found."""
+A sweep file is YAML; unknown keys are errors; every mistake is one line that names the field, what was
+expected and what was found. Neither torch nor pandas is needed to tell one."""
 
 from __future__ import annotations
 
-import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, cast
 
 import pydantic
 from pydantic import (
@@ -23,15 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from topdown_ray.algorithms.parameters import EvolutionParams
+from topdown_ray.addresses import check_local, is_uri
 from topdown_ray.algorithms.strategies import find_strategy
 from topdown_ray.errors import UserError, brief
-from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, short_hash, validated
+from topdown_ray.files import first_mistake, read_yaml, validated
 from topdown_ray.spaces.registry import SPACES
-from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
-from topdown_ray.store.schema import SCHEMA_VERSION
 from topdown_ray.sweeps import targets
+from topdown_ray.sweeps.groups import Device, Group, calibration_key, joined
 from topdown_ray.sweeps.hyperparameters import (
     Budget,
     SearchParams,
@@ -42,21 +39,9 @@ from topdown_ray.sweeps.hyperparameters import (
 )
 from topdown_ray.sweeps.targets import SetLimits, Targets, repeated
 
-# Part of every search's identity: raise it when the same search would give another result. 2: random
-# architectures that are not found by redrawing are drawn uniformly from the feasible ones instead of pruned,
-# so searches near the cheapest cost changed.
-ALGORITHM_VERSION = 2
-
 MAX_SEEDS = 10_000_000
 
-# in front of the name of a limit's cost, and of the number of one of several costs, among the hashes of a
-# space's artefacts
-LIMIT, COST = "limit:", "cost:"
-
 Protocol = Literal["default", "notebook"]
-#: The limits of a target besides itself, as (cost, limit).
-TargetLimits = tuple[tuple[str, float], ...]
-GroupLimits = tuple[TargetLimits, ...]
 
 
 class _Frozen(BaseModel):
@@ -320,160 +305,6 @@ def _has_any(value: Any, spaces: Sequence[str]) -> bool:
     return isinstance(value, Mapping) and any(space in value for space in spaces)
 
 
-def calibration_key(group: Group) -> str:
-    """The entry of ``budget.calibrated`` for the searches of a group."""
-    further = f"/{COST}{group.device}" if group.device else ""
-    return f"{group.space}/{group.label}/{len(group.targets)}{further}"
-
-
-class Device(NamedTuple):
-    """A cost of a sweep, and what is asked for under it."""
-
-    cost: str  # a name or a path
-    sets: tuple[Targets, ...]
-    limits: tuple[SetLimits, ...]  # of each target of each set; empty where the sweep has none
-
-    def limits_of(self, i: int) -> GroupLimits:
-        """The limits of each target of a set, besides itself; empty where no target of the set has any."""
-        limits = self.limits[i] if self.limits else ()
-        return tuple(tuple(sorted(one.items())) for one in limits) if any(limits) else ()
-
-
-@dataclass(frozen=True)
-class Group:
-    """Searches that differ in their seed only.
-
-    A search that serves several devices at once is a group of ``parts``, one for each device: its targets are
-    theirs in their order, and its tables hold each part as a search of its own."""
-
-    space: str
-    strategy: str
-    targets: Targets
-    params: EvolutionParams
-    label: str = ""  # of the entry of ``strategies``
-    sha256: str = ""  # of a strategy that is a plug-in
-    limits: GroupLimits = ()  # of each target, besides itself; empty where no target has any
-    device: int = 0  # which of the space's costs the targets limit
-    parts: tuple[Group, ...] = ()
-
-    @property
-    def each(self) -> tuple[Group, ...]:
-        """The group for each device that its searches serve."""
-        return self.parts or (self,)
-
-
-def joined(parts: tuple[Group, ...]) -> Group:
-    """The group whose searches serve the devices of all these groups at once."""
-    limits = [one for part in parts for one in part.limits or ((),) * len(part.targets)]
-    targets = tuple(target for part in parts for target in part.targets)
-    return replace(parts[0], targets=targets, limits=tuple(limits) if any(limits) else (), parts=parts)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A batch of searches of one group that run in lock step."""
-
-    group: Group
-    seeds: tuple[int, ...]
-    search_ids: tuple[str, ...]  # seed after seed, of each of the group's parts
-
-    @functools.cached_property
-    def shard_id(self) -> str:
-        """The shard's name: it follows from its searches alone."""
-        return digest(self.search_ids)
-
-
-def search_identity(
-    group: Group, protocol: Protocol, artefacts: Mapping[str, str], part: int = 0
-) -> Callable[[int], str]:
-    """The identity of each search of a group as a function of its seed. artefacts: the hashes of the space's
-    costs and of the predictor. part: which of the group's parts.
-
-    The hash is that of a mapping as JSON, of which only the seed differs between the searches of a group: the
-    text around it is made once, so that a million searches are named in seconds."""
-    own = group.each[part]
-    used = {f"{LIMIT}{name}" for one in group.limits for name, _ in one}
-    others = {
-        key: value for key, value in artefacts.items() if not key.startswith((LIMIT, COST)) or key in used
-    }
-    costs = [artefacts.get(f"{COST}{each.device}") or artefacts["cost"] for each in group.each]
-    described: dict[str, Any] = {
-        **({"limits": own.limits} if own.limits else {}),
-        "version": ALGORITHM_VERSION,
-        "space": group.space,
-        "strategy": group.strategy,
-        "targets": own.targets,
-        "params": group.params.identity(),
-        "protocol": protocol,
-        "artefacts": {
-            **others,
-            "cost": costs[part],
-            **({"strategy": group.sha256} if group.sha256 else {}),
-        },
-    }
-    if group.parts:
-        described["devices"] = [
-            (cost, each.targets, each.limits) for cost, each in zip(costs, group.parts, strict=True)
-        ]
-    before = compact_json({key: value for key, value in described.items() if key < "seed"}).removesuffix("}")
-    after = compact_json({key: value for key, value in described.items() if key > "seed"}).removeprefix("{")
-    return lambda seed: short_hash(f'{before},"seed":{seed},{after}')
-
-
-def identities_of(
-    group: Group, protocol: Protocol, artefacts: Mapping[str, str]
-) -> Callable[[int], tuple[str, ...]]:
-    """The identities of a group's searches of one seed, one for each of its parts."""
-    each = [search_identity(group, protocol, artefacts, part) for part in range(len(group.each))]
-    return lambda seed: tuple(identity(seed) for identity in each)
-
-
-def search_id(group: Group, seed: int, protocol: Protocol, artefacts: Mapping[str, str]) -> str:
-    """The identity of one search, see :func:`search_identity`."""
-    return search_identity(group, protocol, artefacts)(seed)
-
-
-def check_known_identities(spec: SweepSpec, manifest: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for a folder whose searches have other identities by now: those of ``joint`` with
-    patience, which did not count before schema 7.
-    """
-    if manifest.get("schema", SCHEMA_VERSION) >= 7:
-        return
-    for group in spec.groups():
-        if group.strategy == "joint" and group.params.patience is not None:
-            raise UserError(
-                f"{where}: schema: expected at least 7, which this version continues and verifies where "
-                f"joint has patience, found {manifest['schema']}; load and report still read this folder"
-            )
-
-
-def sweep_identity(spec: SweepSpec, artefacts: Mapping[str, Mapping[str, str]]) -> str:
-    """The identity of a sweep: what decides its tables, not its name, its batching, its colours or where
-    files lie.
-
-    artefacts: of each space, the hashes of its cost table, its predictor and the costs of its limits.
-    """
-    decisive = spec.model_dump(exclude={"name", "batch", "cost", "predictor"}, mode="json")
-    decisive["strategies"] = [
-        {key: value for key, value in entry.items() if key != "colour"} if isinstance(entry, dict) else entry
-        for entry in decisive["strategies"]
-    ]
-    for field in ("targets", "limits"):  # files of costs may be moved: their order counts, not their names
-        if decisive.get(field):
-            decisive[field] = {
-                space: list(value.values()) if isinstance(value, dict) else value
-                for space, value in decisive[field].items()
-            }
-    plugged_in = plugin_hashes(spec)
-    return digest([ALGORITHM_VERSION, decisive, artefacts, *([plugged_in] if plugged_in else [])])
-
-
-def plugin_hashes(spec: SweepSpec) -> dict[str, str]:
-    """The identities of the sweep's strategies that are plug-ins, by name."""
-    own = {entry.name: find_strategy(entry.name).sha256 for entry in spec.strategies}
-    return {name: sha256 for name, sha256 in own.items() if sha256}
-
-
 def load_spec(path: Path) -> SweepSpec:
     """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was
     found.
@@ -483,18 +314,33 @@ def load_spec(path: Path) -> SweepSpec:
 
 def read_spec(source: str | Path) -> SweepSpec:
     """The sweep of a sweep file, or of a result folder. Raises UserError."""
-    local = Place(source).local
-    if local is None or local.is_dir():
-        return make_spec(read_fields(source), f"{Place(source).of('run.json')}: spec")
-    return load_spec(local)
+    if (file := _sweep_file(source)) is not None:
+        return load_spec(file)
+    from topdown_ray.store.place import Place
+
+    return make_spec(read_fields(source), f"{Place(source).of('run.json')}: spec")
 
 
 def read_fields(source: str | Path) -> dict[str, Any]:
     """The fields of a sweep file, or of the sweep of a result folder, not validated yet. Raises UserError."""
-    local = Place(source).local
-    if local is None or local.is_dir():
-        return dict(read_manifest(source)["spec"])
-    return dict(read_yaml(local, "a sweep file", "keys"))
+    if (file := _sweep_file(source)) is not None:
+        return dict(read_yaml(file, "a sweep file", "keys"))
+    from topdown_ray.store.manifest import read_manifest
+
+    return dict(read_manifest(source)["spec"])
+
+
+def _sweep_file(source: str | Path) -> Path | None:
+    """The path of a sweep file, where this is no result folder and no URI of one. Raises UserError."""
+    if is_uri(source):
+        from topdown_ray.store.place import Place
+
+        local = Place(source).local
+        return None if local is None or local.is_dir() else local
+    if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises for a long name
+        return None
+    check_local(source)
+    return Path(source)
 
 
 def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:

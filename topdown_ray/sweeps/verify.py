@@ -30,18 +30,17 @@ from topdown_ray.sweeps.checks import (
     promised,
 )
 from topdown_ray.sweeps.front_rows import fronts
-from topdown_ray.sweeps.limited_rows import LimitedRows
-from topdown_ray.sweeps.recomputed import Recomputation
-from topdown_ray.sweeps.rerun import searched_again
-from topdown_ray.sweeps.spec import (
+from topdown_ray.sweeps.groups import COST
+from topdown_ray.sweeps.identities import (
     ALGORITHM_VERSION,
-    COST,
-    SweepSpec,
     check_known_identities,
-    make_spec,
     plugin_hashes,
     sweep_identity,
 )
+from topdown_ray.sweeps.limited_rows import LimitedRows
+from topdown_ray.sweeps.recomputed import Recomputation
+from topdown_ray.sweeps.rerun import searched_again
+from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 
 @dataclass(frozen=True)

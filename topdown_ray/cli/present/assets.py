@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from topdown_ray.addresses import shown
-from topdown_ray.assets import AssetCheck, Folder
 from topdown_ray.cli.present.tables import print_json, print_table
-from topdown_ray.spaces.catalogue import CatalogueEntry
+
+if TYPE_CHECKING:
+    from topdown_ray.assets import AssetCheck, Folder
+    from topdown_ray.spaces.catalogue import CatalogueEntry
 
 _HEADINGS = ("name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where")
 

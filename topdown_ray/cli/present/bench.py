@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.cli.present.tables import print_records, print_table, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: heading and format
     "race": {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topdown_ray.cli.present.tables import print_json
-from topdown_ray.hardware.measure import table_facts
+from topdown_ray.hardware.tables import table_facts
 from topdown_ray.spaces.latency_table import CORRECTED, LatencyTable
 
 

@@ -8,9 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.cli.present.tables import (
     print_footnote,
@@ -20,15 +18,19 @@ from topdown_ray.cli.present.tables import (
     print_wrapped,
     table_of,
 )
-from topdown_ray.networks.api import DescribedSubnet
-from topdown_ray.report.build import Report
-from topdown_ray.report.compare import Comparison
 from topdown_ray.spaces.cost import with_unit
-from topdown_ray.store.picking import Pick
 from topdown_ray.store.transferred import MARK, is_transferred
-from topdown_ray.sweeps.checks import NO_NETWORK, RowCheck
-from topdown_ray.sweeps.verify import Verification
 from topdown_ray.terminal import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topdown_ray.networks.api import DescribedSubnet
+    from topdown_ray.report.build import Report
+    from topdown_ray.report.compare import Comparison
+    from topdown_ray.store.picking import Pick
+    from topdown_ray.sweeps.checks import RowCheck
+    from topdown_ray.sweeps.verify import Verification
 
 
 def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
@@ -50,6 +52,8 @@ def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
         print(described.layers)
         print(f"{described.macs_m:.2f} x 1e6 MACs, {described.params_m:.3f} x 1e6 parameters")
     if row is not None:
+        import pandas as pd
+
         rows = pd.DataFrame([row])
         mark = MARK if is_transferred(rows).any() else ""
         cost = with_unit(f"{row['cost']:.2f}", row["cost_unit"])
@@ -62,6 +66,8 @@ def print_pick(found: Pick, at: float, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(found))
         return
+    import pandas as pd
+
     rows = pd.DataFrame([dataclasses.asdict(found)])
     mark = MARK if is_transferred(rows).any() else ""
     counts = [(found.macs_m, "MACs"), (found.params_m, "parameters")]
@@ -124,6 +130,8 @@ def print_verification(verification: Verification, as_json: bool) -> None:
 
 
 def _print_checks(checks: Sequence[RowCheck]) -> None:
+    from topdown_ray.sweeps.checks import NO_NETWORK
+
     unknown = {found.name for found in checks if found.not_checked == NO_NETWORK}
     print(f"\n{'check':<42}{'rows':>8}{'failed':>8}  largest difference")
     for found in checks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -12,8 +13,10 @@ from rich.text import Text
 
 from topdown_ray.cli.present.tables import print_json, table_of
 from topdown_ray.errors import one_line
-from topdown_ray.sweeps.status import GroupStatus, Status
 from topdown_ray.terminal import terminal
+
+if TYPE_CHECKING:
+    from topdown_ray.sweeps.status import GroupStatus, Status
 
 
 def print_updates(updates: Iterator[Status], live: bool, as_json: bool) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from topdown_ray.addresses import shown
 from topdown_ray.cli.present.tables import (
@@ -22,11 +20,14 @@ from topdown_ray.cli.present.tables import (
     print_wrapped,
     table_of,
 )
-from topdown_ray.networks.api import describe_row
-from topdown_ray.store.results import Results, load
-from topdown_ray.sweeps.api import Forecast
-from topdown_ray.sweeps.driver import SweepSummary
 from topdown_ray.terminal import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from topdown_ray.store.results import Results
+    from topdown_ray.sweeps.api import Forecast
+    from topdown_ray.sweeps.driver import SweepSummary
 
 
 def print_dashboard(url: str) -> None:
@@ -92,6 +93,8 @@ def print_demo_begins(used: str) -> None:
 
 def print_demo(summary: SweepSummary, out: str) -> None:
     """The demo's answers, one of them layer by layer, and where all of them lie."""
+    from topdown_ray.store.results import load
+
     results = load(out)
     _print_best(results)
     _print_winner(results)
@@ -112,6 +115,8 @@ def _print_best(results: Results) -> None:
 
 def _print_winner(results: Results) -> None:
     """The most accurate architecture for the tightest target of the first space, layer by layer."""
+    from topdown_ray.networks.api import describe_row
+
     rows = results.searches
     rows = rows[rows["space"] == results.manifest["spec"]["spaces"][0]]
     row: dict[str, Any] = dict(rows[rows["target"] == rows["target"].min()].nlargest(1, "accuracy").iloc[0])

@@ -6,15 +6,17 @@ import json
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from topdown_ray.spaces.cost import with_unit
 from topdown_ray.store.transferred import MARK, footnote
 from topdown_ray.terminal import terminal, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def print_table(table: Table) -> None:
@@ -58,6 +60,8 @@ def answer(row: Mapping[Any, Any]) -> list[str]:
 
 def _number(value: Any, form: str) -> str:
     """A number; a dash where there is none, as for the MACs of a space without an OFA network."""
+    import pandas as pd
+
     return "-" if pd.isna(value) else format(value, form)
 
 

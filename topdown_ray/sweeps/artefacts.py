@@ -1,0 +1,62 @@
+"""The costs and predictors that a sweep names, as far as they can be found and checked without torch."""
+
+from __future__ import annotations
+
+import math
+
+from topdown_ray.errors import UserError
+from topdown_ray.spaces import predictor_names
+from topdown_ray.spaces.cost import AnyCost, any_cost, with_unit
+from topdown_ray.spaces.limits import find_limits
+from topdown_ray.spaces.registry import searched_space
+from topdown_ray.sweeps.groups import Device
+from topdown_ray.sweeps.spec import SweepSpec
+from topdown_ray.sweeps.targets import repeated
+
+Costs = dict[str, tuple[AnyCost, ...]]  # of each space, those of its devices
+
+
+def find_costs(spec: SweepSpec) -> Costs:
+    """Find all costs of a sweep, and check that every target is one that an architecture can meet. Looks for
+    the predictors and the costs of limits, too: their mistakes are told before they are loaded, and before
+    torch is. Raises UserError.
+    """
+    found = {}
+    for space in spec.spaces:
+        genes_space = searched_space(space, spec.protocol)
+        devices = spec.devices(space)
+        costs = tuple(any_cost(device.cost, genes_space) for device in devices)
+        _check_distinct(space, devices, costs)
+        if not predictor_names.is_plugin(spec.predictor[space]):
+            predictor_names.find_file(spec.predictor[space], genes_space)
+        find_limits(spec.limit_names(space), genes_space)
+        for device, cost in zip(devices, costs, strict=True):
+            _check_targets(space, device, cost)
+        found[space] = costs
+    return found
+
+
+def _check_distinct(space: str, devices: tuple[Device, ...], costs: tuple[AnyCost, ...]) -> None:
+    """Raise UserError where two costs of a space are one."""
+    for field in ("name", "sha256"):
+        values = [getattr(cost, field) for cost in costs]
+        if len(set(values)) != len(values):
+            same = [
+                device.cost
+                for device, value in zip(devices, values, strict=True)
+                if value == repeated(values)
+            ]
+            what = "one name" if field == "name" else "the same table"
+            raise UserError(f"cost: {space}: expected distinct costs, found {' and '.join(same)} with {what}")
+
+
+def _check_targets(space: str, device: Device, cost: AnyCost) -> None:
+    """Raise UserError for a target below the cheapest architecture."""
+    lowest, _ = cost.cheapest()
+    for target in (target for targets in device.sets for target in targets):
+        if target < lowest:
+            least = with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", cost.unit)
+            raise UserError(
+                f"targets: {space}: expected at least {least}, the cost of its cheapest "
+                f"architecture under {cost.name}, found {target:g}"
+            )
