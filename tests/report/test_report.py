@@ -25,7 +25,7 @@ from topdown_ray import load
 from topdown_ray.cli.main import app
 from topdown_ray.errors import UserError
 from topdown_ray.figures import Picture
-from topdown_ray.report import comparisons, context, plots, tables
+from topdown_ray.report import comparisons, pen, plots, tables
 from topdown_ray.report.build import write_report
 from topdown_ray.report.context import Options
 from topdown_ray.store.folder import ResultFolder
@@ -94,7 +94,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, for speed, where a test is not about them."""
     monkeypatch.setattr(
-        context, "draw", lambda folder, name, caption, *drawing: Picture(name, caption, Markup("<svg/>"))
+        pen, "draw", lambda folder, name, caption, *drawing: Picture(name, caption, lambda: Markup("<svg/>"))
     )
 
 

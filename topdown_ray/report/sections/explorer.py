@@ -7,6 +7,7 @@ nothing is fetched."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -60,7 +61,7 @@ def explorer(context: Context) -> Section | None:
     html = template_of("explorer.html.j2").render(
         css=Markup(data("explorer.css").read_text(encoding="utf-8")),
         payload=Markup(embedded({**known, "styles": _styles(strategies), "chart": chart(strategies)})),
-        bundle=Markup(_bundle()),
+        bundle=Markup(bundle().result()),
         script=Markup(data("explorer.js").read_text(encoding="utf-8")),
         notes=_notes(known),
     )
@@ -90,11 +91,20 @@ def _notes(known: dict[str, Any]) -> list[str]:
 
 
 @cache
+def bundle() -> Future[str]:
+    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`. It takes a second, in
+    which Python can do something else.
+    """
+    thread = ThreadPoolExecutor(1)
+    made = thread.submit(_bundle)
+    thread.shutdown(wait=False)
+    return made
+
+
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`."""
     version = alt.SCHEMA_VERSION.rpartition(".")[0]  # v6.4.1 -> v6.4
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return packed(f"(() => {{{bundle}}})();")
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
+    return packed(f"(() => {{{script}}})();")
 
 
 def _styles(strategies: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -26,6 +26,9 @@ _REFERENCE = (
 )
 
 
+_DRAWN = ["setting", "strategy", "k", "targets", "feasible", "cost", "accuracy", "cost_unit"]
+
+
 def fronts(context: Context) -> Section | None:
     """Hypervolumes, and what answers lack to a reference front where one is given; None where no search has
     two targets.
@@ -48,6 +51,7 @@ def _pictures(context: Context, frame: pd.DataFrame, setting: str) -> list[Pictu
     if known is not None and "space" in known:
         known = known[known["space"] == frame.loc[frame["setting"] == setting, "space"].iloc[0]]
     rows = context.data.distinct()
+    rows = rows.loc[rows["setting"] == setting, _DRAWN]
     own = plots.of_widest(rows[rows["feasible"]], setting, None)
     counts = own["strategy"].value_counts()
     thinned = (
