@@ -15,6 +15,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,13 +82,27 @@ def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resample
 
 
 def _counts(n: int, resamples: int, stream: int) -> Iterator[Array]:
-    """How often each of n values occurs in a resample: blocks of rows."""
+    """How often each of n values occurs in a resample: blocks of rows. Those of the first stream are kept for
+    the next cells of as many values.
+    """
+    if stream:
+        yield from (block.astype(np.float64) for block in _drawn_counts(n, resamples, stream))
+    else:
+        yield from (block.astype(np.float64) for block in _kept_counts(n, resamples))
+
+
+@lru_cache(maxsize=2)
+def _kept_counts(n: int, resamples: int) -> list[NDArray[Any]]:
+    return [block.astype(np.min_scalar_type(n)) for block in _drawn_counts(n, resamples, 0)]
+
+
+def _drawn_counts(n: int, resamples: int, stream: int) -> Iterator[NDArray[np.intp]]:
     generator = np.random.default_rng([n, stream])
     size = max(1, _BLOCK // n)
     for start in range(0, resamples, size):
         rows = min(size, resamples - start)
         drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMPLES) -> Array:

@@ -204,7 +204,7 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
             missing[column] = rows[column].fillna(value)
     rows = rows.assign(**missing)
     numbers = {column: rows[column].astype(float) for column in _COUNTS}
-    codes, sets = pd.factorize(pd.Series([tuple(map(float, targets)) for targets in rows["targets"]]))
+    codes, sets = _target_sets(rows["targets"])
     machine = part.manifest.get("machine", {})
     facts = {
         "algorithm": str(part.manifest.get("algorithm", "")),
@@ -229,6 +229,17 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         label=labels,
         strategy=labels,
     )
+
+
+def _target_sets(targets: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """A code for each row, and the sets of targets; rows of one set may share the list of it."""
+    values = targets.to_numpy(object)
+    ids = np.fromiter(map(id, values), np.int64, len(values))
+    _, first, at = np.unique(ids, return_index=True, return_inverse=True)
+    different = np.empty(len(first), dtype=object)
+    different[:] = [tuple(map(float, values[place])) for place in first]
+    codes, sets = pd.factorize(different)
+    return codes[at], sets
 
 
 def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ nothing is fetched."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -15,7 +16,8 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
-from topdown_ray.files import data
+from topdown_ray.assets import cache_folder
+from topdown_ray.files import data, replacing
 from topdown_ray.report.context import Context
 from topdown_ray.report.explorer import MOST_SEARCHES, embedded, payload
 from topdown_ray.report.page import Section, packed, template_of
@@ -92,8 +94,8 @@ def _notes(known: dict[str, Any]) -> list[str]:
 
 @cache
 def bundle() -> Future[str]:
-    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`. It takes a second, in
-    which Python can do something else.
+    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`. The first time it takes a
+    second or two, in which Python can do something else; then it lies in the user's cache.
     """
     thread = ThreadPoolExecutor(1)
     made = thread.submit(_bundle)
@@ -103,8 +105,16 @@ def bundle() -> Future[str]:
 
 def _bundle() -> str:
     version = alt.SCHEMA_VERSION.rpartition(".")[0]  # v6.4.1 -> v6.4
+    kept = cache_folder() / f"vega-embed-{version}-vl-convert-{vl_convert.__version__}.gz.txt"
+    if kept.exists():
+        return kept.read_text()
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return packed(f"(() => {{{script}}})();")
+    text = packed(f"(() => {{{script}}})();")
+    with contextlib.suppress(OSError):  # a cache that cannot be written
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as new:
+            new.write_text(text)
+    return text
 
 
 def _styles(strategies: Sequence[str]) -> dict[str, dict[str, str]]:
