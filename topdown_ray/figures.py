@@ -18,6 +18,7 @@ import vl_convert
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 _LEGEND_ROW = 0.24  # inches
 PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
@@ -73,12 +74,13 @@ def draw(
     bytes. size: width and height in inches.
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=size, layout=layout)
         paint(ax := figure.add_subplot())
         if (legend := ax.get_legend()) is not None:  # a long legend must not take the picture's place
             rows = math.ceil(len(legend.get_texts()) / max(1, getattr(legend, "_ncols", 1)))
             figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, rows - 2))
-        figure.get_layout_engine().execute(figure)
+        layout.execute(figure)
         figure.set_layout_engine("none")  # as it is now: saving would do it again, and draw twice
         saved = io.StringIO()
         figure.savefig(saved, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -56,9 +56,10 @@ def chosen() -> Chosen:
 
 def adopt(others: Chosen) -> None:
     """Choose the same, in the same order."""
-    for known, told in ((_chosen, others.styles), (_variants, others.variants)):
-        known.clear()
-        known.update(told)
+    _chosen.clear()
+    _chosen.update(others.styles)
+    _variants.clear()
+    _variants.update(others.variants)
 
 
 def choose(strategy: str, label: str | None, colour: str | None) -> None:

@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from topdown_ray.files import digest
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store import parts
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import FRONT, SCHEMA_VERSION, SEARCHES, TRACE
-from topdown_ray.sweeps.spec import digest
 
 TIGHTEST = {"mobilenet_v3": 200.0, "proxyless": 250.0, "resnet50d": 1000.0}  # target, 1e6 MACs
 STRATEGIES = {"independent": 0.0, "bottom_up": 0.0, "top_down": 0.001, "random": -0.01, "joint": 0.002}

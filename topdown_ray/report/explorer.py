@@ -231,7 +231,7 @@ def _architectures(
         if max(space.sizes) <= len(_CODE):
             own = np.flatnonzero(space_of == place)
             codes, different = pd.factorize(rows[own])
-            written[own] = np.array(_written(space, different), dtype=object)[codes]
+            written[own] = np.array(_written(space, different.tolist()))[codes]
     places, archs = pd.factorize(written)
     return list(archs), places.tolist()
 

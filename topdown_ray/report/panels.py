@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from topdown_ray.report.durations import unit_of
-from topdown_ray.report.plots import (
+from topdown_ray.report.axes import (
     BAND,
     axes_or_new,
     cost_label,
@@ -21,6 +20,7 @@ from topdown_ray.report.plots import (
     strategies_of,
     target_ticks,
 )
+from topdown_ray.report.durations import unit_of
 from topdown_ray.strategy_styles import style_of
 
 _FEW_DECADES = 300.0  # the ratio of an axis' ends up to which its ticks have room for 2 and 5

@@ -7,6 +7,7 @@ nothing is fetched."""
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -27,6 +28,7 @@ _WORDS = (
     "Each point is one answer: a search and one of its targets. Choose a point to see its architecture. "
     "Accuracy is the predictor's top-1, not a measured one."
 )
+_SCRIPTS = ("explorer_panel.js", "explorer.js")
 # matplotlib's markers as Vega's shapes: a name, or a path inside a square from -1 to 1
 _SHAPES = {
     "o": "circle",
@@ -64,7 +66,7 @@ def explorer(context: Context) -> Section | None:
         css=Markup(data("explorer.css").read_text(encoding="utf-8")),
         payload=Markup(embedded({**known, "styles": _styles(strategies), "chart": chart(strategies)})),
         bundle=Markup(bundle().result()),
-        script=Markup(data("explorer.js").read_text(encoding="utf-8")),
+        scripts=[Markup(data(name).read_text(encoding="utf-8")) for name in _SCRIPTS],
         notes=_notes(known),
     )
     return Section("explorer", "Explorer", [_WORDS], html=html)
@@ -105,7 +107,8 @@ def bundle() -> Future[str]:
 
 def _bundle() -> str:
     version = alt.SCHEMA_VERSION.rpartition(".")[0]  # v6.4.1 -> v6.4
-    kept = cache_folder() / f"vega-embed-{version}-vl-convert-{vl_convert.__version__}.gz.txt"
+    maker = importlib.metadata.version("vl-convert-python")
+    kept = cache_folder() / f"vega-embed-{version}-vl-convert-{maker}.gz.txt"
     if kept.exists():
         return kept.read_text()
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)

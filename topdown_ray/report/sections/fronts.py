@@ -9,6 +9,7 @@ import pandas as pd
 
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import comparisons, plots
+from topdown_ray.report.axes import of_widest
 from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.page import COUNT, DASH, PERCENT, Section, Table, interval, number, text
 
@@ -52,7 +53,7 @@ def _pictures(context: Context, frame: pd.DataFrame, setting: str) -> list[Pictu
         known = known[known["space"] == frame.loc[frame["setting"] == setting, "space"].iloc[0]]
     rows = context.data.distinct()
     rows = rows.loc[rows["setting"] == setting, _DRAWN]
-    own = plots.of_widest(rows[rows["feasible"]], setting, None)
+    own = of_widest(rows[rows["feasible"]], setting, None)
     counts = own["strategy"].value_counts()
     thinned = (
         f" (at most {plots.MOST_POINTS} drawn for each strategy)" if counts.max() > plots.MOST_POINTS else ""
