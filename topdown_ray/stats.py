@@ -34,6 +34,7 @@ EXACT_FLIPS = 13  # up to this many pairs, all 2^n sign patterns are enumerated
 
 _BLOCK = 1_000_000  # numbers in a block of resamples: 8 MB
 _COLUMNS = 512
+_KEPT = 10_000_000  # numbers of resamples that are kept: 20 MB
 
 
 def trimmed_mean(values: Array, trim: float = QUARTER) -> float:
@@ -82,18 +83,17 @@ def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resample
 
 
 def _counts(n: int, resamples: int, stream: int) -> Iterator[Array]:
-    """How often each of n values occurs in a resample: blocks of rows. Those of the first stream are kept for
+    """How often each of n values occurs in a resample: blocks of rows. Where they are few, they are kept for
     the next cells of as many values.
     """
-    if stream:
-        yield from (block.astype(np.float64) for block in _drawn_counts(n, resamples, stream))
-    else:
-        yield from (block.astype(np.float64) for block in _kept_counts(n, resamples))
+    few = n * resamples <= _KEPT
+    blocks = _kept_counts(n, resamples, stream) if few else _drawn_counts(n, resamples, stream)
+    return (block.astype(np.float64) for block in blocks)
 
 
-@lru_cache(maxsize=2)
-def _kept_counts(n: int, resamples: int) -> list[NDArray[Any]]:
-    return [block.astype(np.min_scalar_type(n)) for block in _drawn_counts(n, resamples, 0)]
+@lru_cache(maxsize=8)
+def _kept_counts(n: int, resamples: int, stream: int) -> list[NDArray[Any]]:
+    return [block.astype(np.min_scalar_type(n)) for block in _drawn_counts(n, resamples, stream)]
 
 
 def _drawn_counts(n: int, resamples: int, stream: int) -> Iterator[NDArray[np.intp]]:
