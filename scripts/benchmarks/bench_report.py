@@ -50,7 +50,7 @@ class Pool:
         self.genes = pa.array(list(genes), pa.list_(pa.int8()))
         self.arch = pa.array(found.texts(genes))
         self.cost_sha256 = load_cost("macs", found).sha256
-        self.targets = TIGHTEST[space] * np.linspace(2.0, 1.0, K)
+        self.targets = TIGHTEST[space] * np.linspace(1.9, 1.0, K)
 
 
 def columns_of(schema: pa.Schema, n: int, values: dict[str, Any]) -> pa.Table:
@@ -174,7 +174,7 @@ def write_sweep(folder: str, rows: int) -> None:
         "name": "bench",
         "spaces": list(TIGHTEST),
         "strategies": list(STRATEGIES),
-        "targets": {name: [(tight * np.linspace(2.0, 1.0, K)).tolist()] for name, tight in TIGHTEST.items()},
+        "targets": {name: [(tight * np.linspace(1.9, 1.0, K)).tolist()] for name, tight in TIGHTEST.items()},
         "cost": dict.fromkeys(TIGHTEST, "macs"),
         "seeds": list(range(seeds)),
         "search": {"population": 100},

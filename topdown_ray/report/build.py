@@ -64,7 +64,7 @@ def write_report(
             "--published: expected MobileNetV3 or the notebook protocol on the Note10 table, found neither"
         )
     reference = None if options.reference is None else comparisons.read_reference(options.reference)
-    with contextlib.ExitStack() as stack, written_folder(out) as new:
+    with written_folder(out) as new, contextlib.ExitStack() as stack:
         # a few pictures are drawn before another process has imported what it needs
         several = data.searches["setting"].nunique() > 1 and (os.cpu_count() or 1) > 1
         pen = stack.enter_context(Beside()).draw if several else Drawing.drawn
