@@ -6,6 +6,7 @@ answers on its standard output."""
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -76,9 +77,14 @@ class Beside:
         self._process.communicate()
 
     def draw(self, drawing: Drawing) -> Picture:
-        """A picture whose SVG is waited for when it is first asked for."""
+        """A picture that the other process draws, or this one if it is asked for before that has begun."""
         answer = self._asking.submit(self._ask, drawing)
-        return Picture(drawing.name, drawing.caption, answer.result)
+
+        @functools.cache
+        def drawn() -> Markup:
+            return drawing.drawn().svg if answer.cancel() else answer.result()
+
+        return Picture(drawing.name, drawing.caption, drawn)
 
     def _ask(self, drawing: Drawing) -> Markup:
         assert self._process.stdin is not None
