@@ -7,8 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError
 from topdown_ray.report.tables import widest
@@ -122,3 +124,11 @@ def name_places(ax: Axes, values: Sequence[float]) -> None:
     """Label the places 0, 1, ... of a horizontal axis by these values: so many of them as have room."""
     step = math.ceil(len(values) / _MOST_LABELS)
     ax.set_xticks(range(0, len(values), step), [f"{value:g}" for value in values[::step]])
+
+
+def reaches(middle: pd.Series, low: Any, high: Any) -> NDArray[np.float64]:
+    """How far intervals reach below and above their middles: (2, N). Not below zero, as a bootstrap of equal
+    values may by rounding.
+    """
+    lengths = np.stack([middle - low, high - middle]).astype(np.float64)
+    return np.maximum(lengths, 0.0)

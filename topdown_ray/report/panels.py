@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -17,6 +18,7 @@ from topdown_ray.report.axes import (
     line_width,
     of_widest,
     pick,
+    reaches,
     strategies_of,
     target_ticks,
 )
@@ -77,14 +79,14 @@ def quality(
         edges = (100 * curve["low"], 100 * curve["high"])
         shade: dict[str, Any] = {"color": style.colour, "alpha": BAND, "linewidth": 0}
         ax.fill_between(curve["x"] / scale, *edges, step="post", **shade)
-        reach = 100 * pd.concat([end["mean"] - end["low"], end["high"] - end["mean"]], axis=1).fillna(0.0)
+        reach = np.nan_to_num(100 * reaches(end["mean"], end["low"], end["high"]))
         bars: dict[str, Any] = {
             "color": style.colour,
             "markersize": 5,
             "elinewidth": 1.2,
             "label": style.label,
         }
-        ax.errorbar(end["x"] / scale, 100 * end["mean"], yerr=reach.to_numpy().T, fmt=style.marker, **bars)
+        ax.errorbar(end["x"] / scale, 100 * end["mean"], yerr=reach, fmt=style.marker, **bars)
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter(NullFormatter())
     low, high = ax.get_xlim()

@@ -24,6 +24,7 @@ from topdown_ray.report.axes import (
     of_widest,
     panel_title,
     pick,
+    reaches,
     strategies_of,
     target_ticks,
 )
@@ -90,7 +91,7 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
             label=style.label,
         )
         if "low" in rows and rows["low"].notna().any():
-            reach = np.stack([rows[value] - rows["low"], rows["high"] - rows[value]])
+            reach = reaches(rows[value], rows["low"], rows["high"])
             ax.errorbar(
                 x,
                 rows[value],
@@ -178,7 +179,7 @@ def differences(
     for i, name in enumerate(names):
         rows, style = table[table["strategy"] == name], style_of(name, names)
         x = np.array([places.index(target) for target in rows["target"]]) + (i - (len(names) - 1) / 2) * 0.16
-        reach = np.nan_to_num(100 * np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+        reach = np.nan_to_num(100 * reaches(rows["mean"], rows["low"], rows["high"]))
         ax.errorbar(
             x,
             100 * rows["mean"],
@@ -302,7 +303,7 @@ def hypervolume(
     names = strategies_of(table)
     for i, name in enumerate(names):
         row, style = table[table["strategy"] == name].iloc[0], style_of(name, names)
-        reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
+        reach = np.nan_to_num(reaches(row[["hypervolume"]], row["low"], row["high"]))
         ax.errorbar(
             [row["hypervolume"]],
             [i],
