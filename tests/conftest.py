@@ -17,7 +17,7 @@ os.environ.setdefault("TOPDOWN_RAY_OFFLINE", "1")  # a test never fetches by acc
 os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's processes starve beside other tests
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that no test asked for
 
-pytest_plugins = ["support.buckets"]  # the fixture ``server``
+pytest_plugins = ["support.browsing", "support.buckets"]  # the fixtures ``chromium`` and ``server``
 
 # ignored in a shell's background job, and so by commands that are tested
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,11 @@
-"""Figures as files: one panel, drawn once, saved as SVG and PDF. The same input gives the same bytes."""
+"""Figures as files: one panel, drawn once as SVG, which the PDF is made of. The same input gives the same
+bytes.
+"""
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 import re
 from collections.abc import Callable
@@ -10,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import vl_convert
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 _LEGEND_ROW = 0.24  # inches
 PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
@@ -29,8 +35,9 @@ _STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
     "svg.fonttype": "none",
-    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
 }
+# the names of a page's resources, which svg2pdf writes in the order of a hash table
+_RESOURCES = re.compile(rb"(?<=<<\n)(?:      /\w+ \d+ 0 R\n){2,}(?=    >>)")
 _SCHEMES = (
     "<style>.topdown-ray{color:#1f2328}@media "
     "(prefers-color-scheme:dark){.topdown-ray{color:#e6edf3}}</style>"
@@ -43,7 +50,12 @@ class Picture:
 
     name: str
     caption: str
-    svg: Markup
+    drawn: Callable[[], Markup]
+
+    @property
+    def svg(self) -> Markup:
+        """Its markup, waited for where another process draws it."""
+        return self.drawn()
 
 
 def file_name(*parts: str) -> str:
@@ -62,30 +74,45 @@ def draw(
     bytes. size: width and height in inches.
     """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=size, layout=layout)
         paint(ax := figure.add_subplot())
         if (legend := ax.get_legend()) is not None:  # a long legend must not take the picture's place
             rows = math.ceil(len(legend.get_texts()) / max(1, getattr(legend, "_ncols", 1)))
             figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, rows - 2))
         # a first layout settles the ticks, whose labels the second one has to make room for
         figure.draw_without_rendering()
-        svg_path = folder / f"{name}.svg"
-        figure.savefig(svg_path, transparent=True, metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")  # as it is now
-        figure.savefig(
-            folder / f"{name}.pdf", transparent=True, metadata={"CreationDate": None, "Creator": None}
-        )
-    svg = svg_path.read_text()
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # as it is now: saving would do it again, and draw twice
+        saved = io.StringIO()
+        figure.savefig(saved, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = saved.getvalue()
+    (folder / f"{name}.pdf").write_bytes(_pdf(svg))
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)  # several figures share a page
     svg = svg.replace(
         "<svg ", f'<svg class="topdown-ray" role="img" aria-label="{caption_text(caption)}" ', 1
     )
-    svg_path.write_text(svg.replace(">", f">{_SCHEMES}", 1))
-    return Picture(name, caption, Markup(svg))
+    (folder / f"{name}.svg").write_text(svg.replace(">", f">{_SCHEMES}", 1))
+    return Picture(name, caption, lambda: Markup(svg))
 
 
 def caption_text(caption: str) -> str:
     """A caption as the value of an attribute."""
     return str(Markup.escape(caption))
+
+
+def _pdf(svg: str) -> bytes:
+    """An SVG as PDF, its fonts embedded as TrueType: publishers refuse Type 3."""
+    _register_fonts()
+    # svg2pdf makes a point of a pixel, whatever the length of that
+    pdf = vl_convert.svg_to_pdf(re.sub(r'((?:width|height)="[\d.]+)pt"', r'\1px"', svg, count=2))
+    # lines of one object change places, so that no offset moves
+    return _RESOURCES.sub(lambda lines: b"".join(sorted(lines[0].splitlines(keepends=True))), pdf)
+
+
+@functools.cache
+def _register_fonts() -> None:
+    """Let svg2pdf find matplotlib's own fonts, which the machine may not have."""
+    vl_convert.register_font_directory(matplotlib.get_data_path() + "/fonts/ttf")

@@ -15,11 +15,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
+from scipy import special  # the distributions of scipy.stats, which takes a second to import, are made of it
 
 Array = NDArray[np.float64]
 
@@ -33,6 +34,7 @@ EXACT_FLIPS = 13  # up to this many pairs, all 2^n sign patterns are enumerated
 
 _BLOCK = 1_000_000  # numbers in a block of resamples: 8 MB
 _COLUMNS = 512
+_KEPT = 10_000_000  # numbers of resamples that are kept: 20 MB
 
 
 def trimmed_mean(values: Array, trim: float = QUARTER) -> float:
@@ -50,8 +52,8 @@ def tails(n: int, confidence: float = CONFIDENCE) -> float:
 
     The plain percentile interval of ten values covers the mean in 90 of 100 cases instead of 95.
     """
-    quantile = scipy_stats.t.ppf((1 + confidence) / 2, n - 1)
-    return float(scipy_stats.norm.cdf(-math.sqrt(n / (n - 1)) * quantile))
+    quantile = special.stdtrit(n - 1, (1 + confidence) / 2)
+    return float(special.ndtr(-math.sqrt(n / (n - 1)) * quantile))
 
 
 def resamples_for(n: int) -> int:
@@ -81,13 +83,26 @@ def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resample
 
 
 def _counts(n: int, resamples: int, stream: int) -> Iterator[Array]:
-    """How often each of n values occurs in a resample: blocks of rows."""
+    """How often each of n values occurs in a resample: blocks of rows. Where they are few, they are kept for
+    the next cells of as many values.
+    """
+    few = n * resamples <= _KEPT
+    blocks = _kept_counts(n, resamples, stream) if few else _drawn_counts(n, resamples, stream)
+    return (block.astype(np.float64) for block in blocks)
+
+
+@lru_cache(maxsize=8)
+def _kept_counts(n: int, resamples: int, stream: int) -> list[NDArray[Any]]:
+    return [block.astype(np.min_scalar_type(n)) for block in _drawn_counts(n, resamples, stream)]
+
+
+def _drawn_counts(n: int, resamples: int, stream: int) -> Iterator[NDArray[np.intp]]:
     generator = np.random.default_rng([n, stream])
     size = max(1, _BLOCK // n)
     for start in range(0, resamples, size):
         rows = min(size, resamples - start)
         drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMPLES) -> Array:
@@ -101,9 +116,7 @@ def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMP
     for i, cell in enumerate(cells):
         if method(len(cell), trim) == "Student's t":
             reach = (
-                scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(cell) - 1)
-                * cell.std(ddof=1)
-                / math.sqrt(len(cell))
+                special.stdtrit(len(cell) - 1, (1 + CONFIDENCE) / 2) * cell.std(ddof=1) / math.sqrt(len(cell))
             )
             result[i] = cell.mean() - reach, cell.mean() + reach
         elif len(cell) >= LEAST:
@@ -132,7 +145,7 @@ def welch(first: Array, second: Array) -> tuple[float, float]:
     if parts.sum() == 0:
         return difference, difference
     freedom = parts.sum() ** 2 / (parts**2 / (np.array([len(first), len(second)]) - 1)).sum()
-    reach = float(scipy_stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(parts.sum()))
+    reach = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2) * math.sqrt(parts.sum()))
     return difference - reach, difference + reach
 
 
@@ -193,7 +206,7 @@ def wilson(successes: Array, n: Array, confidence: float = CONFIDENCE) -> tuple[
     """Wilson's interval of a proportion; unlike a bootstrap it does not shrink to a point when all pairs
     agree.
     """
-    z = float(scipy_stats.norm.ppf((1 + confidence) / 2))
+    z = float(special.ndtri((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = successes / n
         centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -214,8 +227,10 @@ def line_fit(x: Array, y: Array) -> dict[str, tuple[float, float, float]]:
     """
     if len(np.unique(x)) < 2:
         return dict.fromkeys(("slope", "intercept"), (math.nan, math.nan, math.nan))
-    fit = scipy_stats.linregress(x, y)
-    reach = scipy_stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2) if len(x) >= LEAST else math.nan
+    from scipy.stats import linregress
+
+    fit = linregress(x, y)
+    reach = special.stdtrit(len(x) - 2, (1 + CONFIDENCE) / 2) if len(x) >= LEAST else math.nan
     return {
         name: (float(value), float(value - reach * error), float(value + reach * error))
         for name, value, error in (
@@ -275,17 +290,14 @@ def step_values(curve: NDArray[Any], x: Array, y: Array, grid: Array) -> Array:
     curve: codes 0 .. C-1, one a point; x: rising within each curve; the last point's value holds for ever
     after."""
     order = np.lexsort((x, curve))
-    codes, xs, ys = curve[order], x[order], y[order]
-    n_curves = int(codes[-1]) + 1 if len(codes) else 0
-    rank = np.searchsorted(np.unique(xs), xs)  # whole numbers, so that (curve, x) becomes one sortable key
-    width = int(rank.max(initial=0)) + 1
-    wanted = np.searchsorted(np.unique(xs), grid, side="right") - 1
-    keys = codes.astype(np.int64) * width + rank
-    asked = np.arange(n_curves, dtype=np.int64)[:, None] * width + np.minimum(wanted, width - 1)[None, :]
-    position = np.searchsorted(keys, asked, side="right") - 1
-    found = np.maximum(position, 0)
-    valid = (position >= 0) & (codes[found] == np.arange(n_curves)[:, None]) & (wanted >= 0)[None, :]
-    return np.where(valid, ys[found], np.nan)
+    codes, first = curve[order], np.searchsorted(grid, x[order])  # the first place of the grid at each point
+    n_curves, width = int(codes[-1]) + 1 if len(codes) else 0, len(grid) + 1
+    cells = codes.astype(np.int64) * width + first
+    last = np.append(cells[1:] != cells[:-1], True)[: len(cells)]  # of the points that no place lies between
+    point = np.full(n_curves * width, -1, np.int64)
+    point[cells[last]] = np.flatnonzero(last)
+    point = np.maximum.accumulate(point.reshape(n_curves, width)[:, :-1], axis=1)
+    return np.where(point >= 0, np.append(y[order], np.nan)[point], np.nan)
 
 
 @dataclass(frozen=True)
@@ -301,10 +313,12 @@ class Agreement:
 
 def agreement(predicted: Array, measured: Array) -> Agreement:
     """Rank correlations (Kendall's tau-b, Spearman's rho) and errors."""
+    from scipy.stats import kendalltau, spearmanr
+
     kendall = spearman = float("nan")
     if len(measured) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0:
-        kendall = float(scipy_stats.kendalltau(predicted, measured).statistic)
-        spearman = float(scipy_stats.spearmanr(predicted, measured).statistic)
+        kendall = float(kendalltau(predicted, measured).statistic)
+        spearman = float(spearmanr(predicted, measured).statistic)
     difference = predicted - measured
     return Agreement(
         len(measured), kendall, spearman, float(np.abs(difference).mean()), float(difference.mean())

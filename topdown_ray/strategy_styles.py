@@ -42,6 +42,26 @@ _variants: dict[str, tuple[str, int]] = {}  # the strategy that a series is a va
 _PALER = 0.45  # the share of grey in the colour of a variant
 
 
+class Chosen(NamedTuple):
+    """What :func:`choose` and :func:`vary` were told, for another process."""
+
+    styles: dict[str, tuple[str | None, str | None]]
+    variants: dict[str, tuple[str, int]]
+
+
+def chosen() -> Chosen:
+    """What has been chosen so far."""
+    return Chosen(dict(_chosen), dict(_variants))
+
+
+def adopt(others: Chosen) -> None:
+    """Choose the same, in the same order."""
+    _chosen.clear()
+    _chosen.update(others.styles)
+    _variants.clear()
+    _variants.update(others.variants)
+
+
 def choose(strategy: str, label: str | None, colour: str | None) -> None:
     """Show a strategy with this label and colour; None leaves the default."""
     _chosen[strategy] = (label, colour)

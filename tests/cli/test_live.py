@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import ROOT
 from support import synthetic
-from support.browsing import browser
+from support.browsing import look_like
 from support.commands import assert_one_line, main_in_process
 from support.folders import command_of, cut, opened, plan_of, ran, sweep_file
 from support.sweeping import Faulty, in_process
@@ -103,16 +103,6 @@ def ask(
         connection.close()
 
 
-@contextmanager
-def opened_page(url: str, width: int = 1280, scheme: str = "light") -> Iterator[Any]:
-    chromium = browser(width, scheme)
-    try:
-        chromium.get(url)
-        yield chromium
-    finally:
-        chromium.quit()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete sweep."""
@@ -121,8 +111,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def serving(finished: Path) -> Iterator[LiveServer]:
+    with served(finished) as server:
+        yield server
+
+
 @pytest.mark.slow
-def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path) -> None:
+def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) -> None:
     """The sweep stands still while the server and the browser start, and while the pictures are drawn: on a
     busy machine it would be over before them."""
     file = sweep_file(tmp_path, batch=1, seeds=20, search={"population": 50, "generations": 100})
@@ -135,30 +131,30 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path) -> None:
             line = server.stdout.readline()
             url = line.split()[6]
             assert line == f"The sweep small is shown at {url} until you press Ctrl-C.\n"
-            with opened_page(url) as chromium:
-                chromium.execute_script("window.loadedOnce = true")
-                looks: list[dict[str, Any]] = []
+            chromium.get(url)
+            chromium.execute_script("window.loadedOnce = true")
+            looks: list[dict[str, Any]] = []
 
-                def look() -> dict[str, Any]:
-                    looks.append(chromium.execute_script(LOOK))
-                    return looks[-1]
+            def look() -> dict[str, Any]:
+                looks.append(chromium.execute_script(LOOK))
+                return looks[-1]
 
-                wait_for(lambda: look()["headline"].startswith("Running: "))
-                sweep.send_signal(signal.SIGCONT)
-                wait_for(lambda: look()["overall"][0] >= 5)
-                sweep.send_signal(signal.SIGSTOP)
-                wait_for(lambda: look()["images"] and all(size for size, _ in looks[-1]["images"]))
-                during = looks[-1]
-                sweep.send_signal(signal.SIGCONT)
-                end = wait_for(lambda: look()["headline"].startswith("Complete") and looks[-1])
-                wait_for(lambda: look()["note"] == "Drawn from 40 searches.")
-                assert chromium.execute_script("return window.loadedOnce"), "the page was loaded anew"
-                assert chromium.get_log("browser") == []
-                log = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-                server.send_signal(signal.SIGINT)
-                assert server.wait(30) == 130
-                assert server.communicate() == ("", "")
-                gone = wait_for(lambda: look()["gone"])
+            wait_for(lambda: look()["headline"].startswith("Running: "))
+            sweep.send_signal(signal.SIGCONT)
+            wait_for(lambda: look()["overall"][0] >= 5)
+            sweep.send_signal(signal.SIGSTOP)
+            wait_for(lambda: look()["images"] and all(size for size, _ in looks[-1]["images"]))
+            during = looks[-1]
+            sweep.send_signal(signal.SIGCONT)
+            end = wait_for(lambda: look()["headline"].startswith("Complete") and looks[-1])
+            wait_for(lambda: look()["note"] == "Drawn from 40 searches.")
+            assert chromium.execute_script("return window.loadedOnce"), "the page was loaded anew"
+            assert chromium.get_log("browser") == []
+            log = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 130
+            assert server.communicate() == ("", "")
+            gone = wait_for(lambda: look()["gone"])
     assert during["headline"].startswith("Running: ")
     assert 5 <= during["overall"][0] < during["overall"][1] == 40
     counts = [look["overall"][0] for look in looks]
@@ -182,8 +178,9 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_failures_unreadable_files_and_names_are_shown_as_they_are(
-    tmp_path: Path, width: int, scheme: str
+    tmp_path: Path, chromium: Any, width: int, scheme: str
 ) -> None:
+    look_like(chromium, width, scheme)
     out = tmp_path / "out"
     plan = plan_of(name=EVIL, strategies=["top_down", {"name": "prune", "label": EVIL}])
     executor = Faulty(in_process(plan).hosted)
@@ -196,9 +193,10 @@ def test_failures_unreadable_files_and_names_are_shown_as_they_are(
     with served(out) as server:
         _, page = ask(server, "/")
         assert EVIL.encode() not in page
-        with opened_page(server.url, width, scheme) as chromium:
-            seen = wait_for(lambda: (now := chromium.execute_script(LOOK))["failures"] and now)
-            assert chromium.get_log("browser") == []
+        chromium.get(server.url)
+        seen = wait_for(lambda: (now := chromium.execute_script(LOOK))["failures"] and now)
+        assert chromium.get_log("browser") == []
+        chromium.get("about:blank")  # it asks no more
     assert seen["name"] == EVIL
     assert seen["scripts"] == 1
     assert seen["headline"].startswith("Incomplete: the sweep ended, and 8 searches are missing. The same")
@@ -246,12 +244,11 @@ def test_the_server_gives_what_the_command_prints(finished: Path, capsys: pytest
         ("", 403),
     ],
 )
-def test_only_loopback_hosts_are_answered(finished: Path, host: str, status: int) -> None:
-    with served(finished) as server:
-        for path in ("/", "/status.json", "/pictures.json", "/anytime.svg"):
-            answer, body = ask(server, path, host=host)
-            assert answer.status == status or (status, path) == (200, "/anytime.svg")
-            assert (b"small" in body) == (status == 200 and path in ("/", "/status.json"))
+def test_only_loopback_hosts_are_answered(serving: LiveServer, host: str, status: int) -> None:
+    for path in ("/", "/status.json", "/pictures.json", "/anytime.svg"):
+        answer, body = ask(serving, path, host=host)
+        assert answer.status == status or (status, path) == (200, "/anytime.svg")
+        assert (b"small" in body) == (status == 200 and path in ("/", "/status.json"))
 
 
 def test_a_slow_drawing_delays_no_answer(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from support import synthetic
-from support.browsing import browser
+from support.browsing import look_like
 from support.sweeping import run
 
 from topdown_ray.report import build, tables
@@ -335,15 +335,11 @@ return [...document.querySelectorAll('#architectures figure svg')].map(svg => {
 """
 
 
-def test_the_heat_maps_can_be_read_on_a_telephone(reported: Path) -> None:
-    chromium = browser(400, "dark")
-    try:
-        chromium.get((reported / "report.html").as_uri())
-        figures = chromium.execute_script(FIGURES)
-        console = chromium.get_log("browser")
-    finally:
-        chromium.quit()
-    assert console == []
+def test_the_heat_maps_can_be_read_on_a_telephone(reported: Path, chromium: Any) -> None:
+    look_like(chromium, 400, "dark")
+    chromium.get((reported / "report.html").as_uri())
+    figures = chromium.execute_script(FIGURES)
+    assert chromium.get_log("browser") == []
     assert len(figures) == 6
     for figure in figures:
         assert figure["images"] >= 4

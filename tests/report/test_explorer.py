@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from support.browsing import browser
 from support.explorer_reader import ROWS, Reader, paged, wait
 from support.sweeping import run as sweep
 from typer.testing import CliRunner
@@ -38,13 +37,6 @@ SMALL = {
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return sweep(SMALL, tmp_path_factory.mktemp("explored") / "run")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    driver = browser(1280, "light")
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

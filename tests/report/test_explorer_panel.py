@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 from support import synthetic
-from support.browsing import browser
 from support.explorer_reader import ROWS, Reader, paged, wait
 from support.sweeping import ALL_SPACES
 from support.sweeping import run as sweep
@@ -19,13 +17,6 @@ from support.sweeping import run as sweep
 from topdown_ray import load
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.spaces.registry import SPACES
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    driver = browser(1280, "light")
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from support import synthetic
-from support.browsing import browser
+from support.browsing import look_like
 from support.sweeping import in_process
 from typer.testing import CliRunner
 
@@ -25,7 +25,7 @@ from topdown_ray import load
 from topdown_ray.cli.main import app
 from topdown_ray.errors import UserError
 from topdown_ray.figures import Picture
-from topdown_ray.report import comparisons, context, plots, tables
+from topdown_ray.report import comparisons, pen, plots, tables
 from topdown_ray.report.build import write_report
 from topdown_ray.report.context import Options
 from topdown_ray.store.folder import ResultFolder
@@ -94,7 +94,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, for speed, where a test is not about them."""
     monkeypatch.setattr(
-        context, "draw", lambda folder, name, caption, *drawing: Picture(name, caption, Markup("<svg/>"))
+        pen, "draw", lambda folder, name, caption, *drawing: Picture(name, caption, lambda: Markup("<svg/>"))
     )
 
 
@@ -376,15 +376,12 @@ return {
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
-def test_a_browser_opens_it(reported: Path, width: int, scheme: str) -> None:
-    chromium = browser(width, scheme)
-    try:
-        chromium.get((reported / "report.html").as_uri())
-        seen = chromium.execute_script(LOOK)
-        console = chromium.get_log("browser")
-        messages = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
-    finally:
-        chromium.quit()
+def test_a_browser_opens_it(reported: Path, chromium: Any, width: int, scheme: str) -> None:
+    look_like(chromium, width, scheme)
+    chromium.get((reported / "report.html").as_uri())
+    seen = chromium.execute_script(LOOK)
+    console = chromium.get_log("browser")
+    messages = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
     assert seen["sections"] == list(SECTIONS)
     assert console == []
     requested = [
@@ -412,39 +409,35 @@ return rows.map(row => row.cells[column].textContent);
 """
 
 
-def test_tables_sort_search_and_download(reported: Path, tmp_path: Path) -> None:
+def test_tables_sort_search_and_download(reported: Path, chromium: Any, tmp_path: Path) -> None:
     alone = tmp_path / "report.html"  # without the files beside it
     shutil.copy(reported / "report.html", alone)
-    chromium = browser(1280, "light")
-    try:
-        chromium.get(alone.as_uri())
-        chromium.execute_cdp_cmd(
-            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
-        )
-        of_group = chromium.find_elements("css selector", "#table-overview tbody")
-        assert len(of_group) == 1
-        heading = chromium.find_element("xpath", "//table[@id='table-overview']//button[contains(., 'mean')]")
-        heading.send_keys("\n")  # by the keyboard
-        rising = [float(text) for text in chromium.execute_script(TABLE, "overview", 1)]
-        heading.click()
-        falling = [float(text) for text in chromium.execute_script(TABLE, "overview", 1)]
-        assert rising == sorted(rising)
-        assert falling == rising[::-1]
-        assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
-        field = chromium.find_element("css selector", "[aria-controls=table-differences]")
-        field.send_keys("TOP_down")
-        found = chromium.execute_script(TABLE, "differences", 0)
-        against = chromium.execute_script(TABLE, "differences", 1)
-        assert found
-        assert all("top_down" in pair for pair in zip(found, against, strict=True))
-        chromium.find_element("css selector", "a[download='accuracy.csv']").click()
-        for _ in range(100):
-            if (tmp_path / "accuracy.csv").exists():
-                break
-            time.sleep(0.1)
-        assert chromium.get_log("browser") == []
-    finally:
-        chromium.quit()
+    chromium.get(alone.as_uri())
+    chromium.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    of_group = chromium.find_elements("css selector", "#table-overview tbody")
+    assert len(of_group) == 1
+    heading = chromium.find_element("xpath", "//table[@id='table-overview']//button[contains(., 'mean')]")
+    heading.send_keys("\n")  # by the keyboard
+    rising = [float(text) for text in chromium.execute_script(TABLE, "overview", 1)]
+    heading.click()
+    falling = [float(text) for text in chromium.execute_script(TABLE, "overview", 1)]
+    assert rising == sorted(rising)
+    assert falling == rising[::-1]
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+    field = chromium.find_element("css selector", "[aria-controls=table-differences]")
+    field.send_keys("TOP_down")
+    found = chromium.execute_script(TABLE, "differences", 0)
+    against = chromium.execute_script(TABLE, "differences", 1)
+    assert found
+    assert all("top_down" in pair for pair in zip(found, against, strict=True))
+    chromium.find_element("css selector", "a[download='accuracy.csv']").click()
+    for _ in range(100):
+        if (tmp_path / "accuracy.csv").exists():
+            break
+        time.sleep(0.1)
+    assert chromium.get_log("browser") == []
     assert (tmp_path / "accuracy.csv").read_bytes() == (reported / "tables" / "accuracy.csv").read_bytes()
 
 

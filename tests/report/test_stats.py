@@ -149,7 +149,10 @@ def test_the_report_table_covers_a_known_difference() -> None:
         data = tables.prepare(
             [
                 synthetic.results(
-                    {"independent": 0.0, "top_down": 0.003, "bottom_up": 0.0}, sets=sets, stream=stream
+                    {"independent": 0.0, "top_down": 0.003, "bottom_up": 0.0},
+                    sets=sets,
+                    stream=stream,
+                    points=1,
                 )
             ]
         )
@@ -169,7 +172,9 @@ def test_growth_recovers_a_known_line() -> None:
     """
     covered = []
     for stream in range(40):
-        data = tables.prepare([synthetic.results({"independent": 0, "top_down": 0}, seeds=8, stream=stream)])
+        data = tables.prepare(
+            [synthetic.results({"independent": 0, "top_down": 0}, seeds=8, stream=stream, points=1)]
+        )
         frame = tables.growth(data).set_index(["unit", "strategy"])
         row = frame.loc[("s", "top_down")]
         covered.append(

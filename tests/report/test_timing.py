@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from support import synthetic
 
+import topdown_ray
 from topdown_ray import stats
-from topdown_ray.report import comparisons, tables
+from topdown_ray.report import comparisons, plots, tables
 from topdown_ray.report.build import write_report
 from topdown_ray.report.labelling import AMORTISED, LONE
 from topdown_ray.store.results import Results
@@ -139,6 +141,13 @@ def test_seconds_of_two_clocks_do_not_meet_in_the_table_of_regrets() -> None:
     regret = comparisons.regret(tables.prepare(parts), pd.DataFrame({"cost": [20.0], "accuracy": [0.8]}))
     assert regret["cpu_s"].isna().all()
     assert set(regret["predictor_rows"]) == {20.0}
+
+
+def test_an_interval_that_rounding_leaves_above_its_mean_is_drawn() -> None:
+    table = topdown_ray.summary(synthetic.results({"top_down": 0.0, "joint": 0.0}, seeds=8)).time
+    table["low"] = table["mean"] * (1 + 1e-15)
+    assert (table["low"] > table["mean"]).any()
+    assert plots.time_by_k(table, Figure().add_subplot()).containers
 
 
 def test_the_page_shows_no_empty_columns_and_names_as_they_are(tmp_path: Path) -> None:

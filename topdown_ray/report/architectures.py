@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from topdown_ray.report.labelling import Data
-from topdown_ray.report.subnets import known_space
+from topdown_ray.report.subnets import active_genes, known_space
 from topdown_ray.report.tables import widest
 from topdown_ray.spaces.space import Space
 from topdown_ray.strategy_styles import strategy_rank
@@ -130,7 +129,7 @@ def _of_setting(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = rows[lengths == lengths.iloc[0]]
     genes = np.stack(rows["genes"].tolist()).astype(np.int8)  # (N, G)
     space = _space(rows, genes)
-    active = np.ones(genes.shape, bool) if space is None else space.active(torch.from_numpy(genes)).numpy()
+    active = np.ones(genes.shape, bool) if space is None else active_genes(space, genes)
     groups = rows.groupby(_KEYS, sort=False, observed=True)
     group = groups.ngroup().to_numpy()
     facts = rows.iloc[np.unique(group, return_index=True)[1]][_KEYS].reset_index(drop=True)

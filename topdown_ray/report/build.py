@@ -7,7 +7,9 @@ folder for time."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ from topdown_ray.report import comparisons, findings, notebook, tables
 from topdown_ray.report.context import Context, Options, ReportSource
 from topdown_ray.report.labelling import REPORT_COLUMNS, TRACE_COLUMNS, Data, prepare
 from topdown_ray.report.page import page
+from topdown_ray.report.pen import Beside, Drawing
 from topdown_ray.report.sections import SECTIONS
+from topdown_ray.report.sections.explorer import bundle
 from topdown_ray.store.place import Place, is_uri
 from topdown_ray.store.results import Results, load_columns
 
@@ -54,15 +58,19 @@ def write_report(
     options = Options() if options is None else options
     _check(options)
     sources, data = _load(folders)
+    bundle()  # is made while the other sections are
     if options.published and notebook.comparable(data.searches).empty:
         raise UserError(
             "--published: expected MobileNetV3 or the notebook protocol on the Note10 table, found neither"
         )
     reference = None if options.reference is None else comparisons.read_reference(options.reference)
-    with written_folder(out) as new:
+    with written_folder(out) as new, contextlib.ExitStack() as stack:
+        # a few pictures are drawn before another process has imported what it needs
+        several = data.searches["setting"].nunique() > 1 and (os.cpu_count() or 1) > 1
+        pen = stack.enter_context(Beside()).draw if several else Drawing.drawn
         for name in ("figures", "tables"):
             (new / name).mkdir()
-        context = Context(sources, data, options, reference, new / "figures")
+        context = Context(sources, data, options, reference, new / "figures", pen)
         sections = [section for make in SECTIONS if (section := make(context)) is not None]
         shown = [table for section in sections for table in section.tables]
         for table in shown:

@@ -88,13 +88,14 @@ def _of_widest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, stats.Array]:
-    """The anytime curves of these rows: the place of the row, evaluations and best accuracy of each point."""
-    places = np.full(len(data.searches), -1, np.int32)
-    places[rows["answer"].to_numpy()] = np.arange(len(rows))
-    curve = places[data.trace["answer"].to_numpy()]
-    spent, best = (data.trace[name].to_numpy() for name in ("evaluations", "best_accuracy"))
-    here = curve >= 0
-    return (curve, spent, best) if here.all() else (curve[here], spent[here], best[here])
+    """The anytime curves of these rows, one after another: the place of the row, evaluations and best
+    accuracy of each point.
+    """
+    answers = rows["answer"].to_numpy()
+    begin, n = data.curves[answers], np.diff(data.curves)[answers]
+    curve = np.repeat(np.arange(len(rows), dtype=np.int32), n)
+    points = np.arange(len(curve)) + np.repeat(begin - (np.cumsum(n) - n), n)
+    return curve, data.trace["evaluations"].to_numpy()[points], data.trace["best_accuracy"].to_numpy()[points]
 
 
 def _spread(values: NDArray[Any], most: int) -> NDArray[Any]:
@@ -113,26 +114,22 @@ def curves(data: Data, most: int | None = None) -> pd.DataFrame:
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     rows = _of_widest(data.distinct())
     if most is not None:
-        found = rows.groupby("setting", observed=True)["target"].unique()
-        chosen = {setting: set(_spread(np.sort(targets), most)) for setting, targets in found.items()}
-        wanted = [x in chosen[name] for name, x in zip(rows["setting"], rows["target"], strict=True)]
-        rows = rows[wanted]
-    rows = rows.reset_index(drop=True)
-    curve, spent, best = traces(data, rows)
-    groups = rows.groupby(keys, sort=False, observed=True)
-    group = groups.ngroup().to_numpy()[curve]
+        chosen = pd.Series(False, index=rows.index)
+        for setting, targets in rows.groupby("setting", observed=True)["target"].unique().items():
+            chosen |= (rows["setting"] == setting) & rows["target"].isin(_spread(np.sort(targets), most))
+        rows = rows[chosen]
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
-    for number, (key, _) in enumerate(groups):
-        mine = group == number
-        if not mine.any():
+    for key, own in rows.groupby(keys, sort=False, observed=True):
+        curve, spent, best = traces(data, own)
+        if not len(curve):
             continue
-        evaluations = spent[mine].astype(np.float64)
+        evaluations = spent.astype(np.float64)
         most = max(evaluations.max(), 1.0)  # a joint search may have drawn no child for a target
         steps = np.round(np.geomspace(max(evaluations.min(), 1.0), most, GRID_POINTS))
         grid = np.unique(np.append(steps, evaluations.max())).astype(np.float64)
-        codes, _ = pd.factorize(curve[mine])
-        values = stats.step_values(codes, evaluations, best[mine].astype(np.float64), grid)
+        codes, _ = pd.factorize(curve)
+        values = stats.step_values(codes, evaluations, best.astype(np.float64), grid)
         for i in np.flatnonzero(~np.isnan(values).any(axis=0)):
             records.append({**dict(zip(keys, key, strict=True)), "evaluations": grid[i]})
             cells.append(values[:, i])

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from topdown_ray.figures import PANEL, Picture, draw
+from topdown_ray.figures import PANEL, Picture
 from topdown_ray.report import comparisons, tables, whole_sets
 from topdown_ray.report.labelling import Data
 from topdown_ray.report.page import Column, TableRow, text
+from topdown_ray.report.pen import Drawing
 from topdown_ray.store.results import Results
 
 
@@ -57,6 +58,7 @@ class Context:
     options: Options
     reference: pd.DataFrame | None  # a reference front
     figures: Path  # the folder that pictures go to
+    pen: Callable[[Drawing], Picture] = Drawing.drawn
 
     @cached_property
     def accuracy(self) -> pd.DataFrame:
@@ -91,9 +93,14 @@ class Context:
         return [name if short.count(name) == 1 else source.name for name, source in sources]
 
     @cached_property
+    def quality(self) -> pd.DataFrame:
+        """The quality of each search of the widest sets."""
+        return whole_sets.quality(self.data)
+
+    @cached_property
     def overview(self) -> pd.DataFrame:
         """The strategies of each setting, best first."""
-        return whole_sets.overview(self.data)
+        return whole_sets.overview(self.data, self.quality)
 
     def draw(
         self,
@@ -107,4 +114,4 @@ class Context:
         """Draw a table by one of the functions of ``plots``, into the report's folder of figures. size: width
         and height in inches.
         """
-        return draw(self.figures, name, caption, lambda ax: plot(table, ax, **options), size)
+        return self.pen(Drawing(self.figures, name, caption, plot, table, size, options))

@@ -25,6 +25,7 @@ def on_devices(data: Data) -> pd.DataFrame:
     if "costs" not in rows:
         return rows.iloc[:0].assign(on=None)
     names = set(rows["cost_name"])
+    rows = rows[rows["costs"].notna() & (len(names) > 1)]
     others = [json.loads(text) if isinstance(text, str) else {} for text in rows["costs"]]
     on = [
         {name: cost, **{other: value for other, value in costs.items() if other in names}}

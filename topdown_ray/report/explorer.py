@@ -6,10 +6,10 @@ and no more than so many points."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -224,19 +224,41 @@ def _architectures(
     itself (it begins with ``{``) where they are not known.
     """
 
-    @cache
-    def written(text: str, of: int) -> str:
-        place = described[of]["space"]
-        if place >= 0 and max(spaces[place][0].sizes) <= len(_CODE):
-            space = spaces[place][0]
-            try:
-                genes = space.from_config(parse_json(text, "architecture"))
-            except UserError:
-                return text
-            return "".join(_CODE[gene] for gene in genes)
-        return text
+    rows = texts.fillna("{}").astype(str).to_numpy(object)
+    space_of = np.array([one["space"] for one in described])[subject]
+    written = rows.copy()
+    for place, (space, _) in enumerate(spaces):
+        if max(space.sizes) <= len(_CODE):
+            own = np.flatnonzero(space_of == place)
+            codes, different = pd.factorize(rows[own])
+            written[own] = np.array(_written(space, different.tolist()))[codes]
+    places, archs = pd.factorize(written)
+    return list(archs), places.tolist()
 
-    known: dict[str, int] = {}
-    rows = zip(texts.fillna("{}").astype(str), subject.tolist(), strict=True)
-    places = [known.setdefault(written(text, of), len(known)) for text, of in rows]
-    return list(known), places
+
+def _written(space: Space, texts: Sequence[str]) -> list[str]:
+    """The codes of the genes of different architectures; of what is none of the space, the text itself."""
+    places = [(gene.key, gene.position) for gene in space.genes]
+    indices = [{choice: i for i, choice in enumerate(gene.choices)} for gene in space.genes]
+
+    def guessed(text: str) -> list[int]:
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            config = json.loads(text)
+            values = (config[key] if key == "image_size" else config[key][at] for key, at in places)
+            return [of[value] for of, value in zip(indices, values, strict=True)]
+        return [0] * space.G
+
+    genes = np.array([guessed(text) for text in texts], np.int8).reshape(-1, space.G)
+    codes = np.array(list(_CODE))[genes]
+    return [
+        "".join(row) if text == again else _checked(space, text)
+        for text, again, row in zip(texts, space.texts(genes), codes, strict=True)
+    ]
+
+
+def _checked(space: Space, text: str) -> str:
+    """The same for one text that is not written as this package writes architectures."""
+    try:
+        return "".join(_CODE[gene] for gene in space.from_config(parse_json(text, "architecture")))
+    except UserError:
+        return text

@@ -12,10 +12,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from topdown_ray import strategy_styles
 from topdown_ray.errors import UserError
@@ -85,7 +87,8 @@ class Loaded(Protocol):
 class Data:
     """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, ``targets`` as text, as
     ``strategy`` the series (the label that the sweep gives to a strategy, and a letter where that is needed),
-    and as ``kind`` the registered strategy.
+    and as ``kind`` the registered strategy. ``trace``: the points of anytime curves, in the order of
+    ``answer``, a number of each row of ``searches``.
     """
 
     searches: pd.DataFrame
@@ -98,7 +101,17 @@ class Data:
         """Every search of a series once, though several folders may hold it: the same search has the same
         answer.
         """
-        return self.searches.drop_duplicates(["strategy", "search_id", "target_index"])
+        return self._distinct
+
+    @cached_property
+    def curves(self) -> NDArray[np.int64]:
+        """Where the anytime curve of each answer begins in ``trace``, and behind them the end of the last."""
+        return np.searchsorted(self.trace["answer"].to_numpy(), np.arange(len(self.searches) + 1))
+
+    @cached_property
+    def _distinct(self) -> pd.DataFrame:
+        again = self.searches.duplicated(["strategy", "search_id", "target_index"])
+        return self.searches[~again] if again.any() else self.searches
 
 
 def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data:
@@ -119,6 +132,8 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
     traces = pd.concat(
         [_curves(part.trace, rows) for part, rows in zip(parts, _split(searches, labelled), strict=True)]
     )
+    if not traces["answer"].is_monotonic_increasing:
+        traces = traces.iloc[np.argsort(traces["answer"].to_numpy(), kind="stable")]
     searches["marked"] = is_transferred(searches)
     searches["setting"] = _settings(searches)
     searches["strategy"], marks = series(searches, names)
@@ -189,7 +204,7 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
             missing[column] = rows[column].fillna(value)
     rows = rows.assign(**missing)
     numbers = {column: rows[column].astype(float) for column in _COUNTS}
-    codes, sets = pd.factorize(pd.Series([tuple(map(float, targets)) for targets in rows["targets"]]))
+    codes, sets = _target_sets(rows["targets"])
     machine = part.manifest.get("machine", {})
     facts = {
         "algorithm": str(part.manifest.get("algorithm", "")),
@@ -214,6 +229,17 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
         label=labels,
         strategy=labels,
     )
+
+
+def _target_sets(targets: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """A code for each row, and the sets of targets; rows of one set may share the list of it."""
+    values = targets.to_numpy(object)
+    ids = np.fromiter(map(id, values), np.int64, len(values))
+    _, first, at = np.unique(ids, return_index=True, return_inverse=True)
+    different = np.empty(len(first), dtype=object)
+    different[:] = [tuple(map(float, values[place])) for place in first]
+    codes, sets = pd.factorize(different)
+    return codes[at], sets
 
 
 def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:

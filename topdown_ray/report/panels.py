@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from topdown_ray.report.durations import unit_of
-from topdown_ray.report.plots import (
+from topdown_ray.report.axes import (
     BAND,
     axes_or_new,
     cost_label,
@@ -18,9 +18,11 @@ from topdown_ray.report.plots import (
     line_width,
     of_widest,
     pick,
+    reaches,
     strategies_of,
     target_ticks,
 )
+from topdown_ray.report.durations import unit_of
 from topdown_ray.strategy_styles import style_of
 
 _FEW_DECADES = 300.0  # the ratio of an axis' ends up to which its ticks have room for 2 and 5
@@ -77,14 +79,14 @@ def quality(
         edges = (100 * curve["low"], 100 * curve["high"])
         shade: dict[str, Any] = {"color": style.colour, "alpha": BAND, "linewidth": 0}
         ax.fill_between(curve["x"] / scale, *edges, step="post", **shade)
-        reach = 100 * pd.concat([end["mean"] - end["low"], end["high"] - end["mean"]], axis=1).fillna(0.0)
+        reach = np.nan_to_num(100 * reaches(end["mean"], end["low"], end["high"]))
         bars: dict[str, Any] = {
             "color": style.colour,
             "markersize": 5,
             "elinewidth": 1.2,
             "label": style.label,
         }
-        ax.errorbar(end["x"] / scale, 100 * end["mean"], yerr=reach.to_numpy().T, fmt=style.marker, **bars)
+        ax.errorbar(end["x"] / scale, 100 * end["mean"], yerr=reach, fmt=style.marker, **bars)
     ax.set_xscale("log")
     ax.xaxis.set_minor_formatter(NullFormatter())
     low, high = ax.get_xlim()

@@ -7,9 +7,6 @@ A strategy keeps its colour, marker and dash everywhere (:mod:`topdown_ray.strat
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,94 +14,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from topdown_ray.errors import UserError
+from topdown_ray.report.axes import (
+    BAND,
+    axes_or_new,
+    cost_label,
+    finish,
+    line_width,
+    name_places,
+    of_widest,
+    panel_title,
+    pick,
+    reaches,
+    strategies_of,
+    target_ticks,
+)
 from topdown_ray.report.durations import unit_of
-from topdown_ray.report.tables import widest
-from topdown_ray.strategy_styles import series_style, strategy_rank, style_of
+from topdown_ray.strategy_styles import series_style, style_of
 
-BAND = 0.2
 MOST_POINTS = 300  # of a strategy in a scatter
-_MOST_LABELS = 12  # of the places of an axis
-_LEGEND_WIDTH = 60  # characters of a row
-_LONGEST_LABEL = 44  # characters in a legend
-_TITLE_WIDTH = 46  # characters of a line
-_APART = 0.075  # of an axis: the least distance of two labelled targets
-
-
-def strategies_of(table: pd.DataFrame) -> list[str]:
-    """The strategies of a table, in the order of legends."""
-    return sorted(table["strategy"].unique(), key=strategy_rank)
-
-
-def line_width(names: Sequence[str], name: str) -> float:
-    """Lines lie one upon the other, the later ones thinner: strategies with the same answers can all be
-    seen.
-    """
-    return 1.3 + 0.6 * (len(names) - 1 - names.index(name))
-
-
-def axes_or_new(ax: Axes | None) -> Axes:
-    """These axes, or those of a new figure of pyplot."""
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot
-
-    return pyplot.figure(layout="constrained").add_subplot()
-
-
-def pick(table: pd.DataFrame, **wanted: str | float | None) -> pd.DataFrame:
-    """The rows with these values; None takes the table's first. Raises UserError where nothing is left."""
-    for column, value in wanted.items():
-        if table.empty:
-            break
-        chosen = table[column].iloc[0] if value is None else value
-        kept = table[table[column] == chosen]
-        if kept.empty:
-            raise UserError(
-                f"{column}: expected one of {', '.join(map(str, table[column].unique()))}, found {chosen}"
-            )
-        table = kept
-    if table.empty:
-        raise UserError("table: expected at least one row to draw, found none")
-    return table
-
-
-def of_widest(table: pd.DataFrame, setting: str | None, targets: str | None) -> pd.DataFrame:
-    """The rows of a setting (by default the first) and of a target set (by default the widest)."""
-    table = pick(table, setting=setting)
-    return pick(table, targets=widest(table)[table["setting"].iloc[0]] if targets is None else targets)
-
-
-def finish(ax: Axes, title: str, x: str, y: str, columns: int = 3) -> Axes:
-    """Title (in as many lines as it needs), labels, grid and legend, as all pictures have them."""
-    shown = "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in title.splitlines())
-    ax.set_title(shown, loc="left", fontsize="medium", parse_math=False)  # names may hold dollar signs
-    ax.set_xlabel(x, parse_math=False)
-    ax.set_ylabel(y, parse_math=False)
-    ax.grid(True, axis="y", linewidth=0.6, alpha=0.2)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    if labels := ax.get_legend_handles_labels()[1]:
-        columns = max(1, min(columns, _LEGEND_WIDTH // (5 + min(max(map(len, labels)), _LONGEST_LABEL))))
-        below = (0.5, -0.22)
-        small: dict[str, Any] = {
-            "frameon": False,
-            "fontsize": "medium",
-            "handlelength": 1.8,
-            "columnspacing": 1.2,
-        }
-        legend = ax.legend(loc="upper center", bbox_to_anchor=below, ncols=columns, **small)
-        for label in legend.get_texts():
-            label.set_parse_math(False)
-            if len(label.get_text()) > _LONGEST_LABEL:
-                label.set_text(f"{label.get_text()[: _LONGEST_LABEL - 3]}...")
-    return ax
-
-
-def cost_label(table: pd.DataFrame, what: str = "target") -> str:
-    """The label of an axis of costs."""
-    unit = table["cost_unit"].iloc[0]
-    return f"latency {what} ({unit})" if unit == "ms" else f"{what} ({unit})"
 
 
 def accuracy(
@@ -143,32 +70,7 @@ def accuracy(
     if hollow:
         ax.plot([], [], color=ax.xaxis.label.get_color(), label="published", **{**hollow, "marker": "o"})
     target_ticks(ax, table["target"])
-    return finish(ax, _title(table), cost_label(table), "predicted top-1 (%)")
-
-
-def _title(table: pd.DataFrame) -> str:
-    k = int(table["k"].iloc[0])
-    return f"{table['setting'].iloc[0]}, {k} {'target' if k == 1 else 'targets'}"
-
-
-def target_ticks(ax: Axes, targets: pd.Series) -> None:
-    """Ticks at the targets within the axis: labelled where there is room, from the loosest on."""
-    low, high = ax.get_xlim()
-    values = sorted((float(target) for target in targets.unique() if low <= target <= high), reverse=True)
-    if len(values) < 2:  # the axis' own ticks tell more
-        return
-    ticks: list[float] = []
-    for value in values:
-        if not ticks or ticks[-1] - value >= _APART * (high - low):
-            ticks.append(value)
-    ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    ax.set_xticks(values, minor=True)
-
-
-def _name_places(ax: Axes, values: Sequence[float]) -> None:
-    """Label the places 0, 1, ... of a horizontal axis by these values: so many of them as have room."""
-    step = math.ceil(len(values) / _MOST_LABELS)
-    ax.set_xticks(range(0, len(values), step), [f"{value:g}" for value in values[::step]])
+    return finish(ax, panel_title(table), cost_label(table), "predicted top-1 (%)")
 
 
 def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[float]:
@@ -189,7 +91,7 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
             label=style.label,
         )
         if "low" in rows and rows["low"].notna().any():
-            reach = np.stack([rows[value] - rows["low"], rows["high"] - rows[value]])
+            reach = reaches(rows[value], rows["low"], rows["high"])
             ax.errorbar(
                 x,
                 rows[value],
@@ -199,7 +101,7 @@ def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[f
                 elinewidth=1,
                 capsize=2,
             )
-    _name_places(ax, groups)
+    name_places(ax, groups)
     return groups
 
 
@@ -277,7 +179,7 @@ def differences(
     for i, name in enumerate(names):
         rows, style = table[table["strategy"] == name], style_of(name, names)
         x = np.array([places.index(target) for target in rows["target"]]) + (i - (len(names) - 1) / 2) * 0.16
-        reach = np.nan_to_num(100 * np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]))
+        reach = np.nan_to_num(100 * reaches(rows["mean"], rows["low"], rows["high"]))
         ax.errorbar(
             x,
             100 * rows["mean"],
@@ -288,8 +190,8 @@ def differences(
             elinewidth=1.2,
             label=style.label,
         )
-    _name_places(ax, places)
-    return finish(ax, _title(table), cost_label(table), f"top-1 minus {against} (points)")
+    name_places(ax, places)
+    return finish(ax, panel_title(table), cost_label(table), f"top-1 minus {against} (points)")
 
 
 def anytime(
@@ -365,7 +267,7 @@ def front(
             linewidth=1,
             label="reference front",
         )
-    return finish(ax, _title(table), cost_label(table, "cost"), "predicted top-1 (%)")
+    return finish(ax, panel_title(table), cost_label(table, "cost"), "predicted top-1 (%)")
 
 
 def devices(table: pd.DataFrame, ax: Axes | None = None, title: str = "") -> Axes:
@@ -401,7 +303,7 @@ def hypervolume(
     names = strategies_of(table)
     for i, name in enumerate(names):
         row, style = table[table["strategy"] == name].iloc[0], style_of(name, names)
-        reach = np.nan_to_num([[row["hypervolume"] - row["low"]], [row["high"] - row["hypervolume"]]])
+        reach = np.nan_to_num(reaches(row[["hypervolume"]], row["low"], row["high"]))
         ax.errorbar(
             [row["hypervolume"]],
             [i],

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from topdown_ray.figures import PANEL
-from topdown_ray.report.plots import pick
+from topdown_ray.report.axes import pick
 from topdown_ray.report.tables import widest
 
 _FONT = 8  # points; the smallest that a telephone shows at nine pixels

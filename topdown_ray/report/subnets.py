@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import SPACES, searched_space
-from topdown_ray.spaces.space import Space
+from topdown_ray.spaces.space import Genes, Space
 
 
 def known_space(name: str, protocol: str = "default") -> Space | None:
@@ -15,3 +18,10 @@ def known_space(name: str, protocol: str = "default") -> Space | None:
         return searched_space(name, protocol) if name in SPACES else None
     except UserError:
         return None
+
+
+def active_genes(space: Space, genes: Genes) -> NDArray[np.bool_]:
+    """:meth:`Space.active` without torch, which a report does not need otherwise: (N, G) -> (N, G)."""
+    controllers = [max(gene.depth_gene, 0) for gene in space.genes]
+    active: NDArray[np.bool_] = genes[:, controllers] >= [gene.minimum_depth for gene in space.genes]
+    return active

@@ -66,14 +66,15 @@ def _main_clocks(rows: pd.DataFrame) -> dict[str, str]:
     return dict(zip(best["setting"].astype(str), best["clock"].astype(str), strict=True))
 
 
-def overview(data: Data) -> pd.DataFrame:
+def overview(data: Data, searches: pd.DataFrame | None = None) -> pd.DataFrame:
     """The strategies of each setting's widest set, best first: by the number of others that a strategy is
     better than on the seeds that both have, then by the mean.
 
     n: searches that met all targets, of ``searches``. mean: of their quality (a fraction); low, high: of that
     mean. difference: from the best one, paired by seed, with its interval; NaN of the best one itself.
-    seconds, predictor_rows: means of a search; seconds are those of ``clock``."""
-    all_searches = quality(data)
+    seconds, predictor_rows: means of a search; seconds are those of ``clock``. searches: :func:`quality`,
+    where it is at hand."""
+    all_searches = quality(data) if searches is None else searches
     promised = all_searches.groupby(["setting", "strategy"], observed=True).size()
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
@@ -115,7 +116,7 @@ def _ranked(by_seed: Mapping[str, pd.Series]) -> list[str]:
     return sorted(by_seed, key=lambda name: (-wins[name], -float(by_seed[name].mean())))
 
 
-def anytime(data: Data) -> pd.DataFrame:
+def anytime(data: Data, searches: pd.DataFrame | None = None) -> pd.DataFrame:
     """How good the answers for a whole set were after how much work, for each setting's widest set.
 
     A curve begins when all searches have an answer for every target (half of them, where the others only do
@@ -123,16 +124,18 @@ def anytime(data: Data) -> pd.DataFrame:
     setting's main clock), ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in
     it, mean, low, high: of the quality. Within a target, work is spread evenly over its evaluations;
     ``joint`` serves all targets at once, the others one after another. ``end``: the point of finished
-    searches, at their mean work. A strategy whose order is not known has this point only.
+    searches, at their mean work. A strategy whose order is not known has this point only. searches:
+    :func:`quality`, where it is at hand.
     """
-    searches = quality(data)
+    searches = quality(data) if searches is None else searches
     searches = searches[searches["met"]]
     known = bool(searches["predictor_rows"].notna().all())
     axes = {
         "seconds": "wall_s",
         **({"predictor rows": "predictor_rows"} if known else {"evaluations": "evaluations"}),
     }
-    all_rows = data.distinct()
+    all_rows = data.distinct().sort_values(["search_id", "target_index"], kind="stable")
+    of_series = all_rows.groupby(["setting", "strategy"], observed=True).indices
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
     for key, group in searches.groupby([*_KEYS, "kind"], sort=False, observed=True):
@@ -144,8 +147,8 @@ def anytime(data: Data) -> pd.DataFrame:
                 continue
             total = own["seconds" if kind_of_work == "seconds" else column].mean()
             if order is not None:
-                here = (all_rows["setting"] == key[0]) & (all_rows["strategy"] == key[2])
-                rows = all_rows[here & all_rows["search_id"].isin(own["search_id"])]
+                rows = all_rows.iloc[of_series[key[0], key[2]]]
+                rows = rows[rows["search_id"].isin(own["search_id"])]
                 for x, cell in _curve(data, rows, column, order, int(own["k"].iloc[0])):
                     records.append({**facts, "work": kind_of_work, "x": x, "end": False})
                     cells.append(cell)
@@ -161,8 +164,7 @@ def anytime(data: Data) -> pd.DataFrame:
 def _curve(
     data: Data, rows: pd.DataFrame, column: str, order: str, k: int
 ) -> Sequence[tuple[float, stats.Array]]:
-    """Points of the work done, each with the quality of the searches then."""
-    rows = rows.sort_values(["search_id", "target_index"], kind="stable").reset_index(drop=True)
+    """Points of the work done, each with the quality of the searches then. rows: by search and target."""
     curve, evaluations, best = traces(data, rows)
     if not len(curve):
         return []

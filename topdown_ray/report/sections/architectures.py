@@ -7,9 +7,9 @@ import pandas as pd
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import plots_genes
 from topdown_ray.report.architectures import best_architectures, compared, leading, short_text
+from topdown_ray.report.axes import pick
 from topdown_ray.report.context import OF_SET, OF_SETTING, Context
 from topdown_ray.report.page import PERCENT, Column, Section, Table, number, text
-from topdown_ray.report.plots import pick
 from topdown_ray.report.tables import widest
 
 _CELL = ["setting", "strategy", "targets", "target"]

@@ -6,7 +6,10 @@ nothing is fetched."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -14,7 +17,8 @@ import altair as alt
 import vl_convert
 from markupsafe import Markup
 
-from topdown_ray.files import data
+from topdown_ray.assets import cache_folder
+from topdown_ray.files import data, replacing
 from topdown_ray.report.context import Context
 from topdown_ray.report.explorer import MOST_SEARCHES, embedded, payload
 from topdown_ray.report.page import Section, packed, template_of
@@ -24,6 +28,7 @@ _WORDS = (
     "Each point is one answer: a search and one of its targets. Choose a point to see its architecture. "
     "Accuracy is the predictor's top-1, not a measured one."
 )
+_SCRIPTS = ("explorer_panel.js", "explorer.js")
 # matplotlib's markers as Vega's shapes: a name, or a path inside a square from -1 to 1
 _SHAPES = {
     "o": "circle",
@@ -60,8 +65,8 @@ def explorer(context: Context) -> Section | None:
     html = template_of("explorer.html.j2").render(
         css=Markup(data("explorer.css").read_text(encoding="utf-8")),
         payload=Markup(embedded({**known, "styles": _styles(strategies), "chart": chart(strategies)})),
-        bundle=Markup(_bundle()),
-        script=Markup(data("explorer.js").read_text(encoding="utf-8")),
+        bundle=Markup(bundle().result()),
+        scripts=[Markup(data(name).read_text(encoding="utf-8")) for name in _SCRIPTS],
         notes=_notes(known),
     )
     return Section("explorer", "Explorer", [_WORDS], html=html)
@@ -90,11 +95,29 @@ def _notes(known: dict[str, Any]) -> list[str]:
 
 
 @cache
+def bundle() -> Future[str]:
+    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`. The first time it takes a
+    second or two, in which Python can do something else; then it lies in the user's cache.
+    """
+    thread = ThreadPoolExecutor(1)
+    made = thread.submit(_bundle)
+    thread.shutdown(wait=False)
+    return made
+
+
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`."""
     version = alt.SCHEMA_VERSION.rpartition(".")[0]  # v6.4.1 -> v6.4
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return packed(f"(() => {{{bundle}}})();")
+    maker = importlib.metadata.version("vl-convert-python")
+    kept = cache_folder() / f"vega-embed-{version}-vl-convert-{maker}.gz.txt"
+    if kept.exists():
+        return kept.read_text()
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
+    text = packed(f"(() => {{{script}}})();")
+    with contextlib.suppress(OSError):  # a cache that cannot be written
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as new:
+            new.write_text(text)
+    return text
 
 
 def _styles(strategies: Sequence[str]) -> dict[str, dict[str, str]]:

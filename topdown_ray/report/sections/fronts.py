@@ -9,6 +9,7 @@ import pandas as pd
 
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import comparisons, plots
+from topdown_ray.report.axes import of_widest
 from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.page import COUNT, DASH, PERCENT, Section, Table, interval, number, text
 
@@ -24,6 +25,9 @@ _REFERENCE = (
     "Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.",
     "Regret: what an answer lacks to the front's most accurate architecture that meets the target.",
 )
+
+
+_DRAWN = ["setting", "strategy", "k", "targets", "feasible", "cost", "accuracy", "cost_unit"]
 
 
 def fronts(context: Context) -> Section | None:
@@ -48,7 +52,8 @@ def _pictures(context: Context, frame: pd.DataFrame, setting: str) -> list[Pictu
     if known is not None and "space" in known:
         known = known[known["space"] == frame.loc[frame["setting"] == setting, "space"].iloc[0]]
     rows = context.data.distinct()
-    own = plots.of_widest(rows[rows["feasible"]], setting, None)
+    rows = rows.loc[rows["setting"] == setting, _DRAWN]
+    own = of_widest(rows[rows["feasible"]], setting, None)
     counts = own["strategy"].value_counts()
     thinned = (
         f" (at most {plots.MOST_POINTS} drawn for each strategy)" if counts.max() > plots.MOST_POINTS else ""

@@ -40,7 +40,7 @@ _NOTE = (
 
 def overview(context: Context) -> Section:
     """Which strategy is best, by how much, and at which share of the work."""
-    curves = whole_sets.anytime(context.data)
+    curves = whole_sets.anytime(context.data, context.quality)
     pictures = [picture for setting in context.settings for picture in _pictures(context, curves, setting)]
     columns = [text("strategy"), number("mean", "mean top-1 (%)", **PERCENT)]
     columns += [interval("low", "high", **PERCENT), number("difference", "from the best (points)", **POINTS)]
