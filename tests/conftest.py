@@ -4,10 +4,17 @@ checkout.
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+
+# before numpy: where processes share the cores, threads of products spin while they wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,7 +24,11 @@ os.environ.setdefault("TOPDOWN_RAY_OFFLINE", "1")  # a test never fetches by acc
 os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's processes starve beside other tests
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that no test asked for
 
-pytest_plugins = ["support.browsing", "support.buckets"]  # the fixtures ``chromium`` and ``server``
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process of a test compiles the package again
+sys.dont_write_bytecode = False
+
+# the fixtures ``chromium``, ``server`` and ``local_ray``
+pytest_plugins = ["support.browsing", "support.buckets", "support.one_ray"]
 
 # ignored in a shell's background job, and so by commands that are tested
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,26 +45,50 @@ def published() -> Path:
     return folder
 
 
+ONE_RAY = ("test_full_loop", "test_ray", "test_warm", "test_hosting")  # see the fixture ``local_ray``
 LONGEST = (
     "test_full_loop",
+    "test_ray",
+    "test_warm",
+    "test_hosting",
     "test_cluster",
     "test_supervisor",
-    "test_warm",
-    "test_sweep",
-    "test_ray",
-    "test_storage",
+    "test_entries",
+    "test_limits",
     "test_evaluation",
-    "test_docs",
-    "test_scalar",
-    "test_latency_ray",
+    "test_extending",
+    "test_storage",
+    "test_python",
+    "test_sweep",
+    "test_fronts",
     "test_report",
-    "test_performance",
+    "test_latency_ray",
+    "test_live",
+    "test_scalar",
     "test_export",
     "test_package",
-    "test_python",
-    "test_extending",
-    "test_entries",
+    "test_performance",
+    "test_notebook",
+    "test_docs",
+    "test_bad_input",
+    "test_evolution",
+    "test_damage",
+    "test_places",
+    "test_latency",
 )
+
+
+class Scheduling(LoadFileScheduling):
+    """``--dist loadfile``, but the files that share a Ray run in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "one ray" if Path(file).stem in ONE_RAY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """None: another ``--dist`` was asked for."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,7 +24,7 @@ ONCE = Effort(least=1, most=1, warm=0)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Three nodes of two kinds: two offer Ray one CPU, one offers two."""
-    whole = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    whole = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for cpus in (2, 1):
         whole.add_node(num_cpus=cpus)
     try:

@@ -28,7 +28,7 @@ from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.store.evaluations import read_table
 from topdown_ray.sweeps.verify import verify
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 SUBNETS = 64
 SIZES = [128, 144]

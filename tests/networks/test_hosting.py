@@ -2,34 +2,23 @@
 what the cluster has no room for.
 """
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from topdown_ray import cluster
-from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.networks.hosting import Resources, run_hosted
 from topdown_ray.tasks import FAILURES, LOSSES, GivenUp
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 HERE = Resources(address="none")
 TWO = Resources(actors=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_cluster() -> Iterator[None]:
-    """Ray starts once for all."""
-    with connected("local"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "connected", lambda address: contextlib.nullcontext())
-        yield
 
 
 def squaring() -> Callable[[str], Callable[[int], int]]:

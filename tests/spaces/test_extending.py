@@ -17,6 +17,7 @@ from support.commands import main_in_process
 import topdown_ray
 from topdown_ray import plugins
 from topdown_ray.algorithms.strategies import STRATEGIES
+from topdown_ray.cluster import connected
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.plugged_in import plugin_cost
@@ -81,6 +82,13 @@ def test_a_new_space(capsys: pytest.CaptureFixture[str]) -> None:
 TEXT = (ROOT / "docs" / "extending.md").read_text()
 
 
+def forget() -> None:
+    """The modules of plug-ins, as a new process has not imported them."""
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
+    plugins._load.cache_clear()
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in, whose modules are forgotten afterwards."""
@@ -90,9 +98,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     for name in set(STRATEGIES) - known:
         del STRATEGIES[name]
-    for name in [name for name in sys.modules if name.startswith("my_")]:
-        del sys.modules[name]
-    plugins._load.cache_clear()
+    forget()
 
 
 def write_module(title: str, folder: Path) -> str:
@@ -125,7 +131,8 @@ def test_a_strategy_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_predictor_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plug_in("A predictor as a plug-in", here)
+    with connected("local"):  # once for its three sweeps
+        plug_in("A predictor as a plug-in", here)
     assert capsys.readouterr().out.count("mobilenet_v3") == 3
     for name, moves in (("forest", False), ("gelu", True), ("rule", False)):
         results = load(here / "results" / name)
@@ -242,7 +249,6 @@ def test_an_uploaded_module_reaches_the_workers_of_two_nodes(
 
 ODD_SWEEP = {"spaces": ["resnet50d"], "cost": "macs", "predictor": "embedded"}
 ODD = """
-import torch
 from topdown_ray.algorithms.strategies import strategy
 from topdown_ray.spaces.plugged_in import on_genes
 
@@ -250,6 +256,14 @@ from topdown_ray.spaces.plugged_in import on_genes
 def none_at_all(searches):
     yield from ()
 
+percent = on_genes(lambda genes: 70 + genes.sum(1).float() / 100)
+negative = on_genes(lambda genes: genes.sum(1).float() - 1e6, unit="mJ")
+few = on_genes(lambda genes: genes[:1].sum(1).float(), unit="mJ")
+broken = on_genes(lambda genes: {}["key"], unit="mJ")
+"""
+
+
+WITH_A_SET = """
 class Regressor:
     words = {"one", "two", "three", "four"}
 
@@ -260,10 +274,6 @@ class Regressor:
         return features[:, :3].sum(1) / 10 + 0.3
 
 regressor = Regressor()
-percent = on_genes(lambda genes: 70 + genes.sum(1).float() / 100)
-negative = on_genes(lambda genes: genes.sum(1).float() - 1e6, unit="mJ")
-few = on_genes(lambda genes: genes[:1].sum(1).float(), unit="mJ")
-broken = on_genes(lambda genes: {}["key"], unit="mJ")
 """
 
 
@@ -302,8 +312,8 @@ def test_a_strategy_without_an_outcome_for_each_target_fails(here: Path) -> None
 
 def test_an_identity_is_the_same_in_every_process(here: Path) -> None:
     """Also of a set, whose order is another one in each."""
-    (here / "my_odd.py").write_text(ODD)
-    code = "from topdown_ray import plugins; print(plugins.find('predictors', 'my_odd:regressor').sha256)"
+    (here / "my_set.py").write_text(WITH_A_SET)
+    code = "from topdown_ray import plugins; print(plugins.find('predictors', 'my_set:regressor').sha256)"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     found = {
         subprocess.run(
@@ -327,19 +337,14 @@ def test_a_worker_with_another_function_refuses(here: Path) -> None:
         dataclasses.replace(cost, sha256="x").check_here("costs")
 
 
-def test_a_changed_plug_in_is_another_sweep(here: Path) -> None:
+def test_a_changed_plug_in_is_another_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plug_in("A cost as a plug-in", here)
     source = (here / "my_cost.py").read_text()
     (here / "my_cost.py").write_text(source.replace("1e5", "1.1e5"))
-    again = [sys.executable, "-m", "topdown_ray", "sweep", "results/energy", "--out", "results/energy"]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*again, "--address", "none"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    forget()
+    capsys.readouterr()
+    again = ["sweep", "results/energy", "--out", "results/energy", "--address", "none"]
+    done = main_in_process(again, capsys)
     assert done.returncode == 2
     assert done.stderr.startswith("error: results/energy: expected an empty folder or sweep ")
     assert done.stderr.endswith("; changed since: the cost plugin:my_cost:energy\n")

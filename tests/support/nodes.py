@@ -1,7 +1,9 @@
 """Nodes of a Ray cluster that are started as processes of their own."""
 
+import contextlib
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +13,18 @@ import psutil
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def until_open(port: int, node: psutil.Popen, seconds: float = 120) -> None:
+    """Wait until something of a node listens: programs that ask in vain take seconds each."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        assert node.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def start_node(tmp_path: Path, environment: Mapping[str, str], *options: str) -> psutil.Popen:

@@ -18,8 +18,9 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
-from support.nodes import free_port, kill_node, start_node
+from support.nodes import free_port, kill_node, start_node, until_open
 from support.on_ray import LONGER, run_on_ray
+from support.one_ray import actor_processes
 from support.sweeping import assert_same, run
 
 import topdown_ray
@@ -97,11 +98,6 @@ class Meanwhile:
         assert not self.actions
         assert not self.here
         assert not self.errors
-
-
-def actor_processes(of: psutil.Process | None = None) -> list[psutil.Process]:
-    found = (of or psutil.Process()).children(recursive=True)
-    return [child for child in found if "ray::HostActor" in " ".join(child.cmdline()[:1])]
 
 
 @pytest.mark.slow
@@ -252,6 +248,7 @@ def test_separately_started_nodes_and_the_command_line(
             "--address",
             f"127.0.0.1:{port}",
         ]
+        until_open(port, head)
         deadline = time.monotonic() + 60
         while subprocess.run(health, capture_output=True, check=False, env=AUTHENTICATION).returncode:
             assert time.monotonic() < deadline

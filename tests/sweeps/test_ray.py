@@ -4,32 +4,24 @@ start.
 
 import json
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from support.on_ray import LONGER, run_on_ray
+from support.one_ray import actor_processes
 from support.sweeping import assert_same, run
 
 import topdown_ray
-from topdown_ray.cluster import connected
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver, executors
 from topdown_ray.sweeps.spec import make_spec
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connected("local"):
-        yield
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +30,7 @@ def undisturbed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> to
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_tables_do_not_depend_on_the_actors(
-    n: int, cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path
-) -> None:
+def test_tables_do_not_depend_on_the_actors(n: int, undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     summary = run_on_ray(LONGER, tmp_path / "out", n)
     assert summary.progress.losses == 0
     results = load(tmp_path / "out")
@@ -48,19 +38,11 @@ def test_tables_do_not_depend_on_the_actors(
     assert set(results.searches["threads"]) == {1}
 
 
-def actor_processes() -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.name().startswith("ray::HostActor") or "HostActor" in " ".join(child.cmdline()[:1])
-    ]
-
-
 @pytest.mark.slow
 def test_killed_actors_are_replaced_and_nothing_is_lost(
-    cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path
+    undisturbed: topdown_ray.Results, tmp_path: Path
 ) -> None:
-    killed: list[int] = []
+    killed: list[psutil.Process] = []
     threads: list[threading.Thread] = []
 
     def kill_sometimes(progress: driver.Progress) -> None:
@@ -68,9 +50,9 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(
 
             def kill() -> None:
                 time.sleep(0.05)  # in the middle of a shard
-                for pid in actor_processes()[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
+                for process in actor_processes()[:1]:
+                    process.kill()
+                    killed.append(process)
 
             threads.append(threading.Thread(target=kill))
             threads[-1].start()
@@ -86,7 +68,7 @@ def test_killed_actors_are_replaced_and_nothing_is_lost(
 
 @pytest.mark.slow
 def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
-    cluster: None, undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One search raises wherever it runs, another one on the first actor only."""
     first, at_work = tmp_path / "first", tmp_path / "at_work"
@@ -136,7 +118,7 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
 
 @pytest.mark.parametrize("cause", ["memory", "device"])
 def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
-    cause: str, cluster: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cause: str, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Starved(executors.ShardHost):
         def __init__(self, *arguments: Any):
@@ -160,7 +142,7 @@ def test_an_actor_that_cannot_start_ends_the_sweep_with_the_cause(
     assert time.monotonic() - started < 60
 
 
-def test_more_actors_than_cpus_are_refused(cluster: None, published: Path) -> None:
+def test_more_actors_than_cpus_are_refused(published: Path) -> None:
     plan = driver.make_plan(make_spec(LONGER, "test"))
     with pytest.raises(UserError, match="--actors: expected at most"):
         executors.shard_pool(10_000, plan.run_id, plan.setups)
