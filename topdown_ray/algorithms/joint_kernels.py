@@ -34,6 +34,7 @@ Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 MOVE, MUTANT, CROSSED = 0, 1, 2  # how a child is made
 _MASK = np.uint32(0xFFFFFF)
+BLOCK = 16  # single changes whose weights are summed together, so that drawing one looks at few of them
 
 
 class Archives(NamedTuple):
@@ -54,24 +55,27 @@ class Seen(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The single changes of some architectures (rows) that give another one, in the order of all changes."""
+    """The single changes of some architectures (rows) that give another one, in the order of all changes, and
+    behind them changes without a chance up to whole blocks. W: C, up to whole blocks.
+    """
 
     number: Ints  # (rows,), how many there are
-    gene: npt.NDArray[np.int16]  # (rows, C), that each changes
-    choice: Bytes  # (rows, C), that it changes to
-    gains: Floats  # (rows, C), of top-1, as a fraction
-    costs: Floats  # (rows, J, C), what they change in each cost
+    gene: npt.NDArray[np.int16]  # (rows, W), that each changes
+    choice: Bytes  # (rows, W), that it changes to
+    gains: Floats  # (rows, W), of top-1, as a fraction
+    costs: Floats  # (rows, J, W), what they change in each cost
     savings: Floats  # (rows, J), the most that any of them saves
 
     @classmethod
     def empty(cls, rows: int, C: int, J: int) -> Ranked:
         """Memory for some rows."""
+        W = C + -C % BLOCK
         return cls(
             np.zeros(rows, np.int64),
-            np.zeros((rows, C), np.int16),
-            np.zeros((rows, C), np.int8),
-            np.zeros((rows, C), np.float32),
-            np.zeros((rows, J, C), np.float32),
+            np.zeros((rows, W), np.int16),
+            np.zeros((rows, W), np.int8),
+            np.zeros((rows, W), np.float32),
+            np.zeros((rows, J, W), np.float32),
             np.zeros((rows, J), np.float32),
         )
 
@@ -329,6 +333,10 @@ def ranked(
                 for j in range(J):
                     out.costs[i, j, m] = costs[j, row, c]
                 m += 1
+        while m % BLOCK:  # changes that are never drawn
+            out.gene[i, m], out.choice[i, m], out.gains[i, m] = -1, 0, -np.inf
+            out.costs[i, :, m] = 0
+            m += 1
         out.number[i] = m
         for j in range(J):
             least = np.float32(0)
@@ -362,12 +370,13 @@ def _move(
     row: Bytes,
     open_: Flags,
     promise: Floats,
-    behind: npt.NDArray[np.int32],
+    behind: Words,
+    of_block: Ints,
 ) -> None:
     """One gradient-informed move of a row, in place: of ``most`` single changes at most.
 
     at: the row's entry among ``ranked``; slacks (J,) of the row, changed in place; last_gene: that of the
-    last of all single changes; the last three, (C,), are scratch."""
+    last of all single changes; the last four are scratch."""
     n, J = ranked.number[at], len(slacks)
     gene, gains, costs, savings = ranked.gene[at], ranked.gains[at], ranked.costs[at], ranked.savings[at]
     n_changes = 1 + np.int64(_uniform(words[0]) * np.float32(most))
@@ -383,15 +392,23 @@ def _move(
                 promise[c] = promise[c] if costs[j, c] <= room else -np.inf
         best = _largest(promise, n, np.float32(-1))
         total = np.int64(0)
-        for c in range(n):
-            steps = (best - promise[c]) * scale
-            behind[c] = np.int32(steps if steps < last else last)
-            total += weights[behind[c]]
+        for b in range(n // BLOCK):
+            whole = np.int64(0)
+            for c in range(BLOCK):
+                steps = (best - promise[b * BLOCK + c]) * scale
+                behind[b * BLOCK + c] = np.uint32(steps if steps < last else last)
+                whole += weights[behind[b * BLOCK + c]]
+            of_block[b] = whole
+            total += whole
         # the word's 24 bits as a share of the sum of the weights
         left, changed = np.int64(words[1 + i] & _MASK) * total >> 24, last_gene
         if total > 0:
-            c = 0
-            left -= weights[behind[0]]
+            b = 0
+            while left >= of_block[b]:
+                left -= of_block[b]
+                b += 1
+            c = b * BLOCK
+            left -= weights[behind[c]]
             while left >= 0:
                 c += 1
                 left -= weights[behind[c]]
@@ -428,9 +445,12 @@ def _children(
     of_move = np.empty(5 + facts.changes, np.uint32)
     of_mutant = np.empty(4 + len(mutating.limits), np.uint32)
     of_crossed = np.empty(4 + (G + 31) // 32, np.uint32)
-    slacks, scratch = (
-        np.empty(J, np.float32),
-        (np.empty(C, np.bool_), np.empty(C, np.float32), np.empty(C, np.int32)),
+    W, slacks = ahead.gene.shape[1], np.empty(J, np.float32)
+    scratch = (
+        np.empty(W, np.bool_),
+        np.empty(W, np.float32),
+        np.empty(W, np.uint32),
+        np.empty(W // BLOCK, np.int64),
     )
     born, cost, name = np.empty((n, G), np.int8), np.empty((n, J)), np.empty(n, np.int64)
     fits, table = np.empty(n, np.bool_), np.empty(n, np.int64)
