@@ -21,7 +21,7 @@ from topdown_ray.addresses import checked
 from topdown_ray.errors import UserError
 from topdown_ray.store import parts, place
 from topdown_ray.store.failures import read_failures
-from topdown_ray.store.parts import read_part
+from topdown_ray.store.part_files import read_part
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SEARCHES, TRACE

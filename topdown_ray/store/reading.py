@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError, brief
-from topdown_ray.store.parts import DamagedError, parallel, part_names, read_part
+from topdown_ray.store.part_files import DamagedError, parallel, part_names, read_part
 from topdown_ray.store.place import Place, reason
 from topdown_ray.store.schema import FRONT
 

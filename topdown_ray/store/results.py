@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.store.manifest import manifest_of
-from topdown_ray.store.parts import part_names
+from topdown_ray.store.part_files import part_names
 from topdown_ray.store.picking import Pick, pick
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_front, read_tables

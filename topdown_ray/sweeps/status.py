@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from topdown_ray.errors import UserError
 from topdown_ray.store.failures import read_failures
 from topdown_ray.store.manifest import labelled, promised_sets
-from topdown_ray.store.parts import parallel, part_names
+from topdown_ray.store.part_files import parallel, part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import READ_ATTEMPTS
 from topdown_ray.store.results import read_manifest
