@@ -1,8 +1,8 @@
 """How many searches and actors one driver can feed: the real driver, real plan and real Parquet files,
 simulated actors.
 
-    python scripts/benchmarks/simulate_driver.py [--searches 10000 100000 1000000] [--actors 1000] [--batch 50]
-                                                 [--seconds 0.4] [--spread 0.2] [--lost 0.001] [--dir FOLDER]
+    python scripts/benchmarks/simulate_driver.py [--searches 10000 100000 1000000] [--actors 1000]
+                            [--batch 50] [--seconds 0.4] [--spread 0.2] [--lost 0.001] [--dir FOLDER]
     python scripts/benchmarks/simulate_driver.py --through-ray 2000
 
 The first form: actors that take the given core seconds a search (lognormal spread between shards) and die now
@@ -75,7 +75,8 @@ def simulate(searches: int, out: Path, arguments: argparse.Namespace) -> dict[st
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.sweeps import driver
 
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:  # a driver does not search
+    # a driver does not search
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
         tables = elsewhere.submit(template, searches, arguments.batch).result()
     started, random = time.perf_counter(), np.random.default_rng(0)
     pool = [tuple(varied(table, random) for table in tables) for _ in range(POOL)]
@@ -86,12 +87,10 @@ def simulate(searches: int, out: Path, arguments: argparse.Namespace) -> dict[st
     def rows(shard: Any) -> tuple[pa.Table, ...]:
         shards.add(shard.shard_id)
         batches = range(len(shards), len(shards) + -(-len(shard.seeds) // IN_BATCH))
+        drawn = [pa.concat_tables(each) for each in zip(*(pool[k % POOL] for k in batches), strict=True)]
         return tuple(
-            named(
-                pa.concat_tables([pool[k % POOL][i] for k in batches]).slice(0, table.num_rows * len(shard.seeds)),
-                shard,
-            )
-            for i, table in enumerate(tables)
+            named(each.slice(0, table.num_rows * len(shard.seeds)), shard)
+            for each, table in zip(drawn, tables, strict=True)
         )
 
     actors = SimulatedActors(
@@ -148,20 +147,29 @@ def simulate(searches: int, out: Path, arguments: argparse.Namespace) -> dict[st
     }
 
 
+# of the process itself: what the kernel counts for a child begins with what its parent had
+PEAK = """
+import re
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
 def process(code: str, *arguments: str) -> dict[str, Any]:
     """Run Python in a process of its own: what it prints, its seconds, CPU seconds and memory."""
     started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, cwd=ROOT)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code + PEAK, *arguments], stdout=subprocess.PIPE, cwd=ROOT
+    )
     assert child.stdout
-    said = child.stdout.read().decode()
+    *said, peak = child.stdout.read().decode().split()
     _, status, used = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"a process of this benchmark ended with status {status}")
     return {
-        "said": said.strip(),
+        "said": " ".join(said),
         "s": round(time.perf_counter() - started, 2),
         "cpu_s": round(used.ru_utime + used.ru_stime, 2),
-        "peak MiB": used.ru_maxrss // 1024,
+        "peak MiB": int(peak) // 1024,
     }
 
 

@@ -20,11 +20,10 @@ from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store.failures import FOLDER, FailedShard, Failures
 from topdown_ray.store.identities import Identities
 from topdown_ray.store.layout import SWEEP, TABLES
-from topdown_ray.store.manifest import changed_since, check_resumable
+from topdown_ray.store.manifest import changed_since, check_resumable, read_manifest
 from topdown_ray.store.part_files import DamagedError, part_names, read_part
 from topdown_ray.store.parts import Parts
 from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
 
 

@@ -1,16 +1,21 @@
 """What run.json holds, as a model: every field that a command reads is there and of its type, or the file is
-refused.
+refused; and finding that file in a result folder. No table is read here, and pandas is not imported.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import validated
+from topdown_ray.store.part_files import part_names
+from topdown_ray.store.place import Place
+from topdown_ray.store.schema import SCHEMA_VERSION
 
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Name = Annotated[str, Field(min_length=1, max_length=10_000)]
@@ -171,3 +176,26 @@ def _version(data: Mapping[str, Any], where: str, field: str, newest: int) -> No
     found = data.get(field)
     if type(found) is not int or not 1 <= found <= newest:
         raise UserError(f"{where}: {field}: expected a version from 1 to {newest}, found {brief(found)}")
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """The content of run.json. Raises UserError."""
+    place = Place(folder)
+    try:
+        document = place.document("run.json")
+    except OSError as error:
+        raise UserError(
+            f"{place.name}: expected a sweep's result folder, found no readable run.json "
+            f"({place.reason(error)}){_advice(place)}"
+        ) from error
+    return manifest_of(document, place.of("run.json"), SCHEMA_VERSION)
+
+
+def _advice(place: Place) -> str:
+    """How to go on without run.json, where the parts of a sweep are there."""
+    with contextlib.suppress(OSError, UserError):
+        if part_names(place, "searches"):
+            return (
+                f"; its parts are there: the sweep's command again, with --out {place.name}, writes it anew"
+            )
+    return ""

@@ -6,6 +6,7 @@ thread that does not start end with an error, and no file is touched."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import zlib
@@ -22,6 +23,7 @@ from topdown_ray.errors import UserError
 from topdown_ray.store.layout import SWEEP, Layout
 from topdown_ray.store.place import Place, PlacedFile, reason
 
+READ_ATTEMPTS = 5  # of a reader, while a driver merges parts
 # in pyarrow's errors: what failed is the machine
 _NOT_OF_THE_FILE = re.compile(r"alloc|memory|thread|resource", re.IGNORECASE)
 
@@ -54,7 +56,10 @@ def read_part(
     path = place.of(f"{table}/{name}")
     try:
         if where is not None:
-            with place.open(f"{table}/{name}") as file:
+            with (
+                contextlib.suppress(pa.ArrowInvalid, OSError),  # the whole file tells what is wrong
+                place.open(f"{table}/{name}") as file,
+            ):
                 return _read(file, schema, columns, where)
         data = place.read(f"{table}/{name}")
         sums = layout.sums_of(name)
@@ -62,7 +67,7 @@ def read_part(
             raise DamagedError(
                 f"checksum {zlib.crc32(data):08x}, expected {expected:08x} ({len(data)} bytes)"
             )
-        return _parse(data, sums is not None, schema, columns)
+        return _parse(data, sums is not None, schema, columns, where)
     except MemoryError as error:  # also pyarrow's
         raise ShortOfMemoryError(
             f"{path}: expected memory to read it, found too little ({reason(error) or 'MemoryError'})"
@@ -74,7 +79,13 @@ def read_part(
         raise UserError(f"{path}: expected the rows of a part, found {place.reason(error)}") from error
 
 
-def _parse(data: bytes, summed: bool, schema: pa.Schema | None, columns: Sequence[str] | None) -> pa.Table:
+def _parse(
+    data: bytes,
+    summed: bool,
+    schema: pa.Schema | None,
+    columns: Sequence[str] | None,
+    where: pc.Expression | None,
+) -> pa.Table:
     """Raises DamagedError where bytes without a checksum are no Parquet; else whatever pyarrow raises."""
     if not summed:
         try:
@@ -87,11 +98,11 @@ def _parse(data: bytes, summed: bool, schema: pa.Schema | None, columns: Sequenc
             ):
                 raise
             raise DamagedError(reason(error)) from error
-    return _read(pa.BufferReader(data), schema, columns)
+    return _read(pa.BufferReader(data), schema, columns, where)
 
 
 def _read(
-    file: Any, schema: pa.Schema | None, columns: Sequence[str] | None, where: pc.Expression | None = None
+    file: Any, schema: pa.Schema | None, columns: Sequence[str] | None, where: pc.Expression | None
 ) -> pa.Table:
     return pq.read_table(
         file,

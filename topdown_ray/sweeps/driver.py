@@ -27,8 +27,8 @@ from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import AnyCost, full_name
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.identities import Identities
+from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
 from topdown_ray.sweeps.calibration import calibrated
 from topdown_ray.sweeps.dispatch import Dispatch, Limits

@@ -60,11 +60,12 @@ class Pending:
             for start in range(0, len(self._spec.seeds), TOGETHER):
                 seeds = self._spec.seeds[start : start + TOGETHER]
                 named = [of(seed) for seed in seeds]
-                done = self._finished.has([*itertools.chain(*named)]).reshape(-1, parts).all(1).tolist()
-                for seed, identities, there in zip(seeds, named, done, strict=True):
+                known = self._finished.has([*itertools.chain(*named)]).reshape(-1, parts)
+                there = [all(each) for each in known.tolist()]
+                for seed, identities, finished in zip(seeds, named, there, strict=True):
                     self._ahead -= parts
                     self._ahead_evaluations -= each
-                    if there:
+                    if finished:
                         self._met += parts
                     elif self._chosen is None or not self._chosen.isdisjoint(identities):
                         yield _Next(group, seed, identities)

@@ -28,8 +28,8 @@ from topdown_ray.algorithms.strategies import find_strategy
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import compact_json, digest, first_mistake, read_yaml, short_hash, validated
 from topdown_ray.spaces.registry import SPACES
+from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.place import Place
-from topdown_ray.store.results import read_manifest
 from topdown_ray.store.schema import SCHEMA_VERSION
 from topdown_ray.sweeps import targets
 from topdown_ray.sweeps.hyperparameters import (
