@@ -97,10 +97,12 @@ def simulate(searches: int, out: Path, arguments: argparse.Namespace) -> dict[st
         arguments.actors, arguments.seconds, arguments.spread, arguments.lost, arguments.hung, rows
     )
     memory: list[tuple[int, int]] = []
+    spent: list[tuple[int, float]] = []  # CPU seconds
 
     def watch(progress: driver.Progress) -> None:
         if not memory or progress.done >= memory[-1][0] + progress.total // 20:
             memory.append((progress.done, memory_mib()))
+            spent.append((actors.shards, round(time.process_time() - actors.own_cpu_s, 2)))
 
     results = ResultFolder(out)
     results.open(plan.manifest(), resume=True)
@@ -144,6 +146,7 @@ def simulate(searches: int, out: Path, arguments: argparse.Namespace) -> dict[st
             float(np.mean([mib for done, mib in memory if 2 * done >= summary.progress.total]))
         ),
         "resident MiB by searches done": memory,
+        "CPU s by shards begun": spent,
     }
 
 

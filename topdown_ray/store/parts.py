@@ -39,7 +39,11 @@ AT_A_TIME = (
 )  # bytes of files whose rows are in memory while they are merged: forty times as much there
 HELD = 48 << 20  # bytes of rows that are kept in memory from writing to merging
 
-_FORM: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+
+def _form(schema: pa.Schema) -> dict[str, Any]:
+    """How files are written: what repeats as codes; numbers that hardly do cost time and space as codes."""
+    repeated = [field.name for field in schema if not pa.types.is_floating(field.type)]
+    return {"compression": "zstd", "use_dictionary": repeated, "write_page_checksum": True}
 
 
 class Resumed(NamedTuple):
@@ -121,7 +125,7 @@ class Parts:
         files = []
         for rows in tables:
             sink = pa.BufferOutputStream()
-            pq.write_table(rows, sink, **_FORM)
+            pq.write_table(rows, sink, **_form(rows.schema))
             files.append(sink.getvalue())
         name = self._store(key, files)
         ids = packed(tables[0][self.layout.identity].unique())
@@ -206,7 +210,7 @@ class Parts:
                 if not writers:  # names too many are harmless, see :mod:`resuming`
                     schema = schema.with_metadata({**(schema.metadata or {}), MERGED: json.dumps([*chosen])})
                 sinks.append(pa.BufferOutputStream())
-                writers.append(pq.ParquetWriter(sinks[-1], schema, **_FORM))
+                writers.append(pq.ParquetWriter(sinks[-1], schema, **_form(schema)))
             for one, rows in zip(writers, tables, strict=False):
                 one.write_table(rows)
         for one in writers:
