@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError
+from topdown_ray.store.filesystems import reason
 from topdown_ray.store.layout import SWEEP, Layout
-from topdown_ray.store.place import Place, PlacedFile, reason
+from topdown_ray.store.place import Place, PlacedFile
 
 READ_ATTEMPTS = 5  # of a reader, while a driver merges parts
 # in pyarrow's errors: what failed is the machine

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError, brief
+from topdown_ray.store.filesystems import reason
 from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
-from topdown_ray.store.place import Place, reason
+from topdown_ray.store.place import Place
 from topdown_ray.store.schema import FRONT, SEARCHES, TRACE
 
 # of every row
