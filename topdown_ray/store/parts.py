@@ -34,10 +34,8 @@ MERGE_AT = 64  # small parts
 MERGE_AGAIN_AT = 512  # small parts that were merged
 SMALL = 2 << 20  # bytes of all files; a part above is never merged again
 LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part
-AT_A_TIME = (
-    1 << 20
-)  # bytes of files whose rows are in memory while they are merged: forty times as much there
-HELD = 48 << 20  # bytes of rows that are kept in memory from writing to merging
+AT_A_TIME = 4 << 20  # bytes of files that are merged at a time: their rows take ten times as much memory
+HELD = 96 << 20  # bytes of rows that are kept in memory from writing to merging
 
 
 def _form(schema: pa.Schema) -> dict[str, Any]:
@@ -64,7 +62,7 @@ class Parts:
         self._rows: dict[str, Sequence[pa.Table]] = {}  # of small ones, as many as HELD allows
         self._held = 0  # bytes of these
         self._lock = threading.Lock()  # over all of these
-        self._merging = False
+        self._merging = threading.Lock()  # held by the thread that merges
         self._stopped = False  # see :meth:`stop_merging`
         self._postponed = 0  # parts beyond MERGE_AT to wait for, since there was too little memory
 
@@ -135,13 +133,14 @@ class Parts:
             if name in self._small[0] and self._held + size <= HELD:
                 self._rows[name] = tables
                 self._held += size
-            due = self._due() is not None and not self._merging
-            self._merging = self._merging or due
-        if due:  # by this thread; the others go on writing
+            due = self._due() is not None
+            late = self._due(behind=2) is not None
+        # by one thread; the others go on writing, unless the parts come faster than they are merged
+        if due and self._merging.acquire(blocking=late):
             try:
                 self._merge()
             finally:
-                self._merging = False
+                self._merging.release()
 
     def _note(self, name: str, known: Known) -> None:
         self._written[name] = known
@@ -155,12 +154,11 @@ class Parts:
             self.place.write(f"{table}/{name}", file)
         return name
 
-    def _due(self) -> dict[str, int] | None:
-        """The small parts that are too many."""
-        limits = (MERGE_AT + self._postponed, MERGE_AGAIN_AT + self._postponed)
-        return next(
-            (small for small, most in zip(self._small, limits, strict=True) if len(small) >= most), None
-        )
+    def _due(self, behind: int = 1) -> dict[str, int] | None:
+        """The small parts that are too many, or so many times too many."""
+        limits = (behind * (most + self._postponed) for most in (MERGE_AT, MERGE_AGAIN_AT))
+        due = (small for small, most in zip(self._small, limits, strict=True) if len(small) >= most)
+        return next(due, None)
 
     def _merge(self) -> None:
         """Merge until few small parts are left. Where memory runs out they stay, until more have come."""
