@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from topdown_ray.store import parts
+from topdown_ray.store.layout import TABLES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
@@ -82,7 +83,7 @@ def timed(name: str, work: Callable[[], Any]) -> Any:
 
 def measure(where: str, n: int, merge_at: int) -> None:
     """One folder, written from four threads as the driver does."""
-    parts.MERGE_AT = merge_at
+    parts.MERGE_AT = parts.MERGE_AGAIN_AT = merge_at
     data = {
         "name": "bench",
         "spaces": ["mobilenet_v3"],
@@ -94,7 +95,7 @@ def measure(where: str, n: int, merge_at: int) -> None:
     (group,) = spec.groups()
     identity_of = search_identity(group, spec.protocol, ARTEFACTS)
     place = Place(where)
-    place.prepare(parts.TABLES)
+    place.prepare(TABLES)
     manifest = {
         "run_id": "bench",
         "schema": SCHEMA_VERSION,
@@ -182,7 +183,7 @@ def several(strategy: str, first: int, n: int) -> tuple[pa.Table, pa.Table]:
 def measure_memory(folder: str, n: int) -> None:
     """Write n searches, then load and report them, each in a process of its own."""
     place = Place(folder)
-    place.prepare(parts.TABLES)
+    place.prepare(TABLES)
     each = n // len(STRATEGIES)
     spec = {
         "name": "bench",

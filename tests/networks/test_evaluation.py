@@ -21,6 +21,7 @@ from PIL import Image
 from support.buckets import server as server
 from support.buckets import uri
 from support.commands import assert_one_line, main_in_process, sweep_file
+from support.folders import merged_at
 from support.tiny import WIDTH, few_digits, make_setup, untrained
 from torchvision import transforms
 
@@ -36,7 +37,6 @@ from topdown_ray.spaces.proxyless import PROXYLESS
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.resnet50d import RESNET50D
 from topdown_ray.spaces.space import Space
-from topdown_ray.store import parts as store_parts
 from topdown_ray.store.evaluations import INCIDENTAL, Evaluations, load_evaluations
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
@@ -438,7 +438,7 @@ def test_older_parts_are_read_and_damaged_ones_are_measured_again(
 def test_many_parts_of_evaluations_are_merged(
     setup: EvaluationSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_parts, "MERGE_AT", 3)
+    merged_at(monkeypatch, 3)
     (task,), _ = tasks(setup, small_archs(SPACE, 1))
     row = Evaluator(setup)(task)
     rows = Evaluations(tmp_path)

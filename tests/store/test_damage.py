@@ -21,10 +21,12 @@ from support.folders import cut, made_up, opened, plan_of, ran, sweep_file
 from support.sweeping import assert_same, in_process
 
 from topdown_ray.errors import StoreError, UserError
-from topdown_ray.store import parts
-from topdown_ray.store.parts import MERGED, TABLES, Parts
+from topdown_ray.store import parts, resuming
+from topdown_ray.store.layout import TABLES
+from topdown_ray.store.parts import Parts
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
+from topdown_ray.store.resuming import MERGED
 from topdown_ray.sweeps import driver
 from topdown_ray.tasks import InProcess
 
@@ -331,9 +333,9 @@ def test_a_sweep_without_ray_still_ends_complete_after_merging(
     monkeypatch.setattr(parts, "MERGE_AT", 4)
     counted: list[str] = []
     monkeypatch.setattr(
-        Parts,
-        "_verify",
-        lambda self, name, verify=Parts._verify: (counted.append(name), verify(self, name))[1],
+        parts,
+        "verify",
+        lambda place, layout, name: (counted.append(name), resuming.verify(place, layout, name))[1],
     )
     results = ran(tmp_path / "out", batch=1)
     assert results.manifest["status"] == "complete"

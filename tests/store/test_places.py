@@ -19,10 +19,11 @@ from support.folders import opened, plan_of, ran, sweep_file
 
 from topdown_ray.addresses import checked
 from topdown_ray.errors import UserError
-from topdown_ray.store import parts, place
+from topdown_ray.store import filesystems, parts
 from topdown_ray.store.failures import read_failures
+from topdown_ray.store.layout import TABLES
 from topdown_ray.store.manifest import read_manifest
-from topdown_ray.store.parts import read_part
+from topdown_ray.store.part_files import read_part
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import SEARCHES, TRACE
 from topdown_ray.sweeps.spec import read_spec
@@ -84,7 +85,7 @@ def test_names_that_are_too_long(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_place_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Google's client tries for 15 minutes where it finds no credentials; here the limit is two seconds."""
-    monkeypatch.setattr(place, "PROBE_S", 2)
+    monkeypatch.setattr(filesystems, "PROBE_S", 2)
     with pytest.raises(
         UserError, match="gs://bucket/x: expected a place that answers, with credentials for it, found"
     ):
@@ -132,7 +133,7 @@ def test_a_folder_that_could_not_be_begun_goes_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected an empty folder or a sweep's results"):
         opened(plan_of(), tmp_path / "out")
     place = Place(tmp_path / "new" / "out")
-    place.prepare(parts.TABLES)
+    place.prepare(TABLES)
     assert place.hold()
     place.abandon()
     assert not (tmp_path / "new").exists()
@@ -274,15 +275,13 @@ COLUMNS = st.one_of(
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(table=st.sampled_from(parts.TABLES), data=st.data(), column=COLUMNS)
+@given(table=st.sampled_from(TABLES), data=st.data(), column=COLUMNS)
 def test_any_type_of_any_column_of_a_part(
     table: str, data: st.DataObject, column: pa.Array, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     schema = {"searches": SEARCHES, "trace": TRACE}[table]
     frames = dict(
-        zip(
-            parts.TABLES, synthetic.frames({"top_down": 0.0}, seeds=2, sets=((35.0,),), points=1), strict=True
-        )
+        zip(TABLES, synthetic.frames({"top_down": 0.0}, seeds=2, sets=((35.0,),), points=1), strict=True)
     )
     folder = synthetic.write(tmp_path_factory.mktemp("part") / "run", *frames.values())
     path = folder / table / "all.parquet"

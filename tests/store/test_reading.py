@@ -4,6 +4,8 @@ refused in one line.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from support import synthetic
 from support.commands import assert_one_line, main_in_process
+from support.folders import ran
 
 from topdown_ray import load
 from topdown_ray.errors import UserError
+from topdown_ray.store import parts
+from topdown_ray.store.place import Place
+from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS
 from topdown_ray.store.results import load_columns
 from topdown_ray.store.schema import SEARCHES, TRACE
 
@@ -81,6 +87,96 @@ def test_columns_that_nobody_asked_for_are_not_read(folder: Path) -> None:
     assert "run_id" not in few.trace
     for ours, plain in ((few.searches, everything.searches), (few.trace, everything.trace)):
         pd.testing.assert_frame_equal(ours, plain[list(ours)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of two strategies with fronts, in parts of four searches."""
+    out = tmp_path_factory.mktemp("reading") / "out"
+    ran(out, strategies=["top_down", "joint"], seeds=8)
+    return out
+
+
+CHOICES: list[tuple[dict[str, Any], Callable[[pd.DataFrame], Any]]] = [
+    ({"seed": 3}, lambda rows: rows["seed"] == 3),
+    ({"seed": range(2, 6)}, lambda rows: rows["seed"].between(2, 5)),
+    ({"label": "joint", "target": [300]}, lambda rows: (rows["label"] == "joint") & (rows["target"] == 300)),
+    ({"space": "mobilenet_v3", "seed": np.array([1, 7])}, lambda rows: rows["seed"].isin([1, 7])),
+    ({"accuracy": 2.0}, lambda rows: rows["seed"] < 0),
+    ({}, lambda rows: rows["seed"] >= 0),
+]
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize(("where", "kept"), CHOICES)
+def test_some_rows_are_those_of_all(
+    where: dict[str, Any],
+    kept: Callable[[pd.DataFrame], Any],
+    merged: bool,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if merged:
+        run = Path(shutil.copytree(run, tmp_path / "out"))
+        monkeypatch.setattr(parts, "MERGE_AT", 2)
+        parts.Parts(Place(run)).resume()
+        assert len(list((run / "searches").iterdir())) == 1
+    whole, some = load(run), load(run, where=where)
+    searches = whole.searches[kept(whole.searches)]
+    keys = ["search_id", "target_index"]
+    trace = whole.trace.merge(searches[keys], on=keys)
+    front = whole.front[whole.front["search_id"].isin(searches["search_id"])]
+    for found, expected in ((some.searches, searches), (some.trace, trace), (some.front, front)):
+        assert (len(expected) > 0) == (where != {"accuracy": 2.0})
+        pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), check_dtype=len(expected) > 0)
+    few = load(run, columns=["accuracy", "generation"], where=where)
+    assert set(few.searches) == {*SEARCH_KEYS, "accuracy"}
+    assert set(few.trace) == set(TRACE_KEYS)
+    pd.testing.assert_frame_equal(few.searches, some.searches[list(few.searches)])
+    pd.testing.assert_frame_equal(few.trace, some.trace[list(few.trace)])
+
+
+def test_what_is_not_asked_for_is_not_read(run: Path, tmp_path: Path) -> None:
+    """A damaged page costs only who asks for it, and is told in one line."""
+    out = Path(shutil.copytree(run, tmp_path / "out"))
+    (name,) = (
+        path.name
+        for path in (out / "searches").iterdir()
+        if {("joint", 7)} & {(row["strategy"], row["seed"]) for row in pq.read_table(path).to_pylist()}
+    )
+    for table, column in (("searches", "arch"), ("trace", "best_accuracy")):
+        path = out / table / name
+        file, content = pq.ParquetFile(path), bytearray(path.read_bytes())
+        at = file.metadata.row_group(0).column(file.schema_arrow.get_field_index(column))
+        begins = at.dictionary_page_offset or at.data_page_offset
+        content[begins + at.total_compressed_size // 4] ^= 4  # statistics follow
+        path.write_bytes(content)
+    assert len(load(out, ["accuracy", "generation"]).searches) == len(load(run).searches)
+    assert len(load(out, where={"seed": 3}).trace) == len(load(run, where={"seed": 3}).trace)
+    for columns, table in ((["arch"], "searches"), (["best_accuracy"], "trace")):
+        with pytest.raises(
+            UserError, match=rf"{table}/{name}: expected a part as it was written, found chec"
+        ):
+            load(out, columns, {"seed": 7})
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"columns": ["acuracy"]}, "columns: expected columns of searches or trace, found 'acuracy'"),
+        ({"where": {"targets": [400.0]}}, "where: expected a column of searches, found 'targets'"),
+        ({"where": {"seed": "first"}}, "where: seed: expected values of type int64, found 'first'"),
+        ({"where": {"space": [1, 2]}}, r"where: space: expected values of type string, found \[1, 2\]"),
+    ],
+)
+def test_what_cannot_be_asked_for(asked: dict[str, Any], said: str, run: Path) -> None:
+    with pytest.raises(UserError, match=f"^{said}$"):
+        load(run, **asked)
+
+
+def test_results_of_some_columns_print_what_they_hold(run: Path) -> None:
+    assert "expected" not in repr(load(run, ["accuracy"]))
 
 
 WRONG: dict[str, Any] = {"text": "many", "list": [1.5], "none": None, "part": 0.5}

@@ -19,13 +19,14 @@ import pytest
 import yaml
 from conftest import ROOT
 from support.commands import main_in_process
-from support.folders import command_of, cut, made_up, opened, plan_of, ran, sweep_file
+from support.folders import command_of, cut, made_up, merged_at, opened, plan_of, ran, sweep_file
 from support.sweeping import Faulty, assert_same, in_process
 
 import topdown_ray
 from topdown_ray.errors import UserError
-from topdown_ray.store import parts
+from topdown_ray.store import part_files, parts
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.layout import TABLES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
@@ -205,7 +206,7 @@ def test_two_drivers_never_write_to_one_folder(undisturbed: topdown_ray.Results,
 def test_a_folder_that_a_driver_had_just_begun(undisturbed: topdown_ray.Results, tmp_path: Path) -> None:
     """Killed before it wrote run.json: its leavings are no other files."""
     out = tmp_path / "out"
-    for folder in parts.TABLES:
+    for folder in TABLES:
         (out / folder).mkdir(parents=True)
     (out / ".lock").touch()
     (out / ".run.json.1.tmp").write_bytes(b"{")
@@ -232,7 +233,7 @@ def test_every_session_is_on_record(tmp_path: Path) -> None:
 def test_parts_are_merged_as_they_grow(
     undisturbed: topdown_ray.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "MERGE_AT", 4)
+    merged_at(monkeypatch, 4)
     out = tmp_path / "out"
     copies: dict[Path, bytes] = {}
     deleted = Place.delete
@@ -262,15 +263,15 @@ def test_parts_are_merged_as_they_grow(
 
 
 def test_many_threads_write_while_parts_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "MERGE_AT", 8)
+    merged_at(monkeypatch, 8)
     place = Place(tmp_path)
-    place.prepare(parts.TABLES)
+    place.prepare(TABLES)
     written = parts.Parts(place)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: written.write(f"shard-{number}", *made_up(number)), range(200)))
     found = [
-        parts.read_part(place, "searches", name)["search_id"].to_pylist()
-        for name in parts.part_names(place, "searches")
+        part_files.read_part(place, "searches", name)["search_id"].to_pylist()
+        for name in part_files.part_names(place, "searches")
     ]
     assert len(found) < 16
     assert sorted(x for part in found for x in part) == sorted(
@@ -290,7 +291,7 @@ from topdown_ray.cli.present import sweeps
 from topdown_ray.sweeps import api, demo, status, driver
 from topdown_ray.store import parts, folder
 torch.set_num_threads(1)
-parts.MERGE_AT = 3
+parts.MERGE_AT = parts.MERGE_AGAIN_AT = 3
 small = {"predictor": "embedded", "population": 8, "generations": 2}
 api.search("mobilenet_v3", "macs", [300], "top_down", **small)  # all is loaded
 print("ready", flush=True)

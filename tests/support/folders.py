@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 import yaml
 
 import topdown_ray
 from support.sweeping import in_process
+from topdown_ray.store import parts
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import SEARCHES, TRACE
@@ -66,6 +68,12 @@ def sweep_file(folder: Path, **changes: object) -> Path:
 
 def cut(data: bytes) -> bytes:
     return data[: len(data) // 2]
+
+
+def merged_at(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """Parts are merged, and merged again, as soon as there are so few."""
+    monkeypatch.setattr(parts, "MERGE_AT", few)
+    monkeypatch.setattr(parts, "MERGE_AGAIN_AT", few)
 
 
 def made_up(number: int) -> tuple[pa.Table, pa.Table]:

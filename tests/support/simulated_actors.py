@@ -4,7 +4,7 @@ import dataclasses
 import heapq
 import math
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 
 import numpy as np
 import pyarrow as pa
@@ -45,14 +45,19 @@ def one_search(plan: driver.Plan) -> tuple[pa.Table, pa.Table]:
 
 def rows_of(template: pa.Table, shard: Shard) -> pa.Table:
     """The template's rows once for each search, under its name."""
-    table = pa.concat_tables([template] * len(shard.seeds)).combine_chunks()
+    return named(pa.concat_tables([template] * len(shard.seeds)), shard)
+
+
+def named(table: pa.Table, shard: Shard) -> pa.Table:
+    """Rows, as many for each search, under the names of a shard's searches."""
+    table, each = table.combine_chunks(), table.num_rows // len(shard.seeds)
     for column, values in (
         ("search_id", shard.search_ids),
         ("seed", shard.seeds),
         ("shard_id", [shard.shard_id] * len(shard.seeds)),
     ):
         index = table.schema.get_field_index(column)
-        repeated = np.repeat(np.array(values), template.num_rows)
+        repeated = np.repeat(np.array(values), each)
         table = table.set_column(
             index, table.schema.field(index), pa.array(repeated, type=table.schema.field(index).type)
         )
@@ -71,19 +76,13 @@ class SimulatedActors:
         spread: float,
         lost: float,
         hung: float,
-        tables: tuple[pa.Table, pa.Table],
+        rows: Callable[[Shard], tuple[pa.Table, ...]],
     ):
         self.devices: Mapping[str, int] = {"cpu": actors}
         self.standing: Set[int] = frozenset(range(actors))
         self.shards, self.busy_s, self.waited_s, self.own_cpu_s = 0, 0.0, 0.0, 0.0
         self.sizes: list[int] = []
-        self._seconds, self._spread, self._lost, self._hung, self._tables = (
-            seconds,
-            spread,
-            lost,
-            hung,
-            tables,
-        )
+        self._seconds, self._spread, self._lost, self._hung, self._rows = seconds, spread, lost, hung, rows
         self._random = np.random.default_rng(0)
         self._skipped = -time.perf_counter()
         self._idle = {worker: Slot(worker, "cpu") for worker in range(actors)}
@@ -121,8 +120,7 @@ class SimulatedActors:
                 events.append(Lost(attempt, "reclaimed"))
             else:
                 self.busy_s += takes
-                rows = tuple(rows_of(table, attempt.task) for table in self._tables)
-                events.append(Done(attempt, rows, takes))
+                events.append(Done(attempt, self._rows(attempt.task), takes))
         self._skipped -= time.perf_counter() - outside
         self.own_cpu_s += time.thread_time() - own
         return events

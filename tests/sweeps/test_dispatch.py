@@ -7,14 +7,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from support import simulated_actors
 
 from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.identities import Identities
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
-from topdown_ray.sweeps.groups import Group
+from topdown_ray.sweeps.groups import Group, Shard
 from topdown_ray.sweeps.identities import search_id
 from topdown_ray.sweeps.pending import Pending
 from topdown_ray.sweeps.sizing import AIM_S, ENOUGH, Speeds, batch_size
@@ -47,7 +49,7 @@ def test_every_pending_search_is_taken_once_whatever_the_sizes() -> None:
     }
     assert len(names) == spec.n_searches() == 66
     finished = set(sorted(names)[::3])
-    pending = Pending(spec, ARTEFACTS, finished)
+    pending = Pending(spec, ARTEFACTS, Identities(finished))
     taken: list[str] = []
     left = [pending.evaluations]
     sizes = iter([1, 5, 100, 2, 3] * 20)
@@ -177,9 +179,13 @@ def test_twenty_actors_that_die_and_hang_do_everything_once_and_end_together(
     """
     plan = simulated_actors.plan_of(1600, "auto")
     tables = simulated_actors.one_search(plan)
+
+    def rows(shard: Shard) -> tuple[pa.Table, ...]:
+        return tuple(simulated_actors.rows_of(table, shard) for table in tables)
+
     walls = {}
     for share in (0.0, 0.05):
-        pool = simulated_actors.SimulatedActors(20, 0.4, 0.2, share, share, tables)
+        pool = simulated_actors.SimulatedActors(20, 0.4, 0.2, share, share, rows)
         folder = ResultFolder(tmp_path / f"out{share}")
         folder.open(plan.manifest(), resume=True)
         summary = driver.run(plan, folder, pool)

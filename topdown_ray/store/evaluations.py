@@ -18,15 +18,9 @@ import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path, check_file, digest, written
-from topdown_ray.store.parts import (
-    READ_ATTEMPTS,
-    DamagedError,
-    Layout,
-    Parts,
-    parallel,
-    part_names,
-    read_part,
-)
+from topdown_ray.store.layout import Layout
+from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
+from topdown_ray.store.parts import Parts
 from topdown_ray.store.place import Place
 
 FOLDER = "evaluations"  # in a sweep's result folder

@@ -10,10 +10,11 @@ import datetime
 import json
 import shlex
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+import pyarrow as pa
 import pydantic
 
 from topdown_ray.errors import UserError
@@ -73,13 +74,13 @@ class Failures:
         self._open: dict[str, set[str]] = {}  # shard id -> its searches without rows
         self._lock = threading.Lock()  # shards are written by several threads
 
-    def read(self, finished: Collection[str]) -> None:
+    def read(self, finished: Set[str]) -> None:
         """Take up the records of earlier runs; clear those whose searches have rows by now."""
         self._open = {
             shard_id: set(record["search_ids"]) for shard_id, record in read_failures(self.place).items()
         }
         for shard_id in list(self._open):
-            self._cross_off(shard_id, self._open[shard_id].intersection(finished))
+            self._cross_off(shard_id, {each for each in self._open[shard_id] if each in finished})
 
     def record(self, shard: FailedShard, error: str) -> str:
         """Write a shard's record. Returns the command that reruns exactly it. Raises StoreError."""
@@ -102,10 +103,10 @@ class Failures:
             self._open[shard.shard_id] = set(shard.search_ids)
         return command
 
-    def clear(self, search_ids: Iterable[str]) -> None:
+    def clear(self, search_ids: pa.ChunkedArray) -> None:
         """These searches have rows now: clear the records that wait for nothing else."""
         if self._open:
-            found = set(search_ids)
+            found = set(search_ids.to_pylist())
             with self._lock:
                 for shard_id in list(self._open):
                     self._cross_off(shard_id, found)

@@ -18,8 +18,11 @@ import pyarrow as pa
 
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store.failures import FOLDER, FailedShard, Failures
+from topdown_ray.store.identities import Identities
+from topdown_ray.store.layout import SWEEP, TABLES
 from topdown_ray.store.manifest import changed_since, check_resumable, read_manifest
-from topdown_ray.store.parts import SWEEP, TABLES, DamagedError, Parts, part_names, read_part
+from topdown_ray.store.part_files import DamagedError, part_names, read_part
+from topdown_ray.store.parts import Parts
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import SCHEMA_VERSION
 
@@ -37,7 +40,7 @@ class ResultFolder:
         )
         self._parts = Parts(self.place)
         self._failures = Failures(self.place)
-        self._finished: set[str] = set()
+        self._finished = Identities()
         self._session: dict[str, Any] = {}
         self._manifest: dict[str, Any] = {}  # as it was last written
 
@@ -136,7 +139,7 @@ class ResultFolder:
             self.place.abandon()
             raise
 
-    def finished(self) -> set[str]:
+    def finished(self) -> Identities:
         """The identities of all searches that had rows when the folder was opened."""
         return self._finished
 
@@ -145,7 +148,7 @@ class ResultFolder:
         When this returns, it is there for good. Raises StoreError.
         """
         self._parts.write(shard_id, searches, *others)
-        self._failures.clear(searches["search_id"].to_pylist())
+        self._failures.clear(searches["search_id"])
 
     def stop_merging(self) -> None:
         """The driver is to end soon: leave parts unmerged."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.files import validated
-from topdown_ray.store.parts import part_names
+from topdown_ray.store.part_files import part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import SCHEMA_VERSION
 

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import functools
 import os
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-import filelock
 import pyarrow as pa
 import pyarrow.fs as pafs
 import tenacity
@@ -31,21 +26,9 @@ from topdown_ray.addresses import is_uri as is_uri
 from topdown_ray.addresses import shown as shown
 from topdown_ray.errors import StoreError, UserError, one_line
 from topdown_ray.files import LARGEST_DOCUMENT, TEMPORARY, parse_json, replacing
+from topdown_ray.store.filesystems import opened, reason
+from topdown_ray.store.lock import LOCK, FolderLock
 
-LOCK = ".lock"  # held by the driver that writes to a local folder
-OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "abfss")
-# their clients may hang for minutes or abort the process
-PROBED = (
-    "gs",
-    "gcs",
-    "abfs",
-    "abfss",
-    "hdfs",
-    "viewfs",
-)
-PROBE_S = 60
-GS_RETRY_S = 20  # pyarrow's own limit is 15 minutes, even where there are no credentials
-LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment
 WRITE_ATTEMPTS = 4  # of an object, on top of the client library's own
 
 
@@ -54,47 +37,6 @@ class PlacedFile(NamedTuple):
 
     size: int
     written_at: float  # seconds since the epoch
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, on one line and without the call that met it."""
-    return getattr(error, "strerror", None) or one_line(error)
-
-
-_PROBE = """
-import sys
-import pyarrow.fs
-try:
-    files, path = pyarrow.fs.FileSystem.from_uri(sys.stdin.read())
-    files.get_file_info([path.partition("/")[0], path])
-except Exception as error:
-    sys.exit(str(error) or type(error).__name__)
-"""
-
-
-@functools.cache
-def _probe(uri: str, name: str) -> None:
-    """Raise UserError unless the place of a URI answers.
-
-    The first request runs in a process of its own: some clients try for minutes, and Azure's ends the process
-    where it finds no credentials, by a C++ exception that pyarrow does not catch."""
-    problem = f"none within {PROBE_S} s"
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE],
-            input=uri,
-            capture_output=True,
-            text=True,
-            timeout=PROBE_S,
-            check=False,
-        )
-        if done.returncode == 0:
-            return
-        problem = (
-            one_line(without_secrets(done.stderr, uri))
-            or f"that its client ends with status {done.returncode}"
-        )
-    raise UserError(f"{name}: expected a place that answers, with credentials for it, found {problem}")
 
 
 class Place:
@@ -107,45 +49,28 @@ class Place:
         self.name = shown(where)
         self.local: Path | None = None
         self.objects = False
-        self._lock: filelock.FileLock | None = None
+        self._lock: FolderLock | None = None  # of a local folder
         self._made: list[Path] = []  # by :meth:`prepare`, the outermost first
         if not is_uri(where):
             check_local(where)
-            self.local = Path(where)
-            self._check_name()
+            self._be_local(Path(where))
             return
         parts, uri = checked(where), str(where)
         if parts.scheme == "file":
-            self.local = Path(unquote(parts.path))
-            self._check_name()
+            self._be_local(Path(unquote(parts.path)))
             return
-        if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in parts.query:
-            uri += f"{'&' if parts.query else '?'}retry_limit_seconds={GS_RETRY_S}"
-        if parts.scheme in PROBED:
-            _probe(uri, self.name)
-        try:
-            self._filesystem, path = pafs.FileSystem.from_uri(uri)
-        except (OSError, ValueError, ImportError, pa.ArrowException) as error:
-            raise UserError(
-                f"{self.name}: expected a folder, or a URI that pyarrow can open (s3, gs, abfs, hdfs, file), "
-                f"found {self.reason(error)}"
-            ) from error
-        self._root = path.rstrip("/")
-        if not self._root:
-            raise UserError(f"{self.name}: expected a bucket or folder after the scheme, found none")
-        self.objects = parts.scheme in OBJECT_STORES
+        self._filesystem, self._root, self.objects = opened(uri, parts, self.name)
 
-    def _check_name(self) -> None:
-        """Raise UserError for a local path that no folder can have: too long, with a NUL, a link to
-        itself.
-        """
+    def _be_local(self, folder: Path) -> None:
+        """Raise UserError for a path that no folder can have: too long, with a NUL, a link to itself."""
         try:
-            Path(self.local or ".").stat()
+            folder.stat()
         except (OSError, ValueError) as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise UserError(
                     f"{one_line(self.name, 120)}: expected a folder, found {reason(error)}"
                 ) from error
+        self.local, self._lock = folder, FolderLock(folder, self.name)
 
     def reason(self, error: BaseException) -> str:
         """What an error says, on one line and without the secrets of this place."""
@@ -259,54 +184,23 @@ class Place:
             raise UserError(f"{self.name}: expected a folder to write to, found that {nearest} is a file")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise UserError(f"{self.name}: expected a folder to write to, found {nearest} not writable")
-        if os.path.lexists(self.local / LOCK) and not stat.S_ISREG(os.lstat(self.local / LOCK).st_mode):
-            raise UserError(
-                f"{self.of(LOCK)}: expected a lock as a sweep makes it, a regular file, found something else"
-            )
+        if self._lock is not None:
+            self._lock.check()
 
     def hold(self) -> bool:
         """Become the only driver of a local folder; the lock dies with the process. False where another one
         is. Elsewhere: True.
         """
-        if self.local is None or self._lock is not None:
-            return True
-        lock = filelock.FileLock(self.local / LOCK)
-        try:
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-        except filelock.Timeout:
-            return False
-        except (OSError, NotImplementedError) as error:
-            raise UserError(
-                f"{self.name}: expected a filesystem that can lock a file, found {self.reason(error)}"
-            ) from error
-        self._lock = lock
-        return True
+        return self._lock is None or self._lock.hold()
 
     def release(self) -> None:
         """Let other drivers in."""
         if self._lock is not None:
             self._lock.release()
-            self._lock = None
 
     def held(self) -> bool | None:
         """Whether a driver is at work in a local folder; None where that cannot be told."""
-        if self.local is None or self._lock is not None:
-            return None
-        try:
-            descriptor = os.open(self.local / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        return False
+        return None if self._lock is None else self._lock.held()
 
     def write(self, relative: str, data: bytes | pa.Buffer) -> None:
         """Write a file: whole or not at all, in the place of one of this name. Raises StoreError."""
@@ -384,8 +278,8 @@ class Place:
         """Release the lock and take back the empty folders that :meth:`prepare` made, since nothing was begun
         in them.
         """
-        if self.local is not None and self._lock is not None and self.local in self._made:
-            (self.local / LOCK).unlink(missing_ok=True)
+        if self._lock is not None and self.local in self._made:
+            self._lock.remove()
         self.release()
         for folder in reversed(self._made):
             with contextlib.suppress(OSError):  # not made yet, or something lies in it

@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError, brief
-from topdown_ray.store.parts import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
-from topdown_ray.store.place import Place, reason
-from topdown_ray.store.schema import FRONT
+from topdown_ray.store.filesystems import reason
+from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
+from topdown_ray.store.place import Place
+from topdown_ray.store.schema import FRONT, SEARCHES, TRACE
 
 # of every row
 SEARCH_KEYS = (
@@ -35,6 +36,7 @@ SEARCH_KEYS = (
 TRACE_KEYS = ("search_id", "shard_id", "target_index", "generation")
 FRONT_KEYS = ("search_id", "place")
 
+_WHOLE = {"searches": SEARCHES, "trace": TRACE, "front": FRONT}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 # pandas' own type of text (an object before pandas 3), as a pointer to a string in each cell
 _SHARED = (
@@ -55,18 +57,21 @@ def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> p
 
 
 def read_tables(
-    place: Place, searches: pa.Schema, trace: pa.Schema, seeds: Collection[int] | None = None
+    place: Place, searches: pa.Schema, trace: pa.Schema, where: pc.Expression | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes
     those it merged.
 
-    The schemas hold the columns that are read, the keys among them. seeds: only the rows of searches with
-    these seeds; None reads all. Raises UserError, which names the file, for a part that is damaged or does
-    not hold rows of its table."""
+    The schemas hold the columns that are read, the keys among them. where: only the searches' rows of which
+    this is true, and their curves; of the files, only what may hold them is read. Raises UserError, which
+    names the file, for a part that is damaged or does not hold rows of its table."""
     for _ in range(READ_ATTEMPTS):
         try:
-            frame = _searches(place, searches, seeds)
-            return frame, _trace(place, trace, frame)
+            names = list(part_names(place, "searches"))
+            frame, names = _searches(place, searches, names, where)
+            if where is None:
+                names = list(part_names(place, "trace"))
+            return frame, _trace(place, trace, frame, names, where is not None)
         except FileNotFoundError:
             continue
         finally:
@@ -87,7 +92,7 @@ def read_front(place: Place, searches: Collection[str] | None = None) -> pd.Data
 
     for _ in range(READ_ATTEMPTS):
         try:
-            parts = list(_parts(place, "front", FRONT, FRONT_KEYS, reduced))
+            parts = list(_parts(place, "front", FRONT, FRONT_KEYS, reduced, list(part_names(place, "front"))))
         except FileNotFoundError:
             continue
         encoded = pa.schema([field.with_type(_encoded(field)) for field in FRONT])
@@ -107,15 +112,22 @@ def read_front(place: Place, searches: Collection[str] | None = None) -> pd.Data
 
 
 def _parts(
-    place: Place, table: str, schema: pa.Schema, keys: Sequence[str], reduced: Callable[[pa.Table], Any]
+    place: Place,
+    table: str,
+    schema: pa.Schema,
+    keys: Sequence[str],
+    reduced: Callable[[pa.Table], Any],
+    names: Sequence[str],
+    where: pc.Expression | None = None,
 ) -> Iterator[Any]:
-    """What ``reduced`` makes of each part, in the fixed order of their names."""
-    encoded = pa.schema([field.with_type(_encoded(field)) for field in schema])
+    """What ``reduced`` makes of each of these parts."""
+    read = schema if where is None else _WHOLE[table]  # where: may be about columns that nobody asked for
+    encoded = pa.schema([field.with_type(_encoded(field)) for field in read])
 
-    def read(name: str) -> Any:
+    def of_part(name: str) -> Any:
         path = place.of(f"{table}/{name}")
         try:
-            rows = read_part(place, table, name, encoded)
+            rows = read_part(place, table, name, encoded, schema.names, where=where)
         except DamagedError as error:
             advice = "run the sweep again into the same folder: it computes these searches afresh"
             raise UserError(f"{path}: expected a part as it was written, found {error}; {advice}") from error
@@ -127,7 +139,7 @@ def _parts(
         return reduced(rows)
 
     try:
-        yield from parallel(place, read, list(part_names(place, table)))
+        yield from parallel(place, of_part, names)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -174,13 +186,12 @@ def _lists(column: pa.ChunkedArray) -> tuple[Codes, list[NDArray[np.float64]]]:
     return np.concatenate([np.empty(0, np.int32), *found]), [np.frombuffer(key, np.float64) for key in codes]
 
 
-def _searches(place: Place, schema: pa.Schema, seeds: Collection[int] | None) -> pd.DataFrame:
-    wanted = None if seeds is None else pa.array(seeds, schema.field("seed").type)
-
-    def chosen(rows: pa.Table) -> pa.Table:
-        return rows if wanted is None else rows.filter(pc.is_in(rows["seed"], wanted))
-
-    tables = list(_parts(place, "searches", schema, SEARCH_KEYS, chosen))
+def _searches(
+    place: Place, schema: pa.Schema, names: Sequence[str], where: pc.Expression | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows, and the parts that hold some of them."""
+    tables = list(_parts(place, "searches", schema, SEARCH_KEYS, lambda rows: rows, names, where))
+    holding = [name for name, rows in zip(names, tables, strict=True) if len(rows)]
     encoded = pa.schema([field.with_type(_encoded(field)) for field in schema])
     table = pa.concat_tables([encoded.empty_table(), *tables])
     del tables
@@ -207,7 +218,7 @@ def _searches(place: Place, schema: pa.Schema, seeds: Collection[int] | None) ->
             columns[name] = lists[target_codes[order]]
         else:
             columns[name] = table[name].take(pa.array(order)).to_pandas()
-    return pd.DataFrame(columns, copy=False)
+    return pd.DataFrame(columns, copy=False), holding
 
 
 def _filled(
@@ -239,8 +250,10 @@ def _check_targets(
         )
 
 
-def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFrame:
-    """The anytime curves of these rows: those of the shard that each row is from."""
+def _trace(
+    place: Place, schema: pa.Schema, searches: pd.DataFrame, names: Sequence[str], some: bool
+) -> pd.DataFrame:
+    """The anytime curves of these rows: those of the shard that each row is from. some: there are others."""
     known = {name: sorted(searches[name].unique()) for name in ("search_id", "shard_id")}
     code_of: dict[str, dict[Any, int]] = {
         name: {value: i for i, value in enumerate(known[name])} for name in known
@@ -249,7 +262,11 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
     lock = threading.Lock()
     n_shards = len(known["shard_id"])
     of_rows = [searches[name].map(code_of[name]).to_numpy(np.int64) for name in ("search_id", "shard_id")]
-    pairs = np.unique(of_rows[0] * n_shards + of_rows[1])
+    pairs = of_rows[0] * n_shards + of_rows[1]
+    most = int(searches["target_index"].max()) + 1 if some and len(searches) else 1
+    if some:
+        pairs = pairs * most + searches["target_index"].to_numpy(np.int64)
+    pairs = np.unique(pairs)
 
     def reduced(rows: pa.Table) -> dict[str, NDArray[Any]]:
         columns: dict[str, NDArray[Any]] = {}
@@ -265,14 +282,19 @@ def _trace(place: Place, schema: pa.Schema, searches: pd.DataFrame) -> pd.DataFr
                     there = [-1 if value is None else runs.setdefault(value, len(runs)) for value in values]
             columns[name] = np.array([*there, -1], np.int32)[codes]
         pair = columns["search_id"].astype(np.int64) * n_shards + columns["shard_id"]
+        if some:
+            pair = pair * most + columns["target_index"]
         place_of = np.minimum(np.searchsorted(pairs, pair), max(len(pairs) - 1, 0))
         here = (columns["search_id"] >= 0) & (columns["shard_id"] >= 0)
         here &= (pairs[place_of] == pair) if len(pairs) else False
+        if some:
+            here &= (columns["target_index"] >= 0) & (columns["target_index"] < most)
         return columns if here.all() else {name: column[here] for name, column in columns.items()}
 
     whole = _empty(schema)
     n = 0
-    for part in _parts(place, "trace", schema, TRACE_KEYS, reduced):
+    where = pc.field("seed").isin(pa.array(searches["seed"].unique(), pa.int64())) if some else None
+    for part in _parts(place, "trace", schema, TRACE_KEYS, reduced, names, where):
         size = len(part["search_id"])
         # into one large array a column: many small ones would leave the heap in pieces
         for name in schema.names:

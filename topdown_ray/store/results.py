@@ -7,13 +7,14 @@ import html
 import json
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.store.manifest import read_manifest
@@ -57,13 +58,15 @@ class Results:
     searches: pd.DataFrame
     trace: pd.DataFrame
     place: Place | None = None  # where they were read from
+    chosen: bool = False  # whether only some rows were
 
     @functools.cached_property
     def front(self) -> pd.DataFrame:
         """The fronts of the searches that keep one, read when first asked for: a row an architecture, by
         cost, with the columns of its search that say what it is about.
         """
-        rows = FRONT.empty_table().to_pandas() if self.place is None else read_front(self.place)
+        wanted = self.searches["search_id"].unique() if self.chosen else None
+        rows = FRONT.empty_table().to_pandas() if self.place is None else read_front(self.place, wanted)
         of_search = [name for name in OF_SEARCH if name in self.searches]
         facts = self.searches.drop_duplicates("search_id")[["search_id", *of_search]]
         frame = rows.merge(facts.assign(order=range(len(facts))), on="search_id")
@@ -137,6 +140,12 @@ class Results:
         return pick(self, at, cost, limits, space, strategy)
 
     def __repr__(self) -> str:
+        if not set(self.searches) >= _OF_OVERVIEW:
+            tables = {"searches": self.searches, "trace": self.trace}
+            texts = [
+                f"{name}: {len(rows):,} rows of {', '.join(map(str, rows))}" for name, rows in tables.items()
+            ]
+            return "\n".join(textwrap.fill(text, WIDTH, subsequent_indent="  ") for text in texts)
         frame = self.overview()
         headline = self._headline(frame)
         for level in _COMMON:
@@ -149,6 +158,8 @@ class Results:
         return "\n".join([wrap.fill(lines[0]), lines[1], *map(wrap.fill, filter(None, lines[2:]))])
 
     def _repr_html_(self) -> str:
+        if not set(self.searches) >= _OF_OVERVIEW:
+            return f"<pre>{html.escape(repr(self))}</pre>"
         frame = self.overview()
         texts = (self._headline(frame), footnote(self.searches))
         head, foot = (f"<p>{html.escape(text)}</p>" for text in texts)
@@ -164,6 +175,18 @@ class Results:
         return f"Sweep {name} ({status}), {n:,} searches{of}: predicted top-1 in %, mean ± sd (searches)"
 
 
+#: What :meth:`Results.overview` and its footnote are made of.
+_OF_OVERVIEW = {
+    "feasible",
+    "targets",
+    "space",
+    "cost_unit",
+    "cost_name",
+    "label",
+    "accuracy",
+    "target",
+    "predictor_space",
+}
 #: The arguments that choose rows by these columns.
 _ARGUMENTS = {"label": "strategy", "cost_name": "cost"}
 
@@ -184,13 +207,29 @@ def _chosen(rows: pd.DataFrame, column: str, chosen: pd.Series, value: Any) -> p
     return rows[chosen]
 
 
-def load(folder: str | Path) -> Results:
+def load(
+    folder: str | Path,
+    columns: Collection[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Results:
     """Load a result folder, local or by URI. Rows come in a fixed order: space, strategy, targets, seed,
     target.
 
-    Every part is verified. Raises UserError, which names the file, where one is damaged or holds other than
-    the table's rows."""
-    return load_columns(folder, SEARCHES.names, TRACE.names)
+    columns: only these of ``searches`` and ``trace``, and those that tell rows apart; None for all. where:
+    only the rows of ``searches`` with these values, and their curves and fronts: for each column one value,
+    or a collection of values, such as ``{"space": "resnet50d", "seed": range(10)}``. With either of them
+    only what is asked for is read of the files.
+
+    What is read is verified. Raises UserError, which names the file, where a part is damaged or holds other
+    than the table's rows; also for an unknown column, and a value that a column cannot hold."""
+    if columns is None and where is None:
+        return _load(folder, SEARCHES.names, TRACE.names, None)
+    known = {*SEARCHES.names, *TRACE.names}
+    for name in columns or ():
+        if name not in known:
+            raise UserError(f"columns: expected columns of searches or trace, found {brief(name)}")
+    chosen = known if columns is None else columns
+    return _load(folder, chosen, chosen, condition(where or {}))
 
 
 def load_columns(
@@ -202,6 +241,12 @@ def load_columns(
     """As :func:`load`, with these columns only (and those that tell rows apart): the rest takes no memory.
 
     seeds: keep only the searches with these seeds; None keeps all."""
+    return _load(folder, searches, trace, None if seeds is None else condition({"seed": seeds}))
+
+
+def _load(
+    folder: str | Path, searches: Collection[str], trace: Collection[str], where: pc.Expression | None
+) -> Results:
     place = Place(folder)
     manifest = read_manifest(folder)
     version = manifest.get("schema")
@@ -214,4 +259,28 @@ def load_columns(
         pa.schema([field for field in schema if field.name in {*columns, *keys}])
         for schema, columns, keys in ((SEARCHES, searches, SEARCH_KEYS), (TRACE, trace, TRACE_KEYS))
     )
-    return Results(manifest, *read_tables(place, read_searches, read_trace, seeds), place)
+    return Results(manifest, *read_tables(place, read_searches, read_trace, where), place, where is not None)
+
+
+def condition(where: Mapping[str, Any]) -> pc.Expression:
+    """True of the rows of ``searches`` that have one of these values in each of these columns. Raises
+    UserError.
+    """
+    found = pc.scalar(True)
+    for name, value in where.items():
+        known = [field.name for field in SEARCHES if not pa.types.is_list(field.type)]
+        if name not in known:
+            raise UserError(f"where: expected a column of searches, found {brief(name)}")
+        several = isinstance(value, Iterable) and not isinstance(value, str)
+        try:
+            values = pa.array(list(value) if several else [value], SEARCHES.field(name).type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            expected = SEARCHES.field(name).type
+            raise UserError(
+                f"where: {name}: expected values of type {expected}, found {brief(value)}"
+            ) from error
+        column = pc.field(name)
+        if name == "label":  # an older schema has none
+            column = pc.coalesce(*(pc.field(each).cast(pa.string()) for each in ("label", "strategy")))
+        found &= column.isin(values)
+    return found

@@ -129,7 +129,10 @@ class Dispatch:
 
     def hung(self, now: float) -> Iterator[Attempt[Shard]]:
         """Queue what is overdue for another worker; yield what hangs, whose workers are to be replaced."""
+        youngest = min(self._limits.overdue_floor_s, self._limits.unmeasured_floor_s)
         for flight in list(self._flights.values()):
+            if now - min(flight.attempts.values(), default=now) <= youngest:
+                continue
             allowed, measured = self._allowed_s(flight)
             for attempt, started in list(flight.attempts.items()):
                 if measured and now - started > allowed * self._limits.hung:

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from topdown_ray.errors import StoreError, UserError
 from topdown_ray.progress import Progress
 from topdown_ray.spaces.cost import AnyCost, full_name
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.identities import Identities
 from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import SCHEMA_VERSION
@@ -36,7 +37,7 @@ from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
 from topdown_ray.sweeps.groups import Shard
 from topdown_ray.sweeps.identities import ALGORITHM_VERSION, plugin_hashes, sweep_identity
-from topdown_ray.sweeps.pending import Pending, evaluations_of
+from topdown_ray.sweeps.pending import NONE, Pending, evaluations_of
 from topdown_ray.sweeps.runner import Setup, resolve
 from topdown_ray.sweeps.spec import SweepSpec, make_spec
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
@@ -104,7 +105,7 @@ class Plan:
         """How many searches this plan is about."""
         return self.spec.n_searches() if self.chosen is None else len(self.chosen)
 
-    def pending(self, finished: Set[str] = frozenset()) -> Pending:
+    def pending(self, finished: Identities = NONE) -> Pending:
         """The searches that have no rows yet."""
         artefacts = {space: setup.artefacts for space, setup in self.setups.items()}
         return Pending(self.spec, artefacts, finished, self.chosen)

@@ -5,13 +5,18 @@ Made one at a time, so that a sweep of millions of searches needs no memory and 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from topdown_ray.algorithms.strategies import find_strategy
+from topdown_ray.store.identities import Identities
 from topdown_ray.sweeps.groups import Group, Shard
 from topdown_ray.sweeps.identities import identities_of
 from topdown_ray.sweeps.spec import SweepSpec
+
+TOGETHER = 1024  # searches that are looked up at once
+NONE = Identities()
 
 
 def evaluations_of(group: Group) -> int:
@@ -36,7 +41,7 @@ class Pending:
         self,
         spec: SweepSpec,
         artefacts: Mapping[str, Mapping[str, str]],
-        finished: Set[str] = frozenset(),
+        finished: Identities = NONE,
         chosen: Set[str] | None = None,
     ):
         self._spec = spec
@@ -53,15 +58,19 @@ class Pending:
     def _searches(self) -> Iterator[_Next]:
         for group in self._spec.groups():
             of = identities_of(group, self._spec.protocol, self._artefacts[group.space])
-            each = self._each[group]
-            for seed in self._spec.seeds:
-                identities = of(seed)
-                self._ahead -= len(identities)
-                self._ahead_evaluations -= each
-                if all(map(self._finished.__contains__, identities)):
-                    self._met += len(identities)
-                elif self._chosen is None or not self._chosen.isdisjoint(identities):
-                    yield _Next(group, seed, identities)
+            each, parts = self._each[group], len(group.each)
+            for start in range(0, len(self._spec.seeds), TOGETHER):
+                seeds = self._spec.seeds[start : start + TOGETHER]
+                named = [of(seed) for seed in seeds]
+                known = self._finished.has([*itertools.chain(*named)]).reshape(-1, parts)
+                there = [all(each) for each in known.tolist()]
+                for seed, identities, finished in zip(seeds, named, there, strict=True):
+                    self._ahead -= parts
+                    self._ahead_evaluations -= each
+                    if finished:
+                        self._met += parts
+                    elif self._chosen is None or not self._chosen.isdisjoint(identities):
+                        yield _Next(group, seed, identities)
 
     @property
     def group(self) -> Group | None:

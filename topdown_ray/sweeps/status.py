@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError
 from topdown_ray.store.failures import read_failures
+from topdown_ray.store.identities import Identities, Packed, distinct, packed
 from topdown_ray.store.manifest import labelled, promised_sets, read_manifest
-from topdown_ray.store.parts import READ_ATTEMPTS, parallel, part_names
+from topdown_ray.store.part_files import READ_ATTEMPTS, parallel, part_names
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import SEARCHES
 from topdown_ray.sweeps.pending import evaluations_of
@@ -25,9 +29,14 @@ from topdown_ray.sweeps.spec import make_spec
 
 WINDOW_S = 600.0  # the rate is that of the last ten minutes
 SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
-_KEYS = ["search_id", "space", "strategy", "label"]
-_COLUMNS = [*_KEYS, "evaluations", "started_at", "search_wall_s", "batch_size"]
-_SCHEMA = pa.schema([SEARCHES.field(name) for name in _COLUMNS])
+_WORDS = ("search_id", "space", "strategy", "label")
+_COLUMNS = [*_WORDS, "evaluations", "started_at", "search_wall_s", "batch_size"]
+_SCHEMA = pa.schema(
+    [
+        (name, pa.dictionary(pa.int32(), pa.string()) if name in _WORDS else SEARCHES.field(name).type)
+        for name in _COLUMNS
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,26 @@ class Status:
     unreadable: tuple[str, ...]  # files; resuming computes them afresh
 
 
+class _Searches(NamedTuple):
+    """Searches that have rows, an array of each fact."""
+
+    ids: Packed
+    groups: NDArray[np.int32]  # numbers, see :attr:`Reader._groups`
+    evaluations: NDArray[np.float64]
+    finished_at: NDArray[np.float64]  # seconds since the epoch
+
+    @classmethod
+    def of(cls, each: Sequence[_Searches]) -> _Searches:
+        """All of these, each search once."""
+        none = cls(packed([]), np.empty(0, np.int32), np.empty(0), np.empty(0))
+        columns: Any = [np.concatenate(parts) for parts in zip(none, *each, strict=True)]
+        found = cls(*columns)
+        if distinct(found.ids):  # nearly always
+            return found
+        _, first = np.unique(found.ids, return_index=True)
+        return cls(found.ids[first], found.groups[first], found.evaluations[first], found.finished_at[first])
+
+
 class Reader:
     """Reads the status of one folder, again and again: what it has read of a part it keeps, since a part
     never changes.
@@ -75,36 +104,36 @@ class Reader:
 
     def __init__(self, where: str | Path):
         self.place = Place(where)
-        # by part: one row per search, or why it cannot be read
-        self._known: dict[str, pd.DataFrame | str] = {}
+        self._known: dict[str, _Searches | str] = {}  # by part; or why it cannot be read
+        self._lock = threading.Lock()
+        self._groups: dict[tuple[str, str], int] = {}  # numbers of spaces with labels
         self._evaluations: dict[str, int] = {}  # by sweep: of all its searches
 
     def read(self) -> Status:
         """The status now. Raises UserError where there is no sweep."""
         manifest = read_manifest(self.place.where)
         written_at = self._look()
-        frames = [part for part in self._known.values() if isinstance(part, pd.DataFrame)]
-        rows = (
-            pd.concat(frames).drop_duplicates("search_id")
-            if frames
-            else pd.DataFrame(columns=[*_COLUMNS, "finished_at"])
-        )
+        found = _Searches.of([part for part in self._known.values() if not isinstance(part, str)])
         records = read_failures(self.place)
-        finished = set(rows["search_id"]) if records else set()
+        finished = Identities.union([found.ids]) if records else Identities()
         session = manifest.get("sessions", [{"started_at": manifest.get("created_at")}])[-1]
         now = time.time()
         age = max(now - written_at, 0.0) if written_at is not None else None
         state = self._state(manifest, session, now, age)
-        rate, left_s = _pace(self._total(manifest), session, rows, now if state == "running" else None)
-        groups = tuple(_groups(manifest, rows))
+        rate, left_s = _pace(self._total(manifest), session, found, now if state == "running" else None)
+        counts = np.bincount(found.groups, minlength=len(self._groups))
+        done = {group: int(counts[number]) for group, number in self._groups.items()}
+        groups = tuple(_groups(manifest, done))
         return Status(
             out=self.place.name,
             name=str(manifest["spec"].get("name", "")),
             run_id=manifest["run_id"],
             state=state,
-            done=len(rows),
+            done=len(found.ids),
             total=sum(part.total for part in groups),
-            failed=sum(len(set(record["search_ids"]) - finished) for record in records.values()),
+            failed=sum(
+                int((~finished.has(sorted(set(record["search_ids"])))).sum()) for record in records.values()
+            ),
             rate=rate,
             left_s=left_s if state == "running" else None,
             last_write=None if written_at is None else _iso(written_at),
@@ -152,31 +181,41 @@ class Reader:
             f"{READ_ATTEMPTS} times"
         )
 
-    def _read(self, name: str) -> pd.DataFrame | str:
+    def _read(self, name: str) -> _Searches | str:
+        where = self.place.of(f"searches/{name}")
         try:
             with self.place.open(f"searches/{name}") as file:
                 table = pq.read_table(file, columns=_COLUMNS, schema=_SCHEMA, use_threads=False)
-            labels = pc.coalesce(table["label"], table["strategy"])  # an older schema has none
-            table = table.set_column(_COLUMNS.index("label"), "label", labels)
-            if any(column.null_count for column in table.columns):
-                return (
-                    f"{self.place.of(f'searches/{name}')}: expected values in {', '.join(_COLUMNS)}, found "
-                    "nulls"
-                )
-            largest = [(column, "max") for column in ("started_at", "search_wall_s", "batch_size")]
-            grouped = table.group_by(_KEYS).aggregate([("evaluations", "sum"), *largest])
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            return f"{self.place.of(f'searches/{name}')}: {self.place.reason(error)}"
-        rows = grouped.rename_columns([*_KEYS, *_COLUMNS[len(_KEYS) :]]).to_pandas()
-        rows["finished_at"] = (
-            rows["started_at"].astype("int64") / 1e6 + rows["search_wall_s"] * rows["batch_size"]
+            return f"{where}: {self.place.reason(error)}"
+        if all(value is None for value in pc.unique(table["label"]).to_pylist()):  # an older schema has none
+            table = table.set_column(_COLUMNS.index("label"), "label", table["strategy"])
+        if any(column.null_count for column in table.columns):
+            return f"{where}: expected values in {', '.join(_COLUMNS)}, found nulls"
+        words = {each: table[each].unify_dictionaries().combine_chunks() for each in _WORDS}
+        numbers = {each: table[each].to_numpy() for each in _COLUMNS[len(_WORDS) :]}
+        searches, n = words["search_id"].indices.to_numpy(), len(words["search_id"].dictionary)
+        row_of = np.empty(n, np.int64)  # of each search, some row
+        row_of[searches] = np.arange(len(searches))
+        ended = numbers["started_at"].astype(np.int64) / 1e6
+        ended += numbers["search_wall_s"] * numbers["batch_size"]
+        finished_at = np.full(n, -np.inf)
+        np.maximum.at(finished_at, searches, ended)
+        spaces, labels = (words[each].dictionary.to_pylist() for each in ("space", "label"))
+        pairs = words["space"].indices.to_numpy()[row_of] * len(labels)
+        pairs += words["label"].indices.to_numpy()[row_of]
+        with self._lock:
+            known = [
+                self._groups.setdefault(pair, len(self._groups)) for pair in itertools.product(spaces, labels)
+            ]
+        return _Searches(
+            packed(words["search_id"].dictionary),
+            np.array(known, np.int32)[pairs],
+            np.bincount(searches, numbers["evaluations"], n).astype(np.float64),
+            finished_at,
         )
-        for column in ("space", "strategy", "label"):
-            rows[column] = rows[column].astype("category")
-        kept: pd.DataFrame = rows.drop(columns=["started_at", "search_wall_s", "batch_size"])
-        return kept
 
     def _state(
         self, manifest: Mapping[str, Any], session: Mapping[str, Any], now: float, age: float | None
@@ -205,15 +244,15 @@ def updates(where: str | Path, every_s: float | None = None) -> Iterator[Status]
         time.sleep(every_s)
 
 
-def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[GroupStatus]:
+def _groups(manifest: Mapping[str, Any], done: Mapping[tuple[str, str], int]) -> list[GroupStatus]:
+    """done: searches, by space and label."""
     spec = manifest["spec"]
-    counts = rows.groupby([rows["space"].astype(str), rows["label"].astype(str)]).size().to_dict()
     return [
         GroupStatus(
             space,
             entry.strategy,
             entry.label,
-            int(counts.get((space, entry.label), 0)),
+            done.get((space, entry.label), 0),
             len(spec["seeds"]) * len(promised_sets(manifest, space)),
         )
         for space in spec["spaces"]
@@ -222,22 +261,22 @@ def _groups(manifest: Mapping[str, Any], rows: pd.DataFrame) -> list[GroupStatus
 
 
 def _pace(
-    total: int, session: Mapping[str, Any], rows: pd.DataFrame, now: float | None
+    total: int, session: Mapping[str, Any], found: _Searches, now: float | None
 ) -> tuple[float | None, float | None]:
     """Searches a second, and seconds left at this pace, of ``total`` evaluations. now: None where the sweep
     does not run.
     """
     began = _seconds(session.get("started_at"), 0.0)
-    of_session = rows[rows["finished_at"] >= began]
-    if of_session.empty:
+    of_session = found.finished_at >= began
+    if not of_session.any():
         return None, None
-    end = float(of_session["finished_at"].max()) if now is None else now
+    end = float(found.finished_at.max()) if now is None else now
     first = max(began, end - WINDOW_S)
-    recent = of_session[of_session["finished_at"] >= first]
+    recent = of_session & (found.finished_at >= first)
     seconds = max(end - first, 1e-3)
-    speed = float(recent["evaluations"].sum()) / seconds
-    left = max(total - float(rows["evaluations"].sum()), 0.0)
-    return len(recent) / seconds, left / speed if speed else None
+    speed = float(found.evaluations[recent].sum()) / seconds
+    left = max(total - float(found.evaluations.sum()), 0.0)
+    return int(recent.sum()) / seconds, left / speed if speed else None
 
 
 def _seconds(moment: Any, default: float) -> float:

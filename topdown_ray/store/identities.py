@@ -1,0 +1,67 @@
+"""Sets of identities, small enough to hold those of millions of searches: sorted text of one width in one
+array, 20 bytes each, where a set of Python strings takes 110."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
+
+Packed = NDArray[np.bytes_]  # UTF-8, as wide as the longest
+
+
+def packed(names: pa.Array | Iterable[str]) -> Packed:
+    """Names as one array, in their order."""
+    if isinstance(names, pa.Array):
+        names = names.to_pylist()
+    return np.array([name.encode() for name in names], dtype=np.bytes_)
+
+
+def distinct(names: Packed) -> bool:
+    """Whether no two are alike, in a tenth of the time that sorting takes: True is a proof, False is not."""
+    width = -(-names.dtype.itemsize // 8) * 8
+    words = names.astype(f"S{width}").view(np.uint64).reshape(len(names), width // 8)
+    mixed = np.sort((words * _ODD ** np.arange(words.shape[1], dtype=np.uint64)).sum(axis=1))
+    return not (mixed[1:] == mixed[:-1]).any()
+
+
+class Identities(Set[str]):
+    """A set of identities that does not change."""
+
+    def __init__(self, names: Iterable[str] = ()):
+        self._sorted = np.unique(packed(names))
+
+    @classmethod
+    def union(cls, each: Sequence[Packed]) -> Identities:
+        """All of these."""
+        found = cls()
+        if each:
+            found._sorted = np.unique(np.concatenate(each))
+        return found
+
+    def has(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each of these is in the set."""
+        asked = packed(names)
+        if not len(self._sorted):
+            return np.zeros(len(asked), bool)
+        places = np.minimum(np.searchsorted(self._sorted, asked), len(self._sorted) - 1)
+        return np.asarray(self._sorted[places] == asked, bool)
+
+    def without(self, each: Sequence[Packed]) -> Identities:
+        """Those that are in none of these."""
+        left = Identities()
+        left._sorted = np.setdiff1d(self._sorted, np.concatenate([self._sorted[:0], *each]))
+        return left
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.has([name])[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode() for name in self._sorted.tolist())
+
+    def __len__(self) -> int:
+        return len(self._sorted)

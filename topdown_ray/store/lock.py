@@ -1,0 +1,85 @@
+"""The lock of a local folder, which makes its holder the only driver; it dies with the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+import filelock
+
+from topdown_ray.errors import UserError
+from topdown_ray.store.filesystems import reason
+
+LOCK = ".lock"
+LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment
+
+
+class FolderLock:
+    """A file in the folder that it locks. name: of the folder, begins messages."""
+
+    def __init__(self, folder: Path, name: str):
+        self._path = folder / LOCK
+        self._name = name
+        self._held: filelock.FileLock | None = None
+
+    @property
+    def mine(self) -> bool:
+        """Whether this object holds it."""
+        return self._held is not None
+
+    def check(self) -> None:
+        """Raise UserError where something else bears its name."""
+        if os.path.lexists(self._path) and not stat.S_ISREG(os.lstat(self._path).st_mode):
+            raise UserError(
+                f"{self._name.rstrip('/')}/{LOCK}: expected a lock as a sweep makes it, a regular file, "
+                "found something else"
+            )
+
+    def hold(self) -> bool:
+        """Take it. False where another process has it. Raises UserError."""
+        if self.mine:
+            return True
+        lock = filelock.FileLock(self._path)
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except filelock.Timeout:
+            return False
+        except (OSError, NotImplementedError) as error:
+            raise UserError(
+                f"{self._name}: expected a filesystem that can lock a file, found {reason(error)}"
+            ) from error
+        self._held = lock
+        return True
+
+    def release(self) -> None:
+        """Let others take it."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    def held(self) -> bool | None:
+        """Whether another process has it; None where that cannot be told."""
+        if self.mine:
+            return None
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return False
+
+    def remove(self) -> None:
+        """Delete the file of a lock that is held here."""
+        if self.mine:
+            self._path.unlink(missing_ok=True)
