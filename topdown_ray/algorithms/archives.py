@@ -43,9 +43,9 @@ class Archive(NamedTuple):
         )
 
     @property
-    def tables(self) -> joint_kernels.Archives:
+    def tables(self) -> joint_kernels.ArchiveTables:
         """The same memory for compiled code."""
-        return joint_kernels.Archives(*(part.numpy() for part in self))
+        return joint_kernels.ArchiveTables(*(part.numpy() for part in self))
 
 
 class Children(NamedTuple):

@@ -128,12 +128,12 @@ class CompiledBreeder:
             moves=n_moves,
             mutants=n_moves + n_mutants,
         )
-        self._seen = joint_kernels.Seen(
+        self._seen = joint_kernels.SeenTables(
             setting.seen.names.numpy(), setting.seen.owners.numpy(), setting.seen.places
         )
         S, P = len(setting.draws.seeds), setting.sizes.population
         rows = 0 if setting.gradient is None else S * places_for(setting.parents)
-        self._ranking = joint_kernels.Ranking(
+        self._ranking = joint_kernels.RankingTables(
             np.zeros(rows, np.int64), np.zeros(rows, np.int64), self._room(rows), rows // S
         )
         most = S * n_moves * MAX_REDRAWS
@@ -150,12 +150,12 @@ class CompiledBreeder:
         setting, rows = self._setting, len(self._pending)
         born = Born.none_yet(rows, setting.space.G, len(setting.costs), setting.limits.device)
         state = np.array([0, rows, 0])
-        drawing = joint_kernels.Drawing(
+        drawing = joint_kernels.Breeding(
             facts=self._facts,
             archives=archive.tables,
             ranking=self._ranking,
             seen=self._seen,
-            born=joint_kernels.Born(*(part.numpy() for part in born)),
+            born=joint_kernels.BornTables(*(part.numpy() for part in born)),
             ahead=self._ahead,
             spent=setting.spent.numpy(),
             pending=self._pending.copy(),

@@ -37,7 +37,7 @@ _MASK = np.uint32(0xFFFFFF)
 BLOCK = 16  # single changes whose weights are summed together, so that drawing one looks at few of them
 
 
-class Archives(NamedTuple):
+class ArchiveTables(NamedTuple):
     """The tables of :class:`archives.Archive`."""
 
     genes: Bytes  # (S, A, Q, G)
@@ -46,7 +46,7 @@ class Archives(NamedTuple):
     name: Ints  # (S, A, Q)
 
 
-class Seen(NamedTuple):
+class SeenTables(NamedTuple):
     """The tables of :class:`memory.Seen`, and how many places each search has."""
 
     names: Ints  # (S * places,)
@@ -80,7 +80,7 @@ class Ranked(NamedTuple):
         )
 
 
-class Ranking(NamedTuple):
+class RankingTables(NamedTuple):
     """The tables of :class:`gradients.Ranking`, and how many places each search has."""
 
     names: Ints  # (S * places,)
@@ -112,7 +112,7 @@ class Facts(NamedTuple):
     mutants: int
 
 
-class Born(NamedTuple):
+class BornTables(NamedTuple):
     """The tables of :class:`breeding.Born`: the children of a generation as far as they are drawn."""
 
     genes: Bytes  # (S * P, G)
@@ -129,14 +129,14 @@ class Ahead(NamedTuple):
     rows: Ranked
 
 
-class Drawing(NamedTuple):
+class Breeding(NamedTuple):
     """All that drawing the children of a generation reads and changes."""
 
     facts: Facts
-    archives: Archives
-    ranking: Ranking
-    seen: Seen
-    born: Born
+    archives: ArchiveTables
+    ranking: RankingTables
+    seen: SeenTables
+    born: BornTables
     ahead: Ahead
     spent: Ints  # (S, K), gradients that were computed for each target
     pending: Ints  # (S * P,), slots of all searches, ascending; the first ``state[PENDING]`` are to be drawn
@@ -147,12 +147,12 @@ ATTEMPT, PENDING, AHEAD = (
     0,
     1,
     2,
-)  # places of ``Drawing.state``; AHEAD: how many of its rows have their changes
+)  # places of ``Breeding.state``; AHEAD: how many of its rows have their changes
 
 
 @compiled
 def draw(
-    drawing: Drawing,
+    drawing: Breeding,
     P: int,
     purpose: int,
     generation: int,
@@ -226,7 +226,7 @@ def _found(names: Ints, n: int, name: np.int64) -> int:
 
 @compiled
 def _parents(
-    drawing: Drawing, filled: Ints, pending: Ints, place: tuple[int, int, int, int], aim: Ints, payer: Ints
+    drawing: Breeding, filled: Ints, pending: Ints, place: tuple[int, int, int, int], aim: Ints, payer: Ints
 ) -> tuple[Ints, Ints, Ints, int]:
     """Parents of children that are still to be drawn.
 
@@ -277,7 +277,7 @@ def _parents(
 
 @compiled
 def _with_later_ones(
-    drawing: Drawing,
+    drawing: Breeding,
     filled: Ints,
     pending: Ints,
     place: tuple[int, int, int, int],
@@ -423,7 +423,7 @@ def _move(
 
 @compiled
 def _children(
-    drawing: Drawing,
+    drawing: Breeding,
     pending: Ints,
     place: tuple[int, int, int, int],
     aim: Ints,
@@ -546,7 +546,7 @@ class Offered(NamedTuple):
 
 
 @compiled
-def merge(archives: Archives, new: Offered, limits: Doubles, share: bool, distinct: bool) -> None:
+def merge(archives: ArchiveTables, new: Offered, limits: Doubles, share: bool, distinct: bool) -> None:
     """Offer scored children to all archives, which change in place. limits: (A, J)."""
     genes, accuracy, cost, name, aim = new
     S, A, Q = archives.accuracy.shape

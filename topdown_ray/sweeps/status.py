@@ -31,6 +31,7 @@ WINDOW_S = 600.0  # the rate is that of the last ten minutes
 SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
 _WORDS = ("search_id", "space", "strategy", "label")
 _COLUMNS = [*_WORDS, "evaluations", "started_at", "search_wall_s", "batch_size"]
+_STARTED = _COLUMNS.index("started_at")
 _SCHEMA = pa.schema(
     [
         (name, pa.dictionary(pa.int32(), pa.string()) if name in _WORDS else SEARCHES.field(name).type)
@@ -195,11 +196,13 @@ class Reader:
         if any(column.null_count for column in table.columns):
             return f"{where}: expected values in {', '.join(_COLUMNS)}, found nulls"
         words = {each: table[each].unify_dictionaries().combine_chunks() for each in _WORDS}
+        # as a time of its own pyarrow would import pandas for it
+        table = table.set_column(_STARTED, "started_at", table["started_at"].cast(pa.int64()))
         numbers = {each: table[each].to_numpy() for each in _COLUMNS[len(_WORDS) :]}
         searches, n = words["search_id"].indices.to_numpy(), len(words["search_id"].dictionary)
         row_of = np.empty(n, np.int64)  # of each search, some row
         row_of[searches] = np.arange(len(searches))
-        ended = numbers["started_at"].astype(np.int64) / 1e6
+        ended = numbers["started_at"] / 1e6
         ended += numbers["search_wall_s"] * numbers["batch_size"]
         finished_at = np.full(n, -np.inf)
         np.maximum.at(finished_at, searches, ended)
