@@ -186,7 +186,13 @@ class Reader:
         where = self.place.of(f"searches/{name}")
         try:
             with self.place.open(f"searches/{name}") as file:
-                table = pq.read_table(file, columns=_COLUMNS, schema=_SCHEMA, use_threads=False)
+                # pq.read_table would import pandas
+                parquet = pq.ParquetFile(file, read_dictionary=list(_WORDS))
+                there = parquet.read(columns=_COLUMNS, use_threads=False)
+                missing = [field for field in _SCHEMA if field.name not in there.column_names]
+                for field in missing:
+                    there = there.append_column(field, pa.nulls(len(there), field.type))
+                table = there.select(_COLUMNS).cast(_SCHEMA)
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
@@ -196,10 +202,10 @@ class Reader:
         if any(column.null_count for column in table.columns):
             return f"{where}: expected values in {', '.join(_COLUMNS)}, found nulls"
         words = {each: table[each].unify_dictionaries().combine_chunks() for each in _WORDS}
-        # as a time of its own pyarrow would import pandas for it
+        # by DLPack, since to_numpy would import pandas
         table = table.set_column(_STARTED, "started_at", table["started_at"].cast(pa.int64()))
-        numbers = {each: table[each].to_numpy() for each in _COLUMNS[len(_WORDS) :]}
-        searches, n = words["search_id"].indices.to_numpy(), len(words["search_id"].dictionary)
+        numbers = {each: np.from_dlpack(table[each].combine_chunks()) for each in _COLUMNS[len(_WORDS) :]}
+        searches, n = np.from_dlpack(words["search_id"].indices), len(words["search_id"].dictionary)
         row_of = np.empty(n, np.int64)  # of each search, some row
         row_of[searches] = np.arange(len(searches))
         ended = numbers["started_at"] / 1e6
@@ -207,8 +213,8 @@ class Reader:
         finished_at = np.full(n, -np.inf)
         np.maximum.at(finished_at, searches, ended)
         spaces, labels = (words[each].dictionary.to_pylist() for each in ("space", "label"))
-        pairs = words["space"].indices.to_numpy()[row_of] * len(labels)
-        pairs += words["label"].indices.to_numpy()[row_of]
+        pairs = np.from_dlpack(words["space"].indices)[row_of] * len(labels)
+        pairs += np.from_dlpack(words["label"].indices)[row_of]
         with self._lock:
             known = [
                 self._groups.setdefault(pair, len(self._groups)) for pair in itertools.product(spaces, labels)
