@@ -202,10 +202,9 @@ class Reader:
         if any(column.null_count for column in table.columns):
             return f"{where}: expected values in {', '.join(_COLUMNS)}, found nulls"
         words = {each: table[each].unify_dictionaries().combine_chunks() for each in _WORDS}
-        # by DLPack, since to_numpy would import pandas
         table = table.set_column(_STARTED, "started_at", table["started_at"].cast(pa.int64()))
-        numbers = {each: np.from_dlpack(table[each].combine_chunks()) for each in _COLUMNS[len(_WORDS) :]}
-        searches, n = np.from_dlpack(words["search_id"].indices), len(words["search_id"].dictionary)
+        numbers = {each: _numpy(table[each].combine_chunks()) for each in _COLUMNS[len(_WORDS) :]}
+        searches, n = _numpy(words["search_id"].indices), len(words["search_id"].dictionary)
         row_of = np.empty(n, np.int64)  # of each search, some row
         row_of[searches] = np.arange(len(searches))
         ended = numbers["started_at"] / 1e6
@@ -213,8 +212,8 @@ class Reader:
         finished_at = np.full(n, -np.inf)
         np.maximum.at(finished_at, searches, ended)
         spaces, labels = (words[each].dictionary.to_pylist() for each in ("space", "label"))
-        pairs = np.from_dlpack(words["space"].indices)[row_of] * len(labels)
-        pairs += np.from_dlpack(words["label"].indices)[row_of]
+        pairs = _numpy(words["space"].indices)[row_of] * len(labels)
+        pairs += _numpy(words["label"].indices)[row_of]
         with self._lock:
             known = [
                 self._groups.setdefault(pair, len(self._groups)) for pair in itertools.product(spaces, labels)
@@ -239,6 +238,11 @@ class Reader:
             return "killed"
         quiet = min(now - _seconds(session.get("started_at"), now), now if age is None else age)
         return "running" if quiet < SILENT_S else "silent"
+
+
+def _numpy(array: pa.Array) -> NDArray[Any]:
+    """Numbers without nulls, by DLPack: pyarrow's own conversions import pandas."""
+    return np.asarray(np.from_dlpack(array))
 
 
 def updates(where: str | Path, every_s: float | None = None) -> Iterator[Status]:
