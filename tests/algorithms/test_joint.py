@@ -27,6 +27,7 @@ from topdown_ray.spaces.cost import parameters
 from topdown_ray.spaces.limits import LimitedCost
 from topdown_ray.spaces.predictor import features
 from topdown_ray.spaces.registry import SPACES
+from topdown_ray.spaces.tiles import LEAST
 from topdown_ray.sweeps import identities
 from topdown_ray.sweeps.groups import Group
 from topdown_ray.sweeps.hyperparameters import SearchParams
@@ -166,7 +167,7 @@ def test_archives_hold_the_best_distinct_of_all_that_was_scored(
     assert int(run.scored.sum()) == len(everything)
     computed = sum(len(rows) for rows in gradient.rows)
     if compiled:  # parents of later attempts fill the last tile of each call
-        assert 0 < run.gradients.sum() < computed < run.gradients.sum() + len(gradient.rows) * gradient.tile
+        assert 0 < run.gradients.sum() < computed < run.gradients.sum() + len(gradient.rows) * LEAST
     else:
         assert int(run.gradients.sum()) == computed > 0
     distinct = torch.unique(space.canonical(everything), dim=0)

@@ -28,6 +28,7 @@ from topdown_ray.algorithms.problem import Cost
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import FlatSum
+from topdown_ray.spaces.tiles import LEAST
 
 MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
 # A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed
@@ -161,8 +162,7 @@ class CompiledBreeder:
             pending=self._pending.copy(),
             state=state,
         )
-        tile = 1 if setting.gradient is None else setting.gradient.tile
-        rest = (setting.sizes.population, rng.JOINT, number, aim.numpy(), payer.numpy(), MAX_REDRAWS, tile)
+        rest = (setting.sizes.population, rng.JOINT, number, aim.numpy(), payer.numpy(), MAX_REDRAWS, LEAST)
         while lacking := joint_kernels.draw(drawing, *rest):
             first = state[joint_kernels.AHEAD]
             self._rank(first, first + lacking)

@@ -138,11 +138,6 @@ class Gradient:
         return swaps(genes, table[None]).mul_(tick).float()  # whole ticks in float64 have one sum
 
     @property
-    def tile(self) -> int:
-        """The number of rows that are computed at least."""
-        return self._tiles.sizes[-1]
-
-    @property
     def n_costs(self) -> int:
         """How many costs it knows."""
         return len(self._costs)

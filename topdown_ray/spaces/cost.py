@@ -254,6 +254,11 @@ def measured(source: latency_table.Source, space: Space) -> CostModel:
     """A table of ``topdown-ray measure`` as a cost, in ms (of a whole batch of images). Raises UserError."""
     csv = source.path.suffix == csv_table.SUFFIX
     table = csv_table.read(source.path, space) if csv else latency_table.read(source.path)
+    return _of_table(source, table, space)
+
+
+def _of_table(source: latency_table.Source, table: latency_table.LatencyTable, space: Space) -> CostModel:
+    """A table that is read as a cost. Raises UserError."""
     if table.space != space.name:
         raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
     values, where = table.values, brief_path(source.path)
@@ -303,7 +308,7 @@ def shipped_tables() -> list[ShippedTable]:
     for name, of_space in latency_table.shipped().items():
         for space, path in of_space.items():
             table = latency_table.read(path)
-            cost = measured(latency_table.Source(name, path, False), SPACES[space])
+            cost = _of_table(latency_table.Source(name, path, False), table, SPACES[space])
             rows.append(ShippedTable(name, space, cost.unit, *cost.range(), table.describe(), path))
     return rows
 

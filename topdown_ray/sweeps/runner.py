@@ -276,6 +276,8 @@ class Worker:
         setup, cost_model, S = self.setups[group.space], self._cost_of(group), len(searches)
         costs = [cost_model(outcome.genes).tolist() for outcome in outcomes]
         others = [_other_costs(setup, group, outcome) for outcome in outcomes]
+        # (S, points) of each outcome
+        curves = [torch.stack([best for *_, best in outcome.trace], 1).tolist() for outcome in outcomes]
         common = {
             "cost_name": cost_model.name,
             "cost_unit": cost_model.unit,
@@ -288,7 +290,7 @@ class Worker:
         counts = self.counts[group.space]
         rows, trace = [], []
         for s, (seed, identity) in enumerate(searches):
-            for outcome, cost, spent in zip(outcomes, costs, others, strict=True):
+            for outcome, cost, spent, curve in zip(outcomes, costs, others, curves, strict=True):
                 target = group.targets[outcome.target_index]
                 limits = dict(group.limits[outcome.target_index]) if group.limits else {}
                 also = {name: values[s] for name, values in spent.items()}
@@ -310,7 +312,8 @@ class Worker:
                         else self.gradient_rows.get(group.space),
                     }
                 )
-                trace += [{"search_id": identity, "seed": seed, **point} for point in _anytime(outcome, s)]
+                points = _anytime(outcome, s, curve[s])
+                trace += [{"search_id": identity, "seed": seed, **point} for point in points]
         return rows, trace
 
     def _cost_of(self, group: Group) -> AnyCost:
@@ -386,14 +389,15 @@ def _answer(setup: Setup, counts: SubnetCounts | None, outcome: Outcome, s: int)
     }
 
 
-def _anytime(outcome: Outcome, s: int) -> Sequence[SearchRow]:
-    """The anytime curve of one search: a point at every improvement and one at the end."""
+def _anytime(outcome: Outcome, s: int, accuracies: Sequence[float]) -> Sequence[SearchRow]:
+    """The anytime curve of one search: a point at every improvement and one at the end.
+
+    accuracies: its best ones at the points of the trace."""
     points: list[SearchRow] = []
     last, _ = outcome.length(s)
-    for number, evaluations, best in outcome.trace:
+    for (number, evaluations, _), accuracy in zip(outcome.trace, accuracies, strict=True):
         if number > last:
             break
-        accuracy = float(best[s])
         if not points or accuracy > points[-1]["best_accuracy"] or number == last:
             points.append(
                 {
