@@ -106,8 +106,11 @@ def test_the_distance_to_the_floor_is_told_for_every_strategy(
 ) -> None:
     scale = contestants.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
     monkeypatch.setattr(floor, "BATCH", 2)
-    frame = floor.distances(scale).set_index("strategy")
-    assert list(frame.index) == list(STRATEGIES)
+    frame = floor.distances(scale).set_index("case")
+    short = "joint, 3 generations"
+    lone = ["top_down, a lone search", f"{short}, a lone search"]
+    assert list(frame.index) == [*STRATEGIES, lone[0], short, lone[1]]
+    assert [frame["batch"][case] for case in ["top_down", short, *lone]] == [2, 2, 1, 1]
     assert frame["evaluations"]["top_down"] == 100 * (1 + 3) + 1 + 100 * 2
     assert frame["evaluations"]["independent"] == 2 * 100 * (1 + 3)
     assert (frame[["seconds_per_search", "floor_s", "to_floor"]] > 0).all(axis=None)

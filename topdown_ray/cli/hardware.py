@@ -36,7 +36,9 @@ def measure(
         int, typer.Option(min=1, max=1 << 20, help="Images at once; times are those of the batch.")
     ] = 1,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    mode: Annotated[str, typer.Option(help="eager, compile, or graph (CUDA only).")] = "eager",
+    mode: Annotated[
+        str, typer.Option(help="eager, compile (not yet run on a GPU), or graph (CUDA only).")
+    ] = "eager",
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Channels-last memory format.")
     ] = False,

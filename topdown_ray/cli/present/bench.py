@@ -23,7 +23,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: headin
         "peak_gib": ("peak\nGiB", "{:.2f}"),
     },
     "floor": {
-        "strategy": ("strategy", "{}"),
+        "case": ("case", "{}"),
         "evaluations": ("evaluations", "{:,.0f}"),
         "seconds_per_search": ("s / search", "{:.3f}"),
         "floor_s": ("floor, s", "{:.3f}"),
@@ -40,7 +40,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: headin
 }
 _TITLES = {
     "race": "Seconds of one search, all its targets, on one core (medians)",
-    "floor": "Batches of 32 searches on one core, against the predictor alone (medians)",
+    "floor": "Batches of 32 searches, and lone ones, on one core, against the predictor alone (medians)",
     "driver": "A sweep through Ray, by the number of actors",
 }
 

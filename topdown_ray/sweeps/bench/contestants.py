@@ -35,11 +35,13 @@ class Scale:
     ray_batch: int
     repeats: int
     with_ray_baselines: bool
+    joint_generations: tuple[int, ...] = ()  # lengths of joint, besides as many evaluations as the others
 
 
-FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True)
+# 14 generations of joint come to the accuracy of top-down, 1,500 are those of scripts/sweeps/joint_200k.yaml
+FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True, (14, 66, 1500))
 # starting Ray three times takes longer than the rest
-QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False)
+QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False, (10,))
 
 
 _JOINT_SHARE = 0.7  # of its evaluations that are children, the others pay for gradients; measured
@@ -151,13 +153,14 @@ def ours(scale: Scale, batch: int) -> Runner:
     return run
 
 
-def joint(scale: Scale, batch: int) -> Runner:
-    """The strategy joint on one core, about as many nominal evaluations as the others (children, and two for
-    each gradient).
+def joint(scale: Scale, batch: int, generations: int | None = None) -> Runner:
+    """The strategy joint on one core; by default about as many nominal evaluations as the others (children,
+    and two for each gradient).
     """
     from topdown_ray.sweeps.runner import Worker
 
-    generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1
+    if generations is None:
+        generations = round(_JOINT_SHARE * _evaluations(scale) / 100) - 1
     search = {"generations": generations, "warm_generations": 0}
     plan = plan_of(scale, [0], batch, "joint", search)
     worker = Worker(plan.setups)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -27,22 +27,45 @@ from topdown_ray.sweeps.runner import Worker
 BATCH = 32
 
 
+class Case(NamedTuple):
+    """Searches that are compared with their floor."""
+
+    name: str
+    strategy: str
+    batch: int
+    search: dict[str, int] | None = None  # lengths; None: those of the scale
+
+
+def cases_of(scale: Scale) -> list[Case]:
+    """Every strategy at the scale's lengths, joint also at lengths of its own, and lone searches."""
+    search = {"generations": min(66, scale.generations), "warm_generations": 0}
+    short = f"joint, {search['generations']} generations"
+    return [
+        *(Case(name, name, BATCH) for name in STRATEGIES),
+        Case("top_down, a lone search", "top_down", 1),
+        Case(short, "joint", BATCH, search),
+        Case(f"{short}, a lone search", "joint", 1, search),
+    ]
+
+
 def distances(
     scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, strategy: None
 ) -> pd.DataFrame:
-    """One row per strategy: seconds of a search and of its floor, and their ratio.
+    """One row per case: seconds of a search and of its floor, and their ratio.
 
-    The figures are medians over the repeats. only: prefixes of strategies, all if empty. Raises UserError for
-    a prefix that no strategy has."""
+    The figures are medians over the repeats. only: prefixes of cases, all if empty. Raises UserError for a
+    prefix that no case has."""
+    cases = cases_of(scale)
     for prefix in only:
-        if not any(name.startswith(prefix) for name in STRATEGIES):
-            raise UserError(f"--only: expected a prefix of one of {', '.join(STRATEGIES)}, found {prefix!r}")
-    chosen = [name for name in STRATEGIES if name.startswith(tuple(only or ("",)))]
+        if not any(case.name.startswith(prefix) for case in cases):
+            names = "; ".join(case.name for case in cases)
+            raise UserError(f"--only: expected a prefix of one of {names}, found {prefix!r}")
+    chosen = [case for case in cases if case.name.startswith(tuple(only or ("",)))]
     progress = Progress(len(chosen) * (scale.repeats + 1), 0, 0)
     torch.set_num_threads(1)
     rows = []
-    for strategy in chosen:
-        plan = plan_of(scale, [0], BATCH, strategy)
+    for name, strategy, batch, search in chosen:
+        plan = plan_of(scale, [0], batch, strategy, search)
         worker = Worker(plan.setups)
         (setup,) = worker.setups.values()
         predictor = setup.predictor
@@ -50,25 +73,28 @@ def distances(
         inputs = features(setup.genes_space, predictor.encoding, setup.genes_space.random(100 * BATCH, 0))
         searching, floors = [], []
         for repeat in range(scale.repeats + 1):
-            on_lap(progress, strategy)
-            (shard,) = plan_of(scale, range(repeat * BATCH, (repeat + 1) * BATCH), BATCH, strategy).shards()
+            on_lap(progress, name)
+            seeds = range(repeat * batch, (repeat + 1) * batch)
+            (shard,) = plan_of(scale, seeds, batch, strategy, search).shards()
             start = time.perf_counter()
             found = worker.run(shard).searches
             middle = time.perf_counter()
             evaluations = sum(_evaluations(row) for row in found)
             with torch.inference_mode():
-                for _ in range(max(1, round(evaluations / len(inputs)))):
+                products = max(1, round(evaluations / len(inputs)))
+                for _ in range(products):
                     predictor.dense(inputs)
             end = time.perf_counter()
             progress.done += 1
             if repeat:  # the first lap warms up
-                searching.append((middle - start) / BATCH)
-                floors.append((end - middle) / BATCH)
+                searching.append((middle - start) / batch)
+                # whole batches of inputs do not meet the number of evaluations exactly
+                floors.append((end - middle) / batch * evaluations / (products * len(inputs)))
         rows.append(
             {
-                "strategy": strategy,
-                "batch": BATCH,
-                "evaluations": evaluations / BATCH,
+                "case": name,
+                "batch": batch,
+                "evaluations": evaluations / batch,
                 "seconds_per_search": statistics.median(searching),
                 "floor_s": statistics.median(floors),
                 "to_floor": statistics.median(a / b for a, b in zip(searching, floors, strict=True)),

@@ -50,6 +50,7 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress,
         ("notebook", scalar_search, ()),
         *((f"ours, batch {batch}", ours, (batch,)) for batch in scale.batches),
         ("joint, batch 32", joint, (32,)),
+        *((f"joint, {n} generations", joint, (32, n)) for n in scale.joint_generations),
         ("nsga2", pymoo_nsga2, ()),
     ]
     on_ray: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
