@@ -34,6 +34,7 @@ Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 MOVE, MUTANT, CROSSED = 0, 1, 2  # how a child is made
 _MASK = np.uint32(0xFFFFFF)
+NEVER = np.float32(-np.inf)  # the gain of a change that is not drawn; in single precision, as its vectors
 BLOCK = 16  # single changes whose weights are summed together, so that drawing one looks at few of them
 
 
@@ -329,12 +330,12 @@ def ranked(
             if genes[row, g] != choice[c] and genes[row, controller[g]] >= threshold[g]:
                 out.gene[i, m], out.choice[i, m] = g, choice[c]
                 # a gain that is no number weighs nothing
-                out.gains[i, m] = gains[row, c] if gains[row, c] == gains[row, c] else -np.inf
+                out.gains[i, m] = gains[row, c] if gains[row, c] == gains[row, c] else NEVER
                 for j in range(J):
                     out.costs[i, j, m] = costs[j, row, c]
                 m += 1
         while m % BLOCK:  # changes that are never drawn
-            out.gene[i, m], out.choice[i, m], out.gains[i, m] = -1, 0, -np.inf
+            out.gene[i, m], out.choice[i, m], out.gains[i, m] = -1, 0, NEVER
             out.costs[i, :, m] = 0
             m += 1
         out.number[i] = m
@@ -385,11 +386,11 @@ def _move(
         open_[c] = True
     for i in range(n_changes):
         for c in range(n):
-            promise[c] = gains[c] if open_[c] else -np.inf
+            promise[c] = gains[c] if open_[c] else NEVER
         for j in range(J):
             room = slacks[j] if i == n_changes - 1 else np.float32(slacks[j] + savings[j])
             for c in range(n):
-                promise[c] = promise[c] if costs[j, c] <= room else -np.inf
+                promise[c] = promise[c] if costs[j, c] <= room else NEVER
         best = _largest(promise, n, np.float32(-1))
         total = np.int64(0)
         for b in range(n // BLOCK):

@@ -65,7 +65,8 @@ def first_layer(
             t += 1
         if relu:
             for h in range(H):
-                out[i, h] = max(out[i, h] + bias[h], np.float32(0))
+                value = out[i, h] + bias[h]
+                out[i, h] = np.float32(0) if value < 0 else value
         else:
             for h in range(H):
                 out[i, h] += bias[h]
