@@ -115,7 +115,7 @@ def test_the_distance_to_the_floor_is_told_for_every_strategy(
     assert frame["evaluations"]["independent"] == 2 * 100 * (1 + 3)
     assert (frame[["seconds_per_search", "floor_s", "to_floor"]] > 0).all(axis=None)
     with pytest.raises(
-        UserError, match=r"--only: expected a prefix of one of independent, .*, found 'theirs'"
+        UserError, match=r"--only: expected a prefix of one of independent; .*, found 'theirs'"
     ):
         floor.distances(scale, ["theirs"])
     print_bench("floor", frame.reset_index(), as_json=False)

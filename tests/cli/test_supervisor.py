@@ -35,7 +35,7 @@ SWEEP = {
     # not come to the end
     "seeds": 80,
     "batch": 1,
-    "search": {"population": 8, "generations": 400, "warm_generations": 100},
+    "search": {"population": 8, "generations": 4000, "warm_generations": 100},
 }
 # Ray's driver waits a minute for a GCS that comes back, and the GCS fifteen seconds for a raylet; here a
 # moment

@@ -11,7 +11,8 @@ import torch
 from support.sweeping import Stopping, assert_same, run
 
 import topdown_ray
-from topdown_ray.algorithms.joint import Joint, _neighbours
+from topdown_ray.algorithms.archives import neighbours
+from topdown_ray.algorithms.joint import Joint
 from topdown_ray.algorithms.strategies import STRATEGIES
 from topdown_ray.errors import UserError
 from topdown_ray.report.build import write_report
@@ -111,7 +112,7 @@ def test_targets_are_neighbours_on_their_own_device_only() -> None:
     plan = driver.make_plan(make_spec({**SWEEP, "strategies": ["joint"], "seeds": 1}, "test"))
     (group,) = plan.spec.groups()
     problem = plan.setups["mobilenet_v3"].problem(group, "cpu")
-    found = _neighbours([problem.at(k).cost for k in range(7)]).tolist()
+    found = neighbours([problem.at(k).cost for k in range(7)]).tolist()
     assert found == [[0, 0, 1, 3, 3, 5, 5], [0, 1, 2, 3, 4, 5, 6], [1, 2, 2, 4, 4, 6, 6]]
 
 

@@ -217,7 +217,7 @@ def load(
 
     columns: only these of ``searches`` and ``trace``, and those that tell rows apart; None for all. where:
     only the rows of ``searches`` with these values, and their curves and fronts: for each column one value,
-    or a collection of values, such as ``{"space": "resnet50d", "seed": range(10)}``. With either of them
+    or a collection of values, such as ``{"label": "joint", "seed": range(10)}``. With either of them
     only what is asked for is read of the files.
 
     What is read is verified. Raises UserError, which names the file, where a part is damaged or holds other
