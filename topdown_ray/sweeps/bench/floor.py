@@ -27,7 +27,7 @@ from topdown_ray.sweeps.runner import Worker
 BATCH = 32
 
 
-class Compared(NamedTuple):
+class FloorCase(NamedTuple):
     """Searches that are compared with their floor."""
 
     name: str
@@ -36,15 +36,15 @@ class Compared(NamedTuple):
     search: dict[str, int] | None = None  # lengths; None: those of the scale
 
 
-def cases_of(scale: Scale) -> list[Compared]:
+def cases_of(scale: Scale) -> list[FloorCase]:
     """Every strategy at the scale's lengths, joint also at lengths of its own, and lone searches."""
     search = {"generations": min(66, scale.generations), "warm_generations": 0}
     short = f"joint, {search['generations']} generations"
     return [
-        *(Compared(name, name, BATCH) for name in STRATEGIES),
-        Compared("top_down, a lone search", "top_down", 1),
-        Compared(short, "joint", BATCH, search),
-        Compared(f"{short}, a lone search", "joint", 1, search),
+        *(FloorCase(name, name, BATCH) for name in STRATEGIES),
+        FloorCase("top_down, a lone search", "top_down", 1),
+        FloorCase(short, "joint", BATCH, search),
+        FloorCase(f"{short}, a lone search", "joint", 1, search),
     ]
 
 
