@@ -19,6 +19,7 @@ from topdown_ray.algorithms.parameters import EvolutionParams
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.rng import Draws
 from topdown_ray.algorithms.strategies import STRATEGIES, Searches
+from topdown_ray.spaces import predictor
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.predictor_files import load_predictor
@@ -26,7 +27,7 @@ from topdown_ray.spaces.predictor_files import load_predictor
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 STEPS = [
     (functional, "linear", "predictor: matrix products"),
-    (functional, "embedding_bag", "predictor: first layer, gather and add"),
+    (predictor, "first_layer", "predictor: first layer, gather and add"),
     (kernels, "children", "drawing children and their costs"),
     (kernels, "recall", "memory: look-up"),
     (kernels, "remember", "memory: storing"),

@@ -28,6 +28,7 @@ from topdown_ray.files import digest
 from topdown_ray.spaces.cost import load_cost
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.store import parts
+from topdown_ray.store.layout import TABLES
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import FRONT, SCHEMA_VERSION, SEARCHES, TRACE
 
@@ -166,7 +167,7 @@ def write_sweep(folder: str, rows: int) -> None:
     """Make the result folder."""
     seeds = max(1, rows // (len(TIGHTEST) * len(STRATEGIES) * K))
     place = Place(folder)
-    place.prepare(parts.TABLES)
+    place.prepare(TABLES)
     writer = parts.Parts(place)
     for tables in shards(seeds):
         writer.write(tables[0]["shard_id"][0].as_py(), *tables)

@@ -43,7 +43,7 @@ def one(
     from topdown_ray.sweeps import driver
 
     executor = driver.in_process(plan_of(1, 1, k, population, 2, 1))
-    executor.worker.run(next(plan_of(1, 1, k, population, 2, 1).shards()))
+    executor.hosted.worker.run(next(plan_of(1, 1, k, population, 2, 1).shards()))
     plan = plan_of(seeds, batch, k, population, generations, warm)
     executor = driver.in_process(plan)
     start = time.perf_counter()
@@ -54,7 +54,7 @@ def one(
             driver.run(plan, results, executor)
     else:
         for shard in plan.shards():
-            executor.worker.run(shard)
+            executor.hosted.worker.run(shard)
     return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

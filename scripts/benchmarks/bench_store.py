@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from topdown_ray.files import digest
 from topdown_ray.store import parts
 from topdown_ray.store.layout import TABLES
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
 from topdown_ray.store.schema import SCHEMA_VERSION, SEARCHES, TRACE
 from topdown_ray.sweeps.identities import search_identity
-from topdown_ray.sweeps.spec import digest, make_spec
+from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.sweeps.status import Reader
 
 TARGETS = [400.0, 350.0, 300.0, 250.0, 200.0]

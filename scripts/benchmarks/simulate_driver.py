@@ -257,7 +257,7 @@ def through_ray(shards: int, batch: int) -> dict[str, Any]:
     from topdown_ray import cluster
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.sweeps import driver
-    from topdown_ray.sweeps.spec import Shard
+    from topdown_ray.sweeps.groups import Shard
 
     plan = plan_of(shards * batch, batch)
     tables = one_search(plan)
