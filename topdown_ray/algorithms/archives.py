@@ -2,7 +2,7 @@
 how scored children enter them.
 
 On a CPU compiled code with the same bits takes the place of the tensor operations
-(:mod:`topdown_ray.algorithms.joint_kernels`).
+(:mod:`topdown_ray.algorithms.archive_kernels`).
 
 Letters: S searches, K targets, A archives (those of the targets come first), J costs, Q places of an archive,
 G genes, n children, E entrants."""
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from topdown_ray.algorithms import joint_kernels
+from topdown_ray.algorithms import archive_kernels
 from topdown_ray.algorithms.evolution import best_first
 from topdown_ray.algorithms.problem import Cost, Problem
 from topdown_ray.spaces.limits import LimitedCost
@@ -43,9 +43,9 @@ class Archive(NamedTuple):
         )
 
     @property
-    def tables(self) -> joint_kernels.ArchiveTables:
+    def tables(self) -> archive_kernels.ArchiveTables:
         """The same memory for compiled code."""
-        return joint_kernels.ArchiveTables(*(part.numpy() for part in self))
+        return archive_kernels.ArchiveTables(*(part.numpy() for part in self))
 
 
 class Children(NamedTuple):
@@ -67,8 +67,8 @@ def merged(
     distinct: whether an archive holds no architecture twice. compiled: in compiled code, which changes
     ``archive`` in place."""
     if compiled:
-        new = joint_kernels.Offered(*(part.numpy() for part in children))
-        joint_kernels.merge(archive.tables, new, limits.numpy(), share, distinct)
+        new = archive_kernels.Offered(*(part.numpy() for part in children))
+        archive_kernels.merge(archive.tables, new, limits.numpy(), share, distinct)
         return archive
     children = _entrants(archive, children, limits)
     S, A, Q = archive.accuracy.shape

@@ -3,7 +3,7 @@ parents from the archives.
 
 A child that is too expensive, or that its search has drawn before, is drawn again, a bounded number of times.
 On a CPU compiled code with the same bits takes the place of the tensor operations
-(:mod:`topdown_ray.algorithms.joint_kernels`).
+(:mod:`topdown_ray.algorithms.joint_kernels`, :mod:`topdown_ray.algorithms.move_kernels`).
 
 Letters: S searches, K targets, A archives, J costs, Q places of an archive, P children a generation, G genes,
 C single changes, n rows."""
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from topdown_ray.algorithms import joint_kernels, proposals, rng
+from topdown_ray.algorithms import joint_kernels, move_kernels, proposals, rng
 from topdown_ray.algorithms.archives import Archive, meets
 from topdown_ray.algorithms.gradients import Changes, Gradient, Ranking, places_for
 from topdown_ray.algorithms.joint_parameters import Moves
@@ -139,18 +139,23 @@ class CompiledBreeder:
         )
         most = S * n_moves * MAX_REDRAWS
         self._ahead = joint_kernels.Ahead(
-            np.zeros(most, np.int64), np.zeros((most, space.G), np.int8), self._room(most)
+            np.zeros(most, np.int64),
+            np.zeros((most, space.G), np.int8),
+            self._room(most),
+            np.zeros(rows, np.int64),
+            np.zeros(most, np.int64),
         )
         self._pending = np.arange(S * P)
 
-    def _room(self, rows: int) -> joint_kernels.Ranked:
-        return joint_kernels.Ranked.empty(rows, len(self._facts.gene), len(self._setting.costs))
+    def _room(self, rows: int) -> move_kernels.Ranked:
+        return move_kernels.Ranked.empty(rows, len(self._facts.gene), len(self._setting.costs))
 
     def __call__(self, archive: Archive, number: int, aim: torch.Tensor, payer: torch.Tensor) -> Born:
         """See :class:`Breeder`."""
         setting, rows = self._setting, len(self._pending)
         born = Born.none_yet(rows, setting.space.G, len(setting.costs), setting.limits.device)
         state = np.array([0, rows, 0])
+        self._ahead.latest.fill(0)
         drawing = joint_kernels.Breeding(
             facts=self._facts,
             archives=archive.tables,
@@ -176,7 +181,7 @@ class CompiledBreeder:
         rows = torch.from_numpy(genes)
         costs = torch.stack(gradient.costs(rows)).numpy()
         changes = (facts.gene, facts.choice, facts.controller, facts.threshold)
-        joint_kernels.ranked(genes, gradient(rows).numpy(), costs, *changes, self._ahead.rows, first)
+        move_kernels.ranked(genes, gradient(rows).numpy(), costs, *changes, self._ahead.rows, first)
 
 
 class TensorBreeder:

@@ -1,5 +1,6 @@
-"""The inner loop of a joint search, compiled for CPUs with Numba: drawing children, moving by gradients, and
-merging archives, with the same bits as the tensor operations of :mod:`breeding` and :mod:`archives`.
+"""Drawing the children of a joint search, compiled for CPUs with Numba.
+
+The same bits as the tensor operations of :mod:`breeding`.
 
 Searches share nothing, so every function takes them one after another; within a search rows come in the order
 of their slots, which is the order that decides among equals.
@@ -11,13 +12,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from topdown_ray.algorithms.archive_kernels import ArchiveTables, Doubles
 from topdown_ray.algorithms.kernels import (
     Mutating,
-    Words,
     _cross,
     _hash,
     _key,
@@ -27,24 +27,9 @@ from topdown_ray.algorithms.kernels import (
     _word,
     _words,
 )
+from topdown_ray.algorithms.move_kernels import BLOCK, Flags, Ranked, _move
 from topdown_ray.spaces.compiled import Bytes, Floats, compiled, place_of
 from topdown_ray.spaces.terms import FlatSum, FlatTerms, Ints
-
-Doubles = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-MOVE, MUTANT, CROSSED = 0, 1, 2  # how a child is made
-_MASK = np.uint32(0xFFFFFF)
-NEVER = np.float32(-np.inf)  # the gain of a change that is not drawn; in single precision, as its vectors
-BLOCK = 16  # single changes whose weights are summed together, so that drawing one looks at few of them
-
-
-class ArchiveTables(NamedTuple):
-    """The tables of :class:`archives.Archive`."""
-
-    genes: Bytes  # (S, A, Q, G)
-    accuracy: Floats  # (S, A, Q)
-    cost: Doubles  # (S, A, Q, J)
-    name: Ints  # (S, A, Q)
 
 
 class SeenTables(NamedTuple):
@@ -53,32 +38,6 @@ class SeenTables(NamedTuple):
     names: Ints  # (S * places,)
     owners: npt.NDArray[np.int32]
     places: int
-
-
-class Ranked(NamedTuple):
-    """The single changes of some architectures (rows) that give another one, in the order of all changes, and
-    behind them changes without a chance up to whole blocks. W: C, up to whole blocks.
-    """
-
-    number: Ints  # (rows,), how many there are
-    gene: npt.NDArray[np.int16]  # (rows, W), that each changes
-    choice: Bytes  # (rows, W), that it changes to
-    gains: Floats  # (rows, W), of top-1, as a fraction
-    costs: Floats  # (rows, J, W), what they change in each cost
-    savings: Floats  # (rows, J), the most that any of them saves
-
-    @classmethod
-    def empty(cls, rows: int, C: int, J: int) -> Ranked:
-        """Memory for some rows."""
-        W = C + -C % BLOCK
-        return cls(
-            np.zeros(rows, np.int64),
-            np.zeros((rows, W), np.int16),
-            np.zeros((rows, W), np.int8),
-            np.zeros((rows, W), np.float32),
-            np.zeros((rows, J, W), np.float32),
-            np.zeros((rows, J), np.float32),
-        )
 
 
 class RankingTables(NamedTuple):
@@ -128,6 +87,8 @@ class Ahead(NamedTuple):
     names: Ints  # (rows,)
     genes: Bytes  # (rows, G)
     rows: Ranked
+    latest: Ints  # (S * places of the ranking,): of those that belong into a place the latest one, plus one
+    before: Ints  # (rows,): the one before it, plus one; 0: none
 
 
 class Breeding(NamedTuple):
@@ -144,11 +105,8 @@ class Breeding(NamedTuple):
     state: Ints  # (3,), see below
 
 
-ATTEMPT, PENDING, AHEAD = (
-    0,
-    1,
-    2,
-)  # places of ``Breeding.state``; AHEAD: how many of its rows have their changes
+# places of ``Breeding.state``; AHEAD: how many rows of ``ahead`` have their changes
+ATTEMPT, PENDING, AHEAD = 0, 1, 2
 
 
 @compiled
@@ -217,12 +175,19 @@ def _parent(
 
 
 @compiled
-def _found(names: Ints, n: int, name: np.int64) -> int:
-    """Which of the first n names this is, -1 for none."""
-    for i in range(n):
-        if names[i] == name:
-            return i
-    return -1
+def _found(ahead: Ahead, place: int, name: np.int64) -> int:
+    """Which row is the architecture of this name that belongs into a place of the ranking, -1 for none."""
+    i = int(ahead.latest[place]) - 1
+    while i >= 0 and ahead.names[i] != name:
+        i = int(ahead.before[i]) - 1
+    return i
+
+
+@compiled
+def _add(ahead: Ahead, i: int, place: int, name: np.int64, genes: Bytes) -> None:
+    """Make an architecture that belongs into a place of the ranking the i-th row."""
+    ahead.names[i], ahead.genes[i] = name, genes
+    ahead.before[i], ahead.latest[place] = ahead.latest[place], i + 1
 
 
 @compiled
@@ -256,11 +221,11 @@ def _parents(
     held, lacking = drawing.state[AHEAD], 0
     number = np.empty(n_missing, np.int64)  # of each missing one among ``ahead``
     for j in range(n_missing):
-        name = names[mother[missing[j]]]
-        number[j] = _found(ahead.names, held + lacking, name)
+        i = missing[j]
+        number[j] = _found(ahead, source[i], names[mother[i]])
         if number[j] < 0:
             number[j] = held + lacking
-            ahead.names[number[j]], ahead.genes[number[j]] = name, genes[mother[missing[j]]]
+            _add(ahead, number[j], source[i], names[mother[i]], genes[mother[i]])
             lacking += 1
     if lacking == 0:
         for j in range(n_missing):
@@ -300,126 +265,11 @@ def _with_later_ones(
             if slot < facts.moves:
                 key = _key(_stream(facts.seeds[search], purpose, 0, generation), slot, later)
                 at = _parent(facts, filled, Q, search, aim[slot], _word(key, 0), _word(key, 1))
-                known = ranking.names[search * ranking.places + (names[at] & (ranking.places - 1))]
-                if known != names[at] and _found(ahead.names, held + lacking, names[at]) < 0:
-                    ahead.names[held + lacking], ahead.genes[held + lacking] = names[at], genes[at]
+                belongs = search * ranking.places + (names[at] & (ranking.places - 1))
+                if ranking.names[belongs] != names[at] and _found(ahead, belongs, names[at]) < 0:
+                    _add(ahead, held + lacking, belongs, names[at], genes[at])
                     lacking += 1
     return lacking
-
-
-@compiled
-def ranked(
-    genes: Bytes,
-    gains: Floats,
-    costs: Floats,
-    gene: Ints,
-    choice: Bytes,
-    controller: Ints,
-    threshold: Bytes,
-    out: Ranked,
-    first: int,
-) -> None:
-    """Keep the single changes of rows that give another architecture: genes (n, G), gains (n, C), costs (J,
-    n, C); in ``out`` from its row ``first`` on.
-    """
-    J, n, C = costs.shape
-    for row in range(n):
-        i, m = first + row, 0
-        for c in range(C):
-            g = gene[c]
-            if genes[row, g] != choice[c] and genes[row, controller[g]] >= threshold[g]:
-                out.gene[i, m], out.choice[i, m] = g, choice[c]
-                # a gain that is no number weighs nothing
-                out.gains[i, m] = gains[row, c] if gains[row, c] == gains[row, c] else NEVER
-                for j in range(J):
-                    out.costs[i, j, m] = costs[j, row, c]
-                m += 1
-        while m % BLOCK:  # changes that are never drawn
-            out.gene[i, m], out.choice[i, m], out.gains[i, m] = -1, 0, NEVER
-            out.costs[i, :, m] = 0
-            m += 1
-        out.number[i] = m
-        for j in range(J):
-            least = np.float32(0)
-            for c in range(m):
-                if out.costs[i, j, c] < least:
-                    least = out.costs[i, j, c]
-            out.savings[i, j] = -least
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
-def _largest(values: Floats, n: int, least: np.float32) -> np.float32:
-    """The largest of n values and ``least``; none is NaN. The flags let it run on vectors, and change no bit
-    of a maximum.
-    """
-    largest = least
-    for c in range(n):
-        largest = values[c] if values[c] > largest else largest
-    return largest
-
-
-@compiled
-def _move(
-    ranked: Ranked,
-    at: int,
-    slacks: Floats,
-    words: Words,
-    most: int,
-    scale: np.float32,
-    weights: Ints,
-    last_gene: int,
-    row: Bytes,
-    open_: Flags,
-    promise: Floats,
-    behind: Words,
-    of_block: Ints,
-) -> None:
-    """One gradient-informed move of a row, in place: of ``most`` single changes at most.
-
-    at: the row's entry among ``ranked``; slacks (J,) of the row, changed in place; last_gene: that of the
-    last of all single changes; the last four are scratch."""
-    n, J = ranked.number[at], len(slacks)
-    gene, gains, costs, savings = ranked.gene[at], ranked.gains[at], ranked.costs[at], ranked.savings[at]
-    n_changes = 1 + np.int64(_uniform(words[0]) * np.float32(most))
-    last = np.float32(len(weights) - 1)
-    for c in range(n):
-        open_[c] = True
-    for i in range(n_changes):
-        for c in range(n):
-            promise[c] = gains[c] if open_[c] else NEVER
-        for j in range(J):
-            room = slacks[j] if i == n_changes - 1 else np.float32(slacks[j] + savings[j])
-            for c in range(n):
-                promise[c] = promise[c] if costs[j, c] <= room else NEVER
-        best = _largest(promise, n, np.float32(-1))
-        total = np.int64(0)
-        for b in range(n // BLOCK):
-            whole = np.int64(0)
-            for c in range(BLOCK):
-                steps = (best - promise[b * BLOCK + c]) * scale
-                behind[b * BLOCK + c] = np.uint32(steps if steps < last else last)
-                whole += weights[behind[b * BLOCK + c]]
-            of_block[b] = whole
-            total += whole
-        # the word's 24 bits as a share of the sum of the weights
-        left, changed = np.int64(words[1 + i] & _MASK) * total >> 24, last_gene
-        if total > 0:
-            b = 0
-            while left >= of_block[b]:
-                left -= of_block[b]
-                b += 1
-            c = b * BLOCK
-            left -= weights[behind[c]]
-            while left >= 0:
-                c += 1
-                left -= weights[behind[c]]
-            changed = gene[c]
-            row[changed] = ranked.choice[at, c]
-            for j in range(J):
-                slacks[j] -= costs[j, c]
-        if i < n_changes - 1:
-            for c in range(n):
-                open_[c] &= gene[c] != changed
 
 
 @compiled
@@ -523,71 +373,3 @@ def _children(
                 ranking.rows.costs[at] = ahead.costs[m]
                 ranking.rows.savings[at] = ahead.savings[m]
     return again[:left]
-
-
-# --- archives -----------------------------------------------------------------------------------------------
-
-
-@compiled
-def _within(cost: Doubles, limits: Doubles) -> bool:
-    within = True
-    for j in range(len(limits)):
-        within &= cost[j] <= limits[j]
-    return within
-
-
-class Offered(NamedTuple):
-    """The tables of :class:`archives.Children`."""
-
-    genes: Bytes  # (S, n, G)
-    accuracy: Floats  # (S, n)
-    cost: Doubles  # (S, n, J)
-    name: Ints  # (S, n)
-    aim: Ints  # (n,)
-
-
-@compiled
-def merge(archives: ArchiveTables, new: Offered, limits: Doubles, share: bool, distinct: bool) -> None:
-    """Offer scored children to all archives, which change in place. limits: (A, J)."""
-    genes, accuracy, cost, name, aim = new
-    S, A, Q = archives.accuracy.shape
-    n = accuracy.shape[1]
-    worst, entering, names = np.empty(A, np.float32), np.empty(n, np.int64), np.empty(n, np.int64)
-    offered = np.empty(n, np.bool_)
-    for s in range(S):
-        best_of, held = archives.accuracy[s], archives.name[s].reshape(-1)
-        for a in range(A):
-            worst[a] = best_of[a, Q - 1]
-        m = 0
-        for i in range(n):
-            enters = False
-            for a in range(A):
-                enters |= accuracy[s, i] > worst[a] and _within(cost[s, i], limits[a])
-            if enters:
-                # the table of what was drawn forgets; an archive must not hold anything twice
-                twice = False
-                if distinct:
-                    for q in range(len(held)):
-                        twice |= held[q] == name[s, i]
-                    for e in range(m):
-                        twice |= names[e] == name[s, i]
-                entering[m], names[m], offered[m] = i, name[s, i], not twice
-                m += 1
-        for e in range(m):
-            if not offered[e]:
-                continue
-            i = entering[e]
-            for a in range(A):
-                own = best_of[a]
-                if accuracy[s, i] > own[Q - 1] and (share or aim[i] == a) and _within(cost[s, i], limits[a]):
-                    q = Q - 1
-                    while q > 0 and own[q - 1] < accuracy[s, i]:
-                        own[q] = own[q - 1]
-                        archives.genes[s, a, q] = archives.genes[s, a, q - 1]
-                        archives.cost[s, a, q] = archives.cost[s, a, q - 1]
-                        archives.name[s, a, q] = archives.name[s, a, q - 1]
-                        q -= 1
-                    own[q] = accuracy[s, i]
-                    archives.genes[s, a, q] = genes[s, i]
-                    archives.cost[s, a, q] = cost[s, i]
-                    archives.name[s, a, q] = name[s, i]
