@@ -32,6 +32,7 @@ pytest_plugins = ["support.browsing", "support.buckets", "support.one_ray"]
 
 # ignored in a shell's background job, and so by commands that are tested
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise by nohup
 
 torch.set_num_threads(1)  # as in every worker
 
