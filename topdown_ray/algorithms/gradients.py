@@ -5,8 +5,8 @@ A predictor of this project is a perceptron whose first layer is a sum over term
 hidden layer, times the table of that layer, gives what every table row is worth to first order; a single
 change swaps a few rows (a kernel one, a depth two), so its gain is a difference of a few numbers. The cost is
 a sum over terms too: the same swaps give its exact change. One gradient is five matrix products where an
-evaluation is two, and the swaps come on top: it was measured to cost the CPU time of 2.7 to 2.9 evaluations
-on MobileNetV3 and of 3.7 to 6.4 on ResNet50D. Tiles have one fixed shape, so that a row's bits do not depend
+evaluation is two, and the swaps come on top: it was measured to cost the CPU time of 2.6 to 3.3 evaluations
+on MobileNetV3 and of 3.6 to 4.6 on ResNet50D. Tiles have one fixed shape, so that a row's bits do not depend
 on the batch it comes in. Source of the idea: Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable
 Sampling for Discrete Distributions*.
 
