@@ -106,7 +106,8 @@ def verify(place: Place, layout: Layout, name: str) -> Verified:
     nothing, identity = packed([]), layout.identity
     found = []
     for table in layout.tables_of(name):
-        try:  # of the others, the checksum tells
+        try:
+            # the other tables are checked by their checksums, without reading a column
             columns = [identity] if table == layout.first else []
             found.append(read_part(place, table, name, columns=columns, layout=layout))
         except FileNotFoundError:  # merged by another driver since (object stores only)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from topdown_ray.store.results import Results
     from topdown_ray.sweeps.driver import Plan, SweepSummary
     from topdown_ray.sweeps.executors import ShardExecutor
+    from topdown_ray.sweeps.groups import Group
 
 #: Follows a sweep into its opened folder: entered before the first shard, told of every step.
 Follow = Callable[["ResultFolder"], AbstractContextManager[Callable[[Progress], None]]]
@@ -358,8 +359,15 @@ def _compile(plan: Plan, on_step: OnStep) -> None:
     from topdown_ray.algorithms.compiling import compiling_told
     from topdown_ray.sweeps.runner import Worker
 
+    # what is compiled depends on the strategy and on the kinds of costs and predictor, not on the space
+    first: dict[tuple[str, frozenset[type], type], Group] = {}
+    for group in plan.spec.groups():
+        setup = plan.setups[group.space]
+        kinds = {type(cost) for cost in setup.named_costs.values()}
+        first.setdefault((group.strategy, frozenset(kinds), type(setup.predictor)), group)
+    spaces = {group.space for group in first.values()}
     with compiling_told(on_step):
-        Worker(plan.setups, plan.spec.groups())
+        Worker({space: plan.setups[space] for space in spaces}, first.values())
 
 
 def _dashboard(address: str) -> str | None:
