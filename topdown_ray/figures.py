@@ -80,9 +80,8 @@ def draw(
         if (legend := ax.get_legend()) is not None:  # a long legend must not take the picture's place
             rows = math.ceil(len(legend.get_texts()) / max(1, getattr(legend, "_ncols", 1)))
             figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, rows - 2))
-        # a first layout settles the ticks, whose labels the second one has to make room for
-        figure.draw_without_rendering()
-        layout.execute(figure)
+        for _ in range(2):  # the first settles the ticks, whose labels the second has to make room for
+            layout.execute(figure)
         figure.set_layout_engine("none")  # as it is now: saving would do it again, and draw twice
         saved = io.StringIO()
         figure.savefig(saved, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

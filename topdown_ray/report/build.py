@@ -75,6 +75,9 @@ def write_report(
         shown = [table for section in sections for table in section.tables]
         for table in shown:
             table.write(new / "tables")
+        # the other process draws from the first on, this one from the last, until they meet
+        for picture in reversed([picture for section in sections for picture in section.pictures]):
+            _ = picture.svg
         top = findings.top(context)
         (new / "report.html").write_text(page(top, sections), encoding="utf-8")
     return Report(
