@@ -51,6 +51,14 @@ def read_limit(text: str) -> tuple[str, float]:
     return name, value
 
 
+def read_part(text: str) -> tuple[int, int]:
+    """A part as it is written on the command line, such as 3/8. Raises UserError."""
+    number, slash, of = text.partition("/")
+    if not (slash and all(each.isascii() and each.isdigit() for each in (number, of))):
+        raise UserError(f"--part: expected K/N, such as 3/8, found {brief(text)}")
+    return int(number), int(of)
+
+
 # --- rows of a result folder, or architectures --------------------------------------------------------------
 
 RunOrArchitecture = Annotated[

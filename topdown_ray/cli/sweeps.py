@@ -10,7 +10,7 @@ import typer
 
 from topdown_ray.cli import supervisor
 from topdown_ray.cli.display import no_progress, sweep_progress
-from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName, read_limit
+from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName, read_limit, read_part
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import DEFAULT_SPACE
 from topdown_ray.terminal import say
@@ -70,6 +70,14 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more."),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Only the K-th of N parts of the seeds, as a sweep of its own: for array jobs, each task with "
+            "a folder of its own, joined by merge.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")
     ] = False,
@@ -87,7 +95,7 @@ def sweep(
     supervisor.supervise("none" if dry_run else address)
     from topdown_ray.sweeps import api
 
-    plan = api.plan_sweep(file, out, only or ())
+    plan = api.plan_sweep(file, out, only or (), None if part is None else read_part(part))
     from topdown_ray.cli.present import sweeps as present
 
     if dry_run:

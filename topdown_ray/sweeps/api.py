@@ -249,11 +249,14 @@ def _bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def plan_sweep(file: str, out: str, only: Sequence[str] = ()) -> Plan:
+def plan_sweep(
+    file: str, out: str, only: Sequence[str] = (), part: tuple[int, int] | None = None
+) -> Plan:
     """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
-    the failed shards of ``out``. Raises UserError.
+    the failed shards of ``out``; part: see :meth:`SweepSpec.part`. Raises UserError.
     """
-    plan = _plan(read_spec(file), out, say)
+    spec = read_spec(file)
+    plan = _plan(spec if part is None else spec.part(*part), out, say)
     if not only:
         return plan
     from topdown_ray.store.failures import failed_searches

@@ -226,6 +226,23 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         sets = sum(len(device.sets) for space in self.spaces for device in self.devices(space))
         return sets * len(self.strategies) * len(self.seeds)
 
+    def part(self, number: int, of: int) -> SweepSpec:
+        """The sweep of one of ``of`` parts of the seeds, in order and of equal size but for one seed; number:
+        from 1. Raises UserError.
+        """
+        seeds = len(self.seeds)
+        if not 1 <= number <= of <= seeds:
+            raise UserError(
+                f"--part: expected K/N with 1 <= K <= N <= {seeds}, the number of seeds, found {number}/{of}"
+            )
+        if self.budget is not None and self.budget.seconds is not None and self.budget.calibrated is None:
+            raise UserError(
+                "--part: expected a budget in evaluations, found one in seconds, which every part would "
+                "calibrate for itself"
+            )
+        own = self.seeds[(number - 1) * seeds // of : number * seeds // of]
+        return self.model_copy(update={"seeds": own})
+
     def devices(self, space: str) -> tuple[Device, ...]:
         """The costs of a space, each with its targets."""
         cost, sets = self.cost[space], self.targets[space]
