@@ -219,4 +219,4 @@ def test_the_help_of_every_command_needs_neither_torch_nor_ray() -> None:
     result = subprocess.run(
         [sys.executable, "-c", HELP], capture_output=True, text=True, check=True, timeout=60
     )
-    assert result.stdout.splitlines()[-1] == "18 []"
+    assert result.stdout.splitlines()[-1] == "19 []"

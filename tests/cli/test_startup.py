@@ -27,7 +27,19 @@ finally:
 """
 SMALLEST = json.dumps({"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "image_size": 160})
 COMMANDS = (
-    *("demo", "sweep", "search", "status", "describe", "pick", "verify", "report", "compare", "front"),
+    *(
+        "demo",
+        "sweep",
+        "search",
+        "status",
+        "merge",
+        "describe",
+        "pick",
+        "verify",
+        "report",
+        "compare",
+        "front",
+    ),
     *("measure", "table", "evaluate", "sample-dataset", "train-predictor", "export", "bench", "assets"),
 )
 
@@ -117,6 +129,7 @@ def test_what_is_wrong_in_a_sweep_file(
             ((command, "missing", *more), "missing: expected a sweep's result folder")
             for command, *more in (("report",), ("verify",), ("compare", "b"), ("pick", "--at", "3"))
         ),
+        (("merge", "out", "missing"), "missing: expected a sweep's result folder"),
         (("status", "missing"), "missing: expected a sweep's result folder"),
         (("table", "missing"), "missing: expected a file .parquet or one of"),
         (("measure", "--space", "nowhere", "--out", "x.parquet"), "--space: expected one of"),

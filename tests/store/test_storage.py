@@ -20,6 +20,7 @@ import topdown_ray
 from topdown_ray.errors import StoreError, UserError
 from topdown_ray.store import parts
 from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.object_lock import ObjectLock
 from topdown_ray.store.place import Place
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver, status
@@ -56,8 +57,12 @@ def test_a_damaged_object_is_named_and_computed_afresh(server: str, undisturbed:
     assert_same(undisturbed, ran(out))
 
 
-def test_two_drivers_on_one_prefix_are_harmless(server: str, undisturbed: topdown_ray.Results) -> None:
-    """An object store has no locks: both compute the same rows, and rows count once."""
+def test_two_drivers_on_one_prefix_are_harmless(
+    server: str, undisturbed: topdown_ray.Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a store has no locks: both compute the same rows, and rows count once."""
+    monkeypatch.setattr(ObjectLock, "hold", lambda lock: True)
+    monkeypatch.setattr(ObjectLock, "held", lambda lock: None)
     plan, out = plan_of(), uri(server, "both")
     one = opened(plan, out)
     other_plan = plan_of(batch=5)
@@ -215,6 +220,7 @@ def test_a_filesystem_that_is_neither_a_disk_nor_an_object_store() -> None:
 def test_where_there_is_no_lock_silence_is_told_from_work(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ObjectLock, "held", lambda lock: None)
     out = uri(server, "silent")
     ran(out)
     place = Place(out)

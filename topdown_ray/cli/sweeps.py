@@ -1,4 +1,4 @@
-"""The commands that search: demo, sweep, search, status."""
+"""The commands that search: demo, sweep, search, status, merge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from topdown_ray.cli import supervisor
-from topdown_ray.cli.display import no_progress, sweep_progress
+from topdown_ray.cli.display import no_progress, status_line, sweep_progress
 from topdown_ray.cli.options import Actors, Address, AsJson, PredictorName, SpaceName, read_limit, read_part
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.registry import DEFAULT_SPACE
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (demo, sweep, search, status):
+    for command in (demo, sweep, search, status, merge):
         app.command()(command)
 
 
@@ -209,6 +209,29 @@ def status(
     from topdown_ray.sweeps.status import updates
 
     print_updates(updates(out, every if watch else None), live=watch, as_json=as_json)
+
+
+def merge(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The result folder or URI to write.")],
+    folders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...", help="Result folders or URIs of one sweep, each with its own seeds."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Put result folders together that several drivers wrote, each for its own seeds of one sweep."""
+    from topdown_ray.store.manifest import read_manifest
+
+    for folder in folders:  # before anything slow is imported
+        read_manifest(folder)
+    with status_line("starting") as line:
+        from topdown_ray.cli.present import sweeps as present
+        from topdown_ray.sweeps.merge import merge_folders
+
+        merged = merge_folders(out, folders, line.update)
+    present.print_merged(merged, out, len(folders), as_json)
 
 
 def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> SweepSummary:

@@ -95,9 +95,10 @@ class ResultFolder:
     def open(self, manifest: Mapping[str, Any], resume: bool) -> None:
         """Create the folder, or continue the same sweep in it, as its only driver until :meth:`end`.
 
-        On an object store there is no lock: a second driver is harmless there, it computes and writes the
-        same rows. Verifies all parts and moves those that are damaged to ``damaged/`` (see ``damaged``);
-        where run.json was lost it is written anew. Raises UserError before anything is written."""
+        On object stores other than S3 there is no lock: a second driver is harmless there, it computes and
+        writes the same rows. Verifies all parts and moves those that are damaged to ``damaged/`` (see
+        ``damaged``); where run.json was lost it is written anew. Raises UserError before anything is
+        written."""
         self.check(manifest, resume)
         self.place.prepare(SWEEP.tables)
         try:

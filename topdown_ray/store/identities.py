@@ -51,6 +51,17 @@ class Identities(Set[str]):
         places = np.minimum(np.searchsorted(self._sorted, asked), len(self._sorted) - 1)
         return np.asarray(self._sorted[places] == asked, bool)
 
+    @property
+    def names(self) -> Packed:
+        """All of them, sorted."""
+        return self._sorted
+
+    def shared(self, other: Identities) -> Identities:
+        """Those that are in both sets."""
+        both = Identities()
+        both._sorted = np.intersect1d(self._sorted, other._sorted, assume_unique=True)
+        return both
+
     def without(self, each: Sequence[Packed]) -> Identities:
         """Those that are in none of these."""
         left = Identities()

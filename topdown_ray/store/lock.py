@@ -19,6 +19,8 @@ LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock
 class FolderLock:
     """A file in the folder that it locks. name: of the folder, begins messages."""
 
+    lost: str | None = None  # nobody can take it over from its holder
+
     def __init__(self, folder: Path, name: str):
         self._path = folder / LOCK
         self._name = name

@@ -28,6 +28,7 @@ from topdown_ray.errors import StoreError, UserError, one_line
 from topdown_ray.files import LARGEST_DOCUMENT, TEMPORARY, parse_json, replacing
 from topdown_ray.store.filesystems import opened, reason
 from topdown_ray.store.lock import LOCK, FolderLock
+from topdown_ray.store.object_lock import ObjectLock
 
 WRITE_ATTEMPTS = 4  # of an object, on top of the client library's own
 
@@ -49,7 +50,7 @@ class Place:
         self.name = shown(where)
         self.local: Path | None = None
         self.objects = False
-        self._lock: FolderLock | None = None  # of a local folder
+        self._lock: FolderLock | ObjectLock | None = None  # on a disk and in an S3 bucket
         self._made: list[Path] = []  # by :meth:`prepare`, the outermost first
         if not is_uri(where):
             check_local(where)
@@ -60,6 +61,8 @@ class Place:
             self._be_local(Path(unquote(parts.path)))
             return
         self._filesystem, self._root, self.objects = opened(uri, parts, self.name)
+        if isinstance(self._filesystem, pafs.S3FileSystem):
+            self._lock = ObjectLock(uri, parts, self._root, self._filesystem.region, self.name)
 
     def _be_local(self, folder: Path) -> None:
         """Raise UserError for a path that no folder can have: too long, with a NUL, a link to itself."""
@@ -155,7 +158,9 @@ class Place:
             found = self._filesystem.get_file_info(
                 pafs.FileSelector(self._root, allow_not_found=True, recursive=not self.objects)
             )
-            return not found if self.objects else all(info.type == pafs.FileType.Directory for info in found)
+            if self.objects:
+                return all(info.path == self._at(LOCK) for info in found)
+            return all(info.type == pafs.FileType.Directory for info in found)
         if not self.local.is_dir():
             return True
         for path in self.local.iterdir():
@@ -188,8 +193,8 @@ class Place:
             self._lock.check()
 
     def hold(self) -> bool:
-        """Become the only driver of a local folder; the lock dies with the process. False where another one
-        is. Elsewhere: True.
+        """Become the only driver of a folder on a disk or in an S3 bucket. False where another one is.
+        Elsewhere: True. Raises UserError.
         """
         return self._lock is None or self._lock.hold()
 
@@ -199,11 +204,18 @@ class Place:
             self._lock.release()
 
     def held(self) -> bool | None:
-        """Whether a driver is at work in a local folder; None where that cannot be told."""
+        """Whether another driver is at work in the folder; None where that cannot be told."""
         return None if self._lock is None else self._lock.held()
 
     def write(self, relative: str, data: bytes | pa.Buffer) -> None:
-        """Write a file: whole or not at all, in the place of one of this name. Raises StoreError."""
+        """Write a file: whole or not at all, in the place of one of this name. Raises StoreError, also where
+        another driver has taken over the folder that this process held.
+        """
+        if self._lock is not None and self._lock.lost is not None:
+            raise StoreError(
+                f"{self.name}: expected to be the only driver of this folder, found that "
+                f"{self._lock.lost} has taken it over, since this one did not reach the bucket for a while"
+            )
         try:
             if self.local is not None:
                 self._replace(self.local / relative, data)

@@ -56,9 +56,9 @@ class Status:
     """How far a sweep is.
 
     state: ``running``; ``complete``; ``incomplete`` (it ended, and searches are missing); ``killed`` (it
-    neither runs nor came to an end); ``silent`` (on an object store, which has no locks: nothing was written
-    for ten minutes). rate: searches a second in the last ten minutes of the present or last session. left_s:
-    seconds, by predictor evaluations; None where it does not run."""
+    neither runs nor came to an end); ``silent`` (where there is no lock, on object stores other than S3 and
+    on HDFS: nothing was written for ten minutes). rate: searches a second in the last ten minutes of the
+    present or last session. left_s: seconds, by predictor evaluations; None where it does not run."""
 
     out: str
     name: str

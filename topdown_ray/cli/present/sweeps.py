@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from topdown_ray.store.results import Results
     from topdown_ray.sweeps.api import Forecast
     from topdown_ray.sweeps.driver import SweepSummary
+    from topdown_ray.sweeps.merge import Merged
 
 
 def print_dashboard(url: str) -> None:
@@ -74,6 +75,16 @@ def print_summary(summary: SweepSummary, run_id: str, out: str, as_json: bool) -
         f"{shown(out)}: {progress.done} of {progress.total} searches, {new} of them now in "
         f"{summary.wall_s:.1f} s"
     )
+
+
+def print_merged(merged: Merged, out: str, folders: int, as_json: bool) -> None:
+    """What a merged folder holds."""
+    if as_json:
+        print_json({"out": shown(out), "folders": folders, **merged._asdict()})
+        return
+    print(f"{shown(out)}: {merged.done} of {merged.total} searches from {folders} folders")
+    if merged.done < merged.total:
+        print(f"To run the missing ones: topdown-ray sweep {shown(out)} --out {shown(out)}")
 
 
 def print_given_up(given_up: Mapping[str, str]) -> None:

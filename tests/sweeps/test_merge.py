@@ -1,0 +1,143 @@
+"""Result folders of drivers that ran their own seeds of one sweep, put together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.buckets import uri
+from support.commands import assert_one_line, main_in_process
+from support.folders import merged_at, opened, plan_of, ran
+from support.sweeping import Stopping, assert_same
+
+from topdown_ray import Results, load
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.place import Place
+from topdown_ray.sweeps import driver
+from topdown_ray.sweeps.executors import ShardHost
+from topdown_ray.sweeps.merge import merge_folders
+from topdown_ray.sweeps.verify import verify
+
+STRATEGIES = ["top_down", "joint"]  # joint keeps fronts
+PARTS: list[dict[str, Any]] = [{"seeds": {"start": 0, "count": 7}}, {"seeds": {"start": 7, "count": 5}}]
+
+
+@pytest.fixture(scope="module")
+def undivided(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return ran(tmp_path_factory.mktemp("undivided") / "out", strategies=STRATEGIES)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folders = [str(tmp_path_factory.mktemp("halves") / "out") for _ in PARTS]
+    for folder, part in zip(folders, PARTS, strict=True):
+        ran(folder, strategies=STRATEGIES, **part, batch=2)
+    return folders
+
+
+def test_merged_folders_are_one_sweep(
+    undivided: Results,
+    halves: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    merged_at(monkeypatch, 3)
+    out = tmp_path / "out"
+    done = main_in_process(["merge", out, *reversed(halves), "--json"], capsys)
+    assert json.loads(done.stdout) == {
+        "out": str(out),
+        "folders": 2,
+        "run_id": undivided.manifest["run_id"],
+        "done": 24,
+        "total": 24,
+    }
+    found = load(out)
+    assert_same(undivided, found)
+    assert verify(found).passed
+    assert found.manifest["status"] == "complete"
+    assert len(found.manifest["sessions"]) == 3  # the two drivers and the merge
+    each = [load(half).manifest["busy_s"] for half in halves]
+    assert found.manifest["busy_s"] == pytest.approx(sum(each))
+    again = main_in_process(["merge", out, *halves], capsys)
+    assert again.stdout == f"{out}: 24 of 24 searches from 2 folders\n"
+    assert_same(undivided, load(out))
+
+
+def test_what_is_missing_is_run_in_the_merged_folder(
+    undivided: Results, halves: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half, out = tmp_path / "half", tmp_path / "out"
+    plan = plan_of(strategies=STRATEGIES, **PARTS[1], batch=2)
+    stopping = Stopping(ShardHost(plan.run_id, plan.setups))
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(plan, opened(plan, half), stopping)
+    done = main_in_process(["merge", out, halves[0], half], capsys)
+    assert "of 24 searches from 2 folders\nTo run the missing ones: topdown-ray sweep" in done.stdout
+    assert load(out).manifest["status"] == "incomplete"
+    assert_same(undivided, ran(out, strategies=STRATEGIES))
+
+
+def test_a_merge_that_is_interrupted_goes_on(
+    undivided: Results, halves: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, write, left = str(tmp_path / "out"), ResultFolder.write, [3]
+
+    def interrupted(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFolder, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            merge_folders(out, halves)
+    assert 0 < load(out).searches["search_id"].nunique() < 24
+    assert merge_folders(out, halves).done == 24
+    assert_same(undivided, load(out))
+    assert len(list((tmp_path / "out" / "searches").iterdir())) == len(
+        load(out).searches["shard_id"].unique()
+    )
+
+
+def test_folders_in_a_bucket(undivided: Results, halves: list[str], server: str) -> None:
+    out = uri(server, "merged")
+    assert merge_folders(out, halves).done == 24
+    assert_same(undivided, load(out))
+
+
+def test_folders_that_cannot_be_merged(
+    halves: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    ran(other, strategies=STRATEGIES, seeds=[12], search={"population": 12, "generations": 5})
+    plan = plan_of(strategies=STRATEGIES, seeds=[6, 13])
+    overlapping, running, damaged = (tmp_path / name for name in ("overlapping", "running", "damaged"))
+    driver.run(plan, opened(plan, overlapping), driver.in_process(plan))
+    plan = plan_of(strategies=STRATEGIES, seeds=[14])
+    driver.run(plan, opened(plan, damaged), driver.in_process(plan))
+    place = Place(damaged)
+    name = next(iter(place.files("trace")))
+    place.write(f"trace/{name}", b"")
+    for folder, *said in (
+        (
+            other,
+            f"{other}: expected the same sweep as in the first folder but for its seeds",
+            "the field search",
+        ),
+        (
+            overlapping,
+            f"{overlapping}: expected searches that have no rows in {halves[0]}, found 2 that have",
+        ),
+        (damaged, f"{damaged}/trace/{name}: expected a part as it was written"),
+        (tmp_path, "expected a sweep's result folder"),
+    ):
+        assert_one_line(main_in_process(["merge", out, halves[0], folder], capsys), *said)
+        assert not out.exists()
+    with_a_driver = opened(plan_of(strategies=STRATEGIES, seeds=[15]), running)
+    assert_one_line(
+        main_in_process(["merge", out, halves[0], running], capsys),
+        "expected a folder that no sweep writes to",
+    )
+    with_a_driver.place.release()

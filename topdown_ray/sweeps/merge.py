@@ -1,0 +1,147 @@
+"""Putting the result folders of several drivers together, each of which ran its own seeds of one sweep.
+
+The merged folder is that of one sweep over all seeds: its tables are those that a single driver would have
+written, and it can be verified, continued and merged again as such."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from topdown_ray.errors import UserError, brief
+from topdown_ray.files import digest
+from topdown_ray.store.folder import ResultFolder
+from topdown_ray.store.identities import Identities
+from topdown_ray.store.layout import SWEEP
+from topdown_ray.store.manifest import changed_since, check_resumable, read_manifest
+from topdown_ray.store.part_files import parallel, read_part
+from topdown_ray.store.place import Place
+from topdown_ray.store.resuming import MERGED, Known, look
+from topdown_ray.sweeps.driver import Plan, make_plan
+from topdown_ray.sweeps.identities import ALGORITHM_VERSION, check_known_identities
+from topdown_ray.sweeps.spec import read_spec
+
+
+class Merged(NamedTuple):
+    """What a merged folder holds."""
+
+    run_id: str
+    done: int  # searches that have rows
+    total: int  # searches of the sweep over all seeds
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A folder that is merged."""
+
+    place: Place
+    manifest: Mapping[str, Any]
+    parts: Mapping[str, Known]
+
+    @property
+    def searches(self) -> Identities:
+        return Identities.union([known.ids for known in self.parts.values()])
+
+
+def merge_folders(
+    out: str, folders: Sequence[str], on_step: Callable[[str], None] = lambda step: None
+) -> Merged:
+    """Write the rows of the folders to ``out``, as one sweep over the seeds of all of them.
+
+    The folders stay as they are. A search that has no rows in any of them has none in ``out`` either; running
+    ``out`` as a sweep computes it. If merging is interrupted, the same call goes on. on_step: is told of what
+    takes long, before it begins. Raises UserError for folders of different sweeps, for searches that have
+    rows in two folders, for a folder that a driver writes to and for damaged parts, before anything is
+    written; StoreError where ``out`` cannot be written."""
+    manifests = [read_manifest(folder) for folder in folders]
+    seeds = tuple(sorted({seed for manifest in manifests for seed in manifest["spec"]["seeds"]}))
+    plan = make_plan(read_spec(folders[0]).model_copy(update={"seeds": seeds}), folders[0], on_step)
+    for folder, manifest in zip(folders, manifests, strict=True):
+        _check(plan, manifest, manifests[0], Place(folder))
+    on_step(f"verifying the parts of {len(folders)} folders")
+    sources = [_opened(Place(folder), manifest) for folder, manifest in zip(folders, manifests, strict=True)]
+    for one, other in itertools.combinations(sources, 2):
+        _check_disjoint(one, other)
+    merged = ResultFolder(out)
+    merged.open(_manifest(plan, manifests), resume=True)
+    done = merged.finished()
+    try:
+        for source in sources:
+            _copy(source, merged, plan.run_id, done)
+        done = Identities.union([done.names, *(source.searches.names for source in sources)])
+        complete = len(done) == plan.n_searches()
+        merged.end(complete, {"wall_s": 0.0, "busy_s": 0.0}, {}, count=True)
+    except BaseException:
+        merged.place.release()
+        raise
+    return Merged(plan.run_id, len(done), plan.n_searches())
+
+
+def _check(plan: Plan, manifest: Mapping[str, Any], first: Mapping[str, Any], place: Place) -> None:
+    """Raise UserError unless the folder's sweep is the plan's, with its own seeds."""
+    check_resumable(manifest, place.of("run.json"), ALGORITHM_VERSION)
+    own = Plan(plan.spec.model_copy(update={"seeds": tuple(manifest["spec"]["seeds"])}), plan.setups)
+    check_known_identities(own.spec, manifest, place.of("run.json"))
+    if own.run_id != manifest["run_id"]:
+        spec = {**manifest["spec"], "seeds": first["spec"]["seeds"]}
+        raise UserError(
+            f"{place.name}: expected the same sweep as in the first folder but for its seeds, found another "
+            f"one{changed_since({**manifest, 'spec': spec}, first)}"
+        )
+    if place.held():
+        raise UserError(f"{place.name}: expected a folder that no sweep writes to, found one that runs")
+
+
+def _opened(place: Place, manifest: Mapping[str, Any]) -> _Source:
+    found = look(place, SWEEP)
+    if found.problems:
+        raise UserError(f"{found.problems[0]}; the folder's sweep command computes these searches again")
+    return _Source(place, manifest, found.whole)
+
+
+def _check_disjoint(one: _Source, other: _Source) -> None:
+    if double := one.searches.shared(other.searches):
+        seeds = sorted(set(one.manifest["spec"]["seeds"]).intersection(other.manifest["spec"]["seeds"]))
+        raise UserError(
+            f"{other.place.name}: expected searches that have no rows in {one.place.name}, found "
+            f"{len(double)} that have: seeds {brief(seeds)}, searches {brief(list(double))}"
+        )
+
+
+def _manifest(plan: Plan, manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """run.json of the merged folder: the sessions and the time of all drivers."""
+    return {
+        **plan.manifest(),
+        "created_at": min(manifest.get("created_at") or "" for manifest in manifests) or None,
+        "sessions": [session for manifest in manifests for session in manifest.get("sessions", [])],
+        **{name: sum(manifest.get(name, 0.0) for manifest in manifests) for name in ("wall_s", "busy_s")},
+    }
+
+
+def _copy(source: _Source, folder: ResultFolder, run_id: str, done: Identities) -> None:
+    """Write the parts of a folder to another one as rows of its sweep."""
+    left = [name for name, known in source.parts.items() if not np.isin(known.ids, done.names).all()]
+    for name, tables in zip(
+        left, parallel(source.place, lambda name: _rows(source.place, name), left), strict=True
+    ):
+        folder.write(digest([source.manifest["run_id"], name]), *(_renamed(rows, run_id) for rows in tables))
+
+
+def _rows(place: Place, name: str) -> list[pa.Table]:
+    return [read_part(place, table, name) for table in SWEEP.tables_of(name)]
+
+
+def _renamed(rows: pa.Table, run_id: str) -> pa.Table:
+    at = rows.schema.get_field_index("run_id")
+    rows = rows.set_column(
+        at, rows.schema.field(at), pa.repeat(pa.scalar(run_id, rows.schema.field(at).type), len(rows))
+    )
+    # the names of the parts that were merged mean nothing in another folder
+    return rows.replace_schema_metadata(
+        {key: value for key, value in (rows.schema.metadata or {}).items() if key != MERGED}
+    )
