@@ -27,8 +27,8 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process of a test compiles the package again
 sys.dont_write_bytecode = False
 
-# the fixtures ``chromium``, ``server`` and ``local_ray``
-pytest_plugins = ["support.browsing", "support.buckets", "support.one_ray"]
+# the fixtures ``chromium``, ``server``, ``local_ray`` and ``slurm``
+pytest_plugins = ["support.browsing", "support.buckets", "support.one_ray", "support.slurm"]
 
 # ignored in a shell's background job, and so by commands that are tested
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,6 +53,7 @@ LONGEST = (
     "test_warm",
     "test_hosting",
     "test_cluster",
+    "test_slurm",
     "test_supervisor",
     "test_entries",
     "test_limits",

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from support.buckets import uri
 from support.commands import assert_one_line, main_in_process
-from support.folders import merged_at, opened, plan_of, ran
+from support.folders import SMALL, merged_at, opened, plan_of, ran
 from support.sweeping import Stopping, assert_same
 
 from topdown_ray import Results, load
+from topdown_ray.errors import UserError
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.place import Place
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.executors import ShardHost
 from topdown_ray.sweeps.merge import merge_folders
+from topdown_ray.sweeps.spec import make_spec
 from topdown_ray.sweeps.verify import verify
 
 STRATEGIES = ["top_down", "joint"]  # joint keeps fronts
@@ -141,3 +143,22 @@ def test_folders_that_cannot_be_merged(
         "expected a folder that no sweep writes to",
     )
     with_a_driver.place.release()
+
+
+@pytest.mark.parametrize("n", [1, 5, 12])
+def test_the_parts_of_a_sweep_are_its_seeds(n: int) -> None:
+    whole = make_spec({**SMALL, "seeds": {"start": 3, "count": 12}}, "test")
+    parts = [whole.part(k + 1, n) for k in range(n)]
+    assert [seed for part in parts for seed in part.seeds] == list(whole.seeds)
+    sizes = {len(part.seeds) for part in parts}
+    assert max(sizes) - min(sizes) <= 1
+    assert all(part.model_copy(update={"seeds": whole.seeds}) == whole for part in parts)
+
+
+def test_a_budget_in_seconds_has_no_parts() -> None:
+    """Each part would calibrate it for itself; one that is calibrated already is the same for all."""
+    whole = make_spec({**SMALL, "budget": {"seconds": 0.5}}, "test")
+    with pytest.raises(UserError, match="--part: expected a budget in evaluations, found one in seconds"):
+        whole.part(1, 2)
+    calibrated = driver.make_plan(whole).spec
+    assert calibrated.part(1, 2).budget == calibrated.budget

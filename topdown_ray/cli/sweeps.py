@@ -74,8 +74,8 @@ def sweep(
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Only the K-th of N parts of the seeds, as a sweep of its own: for array jobs, each task with "
-            "a folder of its own, joined by merge.",
+            help="Only the K-th of N parts of the seeds, as a sweep of its own with a folder of its own, for "
+            "merge.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -249,9 +249,7 @@ def _bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def plan_sweep(
-    file: str, out: str, only: Sequence[str] = (), part: tuple[int, int] | None = None
-) -> Plan:
+def plan_sweep(file: str, out: str, only: Sequence[str] = (), part: tuple[int, int] | None = None) -> Plan:
     """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
     the failed shards of ``out``; part: see :meth:`SweepSpec.part`. Raises UserError.
     """
