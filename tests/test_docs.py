@@ -60,6 +60,25 @@ def test_every_command_is_understood(page: str, command: str) -> None:
             group.make_context(name, rest)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_can_be_parsed(page: Path) -> None:
+    """Shell blocks by bash, and their commands of Ray by Ray's own parser; YAML blocks by PyYAML."""
+    from ray.scripts.scripts import cli
+
+    text = page.read_text()
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+        for line in re.findall(r"(?m)^(?:\S+=\S+ )*ray (.+)$", block):
+            name, *rest = shlex.split(line, comments=True)
+            group, command = cli, cli.commands[name]
+            if hasattr(command, "commands"):
+                name, *rest = rest
+                group, command = command, command.commands[name]
+            assert group.commands[name].make_context(name, rest, resilient_parsing=False)
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        assert yaml.safe_load(block)
+
+
 def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
     """If it fails: python scripts/make/cli_reference.py"""
     before = (ROOT / "docs" / "cli.md").read_text()

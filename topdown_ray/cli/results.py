@@ -106,7 +106,7 @@ def verify(
 
 def report(
     folders: Annotated[
-        list[str], typer.Argument(metavar="DIR...", help="Result folders or URIs; several are put together.")
+        list[str], typer.Argument(metavar="DIR", help="Result folders or URIs; several are put together.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")

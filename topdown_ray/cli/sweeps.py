@@ -216,7 +216,7 @@ def merge(
     folders: Annotated[
         list[str],
         typer.Argument(
-            metavar="DIR...", help="Result folders or URIs of one sweep, each with its own seeds."
+            metavar="DIR", help="Result folders or URIs of one sweep, each with its own seeds."
         ),
     ],
     as_json: AsJson = False,

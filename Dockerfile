@@ -1,0 +1,25 @@
+# An image with the command topdown-ray, for containers and Kubernetes (docs/kubernetes.md).
+#   docker build --tag topdown-ray .
+#   docker build --tag topdown-ray:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+FROM python:3.11-slim
+
+# Where torch comes from: the builds for CPUs by default.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Extras of the package, for example [tensorboard,mlflow].
+ARG EXTRAS=""
+
+# KubeRay asks the nodes of a cluster with wget whether they are healthy.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1000 topdown
+
+WORKDIR /source
+RUN --mount=type=bind,target=/source,rw \
+    pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" --constraint constraints.txt ".${EXTRAS}"
+
+USER 1000
+WORKDIR /home/topdown
+ENTRYPOINT ["topdown-ray"]
+CMD ["--help"]
