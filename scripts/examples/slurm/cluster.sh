@@ -37,6 +37,6 @@ srun --cpu-bind=none ray symmetric-run --address "$head:$PORT" --min-nodes "$SLU
 
 # Three minutes before the time limit, Slurm sends USR1 to this shell: end the sweep in order and queue the job again.
 # When it preempts or cancels the job, Slurm sends TERM to all processes, and queues a preempted job again by itself.
-trap 'pkill -TERM -x topdown-ray; wait; exec scontrol requeue "$SLURM_JOB_ID"' USR1
+trap 'pkill -TERM -x topdown-ray || true; wait; exec scontrol requeue "$SLURM_JOB_ID"' USR1
 trap 'wait; exit 143' TERM
 wait $!
