@@ -215,9 +215,7 @@ def merge(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The result folder or URI to write.")],
     folders: Annotated[
         list[str],
-        typer.Argument(
-            metavar="DIR", help="Result folders or URIs of one sweep, each with its own seeds."
-        ),
+        typer.Argument(metavar="DIR", help="Result folders or URIs of one sweep, each with its own seeds."),
     ],
     as_json: AsJson = False,
 ) -> None:
