@@ -1,8 +1,10 @@
-"""The best answers of searches: the most accurate architecture for every space, strategy, cost and target,
-with the statistics over the searches. In little memory, however many searches there are.
+"""The best answers of searches, for every space, strategy, cost and target, in little memory, however many
+searches there are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,41 +17,71 @@ from topdown_ray.store.schema import SEARCHES
 #: What an answer is for.
 KEYS = ("space", "predictor_space", "strategy", "label", "cost_name", "cost_unit", "target", "limits")
 BEST = ("accuracy", "cost", "seed", "arch")  # of the most accurate answer
-_SUMS = ("searches", "total", "squares")  # of the answers that meet the target, their accuracies
-_READ = pa.schema([SEARCHES.field(name) for name in (*KEYS, *BEST, "feasible")])
+_SUMS = ("searches", "total", "squares")
 
 
-def best_answers(rows: pa.Table) -> pa.Table:
-    """The best answer for each combination of :data:`KEYS` that some row of ``searches`` meets.
+def best_accuracies(rows: pa.Table) -> pa.Table:
+    """``KEYS`` and ``accuracy``: the best accuracy for each combination of ``KEYS`` that some row of
+    ``searches`` meets.
+    """
+    return _highest(_met(rows, ("accuracy",)))
 
-    Columns: those of ``KEYS``; ``accuracy``, ``cost``, ``seed``, ``arch`` of the most accurate answer (the
-    cheapest of those, then the one with the smallest seed); ``searches``, the number of answers that meet the
-    target, ``total`` and ``squares``, the sums of their accuracies and of the squares."""
-    met = rows.select(_READ.names).filter(pc.and_kleene(rows["feasible"], pc.is_valid(rows["accuracy"])))
-    label = met.schema.get_field_index("label")
-    met = met.set_column(label, "label", pc.coalesce(met["label"], met["strategy"]))  # an old schema has none
+
+def read_best_accuracies(place: Place) -> pa.Table:
+    """:func:`best_accuracies` of a result folder. Raises UserError where a part cannot be read."""
+    return _highest(_of_parts(place, best_accuracies, ("accuracy",)))
+
+
+def read_best_answers(place: Place) -> pa.Table:
+    """The best answer in a result folder for each combination of ``KEYS`` that some search meets. Raises
+    UserError where a part cannot be read.
+
+    Columns: ``KEYS``; ``BEST`` of the most accurate answer (the cheapest of those, then that of the smallest
+    seed); ``searches``, how many met the target, ``total`` and ``squares``, the sums of their accuracies and
+    of the squares of these."""
+    return _best(_of_parts(place, _answers, BEST))
+
+
+def _met(rows: pa.Table, columns: tuple[str, ...]) -> pa.Table:
+    """The rows that meet their target, in ``KEYS`` and these columns."""
+    met = rows.select([*KEYS, *columns]).filter(rows["feasible"])  # a missing value is no
+    label = KEYS.index("label")  # an older schema has none
+    return met.set_column(label, "label", pc.coalesce(met["label"], met["strategy"]))
+
+
+def _highest(answers: pa.Table) -> pa.Table:
+    found = answers.group_by(list(KEYS), use_threads=False).aggregate([("accuracy", "max")])
+    return found.select([*KEYS, "accuracy_max"]).rename_columns([*KEYS, "accuracy"])
+
+
+def _answers(rows: pa.Table) -> pa.Table:
+    met = _met(rows, BEST)
     accuracy = met["accuracy"]
     sums = (pa.repeat(1, len(met)), accuracy, pc.multiply(accuracy, accuracy))
     for name, values in zip(_SUMS, sums, strict=True):
         met = met.append_column(name, values)
-    return _best(met.drop_columns(["feasible"]))
+    return _best(met)
 
 
 def _best(answers: pa.Table) -> pa.Table:
     order = [("accuracy", "descending"), ("cost", "ascending"), ("seed", "ascending")]
     aggregates = [*((name, "first") for name in BEST), *((name, "sum") for name in _SUMS)]
-    groups = answers.sort_by(order).group_by(list(KEYS), use_threads=False)
-    found = groups.aggregate(aggregates).select([*KEYS, *("_".join(each) for each in aggregates)])
-    return found.rename_columns([*KEYS, *BEST, *_SUMS])
+    found = answers.sort_by(order).group_by(list(KEYS), use_threads=False).aggregate(aggregates)
+    names = [f"{name}_{function}" for name, function in aggregates]
+    return found.select([*KEYS, *names]).rename_columns([*KEYS, *BEST, *_SUMS])
 
 
-def read_best_answers(place: Place) -> pa.Table:
-    """The best answers of a result folder. Raises UserError where a part cannot be read."""
+def _of_parts(place: Place, of: Callable[[pa.Table], pa.Table], columns: tuple[str, ...]) -> pa.Table:
+    """What ``of`` makes of each part of ``searches``, one below the other."""
+    schema = pa.schema([SEARCHES.field(name) for name in (*KEYS, *columns, "feasible")])
+
+    def of_part(name: str) -> pa.Table:
+        return of(read_part(place, "searches", name, schema, schema.names))
+
     for _ in range(READ_ATTEMPTS):
         names = list(part_names(place, "searches"))
         try:
-            answers = parallel(place, lambda name: _of_part(place, name), names)
-            return _best(pa.concat_tables([best_answers(_READ.empty_table()), *answers]))
+            return pa.concat_tables([of(schema.empty_table()), *parallel(place, of_part, names)])
         except FileNotFoundError:  # merged meanwhile
             continue
         except (DamagedError, OSError) as error:
@@ -59,7 +91,3 @@ def read_best_answers(place: Place) -> pa.Table:
     raise UserError(
         f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
     )
-
-
-def _of_part(place: Place, name: str) -> pa.Table:
-    return best_answers(read_part(place, "searches", name, _READ, _READ.names))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from topdown_ray.store.answers import best_answers, read_best_answers
+from topdown_ray.store.answers import best_accuracies, read_best_accuracies
 from topdown_ray.store.place import Place
 from topdown_ray.sweeps.events import Improved, Observer, ShardDone, Started, SweepEvent
 
@@ -33,8 +33,8 @@ def observed_by(observers: Sequence[Observer], place: Place) -> Observer:
     def observe(event: SweepEvent) -> None:
         tell(event)
         if isinstance(event, Started):
-            compare(read_best_answers(place), event.done)
+            compare(read_best_accuracies(place), event.done)
         elif isinstance(event, ShardDone):
-            compare(best_answers(event.rows), event.done)
+            compare(best_accuracies(event.rows), event.done)
 
     return observe

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from topdown_ray.errors import UserError
 from topdown_ray.progress import Progress
+from topdown_ray.store.transferred import MARK, footnote_of
 from topdown_ray.sweeps.events import Ended, Improved, SweepEvent
 
 if TYPE_CHECKING:
@@ -32,13 +33,14 @@ class LiveCell:
             raise UserError("live: expected a notebook, found a process without a Jupyter kernel")
         from IPython import display
 
-        self._html: Any = display.HTML
+        notebook: Any = display  # without types
+        self._html = notebook.HTML
         self._progress: Progress | None = None
         self._state = ""
         self._best: dict[tuple[str, str, str, str], dict[float, float]] = {}
+        self._transferred: dict[str, str] = {}  # space -> that of its predictor, where it is another one
         self._drawn = time.monotonic()
-        show: Any = display.display
-        self._handle = show(self._html("<p>The sweep starts.</p>"), display_id=True)
+        self._handle = notebook.display(self._html("<p>The sweep starts.</p>"), display_id=True)
 
     def step(self, text: str) -> None:
         """Show what is done before the first shard, and may take long."""
@@ -61,7 +63,11 @@ class LiveCell:
     def observe(self, event: SweepEvent) -> None:
         """Remember what the next drawing shows."""
         if isinstance(event, Improved):
-            row = (event.space, event.cost_name, event.label, event.limits or "")
+            space = event.space
+            if event.predictor_space != space:
+                self._transferred[space] = event.predictor_space
+                space += MARK
+            row = (space, event.cost_name, event.label, event.limits or "")
             self._best.setdefault(row, {})[event.target] = event.accuracy
         elif isinstance(event, Ended):
             self._state = event.status
@@ -97,7 +103,8 @@ class LiveCell:
         ]
         lines = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
         caption = "<caption>Best predicted top-1 (%) for each target</caption>"
-        return f"<table>{caption}<thead><tr>{_cells('th', head)}</tr></thead><tbody>{lines}</tbody></table>"
+        table = f"<table>{caption}<thead><tr>{_cells('th', head)}</tr></thead><tbody>{lines}</tbody></table>"
+        return f"{table}<p>{html.escape(footnote_of(self._transferred.items()))}</p>"
 
 
 def _cells(tag: str, texts: list[str]) -> str:
