@@ -1,17 +1,20 @@
 """The events of a sweep, as an observer in Python is told of them."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from conftest import ROOT
 from support.folders import SMALL, opened, plan_of
 from support.sweeping import Stopping, in_process
 
 import topdown_ray
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.events import Ended, Improved, ShardDone, Started, SweepEvent
+from topdown_ray.sweeps.events import Ended, Improved, ShardDone, Started, SweepEvent, _OfShard
 from topdown_ray.sweeps.improvements import observed_by
 
 
@@ -60,6 +63,28 @@ def test_improvements_are_those_of_the_tables_also_when_a_sweep_goes_on(tmp_path
     shards = [event for event in [*first, *second] if isinstance(event, ShardDone)]
     assert sum(event.rows.num_rows for event in shards) == len(whole)  # two targets of every search
     assert sum(pc.sum(event.rows["evaluations"]).as_py() for event in shards) == whole["evaluations"].sum()
+
+
+def test_the_documented_observer_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the page names every event, with all its fields."""
+    page = (ROOT / "docs" / "trackers.md").read_text()
+    (block,) = [code for code in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if "on_event" in code]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/trackers.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("complete: 4 of 4 searches\n")
+    for kind in (*SweepEvent.__subclasses__(), *_OfShard.__subclasses__()):
+        if kind is not _OfShard:
+            (row,) = re.findall(rf"^\| `{kind.__name__}` \(`{kind.name}`\).*", page, re.MULTILINE)
+            named = {field.name for field in dataclasses.fields(kind)}
+            of_shard = (
+                {field.name for field in dataclasses.fields(_OfShard)} if "those of a shard" in row else set()
+            )
+            assert {
+                *re.findall(r"`([a-z_]+)`", row.rpartition("|")[0].rpartition("|")[2]),
+                *of_shard,
+            } == named
 
 
 def test_a_target_with_other_limits_is_another_target(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_mlflow_has_one_run_of_a_sweep_that_went_on(server: str, tmp_path: Path)
         assert statistics == pytest.approx([of_row["accuracy"].mean(), of_row["accuracy"].std()], rel=1e-6)
         best = of_row.sort_values(["accuracy", "cost", "seed"], ascending=[False, True, True]).iloc[0]
         assert (row["arch"], float(row["cost"])) == (best["arch"], pytest.approx(best["cost"]))
-    assert json.loads(Path(folder, "run.json").read_text())["run_id"] == searches["run_id"].iloc[0]
+    assert json.loads(Path(folder, "run.json").read_text()) == load(out).manifest
 
 
 def test_a_tracker_that_fails_does_not_end_the_sweep(

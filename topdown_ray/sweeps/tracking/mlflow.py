@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from topdown_ray.addresses import shown, without_secrets
 from topdown_ray.errors import UserError, one_line
+from topdown_ray.store.manifest import read_manifest
 from topdown_ray.sweeps.events import Ended, Started, SweepEvent
 from topdown_ray.sweeps.tracking.facts import Log, TrackedSweep, as_csv, metrics
 from topdown_ray.sweeps.tracking.options import Track
@@ -58,7 +59,7 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
     def end(event: Ended) -> None:
         try:
             client.log_text(run_id, as_csv(sweep.final_table()), "results.csv")
-            client.log_text(run_id, json.dumps(sweep.manifest, indent=2), "run.json")
+            client.log_text(run_id, json.dumps(read_manifest(sweep.out), indent=2), "run.json")
         finally:
             client.set_terminated(run_id, _STATUS.get(event.status, "FAILED"))
 
@@ -83,7 +84,7 @@ def _impatient() -> Iterator[None]:
     """A request is tried twice and takes seconds, where MLflow would try for minutes, unless the user says
     how long. MLflow reads this for each request.
     """
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
     ours = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(ours)
     try:
