@@ -164,9 +164,10 @@ def test_no_server_at_the_start_is_one_line_within_seconds(
 def test_both_trackers_of_a_command(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     board, out = tmp_path / "board", tmp_path / "out"
     arguments = ["sweep", sweep_file(tmp_path, seeds=1), "--out", out, "--address", "none"]
-    arguments += ["--track", f"tensorboard:{board}", "--track", f"mlflow:{server}"]
+    arguments += ["--track", f"tensorboard:{board}", "--track", f"mlflow:{server}", "--json"]
     result = main_in_process(arguments, capsys)
     assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["done"] == 1  # MLflow prints nothing beside it
     assert len(list(board.iterdir())) == 1
 
 

@@ -18,6 +18,10 @@ from topdown_ray.sweeps.tracking.options import Track
 EXPERIMENT = "topdown_ray"  # where MLFLOW_EXPERIMENT_NAME names none
 RUN_ID = "topdown_ray.run_id"  # the tag that finds the run of a sweep again
 AT_ONCE = 100  # parameters, or 1000 metrics, of a request: the limits of MLflow's protocol
+# before the import, which would announce itself to MLflow's makers; MLflow also prints links to stdout
+_QUIET = dict.fromkeys(
+    ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"), "true"
+)
 _STATUS = {"complete": "FINISHED", "interrupted": "KILLED"}
 
 
@@ -26,8 +30,7 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
     """Logs to the run that has the sweep's run id as a tag, which is made when the sweep starts. Raises
     UserError where no server answers.
     """
-    # before the import, which would announce itself to MLflow's makers
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
+    os.environ.update(_QUIET)
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
