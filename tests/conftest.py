@@ -22,6 +22,7 @@ if "TOPDOWN_RAY_ASSETS" not in os.environ and (ROOT.parent / "shared" / "assets"
     os.environ["TOPDOWN_RAY_ASSETS"] = str(ROOT.parent / "shared" / "assets")
 os.environ.setdefault("TOPDOWN_RAY_OFFLINE", "1")  # a test never fetches by accident
 os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's processes starve beside other tests
+os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # not ten seconds: a test waits for them
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # processes that no test asked for
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process of a test compiles the package again
@@ -46,12 +47,19 @@ def published() -> Path:
     return folder
 
 
-ONE_RAY = ("test_full_loop", "test_ray", "test_warm", "test_hosting")  # see the fixture ``local_ray``
+ONE_RAY = (
+    "test_full_loop",
+    "test_ray",
+    "test_warm",
+    "test_hosting",
+    "test_ray_counters",
+)  # see the fixture ``local_ray``
 LONGEST = (
     "test_full_loop",
     "test_ray",
     "test_warm",
     "test_hosting",
+    "test_ray_counters",
     "test_cluster",
     "test_slurm",
     "test_supervisor",
@@ -65,6 +73,7 @@ LONGEST = (
     "test_fronts",
     "test_report",
     "test_latency_ray",
+    "test_trackers",
     "test_live",
     "test_scalar",
     "test_export",

@@ -21,7 +21,7 @@ ARROWS = {
     "spaces": set(),
 }
 LONGEST_CHAIN = 6
-RAY = {"cluster", "hardware.nodes"}
+RAY = {"cluster", "hardware.nodes", "sweeps.tracking.ray_counters"}
 OFA = {"networks.supernet", "networks.ofa_reference", "sweeps.bench.contestants"}
 
 

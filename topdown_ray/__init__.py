@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from topdown_ray.report.tables import summary as summary
     from topdown_ray.store.results import Results as Results
     from topdown_ray.store.results import load as load
+    from topdown_ray.sweeps import events as events
     from topdown_ray.sweeps.api import search as search
     from topdown_ray.sweeps.api import sweep as sweep
     from topdown_ray.sweeps.spec import SweepSpec as SweepSpec
@@ -36,13 +37,14 @@ _HOMES = {
     "Results": "store.results",
     "SweepSpec": "sweeps.spec",
     "compare": "report.compare",
+    "events": "sweeps.events",
     "load": "store.results",
     "search": "sweeps.api",
     "summary": "report.tables",
     "sweep": "sweeps.api",
 }
 
-__all__ = ["Results", "SweepSpec", "UserError", "compare", "load", "search", "summary", "sweep"]
+__all__ = ["Results", "SweepSpec", "UserError", "compare", "events", "load", "search", "summary", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
@@ -51,4 +53,5 @@ def __getattr__(name: str) -> Any:
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'topdown_ray' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"topdown_ray.{_HOMES[name]}"), name)
+    home = importlib.import_module(f"topdown_ray.{_HOMES[name]}")
+    return home if name == "events" else getattr(home, name)

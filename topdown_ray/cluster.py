@@ -1,9 +1,9 @@
 """The door to Ray: connect to a cluster, leave it in bounded time, and the pool of actors that runs tasks.
 
-With ``nodes``, the only importer of ray. The pattern: actors with ``max_restarts=0`` that each host one
-object, one task in flight an actor (a death is blamed on the right task), a replacement for every dead actor,
-every wait bounded. A replacement that finds no room waits for it: that is what makes a cluster scale, and
-what takes a node that comes back into use."""
+With ``nodes`` and ``ray_counters``, the only importer of ray. The pattern: actors with ``max_restarts=0``
+that each host one object, one task in flight an actor (a death is blamed on the right task), a replacement
+for every dead actor, every wait bounded. A replacement that finds no room waits for it: that is what makes a
+cluster scale, and what takes a node that comes back into use."""
 
 from __future__ import annotations
 

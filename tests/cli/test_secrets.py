@@ -110,7 +110,7 @@ def test_a_failed_shard_and_a_damaged_part_tell_no_secret(
     executor = Faulty(in_process(plan).hosted)
     executor.times = 99
     events: list[Any] = []
-    driver.run(plan, opened(plan, out), executor, observe=lambda event, facts: events.append((event, facts)))
+    driver.run(plan, opened(plan, out), executor, observe=events.append)
     place = Place(out)
     (record,) = place.files("failures")
     name = sorted(place.files("trace"))[0]

@@ -13,7 +13,7 @@ from support.commands import SWEEP, sweep_file, topdown_ray
 
 HEAVY = (
     *("torch", "torchvision", "ofa", "numba", "ray", "scipy", "pandas"),
-    *("matplotlib", "altair", "joblib", "requests"),
+    *("matplotlib", "altair", "joblib", "requests", "mlflow", "tensorboard", "IPython"),
 )
 # The command line, which reports what its process had imported when it ended. A command that uses Ray runs in
 # a child, and both report.

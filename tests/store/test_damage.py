@@ -286,9 +286,9 @@ def test_complete_is_what_lies_in_the_folder(victim: str, finished: Path, tmp_pa
     with pytest.raises(
         StoreError, match=rf"{out}: expected the rows of 24 searches, found that those of [0-9]+ are gone"
     ):
-        driver.run(plan, first, executor, observe=lambda event, facts: events.append((event, facts)))
-    assert events[-1][0] == "end"
-    assert events[-1][1]["status"] == "error"
+        driver.run(plan, first, executor, observe=events.append)
+    assert events[-1].name == "end"
+    assert events[-1].status == "error"
     assert json.loads((out / "run.json").read_text())["status"] == "incomplete"
     assert_same(load(finished), ran(out))
 

@@ -7,6 +7,7 @@ from support.sweeping import ALL_SPACES
 from topdown_ray.store.folder import ResultFolder
 from topdown_ray.sweeps import driver, executors
 from topdown_ray.sweeps.dispatch import Limits
+from topdown_ray.sweeps.events import Observer, ignore
 from topdown_ray.sweeps.spec import make_spec
 
 LONGER = {
@@ -27,7 +28,7 @@ def run_on_ray(
     on_progress: Any = lambda progress: None,
     limits: Limits = driver.LIMITS,
     gpus: int = 0,
-    observe: Any = lambda event, facts: None,
+    observe: Observer = ignore,
 ) -> driver.SweepSummary:
     plan = driver.make_plan(make_spec(data, "test"))
     folder = ResultFolder(out)

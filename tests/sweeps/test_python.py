@@ -151,6 +151,7 @@ def test_a_space_with_another_spaces_predictor_is_marked(tmp_path: Path) -> None
             "address: expected none, local, auto, ",
         ),
         (lambda r: topdown_ray.sweep(SMALL, address=None), "address: expected local, auto, none, "),
+        (lambda r: topdown_ray.sweep(SMALL, live=True), "live: expected a notebook, found "),
         (lambda r: topdown_ray.sweep(5), "spec: expected a SweepSpec, a mapping or a path, found 5"),
         (
             lambda r: topdown_ray.sweep(SMALL, address="none", actors=3),
@@ -233,8 +234,10 @@ results = topdown_ray.sweep(
     search={{"population": 20}},
     out="results/notebook",
     actors=2,
-    on_event=lambda event, facts: events.append(event),
+    on_event=events.append,
+    live=True,
 )
+assert events[-1].status == "complete"
 assert ray.is_initialized()
 results
 """,
@@ -271,10 +274,17 @@ def test_a_notebook_compares_strategies_on_a_running_cluster(
     notebook = nbformat.v4.new_notebook(cells=cells)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     *_, shown, best = notebook.cells
-    html = next(output.data["text/html"] for output in shown.outputs if "data" in output)
-    assert all(label in html for label in ("top_down", "joint", "patient", "(4)"))
+    live, printed = (output.data["text/html"] for output in shown.outputs)  # one output that was updated
+    assert all(label in printed for label in ("top_down", "joint", "patient", "(4)"))
+    assert re.search(
+        '<progress value="12" max="12"></progress> 12 of 12 searches, .* a second, complete', live
+    )
     assert "image_size" in best.outputs[-1].data["text/plain"]
     found = topdown_ray.load(tmp_path / "results" / "notebook")
+    cells = re.findall("<td>(.*?)</td>", live)
+    for (label, target), accuracy in found.searches.groupby(["label", "target"])["accuracy"].max().items():
+        row = cells.index(label)  # behind it the limits, none, and a column for each target, loosest first
+        assert cells[row + 1 + [None, 400, 300].index(target)] == f"{100 * accuracy:.2f}"
     spent = found.searches.groupby(["label", "seed"])["evaluations"].sum()
     assert spent.between(1000 - 2 * 20, 1000).all()
     same = [found.searches.query(f"label == '{label}'")["arch"].tolist() for label in ("patient", "top_down")]

@@ -19,6 +19,7 @@ import topdown_ray
 from topdown_ray.errors import StartError, UserError
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver, executors
+from topdown_ray.sweeps.events import ShardFailed, ShardRetried, SweepEvent
 from topdown_ray.sweeps.spec import make_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
@@ -93,9 +94,9 @@ def test_a_shard_that_raises_is_tried_on_other_actors_and_then_recorded(
     monkeypatch.setattr(executors, "ShardHost", Raising)
     tried: dict[str, list[str]] = {}
 
-    def observe(event: str, facts: Any) -> None:
-        if event in ("retry", "failure"):
-            tried.setdefault(facts["shard_id"], []).append(facts["error"])
+    def observe(event: SweepEvent) -> None:
+        if isinstance(event, ShardRetried | ShardFailed):
+            tried.setdefault(event.shard_id, []).append(event.error)
 
     summary = run_on_ray({**LONGER, "spaces": ["mobilenet_v3"]}, tmp_path / "out", 2, observe=observe)
     (shard_id,) = summary.given_up

@@ -25,9 +25,20 @@ from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
 from topdown_ray.sweeps.api import announce
-from topdown_ray.sweeps.events import EVENTS, json_lines
+from topdown_ray.sweeps.events import Connected, json_lines
 from topdown_ray.sweeps.status import Reader, Status
 from topdown_ray.tasks import InProcess
+
+SHARD = ("shard_id", "space", "strategy", "label", "searches")
+#: What programs that read --log-json rely on.
+KEYS = {
+    "start": ("out", "run_id", "searches", "done", "damaged"),
+    "shard": (*SHARD, "worker", "device", "seconds", "done", "total", "rate"),
+    "retry": (*SHARD, "worker", "error"),
+    "lost": (*SHARD, "worker", "error"),
+    "failure": (*SHARD, "error", "command"),
+    "end": ("status", "done", "total", "failed", "lost", "wall_s", "error"),
+}
 
 
 def watch(reader: Reader) -> Iterator[Status]:
@@ -162,7 +173,7 @@ def test_every_event_is_a_line(tmp_path: Path) -> None:
         executor = InProcess(in_process(plan).hosted)  # type: ignore[assignment]
     events = [json.loads(line) for line in file.read_text().splitlines()]
     for event in events:
-        assert set(event) == {"time", "event", *EVENTS[event["event"]]}
+        assert set(event) == {"time", "event", *KEYS[event["event"]]}
         assert datetime.datetime.fromisoformat(event["time"]).utcoffset() == datetime.timedelta()
     names = [event["event"] for event in events]
     first, second = names[: names.index("end") + 1], names[names.index("end") + 1 :]
@@ -205,8 +216,8 @@ def test_lines_on_stderr_are_all_that_is_there(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8265", None])
 def test_the_dashboards_link_is_printed(url: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     seen = []
-    announce("auto", url, lambda event, facts: seen.append((event, facts)), print_dashboard)
-    assert seen == [("connected", {"address": "auto", "dashboard": url})]
+    announce("auto", url, seen.append, print_dashboard)
+    assert seen == [Connected("auto", url)]
     assert capsys.readouterr().err == (f"Ray dashboard: {url}\n" if url else "")
 
 
@@ -214,9 +225,9 @@ def test_an_interrupted_sweep_says_so(tmp_path: Path) -> None:
     plan, seen = plan_of(), []
     folder, stopping = opened(plan, tmp_path / "out"), Stopping(in_process(plan).hosted)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(plan, folder, stopping, observe=lambda event, facts: seen.append((event, facts)))
-    assert seen[-1][0] == "end"
-    assert seen[-1][1]["status"] == "interrupted"
+        driver.run(plan, folder, stopping, observe=seen.append)
+    assert seen[-1].name == "end"
+    assert seen[-1].status == "interrupted"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

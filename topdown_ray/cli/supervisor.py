@@ -159,16 +159,9 @@ def _record(out: str, pid: int) -> None:
 
 def _report(log: str, error: str) -> None:
     """The event ``end`` that the child could not write."""
-    from topdown_ray.sweeps.events import json_lines
+    from topdown_ray.sweeps.events import Ended, json_lines
 
     numbers = {name: int(getattr(_shared, name)) for name in ("done", "total", "failed", "lost")}
     with contextlib.suppress(UserError), json_lines(log or None) as observe:
-        observe(
-            "end",
-            {
-                "status": "error",
-                **numbers,
-                "wall_s": round(time.monotonic() - _shared.began, 3),
-                "error": error,
-            },
-        )
+        wall_s = round(time.monotonic() - _shared.began, 3)
+        observe(Ended(**numbers, status="error", wall_s=wall_s, error=error))

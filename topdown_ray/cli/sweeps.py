@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.sweeps.api import Workers
     from topdown_ray.sweeps.driver import Plan, SweepSummary
+    from topdown_ray.sweeps.tracking.options import Track
 
 
 def register(app: typer.Typer) -> None:
@@ -89,19 +90,29 @@ def sweep(
             help="Also write one line of JSON per event to a file, or to stderr (-).",
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Follow the sweep in tensorboard:DIR, mlflow:URI or mlflow (MLFLOW_TRACKING_URI); repeat "
+            "for more.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep: every combination of space, strategy, target set and seed."""
     supervisor.supervise("none" if dry_run else address)
     from topdown_ray.sweeps import api
+    from topdown_ray.sweeps.tracking.options import read_tracks
 
+    tracks = read_tracks(track or ())
     plan = api.plan_sweep(file, out, only or (), None if part is None else read_part(part))
     from topdown_ray.cli.present import sweeps as present
 
     if dry_run:
         present.print_forecast(api.forecast(plan, actors), as_json)
         return
-    summary = _run(plan, out, api.Workers(address, actors, gpus), resume, log_json)
+    summary = _run(plan, out, api.Workers(address, actors, gpus), resume, log_json, tracks)
     present.print_summary(summary, plan.run_id, out, as_json)
     _exit(summary)
 
@@ -232,7 +243,9 @@ def merge(
     present.print_merged(merged, out, len(folders), as_json)
 
 
-def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None) -> SweepSummary:
+def _run(
+    plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None, tracks: Sequence[Track] = ()
+) -> SweepSummary:
     """Run a sweep as the terminal follows it."""
     from topdown_ray.cli.present.sweeps import print_dashboard
     from topdown_ray.sweeps.api import run_sweep, unsaid
@@ -243,6 +256,7 @@ def _run(plan: Plan, out: str, workers: Workers, resume: bool, log: str | None =
         workers,
         resume,
         log,
+        tracks,
         lambda folder: _follow(folder, out, log),
         on_dashboard=print_dashboard,
         on_step=say if log != "-" else unsaid,

@@ -4,6 +4,7 @@ No predictor is published for ProxylessNAS, so MobileNetV3's reads its architect
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,10 +26,16 @@ def is_transferred(rows: pd.DataFrame) -> pd.Series:
 def footnote(rows: pd.DataFrame) -> str:
     """What the mark means for these rows; "" where none carries it."""
     marked = rows[is_transferred(rows)]
-    if marked.empty:
-        return ""
-    pairs = marked[["space", "predictor_space"]].astype(str).drop_duplicates().itertuples(index=False)
+    return footnote_of(
+        marked[["space", "predictor_space"]].astype(str).drop_duplicates().itertuples(index=False)
+    )
+
+
+def footnote_of(pairs: Iterable[tuple[str, str]]) -> str:
+    """What the mark means for these spaces, each with the space of its predictor; "" where there is none."""
     words = " and ".join(f"of {space} by a predictor that was trained on {other}" for space, other in pairs)
+    if not words:
+        return ""
     return (
         f"{MARK} Accuracies {words}: they rank architectures, but the predictor has seen no accuracy of that "
         "space."

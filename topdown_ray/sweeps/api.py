@@ -11,30 +11,26 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topdown_ray.addresses import check_address
 from topdown_ray.errors import UserError, brief
-from topdown_ray.progress import Progress
 from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
-from topdown_ray.sweeps.events import Observer, ignore, json_lines
+from topdown_ray.sweeps.events import Connected, Observer, ignore, json_lines
+from topdown_ray.sweeps.following import Follow, counted, progress_bar, unfollowed
 from topdown_ray.sweeps.spec import SweepSpec, make_spec, read_fields, read_spec
+from topdown_ray.sweeps.tracking.options import Track, read_tracks
 from topdown_ray.terminal import handlers_kept, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from topdown_ray.store.folder import ResultFolder
     from topdown_ray.store.results import Results
     from topdown_ray.sweeps.driver import Plan, SweepSummary
     from topdown_ray.sweeps.executors import ShardExecutor
     from topdown_ray.sweeps.groups import Group
-
-#: Follows a sweep into its opened folder: entered before the first shard, told of every step.
-Follow = Callable[["ResultFolder"], AbstractContextManager[Callable[[Progress], None]]]
 
 OnStep = Callable[[str], None]  # is told of what takes long, before it begins
 
@@ -138,7 +134,9 @@ def sweep(
     gpus: int = 0,
     resume: bool = True,
     on_event: Observer | None = None,
+    track: str | Sequence[str] = (),
     progress: bool = True,
+    live: bool = False,
     **fields: Any,
 ) -> Results:
     """Run a sweep, or what is missing of it, and load its results.
@@ -149,8 +147,10 @@ def sweep(
     run: ``local`` (Ray on this machine), ``auto``, HOST:PORT or ray://HOST:PORT (a Ray cluster), or ``none``
     (this process, without Ray). A process that is already connected to Ray uses its own connection and keeps
     it. actors: how many on CPUs; None: as many as the cluster has CPUs. gpus: additional actors with one GPU
-    each. resume: continue a folder that holds the same sweep. on_event: is called with the name and the facts
-    of each event, see :data:`topdown_ray.sweeps.events.EVENTS`. progress: show a progress bar.
+    each. resume: continue a folder that holds the same sweep. on_event: is called with each event, see
+    :mod:`topdown_ray.events`. track: trackers, each as ``tensorboard:DIR``, ``mlflow:URI`` or ``mlflow``.
+    progress: show a progress bar. live: in a notebook, show progress and the best accuracies in the output of
+    the cell, instead of the bar.
 
     Warns where shards failed for good; ``failures/`` in the folder holds their tracebacks. Raises UserError
     for a mistake of the caller, StartError where no actor starts, StoreError where results cannot be
@@ -159,16 +159,23 @@ def sweep(
         raise UserError(
             f"address: expected local, auto, none, HOST:PORT or ray://HOST:PORT, found {brief(address)}"
         )
+    tracks = _tracks_of(track)
     read = _spec_of(spec, fields)
     folder = f"results/{read.name}" if out is None else str(out)
-    on_step = say if progress else unsaid
+    follow, on_step = (progress_bar, say) if progress else (unfollowed, unsaid)
+    followers = [on_event] if on_event else []
+    if live:
+        from topdown_ray.sweeps.live_cell import LiveCell
+
+        cell = LiveCell()
+        follow, on_step = cell.follow, cell.step
+        followers.append(cell.observe)
     plan = _plan(read, folder, on_step)
-    follow = _bar if progress else unfollowed
     try:
         workers = Workers(check_address(address), actors, gpus)
         with handlers_kept():
             summary = run_sweep(
-                plan, folder, workers, resume, follow=follow, on_event=on_event or ignore, on_step=on_step
+                plan, folder, workers, resume, None, tracks, follow, followers, on_step=on_step
             )
     except UserError as error:
         raise UserError(_as_argument(str(error))) from None
@@ -193,6 +200,13 @@ def _plan(spec: SweepSpec, folder: str | None, on_step: OnStep = unsaid) -> Plan
     from topdown_ray.sweeps.driver import make_plan
 
     return make_plan(spec, folder, on_step, costs)
+
+
+def _tracks_of(track: str | Sequence[str]) -> list[Track]:
+    try:
+        return read_tracks([track] if isinstance(track, str) else track)
+    except UserError as error:
+        raise UserError(_as_argument(str(error))) from None
 
 
 def _as_argument(mistake: str) -> str:
@@ -230,25 +244,6 @@ def _spec_of(spec: SweepSpec | Mapping[str, Any] | str | Path | None, fields: Ma
     return make_spec(_plain({"name": "sweep", **data, **fields}), where)
 
 
-@contextlib.contextmanager
-def _bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar for scripts and notebooks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the bar as text
-        from tqdm.auto import tqdm
-
-        bar = tqdm(unit="search", desc="searches", dynamic_ncols=True)
-
-    def show(state: Progress) -> None:
-        bar.total, bar.initial, bar.n = state.total, state.before, state.done
-        if state.failures or state.losses:
-            bar.set_postfix(failed=state.failures, died=state.losses, refresh=False)
-        bar.refresh()
-
-    with bar:
-        yield show
-
-
 def plan_sweep(file: str, out: str, only: Sequence[str] = (), part: tuple[int, int] | None = None) -> Plan:
     """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
     the failed shards of ``out``; part: see :meth:`SweepSpec.part`. Raises UserError.
@@ -271,46 +266,45 @@ def forecast(plan: Plan, actors: int | None = None) -> Forecast:
     return Forecast(spec.n_searches(), plan.evaluations(), shards, actors or os.cpu_count() or 1)
 
 
-@contextlib.contextmanager
-def unfollowed(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
-    """Nobody follows the sweep."""
-    yield lambda progress: None
-
-
 def run_sweep(
     plan: Plan,
     out: str,
     workers: Workers,
     resume: bool = True,
     log: str | None = None,
+    tracks: Sequence[Track] = (),
     follow: Follow = unfollowed,
-    on_event: Observer = ignore,
+    followers: Sequence[Observer] = (),
     on_dashboard: Callable[[str], None] = lambda url: None,
     on_step: OnStep = unsaid,
 ) -> SweepSummary:
     """Open the folder, start the workers, and run what has no rows yet.
 
-    log: a file for the events as JSON lines, or ``-`` for stderr. on_event: is told of them, too.
-    on_dashboard: is told where Ray's dashboard is, if it has one. on_step: is told of what takes long before
-    the first shard. Raises UserError, StartError and
-    StoreError."""
+    log: a file for the events as JSON lines, or ``-`` for stderr. tracks, followers: trackers and observers
+    that are told of them, too. on_dashboard: is told where Ray's dashboard is, if it has one. on_step: is
+    told of what takes long before the first shard. Raises UserError, StartError and StoreError."""
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.store.manifest import read_manifest
     from topdown_ray.sweeps import driver
     from topdown_ray.sweeps.identities import check_known_identities
+    from topdown_ray.sweeps.improvements import observed_by
+    from topdown_ray.sweeps.tracking.background import trackers
+    from topdown_ray.sweeps.tracking.facts import TrackedSweep
 
     folder = ResultFolder(out)
-    folder.check(plan.manifest(), resume)
+    manifest = plan.manifest()
+    folder.check(manifest, resume)
     if folder.place.exists("run.json"):
         check_known_identities(plan.spec, read_manifest(out), folder.place.of("run.json"))
-    with json_lines(log) as write, _executor(plan, workers, on_step) as executor:
-
-        def observe(event: str, facts: Mapping[str, Any]) -> None:
-            write(event, facts)
-            on_event(event, facts)
-
+    with (
+        json_lines(log) as write,
+        trackers(tracks, TrackedSweep(manifest, out)) as tracked,
+        _executor(plan, workers, on_step) as executor,
+    ):
+        told = [observer for observer in (write, *tracked, *followers) if observer is not ignore]
+        observe = counted(observed_by(told, folder.place) if told else ignore, workers.address)
         announce(workers.address, _dashboard(workers.address), observe, on_dashboard)
-        folder.open(plan.manifest(), resume)
+        folder.open(manifest, resume)
         with follow(folder) as on_progress:
             return driver.run(plan, folder, executor, on_progress, observe=observe)
 
@@ -319,7 +313,7 @@ def announce(
     address: str, dashboard: str | None, observe: Observer, on_dashboard: Callable[[str], None]
 ) -> None:
     """Tell that the workers' cluster is there, and where its dashboard is."""
-    observe("connected", {"address": address, "dashboard": dashboard})
+    observe(Connected(address, dashboard))
     if dashboard:
         on_dashboard(dashboard)
 

@@ -33,7 +33,18 @@ from topdown_ray.store.schema import SCHEMA_VERSION
 from topdown_ray.sweeps.artefacts import Costs, find_costs
 from topdown_ray.sweeps.calibration import calibrated
 from topdown_ray.sweeps.dispatch import Dispatch, Limits
-from topdown_ray.sweeps.events import Observer, facts_of, ignore, last_line
+from topdown_ray.sweeps.events import (
+    Ended,
+    Observer,
+    ShardDone,
+    ShardFailed,
+    ShardLost,
+    ShardRetried,
+    Started,
+    facts_of,
+    ignore,
+    last_line,
+)
 from topdown_ray.sweeps.executors import ShardExecutor, ShardHost, Tables
 from topdown_ray.sweeps.groups import Shard
 from topdown_ray.sweeps.identities import ALGORITHM_VERSION, plugin_hashes, sweep_identity
@@ -217,28 +228,29 @@ class _Writer:
     def __init__(self, folder: ResultFolder):
         self._folder = folder
         self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
-        self._writing: deque[tuple[Future[None], Attempt[Shard], float]] = deque()
+        self._writing: deque[tuple[Future[None], Done[Shard, Tables]]] = deque()
 
     def put(self, done: Done[Shard, Tables]) -> None:
         """Write a shard; blocks while too many are being written."""
-        waiting = [future for future, _, _ in self._writing if not future.done()]
+        waiting = [future for future, _ in self._writing if not future.done()]
         if len(waiting) >= UNWRITTEN:
             futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
         shard = done.attempt.task
         future = self._threads.submit(self._folder.write, shard.shard_id, *done.result)
-        self._writing.append((future, done.attempt, done.busy_s))
+        self._writing.append((future, done))
 
-    def written(self, within_s: float | None = 0.0) -> Iterator[tuple[Attempt[Shard], float]]:
-        """The shards written since the last call, with the seconds that each took. within_s: wait so long for
-        those that are being written; None: until none is left. Raises StoreError.
+    def written(self, within_s: float | None = 0.0) -> Iterator[Done[Shard, Tables]]:
+        """The shards written since the last call. within_s: wait so long for those that are being written;
+        None: until none is left. Raises StoreError.
         """
         if within_s != 0.0:
-            futures.wait([future for future, _, _ in self._writing], within_s)
-        for future, attempt, busy_s in list(self._writing):
+            futures.wait([future for future, _ in self._writing], within_s)
+        for entry in list(self._writing):
+            future, done = entry
             if future.done():
-                self._writing.remove((future, attempt, busy_s))
+                self._writing.remove(entry)
                 future.result()
-                yield attempt, busy_s
+                yield done
 
     def close(self) -> None:
         """Block until nothing is being written."""
@@ -294,14 +306,24 @@ class _Run:
                 self._count(writer.written(SHOWN_WITHIN_S))
         self._count(writer.written(None))
 
-    def _count(self, written: Iterator[tuple[Attempt[Shard], float]]) -> None:
+    def _count(self, written: Iterator[Done[Shard, Tables]]) -> None:
         progress = self.progress
-        for attempt, busy_s in written:
-            progress.done += len(attempt.task.search_ids)
+        for done in written:
+            shard, slot = done.attempt.task, done.attempt.slot
+            progress.done += len(shard.search_ids)
             self.on_progress(progress)
-            on = {"worker": attempt.slot.worker, "device": attempt.slot.device, "seconds": round(busy_s, 3)}
-            state = {"done": progress.done, "total": progress.total, "rate": round(progress.rate, 3)}
-            self.observe("shard", {**facts_of(attempt.task), **on, **state})
+            self.observe(
+                ShardDone(
+                    **facts_of(shard),
+                    worker=slot.worker,
+                    device=slot.device,
+                    seconds=round(done.busy_s, 3),
+                    done=progress.done,
+                    total=progress.total,
+                    rate=round(progress.rate, 3),
+                    rows=done.result[0],
+                )
+            )
 
     def _take(self, event: Event[Shard, Tables], writer: _Writer) -> None:
         if not self.dispatch.running(event.attempt):
@@ -310,28 +332,30 @@ class _Run:
             for slower in self.dispatch.done(event.attempt, event.busy_s):
                 self.executor.cancel(slower)
                 self.progress.losses += 1
-                error = "slower than its copy"
-                self.observe("lost", {**facts_of(slower.task), "worker": slower.slot.worker, "error": error})
+                facts = facts_of(slower.task)
+                self.observe(ShardLost(**facts, worker=slower.slot.worker, error="slower than its copy"))
             self.busy_s += event.busy_s
             writer.put(event)
         elif isinstance(event, Lost):
             self._lost(event)
         else:
-            self._failed("retry", event.attempt, event.traceback, self.dispatch.failed(event.attempt))
+            self._failed(ShardRetried, event.attempt, event.traceback, self.dispatch.failed(event.attempt))
 
     def _lost(self, event: Lost[Shard]) -> None:
         self.progress.losses += 1
-        self._failed("lost", event.attempt, event.reason, self.dispatch.lost(event.attempt))
+        self._failed(ShardLost, event.attempt, event.reason, self.dispatch.lost(event.attempt))
 
-    def _failed(self, event: str, attempt: Attempt[Shard], reason: str, given_up: bool) -> None:
+    def _failed(
+        self, kind: type[ShardRetried | ShardLost], attempt: Attempt[Shard], reason: str, given_up: bool
+    ) -> None:
         facts = {**facts_of(attempt.task), "error": last_line(reason)}
-        if event == "lost" or not given_up:
-            self.observe(event, {**facts, "worker": attempt.slot.worker})
+        if kind is ShardLost or not given_up:
+            self.observe(kind(**facts, worker=attempt.slot.worker))
         if given_up:
             command = self.folder.record_failure(attempt.task, reason)
             self.given_up[attempt.task.shard_id] = last_line(reason)
             self.progress.failures += len(attempt.task.search_ids)
-            self.observe("failure", {**facts, "command": command})
+            self.observe(ShardFailed(**facts, command=command))
         self.on_progress(self.progress)
 
 
@@ -354,9 +378,8 @@ def run(
     writer = _Writer(folder)
     started = executor.clock()
     on_progress(progress)
-    where = {"out": folder.place.name, "run_id": plan.run_id, "damaged": folder.damaged}
-    observe("start", {**where, "searches": progress.total, "done": progress.done})
     try:
+        observe(Started(folder.place.name, plan.run_id, progress.total, progress.done, folder.damaged))
         state.loop(writer)
     except BaseException as error:
         folder.stop_merging()
@@ -366,17 +389,17 @@ def run(
         with contextlib.suppress(StoreError, UserError):
             _finish(folder, executor, state, executor.clock() - started, complete=False)
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-        observe("end", {**progress.facts, "status": status, "error": last_line(str(error)) or None})
+        observe(Ended(**progress.facts, status=status, error=last_line(str(error)) or None))
         raise
     writer.close()
     wall_s, there = executor.clock() - started, others + progress.done
     try:
         _finish(folder, executor, state, wall_s, there == plan.spec.n_searches(), count=True)
     except (StoreError, UserError) as error:
-        observe("end", {**progress.facts, "status": "error", "error": last_line(str(error))})
+        observe(Ended(**progress.facts, status="error", error=last_line(str(error))))
         raise
     status = "complete" if progress.done == progress.total else "incomplete"
-    observe("end", {**progress.facts, "status": status, "error": None})
+    observe(Ended(**progress.facts, status=status, error=None))
     return SweepSummary(progress, wall_s, state.given_up, state.busy_s)
 
 

@@ -1,0 +1,93 @@
+"""The best answers of searches, for every space, strategy, cost and target, in little memory, however many
+searches there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from topdown_ray.errors import UserError
+from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
+from topdown_ray.store.place import Place
+from topdown_ray.store.schema import SEARCHES
+
+#: What an answer is for.
+KEYS = ("space", "predictor_space", "strategy", "label", "cost_name", "cost_unit", "target", "limits")
+BEST = ("accuracy", "cost", "seed", "arch")  # of the most accurate answer
+_SUMS = ("searches", "total", "squares")
+
+
+def best_accuracies(rows: pa.Table) -> pa.Table:
+    """``KEYS`` and ``accuracy``: the best accuracy for each combination of ``KEYS`` that some row of
+    ``searches`` meets.
+    """
+    return _highest(_met(rows, ("accuracy",)))
+
+
+def read_best_accuracies(place: Place) -> pa.Table:
+    """:func:`best_accuracies` of a result folder. Raises UserError where a part cannot be read."""
+    return _highest(_of_parts(place, best_accuracies, ("accuracy",)))
+
+
+def read_best_answers(place: Place) -> pa.Table:
+    """The best answer in a result folder for each combination of ``KEYS`` that some search meets. Raises
+    UserError where a part cannot be read.
+
+    Columns: ``KEYS``; ``BEST`` of the most accurate answer (the cheapest of those, then that of the smallest
+    seed); ``searches``, how many met the target, ``total`` and ``squares``, the sums of their accuracies and
+    of the squares of these."""
+    return _best(_of_parts(place, _answers, BEST))
+
+
+def _met(rows: pa.Table, columns: tuple[str, ...]) -> pa.Table:
+    """The rows that meet their target, in ``KEYS`` and these columns."""
+    met = rows.select([*KEYS, *columns]).filter(rows["feasible"])  # a missing value is no
+    label = KEYS.index("label")  # an older schema has none
+    return met.set_column(label, "label", pc.coalesce(met["label"], met["strategy"]))
+
+
+def _highest(answers: pa.Table) -> pa.Table:
+    found = answers.group_by(list(KEYS), use_threads=False).aggregate([("accuracy", "max")])
+    return found.select([*KEYS, "accuracy_max"]).rename_columns([*KEYS, "accuracy"])
+
+
+def _answers(rows: pa.Table) -> pa.Table:
+    met = _met(rows, BEST)
+    accuracy = met["accuracy"]
+    sums = (pa.repeat(1, len(met)), accuracy, pc.multiply(accuracy, accuracy))
+    for name, values in zip(_SUMS, sums, strict=True):
+        met = met.append_column(name, values)
+    return _best(met)
+
+
+def _best(answers: pa.Table) -> pa.Table:
+    order = [("accuracy", "descending"), ("cost", "ascending"), ("seed", "ascending")]
+    aggregates = [*((name, "first") for name in BEST), *((name, "sum") for name in _SUMS)]
+    found = answers.sort_by(order).group_by(list(KEYS), use_threads=False).aggregate(aggregates)
+    names = [f"{name}_{function}" for name, function in aggregates]
+    return found.select([*KEYS, *names]).rename_columns([*KEYS, *BEST, *_SUMS])
+
+
+def _of_parts(place: Place, of: Callable[[pa.Table], pa.Table], columns: tuple[str, ...]) -> pa.Table:
+    """What ``of`` makes of each part of ``searches``, one below the other."""
+    schema = pa.schema([SEARCHES.field(name) for name in (*KEYS, *columns, "feasible")])
+
+    def of_part(name: str) -> pa.Table:
+        return of(read_part(place, "searches", name, schema, schema.names))
+
+    for _ in range(READ_ATTEMPTS):
+        names = list(part_names(place, "searches"))
+        try:
+            return pa.concat_tables([of(schema.empty_table()), *parallel(place, of_part, names)])
+        except FileNotFoundError:  # merged meanwhile
+            continue
+        except (DamagedError, OSError) as error:
+            raise UserError(
+                f"{place.of('searches')}: expected parts that can be read, found {place.reason(error)}"
+            ) from error
+    raise UserError(
+        f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+    )

@@ -1,0 +1,97 @@
+"""``--track mlflow:URI``: one run of an MLflow server for a sweep, which a continued sweep goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+from topdown_ray.addresses import shown, without_secrets
+from topdown_ray.errors import UserError, one_line
+from topdown_ray.store.manifest import read_manifest
+from topdown_ray.sweeps.events import Ended, Started, SweepEvent
+from topdown_ray.sweeps.tracking.facts import Log, TrackedSweep, as_csv, metrics
+from topdown_ray.sweeps.tracking.options import Track
+
+EXPERIMENT = "topdown_ray"  # where MLFLOW_EXPERIMENT_NAME names none
+RUN_ID = "topdown_ray.run_id"  # the tag that finds the run of a sweep again
+AT_ONCE = 100  # parameters, or 1000 metrics, of a request: the limits of MLflow's protocol
+# before the import, which would announce itself to MLflow's makers; MLflow also prints links to stdout
+_QUIET = dict.fromkeys(
+    ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"), "true"
+)
+_STATUS = {"complete": "FINISHED", "interrupted": "KILLED"}
+
+
+@contextlib.contextmanager
+def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
+    """Logs to the run that has the sweep's run id as a tag, which is made when the sweep starts. Raises
+    UserError where no server answers.
+    """
+    os.environ.update(_QUIET)
+    from mlflow.entities import Metric, Param
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=track.where)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    try:
+        with _impatient():
+            experiment = client.get_experiment_by_name(name)
+    except Exception as error:  # requests', MLflow's, a database's
+        reason = one_line(without_secrets(str(error), track.where))
+        raise UserError(
+            f"{track.option}: expected a server that answers, found none at {shown(track.where)} ({reason})"
+        ) from error
+    run_id = ""
+
+    def begin(event: Started) -> str:
+        place = experiment.experiment_id if experiment else client.create_experiment(name)
+        runs = client.search_runs([place], f"tags.`{RUN_ID}` = '{sweep.run_id}'", max_results=1)
+        if runs:
+            client.update_run(runs[0].info.run_id, "RUNNING")
+            return str(runs[0].info.run_id)
+        tags = {RUN_ID: sweep.run_id, "topdown_ray.out": event.out}
+        run = str(client.create_run(place, tags=tags, run_name=sweep.title).info.run_id)
+        parameters = [Param(key, value) for key, value in sweep.parameters.items()]
+        for i in range(0, len(parameters), AT_ONCE):
+            client.log_batch(run, params=parameters[i : i + AT_ONCE])
+        return run
+
+    def end(event: Ended) -> None:
+        try:
+            client.log_text(run_id, as_csv(sweep.final_table()), "results.csv")
+            client.log_text(run_id, json.dumps(read_manifest(sweep.out), indent=2), "run.json")
+        finally:
+            client.set_terminated(run_id, _STATUS.get(event.status, "FAILED"))
+
+    def log(events: Sequence[SweepEvent]) -> None:
+        nonlocal run_id
+        for event in events:
+            if isinstance(event, Started):
+                run_id = begin(event)
+        now = int(time.time() * 1000)
+        values = [Metric(key, value, now, step) for key, (value, step) in metrics(events).items()]
+        for i in range(0, len(values) if run_id else 0, 10 * AT_ONCE):
+            client.log_batch(run_id, metrics=values[i : i + 10 * AT_ONCE])
+        for event in events:
+            if isinstance(event, Ended) and run_id:
+                end(event)
+
+    yield log
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """A request is tried twice and takes seconds, where MLflow would try for minutes, unless the user says
+    how long. MLflow reads this for each request.
+    """
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]

@@ -1,0 +1,51 @@
+"""What ``--track`` may say. Checked before anything is imported that takes long."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from topdown_ray.errors import UserError, brief
+
+_NEEDS = {"tensorboard": ("tensorboard", "tensorboard"), "mlflow": ("mlflow", "mlflow-skinny")}
+
+
+@dataclass(frozen=True)
+class Track:
+    """A tracker and where it writes."""
+
+    kind: str  # tensorboard or mlflow
+    where: str  # a folder, or the URI of a server
+
+    @property
+    def option(self) -> str:
+        """As messages name it."""
+        return f"--track {self.kind}"
+
+
+def read_tracks(texts: Sequence[str]) -> list[Track]:
+    """The trackers of ``tensorboard:DIR``, ``mlflow:URI`` and ``mlflow`` (the server is the one that
+    ``MLFLOW_TRACKING_URI`` names).
+
+    Raises UserError for another text, and where the package of a tracker is not installed."""
+    return [_read(text) for text in dict.fromkeys(texts)]
+
+
+def _read(text: str) -> Track:
+    kind, _, where = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if kind not in _NEEDS or (kind == "tensorboard" and not where):
+        raise UserError(f"--track: expected tensorboard:DIR, mlflow:URI or mlflow, found {brief(text)}")
+    module, package = _NEEDS[kind]
+    if importlib.util.find_spec(module) is None:
+        raise UserError(
+            f'--track {kind}: expected the package {package} (pip install "topdown-ray[{kind}]"), found none'
+        )
+    if kind == "mlflow" and not where:
+        where = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if not where:
+            raise UserError(
+                "--track mlflow: expected mlflow:http://HOST:PORT or MLFLOW_TRACKING_URI, found neither"
+            )
+    return Track(kind, where)
