@@ -1,6 +1,5 @@
 """One driver for a folder in a bucket: the lock, on a real S3 server."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -44,7 +43,7 @@ def elsewhere(where: str) -> ObjectLock:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("RENEW_S", 0.2), ("STALE_S", 2.0), ("_POLL_S", 0.1)):
+    for name, seconds in (("RENEW_S", 0.2), ("STALE_S", 5.0), ("_POLL_S", 0.1)):
         monkeypatch.setattr(object_lock, name, seconds)
 
 
@@ -69,6 +68,7 @@ def test_a_lock_of_a_killed_process_is_taken_at_once(server: str) -> None:
         assert process.stdout.readline() == "held\n"
         lock = lock_of(out)
         assert lock.held() is True
+        assert lock.surely_held()
         assert not lock.hold()
         process.send_signal(signal.SIGKILL)
     assert lock.held() is False
@@ -79,39 +79,65 @@ def test_a_lock_of_a_killed_process_is_taken_at_once(server: str) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_lock_of_another_machine_is_taken_once_nobody_renews_it(
+def test_a_folder_of_another_machine_is_taken_once_nobody_renews_its_lock(
     server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = uri(server, "machine")
-    other, lock = elsewhere(out), lock_of(out)
+    """As a restarted pod meets that of its predecessor."""
+    plan, out = plan_of(strategies=["prune"]), uri(server, "machine")
+    ran(out, strategies=["prune"])
+    other = elsewhere(out)
     assert other.hold()
-    assert lock.held() is True
-    assert not lock.hold()  # it is seen to be renewed
-    assert "waiting up to 2 s to see whether the driver on elsewhere still runs" in capsys.readouterr().err
+    with pytest.raises(UserError, match="expected a folder that no other sweep writes to, found process"):
+        opened(plan, out)  # the lock is seen to be renewed
+    assert " s to see whether process " in capsys.readouterr().err
+    assert Reader(out).read().state == "running"
     other._ended.set()  # as if it had been killed
-    assert lock.hold()
-    assert lock.mine
-    lock.release()
+    folder = opened(plan, out)
+    assert lock_of(out)._get().holder["host"] != "elsewhere"  # type: ignore[union-attr]
+    driver.run(plan, folder, in_process(plan))
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_driver_whose_folder_was_taken_over_writes_no_more(server: str) -> None:
+def test_a_driver_that_was_suspended_looks_before_it_writes(server: str) -> None:
     out = uri(server, "lost")
     place = Place(out)
     assert place.hold()
     place.write("run.json", b"{}")
-    taken = json.loads(place.read(".lock")) | {"token": "other", "host": "elsewhere", "pid": 7}
-    lock = lock_of(out)
-    lock._client().put_object(Bucket="results", Key="lost/.lock", Body=json.dumps(taken).encode())
-    until = time.monotonic() + 20
-    while place._lock is not None and place._lock.lost is None and time.monotonic() < until:
-        time.sleep(0.05)
-    with pytest.raises(StoreError, match="found that process 7 on elsewhere has taken it over"):
-        place.write("run.json", b"{}")
+    lock = place._lock
+    assert isinstance(lock, ObjectLock)
+    lock._ended.set()  # its thread does not renew the lock any more, and another driver waits for it
+    other = elsewhere(out)
+    assert other.hold()
+    for attempt in (lambda: place.write("run.json", b"{}"), lambda: place.delete("run.json")):
+        with pytest.raises(StoreError, match=r"found that process [0-9]+ on elsewhere has taken it over"):
+            attempt()
     place.release()
     assert Place(out).exists(".lock")  # it is the other driver's
+    other.release()
 
 
-def test_a_bucket_that_cannot_be_locked_is_one_line(server: str) -> None:
-    with pytest.raises(UserError, match=r"nowhere/x\?.*: expected a bucket in which .lock can be created"):
-        Place(uri(server, "x").replace("results", "nowhere")).hold()
+@pytest.mark.usefixtures("hurried")
+def test_a_lock_that_somebody_deletes_is_made_anew(server: str) -> None:
+    out = uri(server, "deleted")
+    place = Place(out)
+    assert place.hold()
+    Place(out).delete(".lock")
+    until = time.monotonic() + 20
+    while not Place(out).exists(".lock"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    place.write("run.json", b"{}")
+    place.release()
+    assert not Place(out).exists(".lock")
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("s3://nowhere/x?scheme=http&region=us-east-1&endpoint_override={server}", "NoSuchBucket"),
+        ("s3://results/x?scheme=http&region=us-east-1&endpoint_override=a_name:1", "Invalid endpoint"),
+    ],
+)
+def test_a_bucket_that_cannot_be_locked_is_one_line(server: str, where: str, found: str) -> None:
+    with pytest.raises(UserError, match=rf"expected a bucket in which \.lock can be created .* {found}"):
+        Place(where.format(server=server)).hold()

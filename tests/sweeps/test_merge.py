@@ -1,13 +1,15 @@
 """Result folders of drivers that ran their own seeds of one sweep, put together."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from support.buckets import uri
 from support.commands import assert_one_line, main_in_process
-from support.folders import SMALL, merged_at, opened, plan_of, ran
+from support.folders import SMALL, merged_at, opened, plan_of, ran, sweep_file
 from support.sweeping import Stopping, assert_same
 
 from topdown_ray import Results, load
@@ -77,7 +79,19 @@ def test_what_is_missing_is_run_in_the_merged_folder(
     done = main_in_process(["merge", out, halves[0], half], capsys)
     assert "of 24 searches from 2 folders\nTo run the missing ones: topdown-ray sweep" in done.stdout
     assert load(out).manifest["status"] == "incomplete"
-    assert_same(undivided, ran(out, strategies=STRATEGIES))
+    copy = shutil.copytree(out, tmp_path / "copy")
+    assert_same(undivided, ran(copy, strategies=STRATEGIES))
+    # or the part is completed, and merged again
+    ran(half, strategies=STRATEGIES, **PARTS[1])
+    assert merge_folders(str(out), [halves[0], str(half)]).done == 24
+    found = load(out)
+    assert_same(undivided, found)
+    assert found.manifest["status"] == "complete"
+    assert len(pq.read_table(out / "searches")) == len(found.searches)  # no row twice
+    each = [load(folder).manifest for folder in (halves[0], half)]
+    assert found.manifest["busy_s"] == pytest.approx(sum(manifest["busy_s"] for manifest in each))
+    sessions = sum(len(manifest["sessions"]) for manifest in each)
+    assert len(found.manifest["sessions"]) == sessions + 2  # those that merged
 
 
 def test_a_merge_that_is_interrupted_goes_on(
@@ -104,8 +118,9 @@ def test_a_merge_that_is_interrupted_goes_on(
 
 
 def test_folders_in_a_bucket(undivided: Results, halves: list[str], server: str) -> None:
-    out = uri(server, "merged")
-    assert merge_folders(out, halves).done == 24
+    out, half = uri(server, "merged"), uri(server, "half")
+    ran(half, strategies=STRATEGIES, **PARTS[1])
+    assert merge_folders(out, [halves[0], half]).done == 24
     assert_same(undivided, load(out))
 
 
@@ -125,12 +140,12 @@ def test_folders_that_cannot_be_merged(
     for folder, *said in (
         (
             other,
-            f"{other}: expected the same sweep as in the first folder but for its seeds",
+            f"{other}: expected the sweep of the first folder with other seeds",
             "the field search",
         ),
         (
             overlapping,
-            f"{overlapping}: expected searches that have no rows in {halves[0]}, found 2 that have",
+            f"{overlapping}: expected no searches that {halves[0]} also holds, found 2: seeds [6]",
         ),
         (damaged, f"{damaged}/trace/{name}: expected a part as it was written"),
         (tmp_path, "expected a sweep's result folder"),
@@ -140,7 +155,7 @@ def test_folders_that_cannot_be_merged(
     with_a_driver = opened(plan_of(strategies=STRATEGIES, seeds=[15]), running)
     assert_one_line(
         main_in_process(["merge", out, halves[0], running], capsys),
-        "expected a folder that no sweep writes to",
+        "expected a folder that no driver writes to",
     )
     with_a_driver.place.release()
 
@@ -162,3 +177,24 @@ def test_a_budget_in_seconds_has_no_parts() -> None:
         whole.part(1, 2)
     calibrated = driver.make_plan(whole).spec
     assert calibrated.part(1, 2).budget == calibrated.budget
+
+
+def test_a_missing_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = sweep_file(tmp_path, strategies=["prune"])
+    for number in (1, 3):
+        command = [
+            "sweep",
+            file,
+            "--out",
+            tmp_path / str(number),
+            "--part",
+            f"{number}/4",
+            "--address",
+            "none",
+        ]
+        assert main_in_process(command, capsys).returncode == 0
+    assert_one_line(
+        main_in_process(["merge", tmp_path / "out", tmp_path / "1", tmp_path / "3"], capsys),
+        "merge: expected the folders of all 4 parts of the seeds, found none of the parts [2, 4]",
+    )
+    assert not (tmp_path / "out").exists()

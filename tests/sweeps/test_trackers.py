@@ -177,6 +177,13 @@ def test_both_trackers_of_a_command(server: str, tmp_path: Path, capsys: pytest.
         ("wandb", "--track: expected tensorboard:DIR, mlflow:URI or mlflow, found 'wandb'"),
         ("tensorboard", "--track: expected tensorboard:DIR, mlflow:URI or mlflow, found 'tensorboard'"),
         ("mlflow", "--track mlflow: expected mlflow:http://HOST:PORT or MLFLOW_TRACKING_URI, found neither"),
+        ("mlflow:localhost:5000", "--track mlflow: expected the URI of a server, such as http://HOST:PORT"),
+        ("mlflow:ftp://h", "--track mlflow: expected a server that answers, found none at ftp://h"),
+        (
+            "mlfow:http://u:pw@h",
+            "--track: expected tensorboard:DIR, mlflow:URI or mlflow, found 'mlfow:http://h'",
+        ),
+        ("tensorboard:s3://b/x", "--track tensorboard: expected a local folder, found s3://b/x"),
         ("tensorboard:FILE", "--track tensorboard: expected a folder to write to, found "),
     ],
 )

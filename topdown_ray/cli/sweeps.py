@@ -75,8 +75,7 @@ def sweep(
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Only the K-th of N parts of the seeds, as a sweep of its own with a folder of its own, for "
-            "merge.",
+            help="Run only the K-th of N parts of the seeds, in a folder of its own; merge joins the parts.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -230,7 +229,7 @@ def merge(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Put result folders together that several drivers wrote, each for its own seeds of one sweep."""
+    """Merge the result folders of several drivers, each of which ran its own seeds of one sweep."""
     from topdown_ray.store.manifest import read_manifest
 
     for folder in folders:  # before anything slow is imported

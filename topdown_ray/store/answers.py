@@ -17,6 +17,7 @@ from topdown_ray.store.schema import SEARCHES
 #: What an answer is for.
 KEYS = ("space", "predictor_space", "strategy", "label", "cost_name", "cost_unit", "target", "limits")
 BEST = ("accuracy", "cost", "seed", "arch")  # of the most accurate answer
+CENTRE = 0.75  # accuracies are near it, so that their sums of squares keep their digits
 _SUMS = ("searches", "total", "squares")
 
 
@@ -37,8 +38,8 @@ def read_best_answers(place: Place) -> pa.Table:
     UserError where a part cannot be read.
 
     Columns: ``KEYS``; ``BEST`` of the most accurate answer (the cheapest of those, then that of the smallest
-    seed); ``searches``, how many met the target, ``total`` and ``squares``, the sums of their accuracies and
-    of the squares of these."""
+    seed); ``searches``, how many met the target, ``total`` and ``squares``, the sums of their accuracies
+    minus ``CENTRE`` and of the squares of these."""
     return _best(_of_parts(place, _answers, BEST))
 
 
@@ -56,8 +57,8 @@ def _highest(answers: pa.Table) -> pa.Table:
 
 def _answers(rows: pa.Table) -> pa.Table:
     met = _met(rows, BEST)
-    accuracy = met["accuracy"]
-    sums = (pa.repeat(1, len(met)), accuracy, pc.multiply(accuracy, accuracy))
+    above = pc.subtract(met["accuracy"], CENTRE)
+    sums = (pa.repeat(1, len(met)), above, pc.multiply(above, above))
     for name, values in zip(_SUMS, sums, strict=True):
         met = met.append_column(name, values)
     return _best(met)

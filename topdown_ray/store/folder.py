@@ -76,7 +76,7 @@ class ResultFolder:
             raise UserError(
                 f"{self.place.name}: expected an empty folder (--no-resume), found this sweep begun"
             )
-        if begun and self.place.held():
+        if begun and self.place.surely_held():
             raise UserError(
                 f"{self.place.name}: expected a folder that no other sweep writes to, found {self._holder()}"
             )
@@ -139,6 +139,10 @@ class ResultFolder:
         except BaseException:
             self.place.abandon()
             raise
+
+    def amend(self, facts: Mapping[str, Any]) -> None:
+        """Change facts of run.json, between :meth:`open` and :meth:`end`. Raises StoreError."""
+        self._write_manifest({**self._manifest, **facts})
 
     def finished(self) -> Identities:
         """The identities of all searches that had rows when the folder was opened."""

@@ -19,8 +19,6 @@ LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock
 class FolderLock:
     """A file in the folder that it locks. name: of the folder, begins messages."""
 
-    lost: str | None = None  # nobody can take it over from its holder
-
     def __init__(self, folder: Path, name: str):
         self._path = folder / LOCK
         self._name = name
@@ -80,6 +78,14 @@ class FolderLock:
         finally:
             os.close(descriptor)
         return False
+
+    def surely_held(self) -> bool:
+        """Whether another process has it, which need not be waited for."""
+        return self.held() is True
+
+    def taken_by(self) -> str | None:
+        """Nobody: it cannot be taken over from its holder."""
+        return None
 
     def remove(self) -> None:
         """Delete the file of a lock that is held here."""

@@ -91,6 +91,7 @@ class Manifest(_Read):
     created_at: str | None = None
     sessions: Annotated[list[_Session], Field(min_length=1)] = []  # older versions wrote none
     given_up: list[str] = []
+    part: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None  # of --part: K, N
     artefacts: dict[str, dict[str, _Artefact]] = {}
     strategies: dict[str, str] = {}  # hashes of those that are plug-ins
     versions: dict[str, str] = {}

@@ -1,14 +1,15 @@
 """The lock of a folder in an S3 bucket, which makes its holder the only driver.
 
 It is an object that is created only if it is absent, and that its holder replaces every few seconds. A driver
-that was killed leaves it behind: it counts no more as soon as its process is known to have ended (on the same
-machine), or when nobody has replaced it for a while. The requests are boto3's, since pyarrow cannot create an
+that was killed leaves it behind: it is ignored once its process is known to have ended (on the same machine),
+or when nobody has replaced it for a while. The requests are boto3's, since pyarrow cannot create an
 object only if it is absent."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import email.utils
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from topdown_ray.terminal import say
 RENEW_S = 10.0  # the holder replaces the object so often
 STALE_S = 60.0  # a lock that nobody has replaced for so long was left behind
 _POLL_S = 1.0
+_PATIENCE_S = 5.0  # with a renewal that is under way while the lock is released
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _ABSENT = {"NoSuchKey", "404"}
 
@@ -37,7 +39,7 @@ class _Found(NamedTuple):
 
     etag: str
     holder: dict[str, Any]
-    age_s: float  # by this machine's clock, which may differ from the store's
+    age_s: float  # since it was replaced, by the store's own clock
 
 
 class ObjectLock:
@@ -54,10 +56,12 @@ class ObjectLock:
         self._name = name
         self._me = {**_this_process(), "token": uuid.uuid4().hex}
         self._etag: str | None = None
+        self._renewed_at = 0.0  # by a clock that goes on while the machine is suspended
+        self._taken_by: str | None = None
+        self._renewal = threading.Lock()
         self._ended = threading.Event()
-        self._renewing: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
         self._s3: Any = None
-        self.lost: str | None = None  # who has taken it over from this holder
 
     @property
     def mine(self) -> bool:
@@ -71,34 +75,42 @@ class ObjectLock:
         """Take it. False where another driver has it. Raises UserError."""
         if self.mine:
             return True
-        self.lost = None
         while True:
             if etag := self._put(IfNoneMatch="*"):
+                if again := self._put(IfNoneMatch="*"):
+                    etag = again
+                    say(
+                        f"{self._name}: this server ignores If-None-Match, so nothing keeps a second driver "
+                        "out of the folder"
+                    )
                 break
             found = self._get()
             if found is None:  # released since
                 continue
+            if found.holder.get("token") == self._me["token"]:  # the answer to the first request was lost
+                etag = found.etag
+                break
             if not self._left_behind(found):
                 return False
             if etag := self._put(IfMatch=found.etag):
                 break
-        self._etag = etag
+        self._etag, self._taken_by, self._renewed_at = etag, None, _uptime()
         self._ended.clear()
-        self._renewing = threading.Thread(target=self._renew, name="lock", daemon=True)
-        self._renewing.start()
+        self._thread = threading.Thread(target=self._renew_until_released, name="lock", daemon=True)
+        self._thread.start()
         return True
 
     def release(self) -> None:
         """Let others take it."""
         if not self.mine:
             return
-        self._ended.set()
-        if self._renewing is not None:
-            self._renewing.join()
-        self._etag = None
         from botocore.exceptions import BotoCoreError, ClientError
 
-        # where it cannot be deleted, others may take it soon, since nobody replaces it any more
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+        self._etag = None
+        # where it cannot be deleted, others may take it in a minute, since nobody replaces it any more
         with contextlib.suppress(UserError, BotoCoreError, ClientError):
             found = self._get()
             if found is not None and found.holder.get("token") == self._me["token"]:
@@ -114,21 +126,36 @@ class ObjectLock:
             found = self._get()
         except UserError:
             return None
-        if found is None:
-            return False
-        runs = _runs(found.holder)
-        return found.age_s < STALE_S if runs is None else runs
+        return found is not None and found.age_s < STALE_S and _runs(found.holder) is not False
+
+    def surely_held(self) -> bool:
+        """Whether another process of this machine has it, which need not be waited for."""
+        found = None if self.mine else self._get()
+        return found is not None and found.age_s < STALE_S and _runs(found.holder) is True
+
+    def taken_by(self) -> str | None:
+        """Who has taken it over from this holder, which did not renew it in time; None: nobody. A holder that
+        has not renewed it for a while, since its machine was suspended, does so first.
+        """
+        if self.mine and self._taken_by is None and _uptime() - self._renewed_at > STALE_S / 2:
+            self._renew()
+        return self._taken_by
 
     def _left_behind(self, found: _Found) -> bool:
-        """Whether the lock's holder has ended: known on its own machine, elsewhere waited for."""
+        """Whether the lock's holder has ended. Where that is not known, the rest of the time is waited for in
+        which it would renew the lock.
+        """
         runs = _runs(found.holder)
-        if runs is not None:
-            return not runs
+        left_s = STALE_S - found.age_s
+        if runs is False or left_s <= 0:
+            return True
+        if runs:
+            return False
         say(
-            f"{self._name}: waiting up to {STALE_S:.0f} s to see whether the driver on "
-            f"{found.holder.get('host', 'another machine')} still runs ..."
+            f"{self._name}: waiting up to {left_s:.0f} s to see whether {_described(found.holder)} "
+            "still runs ..."
         )
-        until = time.monotonic() + STALE_S
+        until = time.monotonic() + left_s
         while time.monotonic() < until:
             time.sleep(_POLL_S)
             now = self._get()
@@ -136,19 +163,26 @@ class ObjectLock:
                 return now is None
         return True
 
+    def _renew_until_released(self) -> None:
+        while self._taken_by is None and not self._ended.wait(RENEW_S):
+            self._renew()
+
     def _renew(self) -> None:
-        """Replace the object until the lock is released, or another driver has taken it over."""
-        while not self._ended.wait(RENEW_S):
-            with contextlib.suppress(UserError):  # a store that does not answer may do so next time
-                if etag := self._put(IfMatch=self._etag):
-                    self._etag = etag
-                    continue
+        """Replace the object, unless another driver has taken it over. A store that does not answer may do so
+        next time.
+        """
+        with self._renewal, contextlib.suppress(UserError):
+            etag = self._put(IfMatch=self._etag)
+            if etag is None:
                 found = self._get()
-                if found is not None and found.holder.get("token") == self._me["token"]:
-                    self._etag = found.etag  # replaced by a request whose answer was lost
-                    continue
-                self.lost = "nobody" if found is None else _described(found.holder)
-                return
+                if found is None:  # deleted by somebody
+                    etag = self._put(IfNoneMatch="*")
+                elif found.holder.get("token") == self._me["token"]:
+                    etag = found.etag  # replaced by a request whose answer was lost
+            if etag is None:
+                self._taken_by = "another driver" if found is None else _described(found.holder)
+            elif self.mine:
+                self._etag, self._renewed_at = etag, _uptime()
 
     def _put(self, **condition: Any) -> str | None:
         """Write the object if the condition holds. Returns its tag, or None. Raises UserError."""
@@ -168,14 +202,17 @@ class ObjectLock:
 
         try:
             found = self._client().get_object(Bucket=self._bucket, Key=self._key)
-            holder = json.loads(found["Body"].read(10_000))
-        except ValueError:  # not a lock of ours: its age alone tells
-            holder = {}
+            text = found["Body"].read(10_000)
         except (BotoCoreError, ClientError) as error:
             if _code(error) in _ABSENT:
                 return None
             raise self._unusable(error) from error
-        age_s = (_now() - found["LastModified"]).total_seconds()
+        holder = None
+        with contextlib.suppress(ValueError):  # not a lock of ours: its age alone tells
+            holder = json.loads(text)
+        told = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = email.utils.parsedate_to_datetime(told) if told else _now()
+        age_s = (now - found["LastModified"]).total_seconds()
         return _Found(str(found["ETag"]), holder if isinstance(holder, dict) else {}, age_s)
 
     def _unusable(self, error: Exception) -> UserError:
@@ -191,15 +228,25 @@ class ObjectLock:
             from botocore.config import Config
 
             query = {name: values[-1] for name, values in parse_qs(self._parts.query).items()}
-            # other servers than Amazon's may not know the newer checksums
-            config = Config(request_checksum_calculation="when_required")
-            options: dict[str, Any] = {"region_name": self._region, "config": config}
+            options: dict[str, Any] = {"region_name": self._region}
+            style = "auto"
             if endpoint := query.get("endpoint_override"):
                 options["endpoint_url"] = f"{query.get('scheme', 'https')}://{endpoint}"
+                style = "virtual" if query.get("force_virtual_addressing") == "true" else "path"
             if self._parts.username is not None:
                 options["aws_access_key_id"] = unquote(self._parts.username)
                 options["aws_secret_access_key"] = unquote(self._parts.password or "")
-            self._s3 = boto3.client("s3", **options)
+            config = Config(
+                request_checksum_calculation="when_required",  # other servers than Amazon's may know no other
+                s3={"addressing_style": style},
+                connect_timeout=5,
+                read_timeout=10,
+                retries={"total_max_attempts": 2},
+            )
+            try:
+                self._s3 = boto3.client("s3", config=config, **options)
+            except ValueError as error:
+                raise self._unusable(error) from error
         return self._s3
 
 
@@ -211,6 +258,11 @@ def _code(error: Exception) -> str:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+def _uptime() -> float:
+    """Seconds since the machine started, those included in which it was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _described(holder: dict[str, Any]) -> str:
@@ -228,20 +280,37 @@ def _this_process() -> dict[str, Any]:
 
 
 def _runs(holder: dict[str, Any]) -> bool | None:
-    """Whether the process of a lock still runs; None where it is one of another machine or container."""
-    if holder.get("machine") != _machine() or type(holder.get("pid")) is not int:
+    """Whether the process of a lock still runs; None where that cannot be told, as of one on another machine
+    or in another container.
+    """
+    pid = holder.get("pid")
+    if holder.get("machine") != _machine() or type(pid) is not int:
         return None
-    return _started(holder["pid"]) == holder.get("started")
+    started = _started(pid)
+    if started is None and _hidden(pid):
+        return None
+    return started is not None and started == holder.get("started")
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None where there is no such process."""
+    """When a process started, in ticks since the machine did; None where it has ended or cannot be seen."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     state, *numbers = status.rpartition(")")[2].split()
     return None if state == "Z" else int(numbers[18])  # fields 3 and 22, see proc(5)
+
+
+def _hidden(pid: int) -> bool:
+    """Whether a process is there that /proc does not show to this user."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()
+    except OSError:
+        pass
+    return False
 
 
 def _machine() -> str:

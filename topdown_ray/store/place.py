@@ -207,15 +207,23 @@ class Place:
         """Whether another driver is at work in the folder; None where that cannot be told."""
         return None if self._lock is None else self._lock.held()
 
-    def write(self, relative: str, data: bytes | pa.Buffer) -> None:
-        """Write a file: whole or not at all, in the place of one of this name. Raises StoreError, also where
-        another driver has taken over the folder that this process held.
+    def surely_held(self) -> bool:
+        """Whether another driver is at work in the folder that :meth:`hold` would not wait for. Raises
+        UserError.
         """
-        if self._lock is not None and self._lock.lost is not None:
+        return self._lock is not None and self._lock.surely_held()
+
+    def _check_held(self) -> None:
+        """Raise StoreError where another driver has taken over the folder that this process held."""
+        if self._lock is not None and (other := self._lock.taken_by()) is not None:
             raise StoreError(
-                f"{self.name}: expected to be the only driver of this folder, found that "
-                f"{self._lock.lost} has taken it over, since this one did not reach the bucket for a while"
+                f"{self.name}: expected to be the only driver of this folder, found that {other} has taken "
+                "it over, since this one did not reach the bucket for a while"
             )
+
+    def write(self, relative: str, data: bytes | pa.Buffer) -> None:
+        """Write a file: whole or not at all, in the place of one of this name. Raises StoreError."""
+        self._check_held()
         try:
             if self.local is not None:
                 self._replace(self.local / relative, data)
@@ -230,6 +238,7 @@ class Place:
 
     def delete(self, relative: str) -> None:
         """Delete a file, if it is there. Raises StoreError."""
+        self._check_held()
         try:
             with contextlib.suppress(FileNotFoundError):
                 if self.local is not None:
@@ -245,6 +254,7 @@ class Place:
         """Move a file into a folder of here, beside those of its name that lie there. Returns its new name.
         Raises StoreError.
         """
+        self._check_held()
         name, number = f"{folder}/{relative}", 0
         try:
             while self.exists(name):

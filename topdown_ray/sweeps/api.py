@@ -6,6 +6,7 @@ them torch, are imported where a plan is made."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import re
@@ -249,7 +250,7 @@ def plan_sweep(file: str, out: str, only: Sequence[str] = (), part: tuple[int, i
     the failed shards of ``out``; part: see :meth:`SweepSpec.part`. Raises UserError.
     """
     spec = read_spec(file)
-    plan = _plan(spec if part is None else spec.part(*part), out, say)
+    plan = dataclasses.replace(_plan(spec if part is None else spec.part(*part), out, say), part=part)
     if not only:
         return plan
     from topdown_ray.store.failures import failed_searches

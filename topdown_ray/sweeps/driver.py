@@ -81,6 +81,7 @@ class Plan:
     spec: SweepSpec
     setups: dict[str, Setup]
     chosen: frozenset[str] | None = None  # these searches only
+    part: tuple[int, int] | None = None  # that the seeds are of those of a larger sweep, see SweepSpec.part
 
     @property
     def run_id(self) -> str:
@@ -178,6 +179,7 @@ class Plan:
                 "processor": machine.processor(),
                 "cpus": os.cpu_count(),
             },
+            **({"part": list(self.part)} if self.part else {}),
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
             "wall_s": 0.0,

@@ -1,4 +1,4 @@
-"""Putting the result folders of several drivers together, each of which ran its own seeds of one sweep.
+"""Merging the result folders of several drivers, each of which ran its own seeds of one sweep.
 
 The merged folder is that of one sweep over all seeds: its tables are those that a single driver would have
 written, and it can be verified, continued and merged again as such."""
@@ -19,7 +19,7 @@ from topdown_ray.store.folder import ResultFolder
 from topdown_ray.store.identities import Identities
 from topdown_ray.store.layout import SWEEP
 from topdown_ray.store.manifest import changed_since, check_resumable, read_manifest
-from topdown_ray.store.part_files import parallel, read_part
+from topdown_ray.store.part_files import DamagedError, parallel, read_part
 from topdown_ray.store.place import Place
 from topdown_ray.store.resuming import MERGED, Known, look
 from topdown_ray.sweeps.driver import Plan, make_plan
@@ -55,10 +55,12 @@ def merge_folders(
 
     The folders stay as they are. A search that has no rows in any of them has none in ``out`` either; running
     ``out`` as a sweep computes it. If merging is interrupted, the same call goes on. on_step: is told of what
-    takes long, before it begins. Raises UserError for folders of different sweeps, for searches that have
-    rows in two folders, for a folder that a driver writes to and for damaged parts, before anything is
-    written; StoreError where ``out`` cannot be written."""
+    takes long, before it begins. Raises UserError for folders of different sweeps, for some of the parts that
+    ``--part`` makes without the others, for searches that have rows in two folders, for a folder that a
+    driver writes to and for damaged parts, before anything is written; StoreError where ``out`` cannot be
+    written."""
     manifests = [read_manifest(folder) for folder in folders]
+    _check_parts(manifests)
     seeds = tuple(sorted({seed for manifest in manifests for seed in manifest["spec"]["seeds"]}))
     plan = make_plan(read_spec(folders[0]).model_copy(update={"seeds": seeds}), folders[0], on_step)
     for folder, manifest in zip(folders, manifests, strict=True):
@@ -68,9 +70,11 @@ def merge_folders(
     for one, other in itertools.combinations(sources, 2):
         _check_disjoint(one, other)
     merged = ResultFolder(out)
-    merged.open(_manifest(plan, manifests), resume=True)
+    created_at = min(manifest.get("created_at") or "" for manifest in manifests) or None
+    merged.open({**plan.manifest(), "created_at": created_at}, resume=True)
     done = merged.finished()
     try:
+        merged.amend(_sessions(read_manifest(out), manifests))
         for source in sources:
             _copy(source, merged, plan.run_id, done)
         done = Identities.union([done.names, *(source.searches.names for source in sources)])
@@ -82,6 +86,21 @@ def merge_folders(
     return Merged(plan.run_id, len(done), plan.n_searches())
 
 
+def _check_parts(manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError where some of the parts of a sweep (``--part``) are there, and others are not."""
+    found: dict[int, set[int]] = {}
+    for manifest in manifests:
+        if manifest.get("part"):
+            number, of = manifest["part"]
+            found.setdefault(of, set()).add(number)
+    for of, numbers in found.items():
+        if missing := sorted(set(range(1, of + 1)) - numbers):
+            raise UserError(
+                f"merge: expected the folders of all {of} parts of the seeds, found none of the parts "
+                f"{brief(missing)}"
+            )
+
+
 def _check(plan: Plan, manifest: Mapping[str, Any], first: Mapping[str, Any], place: Place) -> None:
     """Raise UserError unless the folder's sweep is the plan's, with its own seeds."""
     check_resumable(manifest, place.of("run.json"), ALGORITHM_VERSION)
@@ -90,11 +109,11 @@ def _check(plan: Plan, manifest: Mapping[str, Any], first: Mapping[str, Any], pl
     if own.run_id != manifest["run_id"]:
         spec = {**manifest["spec"], "seeds": first["spec"]["seeds"]}
         raise UserError(
-            f"{place.name}: expected the same sweep as in the first folder but for its seeds, found another "
-            f"one{changed_since({**manifest, 'spec': spec}, first)}"
+            f"{place.name}: expected the sweep of the first folder with other seeds, found a different "
+            f"sweep{changed_since({**manifest, 'spec': spec}, first)}"
         )
     if place.held():
-        raise UserError(f"{place.name}: expected a folder that no sweep writes to, found one that runs")
+        raise UserError(f"{place.name}: expected a folder that no driver writes to, found a running sweep")
 
 
 def _opened(place: Place, manifest: Mapping[str, Any]) -> _Source:
@@ -108,35 +127,44 @@ def _check_disjoint(one: _Source, other: _Source) -> None:
     if double := one.searches.shared(other.searches):
         seeds = sorted(set(one.manifest["spec"]["seeds"]).intersection(other.manifest["spec"]["seeds"]))
         raise UserError(
-            f"{other.place.name}: expected searches that have no rows in {one.place.name}, found "
-            f"{len(double)} that have: seeds {brief(seeds)}, searches {brief(list(double))}"
+            f"{other.place.name}: expected no searches that {one.place.name} also holds, found "
+            f"{len(double)}: seeds {brief(seeds)}, searches {brief(list(double))}"
         )
 
 
-def _manifest(plan: Plan, manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """run.json of the merged folder: the sessions and the time of all drivers."""
-    return {
-        **plan.manifest(),
-        "created_at": min(manifest.get("created_at") or "" for manifest in manifests) or None,
-        "sessions": [session for manifest in manifests for session in manifest.get("sessions", [])],
-        **{name: sum(manifest.get(name, 0.0) for manifest in manifests) for name in ("wall_s", "busy_s")},
+def _sessions(merged: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What run.json of the merged folder says of the drivers: those of all folders, and its own."""
+    theirs = [session for manifest in manifests for session in manifest.get("sessions", [])]
+    own = [session for session in merged["sessions"] if session not in theirs]
+    sums = {
+        name: sum((each.get(name) or 0.0) for each in (*manifests, *own)) for name in ("wall_s", "busy_s")
     }
+    return {"sessions": [*theirs, *own], **sums}
 
 
 def _copy(source: _Source, folder: ResultFolder, run_id: str, done: Identities) -> None:
-    """Write the parts of a folder to another one as rows of its sweep."""
+    """Write the rows of a folder to another one, as rows of its sweep, but those that are there already."""
     left = [name for name, known in source.parts.items() if not np.isin(known.ids, done.names).all()]
-    for name, tables in zip(
-        left, parallel(source.place, lambda name: _rows(source.place, name), left), strict=True
-    ):
-        folder.write(digest([source.manifest["run_id"], name]), *(_renamed(rows, run_id) for rows in tables))
+
+    def rows(name: str) -> list[pa.Table]:
+        return [_renamed(_read(source.place, table, name), run_id, done) for table in SWEEP.tables_of(name)]
+
+    for name, tables in zip(left, parallel(source.place, rows, left), strict=True):
+        folder.write(digest([source.manifest["run_id"], name]), *tables)
 
 
-def _rows(place: Place, name: str) -> list[pa.Table]:
-    return [read_part(place, table, name) for table in SWEEP.tables_of(name)]
+def _read(place: Place, table: str, name: str) -> pa.Table:
+    try:
+        return read_part(place, table, name)
+    except (DamagedError, FileNotFoundError) as error:
+        raise UserError(
+            f"{place.of(f'{table}/{name}')}: expected a part that stays while it is merged, found {error}"
+        ) from error
 
 
-def _renamed(rows: pa.Table, run_id: str) -> pa.Table:
+def _renamed(rows: pa.Table, run_id: str, done: Identities) -> pa.Table:
+    if done:
+        rows = rows.filter(pa.array(~done.has(rows["search_id"].to_pylist())))
     at = rows.schema.get_field_index("run_id")
     rows = rows.set_column(
         at, rows.schema.field(at), pa.repeat(pa.scalar(run_id, rows.schema.field(at).type), len(rows))

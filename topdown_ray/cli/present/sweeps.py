@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,11 @@ def print_merged(merged: Merged, out: str, folders: int, as_json: bool) -> None:
     if as_json:
         print_json({"out": shown(out), "folders": folders, **merged._asdict()})
         return
-    print(f"{shown(out)}: {merged.done} of {merged.total} searches from {folders} folders")
+    of = "1 folder" if folders == 1 else f"{folders} folders"
+    print(f"{shown(out)}: {merged.done} of {merged.total} searches from {of}")
     if merged.done < merged.total:
-        print(f"To run the missing ones: topdown-ray sweep {shown(out)} --out {shown(out)}")
+        command = shlex.join(["topdown-ray", "sweep", shown(out), "--out", shown(out)])
+        print(f"To run the missing ones: {command}")
 
 
 def print_given_up(given_up: Mapping[str, str]) -> None:

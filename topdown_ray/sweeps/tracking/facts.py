@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from topdown_ray.store.answers import BEST, KEYS, read_best_answers
+from topdown_ray.store.answers import BEST, CENTRE, KEYS, read_best_answers
 from topdown_ray.store.place import Place
 from topdown_ray.sweeps.events import Ended, Improved, ShardDone, SweepEvent
 
@@ -44,7 +44,8 @@ class TrackedSweep:
     def parameters(self) -> dict[str, str]:
         """The fields of the sweep file, nested ones joined by dots; of the seeds, how many there are."""
         spec = dict(self.manifest["spec"])
-        return dict(_flat({**spec, "seeds": len(spec["seeds"])}))
+        flat = _flat({**spec, "seeds": len(spec["seeds"])})
+        return {_allowed(name, "/"): value for name, value in flat}
 
     def final_table(self) -> pa.Table:
         """A row for each space, strategy, cost, target and its limits: how many searches met the target, the
@@ -52,11 +53,11 @@ class TrackedSweep:
         UserError.
         """
         answers = read_best_answers(Place(self.out))
-        n, mean = answers["searches"], pc.divide(answers["total"], answers["searches"])
-        spread = pc.subtract(answers["squares"], pc.multiply(mean, answers["total"]))
+        n, above = answers["searches"], pc.divide(answers["total"], answers["searches"])
+        spread = pc.subtract(answers["squares"], pc.multiply(above, answers["total"]))
         variance = pc.divide(pc.max_element_wise(spread, 0.0), pc.subtract(n, 1).cast(pa.float64()))
         sd = pc.if_else(pc.greater(n, 1), pc.sqrt(variance), pa.scalar(None, pa.float64()))
-        statistics = {"searches": n, "mean_accuracy": mean, "sd_accuracy": sd}
+        statistics = {"searches": n, "mean_accuracy": pc.add(above, CENTRE), "sd_accuracy": sd}
         columns = {name: answers[name] for name in (*KEYS, *BEST)}
         order = [
             ("space", "ascending"),
@@ -98,8 +99,12 @@ def metric_name(event: Improved) -> str:
     their hexadecimal number."""
     limits: Mapping[str, float] = json.loads(event.limits) if event.limits else {}
     target = " ".join([f"{event.target:g}", *(f"{cost} {most:g}" for cost, most in limits.items())])
-    name = f"best/{event.space}/{event.label}/{event.cost_name}/{target}"
-    return re.sub(r"[^A-Za-z0-9_\-. :/]", lambda found: f"_{ord(found[0]):x}", name)
+    return "/".join(["best", *map(_allowed, (event.space, event.label, event.cost_name, target))])
+
+
+def _allowed(text: str, also: str = "") -> str:
+    """A name with nothing that MLflow refuses; also: further characters that are allowed."""
+    return re.sub(rf"[^A-Za-z0-9_\-. :{also}]|^\.", lambda found: f"_{ord(found[0]):x}", text)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from topdown_ray.addresses import shown, without_secrets
 from topdown_ray.errors import UserError, one_line
@@ -14,6 +15,9 @@ from topdown_ray.store.manifest import read_manifest
 from topdown_ray.sweeps.events import Ended, Started, SweepEvent
 from topdown_ray.sweeps.tracking.facts import Log, TrackedSweep, as_csv, metrics
 from topdown_ray.sweeps.tracking.options import Track
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "topdown_ray"  # where MLFLOW_EXPERIMENT_NAME names none
 RUN_ID = "topdown_ray.run_id"  # the tag that finds the run of a sweep again
@@ -34,10 +38,10 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=track.where)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     try:
         with _impatient():
+            client = MlflowClient(tracking_uri=track.where)
             experiment = client.get_experiment_by_name(name)
     except Exception as error:  # requests', MLflow's, a database's
         reason = one_line(without_secrets(str(error), track.where))
@@ -47,13 +51,15 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
     run_id = ""
 
     def begin(event: Started) -> str:
-        place = experiment.experiment_id if experiment else client.create_experiment(name)
+        place = experiment.experiment_id if experiment else _created(client, name)
         runs = client.search_runs([place], f"tags.`{RUN_ID}` = '{sweep.run_id}'", max_results=1)
         if runs:
-            client.update_run(runs[0].info.run_id, "RUNNING")
-            return str(runs[0].info.run_id)
-        tags = {RUN_ID: sweep.run_id, "topdown_ray.out": event.out}
-        run = str(client.create_run(place, tags=tags, run_name=sweep.title).info.run_id)
+            run = str(runs[0].info.run_id)
+            client.update_run(run, "RUNNING")
+        else:
+            tags = {RUN_ID: sweep.run_id, "topdown_ray.out": event.out}
+            run = str(client.create_run(place, tags=tags, run_name=sweep.title).info.run_id)
+        # again for a run that is there already, which may have been cut off before it had them
         parameters = [Param(key, value) for key, value in sweep.parameters.items()]
         for i in range(0, len(parameters), AT_ONCE):
             client.log_batch(run, params=parameters[i : i + AT_ONCE])
@@ -80,6 +86,17 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
                 end(event)
 
     yield log
+
+
+def _created(client: MlflowClient, name: str) -> str:
+    """The identity of a new experiment; another sweep may have made it in the same moment."""
+    try:
+        return str(client.create_experiment(name))
+    except Exception:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from topdown_ray.addresses import hidden, is_uri, shown
 from topdown_ray.errors import UserError, brief
 
 _NEEDS = {"tensorboard": ("tensorboard", "tensorboard"), "mlflow": ("mlflow", "mlflow-skinny")}
@@ -36,8 +37,11 @@ def read_tracks(texts: Sequence[str]) -> list[Track]:
 def _read(text: str) -> Track:
     kind, _, where = text.partition(":") if isinstance(text, str) else ("", "", "")
     if kind not in _NEEDS or (kind == "tensorboard" and not where):
-        raise UserError(f"--track: expected tensorboard:DIR, mlflow:URI or mlflow, found {brief(text)}")
+        found = hidden(brief(text))
+        raise UserError(f"--track: expected tensorboard:DIR, mlflow:URI or mlflow, found {found}")
     module, package = _NEEDS[kind]
+    if kind == "tensorboard" and is_uri(where):
+        raise UserError(f"--track tensorboard: expected a local folder, found {shown(where)}")
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f'--track {kind}: expected the package {package} (pip install "topdown-ray[{kind}]"), found none'
@@ -48,4 +52,8 @@ def _read(text: str) -> Track:
             raise UserError(
                 "--track mlflow: expected mlflow:http://HOST:PORT or MLFLOW_TRACKING_URI, found neither"
             )
+    if kind == "mlflow" and "://" not in where and where != "databricks":
+        raise UserError(
+            f"--track mlflow: expected the URI of a server, such as http://HOST:PORT, found {where!r}"
+        )
     return Track(kind, where)
