@@ -186,7 +186,7 @@ def test_nodes_with_and_without_a_gpu_both_get_work(
 AUTHENTICATION = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-def wait_until(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_until(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert process.poll() is None, process.communicate()
