@@ -5,7 +5,7 @@ The first table of a layout is written last: a part is finished when its file th
 merged into larger ones, for 10^5 files are slow to list, to resume from and to read. A row is written when
 its shard is finished and once more in a merged part; a merged part that is still small is merged again only
 where there are very many. The merged part is written first. Then the parts in it are deleted, their files of
-the first table before the others. If the driver dies in between, some rows are there twice, and loading
+the first table before the others. If the driver dies in between, some rows are in two parts, and loading
 counts them once. On resuming, a part that a merged part names is deleted only if the merged part holds every
 row of it. A damaged part is moved to ``damaged/``, never deleted."""
 

@@ -55,10 +55,11 @@ def merge_folders(
 
     The folders stay as they are. A search that has no rows in any of them has none in ``out`` either; running
     ``out`` as a sweep computes it. If merging is interrupted, the same call goes on. on_step: is told of what
-    takes long, before it begins. Raises UserError for folders of different sweeps, for some of the parts that
-    ``--part`` makes without the others, for searches that have rows in two folders, for a folder that a
-    driver writes to and for damaged parts, before anything is written; StoreError where ``out`` cannot be
-    written."""
+    takes long, before it begins.
+
+    Raises UserError before anything is written if the folders are of different sweeps, if a part of a sweep
+    that was divided with ``--part`` is missing, if two folders hold the same search, if a driver writes to a
+    folder, or if a part file is damaged. Raises StoreError if ``out`` cannot be written."""
     manifests = [read_manifest(folder) for folder in folders]
     _check_parts(manifests)
     seeds = tuple(sorted({seed for manifest in manifests for seed in manifest["spec"]["seeds"]}))
