@@ -19,7 +19,7 @@ import topdown_ray
 from topdown_ray.cli.main import app
 
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCES = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
 
 
@@ -81,7 +81,7 @@ def test_every_block_can_be_parsed(page: Path) -> None:
 
 def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
     """If it fails: python scripts/make/cli_reference.py"""
-    before = (ROOT / "docs" / "cli.md").read_text()
+    before = (ROOT / "docs" / "reference" / "cli.md").read_text()
     made = tmp_path / "cli.md"
     script = ROOT / "scripts" / "make" / "cli_reference.py"
     subprocess.run([sys.executable, script, "--out", made], check=True)
@@ -154,18 +154,18 @@ def test_the_map_of_the_rooms_is_that_of_the_package(tmp_path: Path) -> None:
     made = tmp_path / "rooms.md"
     script = ROOT / "scripts" / "make" / "rooms.py"
     subprocess.run([sys.executable, script, "--out", made], check=True)
-    assert made.read_text() == (ROOT / "docs" / "rooms.md").read_text()
+    assert made.read_text() == (ROOT / "docs" / "contributing" / "rooms.md").read_text()
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(), re.DOTALL)
-    exec(compile(code, "docs/tables.md", "exec"), {})
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "tables.md").read_text(), re.DOTALL)
+    exec(compile(code, "docs/reference/tables.md", "exec"), {})
     assert "mobilenet_v4" in capsys.readouterr().out
 
 
 def test_the_sweep_over_devices_is_the_one_of_its_page() -> None:
     (block,) = re.findall(
-        r"```yaml\n(name: devices.*?)```", (ROOT / "docs" / "fronts.md").read_text(), re.DOTALL
+        r"```yaml\n(name: devices.*?)```", (ROOT / "docs" / "guides" / "devices.md").read_text(), re.DOTALL
     )
     assert yaml.safe_load(block) == yaml.safe_load((ROOT / "scripts" / "sweeps" / "devices.yaml").read_text())
 

@@ -11,7 +11,7 @@
 ...     print(error)
 search: targets: expected positive numbers, found -1
 
-``sweep`` runs a sweep, and ``load`` reads its folder; both give ``Results``: see docs/python.md.
+``sweep`` runs a sweep, and ``load`` reads its folder; both give ``Results``: see docs/guides/python.md.
 """
 
 from __future__ import annotations

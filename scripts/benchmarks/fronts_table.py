@@ -1,6 +1,6 @@
 """Puts the pieces of a race of fronts together: prints the table of the files that ``topdown-ray bench fronts
 --out`` wrote, and with ``--out`` writes their rows to one file. ``--markdown`` prints the tables of
-docs/fronts.md instead, with a measure in each.
+docs/guides/devices.md instead, with a measure in each.
 
     python scripts/benchmarks/fronts_table.py PIECE.parquet ... [--out ALL.parquet] [--markdown]
 """

@@ -1,4 +1,4 @@
-"""Write docs/cli.md, the reference of all commands and options, from the program itself.
+"""Write docs/reference/cli.md, the reference of all commands and options, from the program itself.
 
 python scripts/make/cli_reference.py [--out FILE]
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "cli.md")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "reference" / "cli.md")
     out = parser.parse_args().out
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""Write docs/rooms.md, the map of the package, from the package itself: its imports and its docstrings.
+"""Write docs/contributing/rooms.md, the map of the package, from the package itself: its imports and its docstrings.
 
 python scripts/make/rooms.py [--out FILE]
 """
@@ -84,7 +84,7 @@ def page() -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "rooms.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "contributing" / "rooms.md")
     parser.parse_args().out.write_text(INTRODUCTION + "\n".join(page()) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending.md run as they stand."""
+"""The worked examples of docs/guides/extending.md run as they stand."""
 
 import dataclasses
 import importlib
@@ -25,15 +25,14 @@ from topdown_ray.store.results import load
 from topdown_ray.strategy_styles import style_of
 from topdown_ray.sweeps.verify import verify
 
-BLOCKS = re.findall(
-    r"^## (.+?)\n.*?```python\n(.+?)```",
-    (ROOT / "docs" / "extending.md").read_text(),
-    re.DOTALL | re.MULTILINE,
+TEXT = "\n".join(
+    (ROOT / "docs" / page).read_text() for page in ("guides/extending.md", "tutorials/your-space.md")
 )
+BLOCKS = re.findall(r"^## (.+?)\n.*?```python\n(.+?)```", TEXT, re.DOTALL | re.MULTILINE)
 
 
 def run(title: str) -> None:
-    exec(compile(dict(BLOCKS)[title], "docs/extending.md", "exec"), {"__name__": title})
+    exec(compile(dict(BLOCKS)[title], "docs/guides/extending.md", "exec"), {"__name__": title})
 
 
 def test_a_new_strategy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,9 +78,6 @@ def test_a_new_space(capsys: pytest.CaptureFixture[str]) -> None:
 
 # --- plug-ins -----------------------------------------------------------------------------------------------
 
-TEXT = (ROOT / "docs" / "extending.md").read_text()
-
-
 def forget() -> None:
     """The modules of plug-ins, as a new process has not imported them."""
     for name in [name for name in sys.modules if name.startswith("my_")]:
@@ -113,7 +109,7 @@ def write_module(title: str, folder: Path) -> str:
 
 def plug_in(title: str, folder: Path) -> None:
     """Write the section's module and run its sweep."""
-    exec(compile(write_module(title, folder), "docs/extending.md", "exec"), {"__name__": title})
+    exec(compile(write_module(title, folder), "docs/guides/extending.md", "exec"), {"__name__": title})
 
 
 @pytest.mark.ray

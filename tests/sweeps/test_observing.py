@@ -69,10 +69,10 @@ def test_the_documented_observer_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And the page names every event, with all its fields."""
-    page = (ROOT / "docs" / "trackers.md").read_text()
+    page = (ROOT / "docs" / "guides" / "trackers.md").read_text()
     (block,) = [code for code in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if "on_event" in code]
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "docs/trackers.md", "exec"), {})
+    exec(compile(block, "docs/guides/trackers.md", "exec"), {})
     assert capsys.readouterr().out.endswith("complete: 4 of 4 searches\n")
     for kind in (*SweepEvent.__subclasses__(), *_OfShard.__subclasses__()):
         if kind is not _OfShard:

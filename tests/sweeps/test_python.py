@@ -54,10 +54,10 @@ def test_the_documented_examples_run(
 ) -> None:
     """The second one on a connection of its own, which stays open until it closes it."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "guides" / "python.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)
+        exec(compile(block, "docs/guides/python.md", "exec"), names)
     assert "no gradients" in capsys.readouterr().out
     assert names["done"][0] == "connected"
     assert names["done"][-1] == "end"

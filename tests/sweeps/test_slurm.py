@@ -19,7 +19,7 @@ from topdown_ray.sweeps.verify import verify
 pytestmark = pytest.mark.slow
 
 SCRIPTS = ROOT / "scripts" / "examples" / "slurm"
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "slurm.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "guides" / "slurm.md").read_text(), re.DOTALL)
 LONGER = {"seeds": 48, "batch": 2, "search": {"population": 50, "generations": 150, "warm_generations": 50}}
 
 

@@ -188,7 +188,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
         yield searches.run(index, state, searches.params.generations, P, step).outcome
 
 
-# chosen beside top_down at the paper's lengths: "The default lengths" of docs/joint.md
+# chosen beside top_down at the paper's lengths: "The default lengths" of docs/explanation/joint.md
 @strategy(
     "joint",
     lambda full, warm: warm,

@@ -120,7 +120,7 @@ class Failures:
 
 def rerun_command(place: Place, shard_id: str) -> str:
     """The command that runs exactly this shard again, into the same folder; credentials are not in it, see
-    docs/cluster.md.
+    docs/guides/storage.md.
     """
     out = place.name if place.local is None else str(place.local.absolute())
     return shlex.join(["topdown-ray", "sweep", out, "--out", out, "--only", shard_id])

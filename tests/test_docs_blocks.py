@@ -1,0 +1,108 @@
+"""Every shell and Python block of the documentation runs, or says why it does not.
+
+The blocks of a page run in order, in one empty folder that has the repository's ``scripts``, with the published
+artefacts and without a network. Python blocks of a page share their names, as the cells of a notebook do; a block
+whose first line is a comment with a file name (``# my_cost.py``) is saved under that name. A comment above a block
+makes an exception:
+
+    <!-- not run: needs an AWS account -->
+    <!-- run by tests/sweeps/test_slurm.py -->
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from topdown_ray import plugins
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    mark: str | None
+    language: str
+    code: str
+    line: int  # of its first line of code
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    return [
+        Block(found["mark"], found["language"], found["code"], text.count("\n", 0, found.start("code")) + 1)
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+EXECUTABLE = [
+    page for page in PAGES if any(b.language in ("bash", "python") and b.mark is None for b in blocks(page))
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_has_a_known_language_and_a_sound_mark(page: Path) -> None:
+    """Exceptions state a reason, or a test module that names the page."""
+    text = page.read_text()
+    assert len(re.findall(r"^<!-- (?:not run|run by)", text, re.MULTILINE)) == sum(
+        b.mark is not None for b in blocks(page)
+    )
+    for block in blocks(page):
+        assert block.language in ("bash", "python", "yaml", "text", "toml", "json"), (
+            f"{name(page)}:{block.line}"
+        )
+        if block.mark is not None:
+            reason = re.fullmatch(r"not run: \w.{9,}|run by (tests/\S+\.py)", block.mark)
+            assert reason, f"{name(page)}:{block.line}: {block.mark}"
+            assert reason[1] is None or page.name in (ROOT / reason[1]).read_text(), block.mark
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXECUTABLE, ids=name)
+def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Path) -> None:
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    programs = tmp_path / ".bin"
+    programs.mkdir()
+    (programs / "topdown-ray").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m topdown_ray "$@"\n')
+    (programs / "topdown-ray").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+    monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(published))
+    monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        where = f"{name(page)}:{block.line}"
+        if block.mark is not None:
+            continue
+        if block.language == "bash":
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.code], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
+        elif block.language == "python":
+            if module := re.match(r"# (\w+\.py)\n", block.code):
+                (tmp_path / module[1]).write_text(block.code)
+            else:
+                exec(compile("\n" * (block.line - 1) + block.code, name(page), "exec"), names)
+    for module_name in [
+        m for m, loaded in sys.modules.items() if str(tmp_path) in str(getattr(loaded, "__file__", ""))
+    ]:
+        del sys.modules[module_name]
+    plugins._load.cache_clear()
