@@ -1,9 +1,9 @@
 """Every shell and Python block of the documentation runs, or says why it does not.
 
-The blocks of a page run in order, in one empty folder that has the repository's ``scripts``, with the published
-artefacts and without a network. Python blocks of a page share their names, as the cells of a notebook do; a block
-whose first line is a comment with a file name (``# my_cost.py``) is saved under that name. A comment above a block
-makes an exception:
+The blocks of a page run in order, in one empty folder that has the repository's ``scripts``, with the
+published artefacts and without a network. Python blocks of a page share their names, as the cells of a
+notebook do. A block whose first line is a comment with a file name (``# my_cost.py``) is saved under that
+name. A comment above a block makes an exception:
 
     <!-- not run: needs an AWS account -->
     <!-- run by tests/sweeps/test_slurm.py -->
