@@ -1,9 +1,10 @@
-"""What a pick from a front lacks to a search that was made for exactly that target.
+"""Measure how much less accurate a pick from a front is than a search for exactly that target.
 
-MobileNetV3 under Note10, published predictor: joint searches for the ten targets of the paper, picked at the
-targets half-way between them, against joint searches for that target alone, of the default length and of the
-length of the ten-target search. Also with at most 6.5 x 1e6 parameters, which the ten-target search was not
-told of. Differences are paired by seed.
+The searches use MobileNetV3, the Note10 table and the published predictor. Joint searches for the ten targets
+of the paper keep a front each. The script picks from these fronts at the targets half-way between, and compares
+each pick with a joint search for that target alone, which is either of the default length or as long as the
+ten-target search. It repeats the comparison with at most 6.5 x 1e6 parameters, a limit that the ten-target
+search did not have. Differences are paired by seed.
 
     python scripts/benchmarks/measure_picks.py [--seeds 16]
 """
@@ -21,7 +22,7 @@ from topdown_ray import stats
 
 TARGETS = [60, 55, 50, 45, 40, 35, 30, 25, 20, 15]
 PARAMS = 6.5
-LENGTHS = {"default": {}, "as long": {"generations": 56, "warm_generations": 0}}  # 20 + 9 x 4
+LENGTHS = {"default": {}, "as_long": {"generations": 56, "warm_generations": 0}}  # 20 + 9 x 4
 
 
 def searched(seeds: int, search: dict[str, Any], **fields: Any) -> topdown_ray.Results:
@@ -47,41 +48,57 @@ def picked(results: topdown_ray.Results, at: float, params: float = np.inf) -> p
     return front[(front["cost"] <= at) & (front["params_m"] <= params)].groupby("seed")["accuracy"].max()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=16)
-    seeds = parser.parse_args().seeds
+def measured(seeds: int) -> pd.DataFrame:
+    """How much less accurate picks are: one row for each limit, search and target.
+
+    params: the limit (1e6 parameters; NaN: none). search: the ten-target search. at: the target; NaN: all of
+    them. missing: how many fronts have no architecture that fits. For each of ``LENGTHS``: the mean over
+    seeds in percentage points, and its 95 % interval."""
     middles = [(one + other) / 2 for one, other in itertools.pairwise(TARGETS)]
     shares = {"joint": {}, "front_share 0.2": {"front_share": 0.2}}
     wide = {name: searched(seeds, search, targets=TARGETS) for name, search in shares.items()}
-    records = []
+    records: list[dict[str, Any]] = []
     for limits, most in ((None, np.inf), ({"params": PARAMS}, PARAMS)):
-        for at in middles:
-            exact = {
-                length: searched(seeds, search, targets=[at], limits=limits).searches.set_index("seed")[
-                    "accuracy"
-                ]
-                for length, search in LENGTHS.items()
-            }
-            for name, results in wide.items():
-                found = picked(results, at, most)
-                facts = {"params": most, "search": name, "at": at, "none": seeds - len(found)}
-                for length, own in exact.items():
-                    facts[length] = 100 * (own - found).dropna()  # of the seeds that have a pick
-                records.append(facts)
-    frame = pd.DataFrame(records)
-    print("points that a pick lacks to a search for exactly its target; mean over seeds, 95 % interval")
-    for (most, name), rows in frame.groupby(["params", "search"], sort=False):
-        whole = {"at": "all", "none": rows["none"].sum()}
-        whole |= {length: pd.concat(list(rows[length])) for length in LENGTHS}
-        for row in [*rows.to_dict("records"), whole]:
-            cells = []
-            for length in LENGTHS:
-                by_seed = row[length].groupby(level=0).mean().to_numpy()
-                ((low, high),) = np.asarray(stats.intervals([by_seed]))
-                cells.append(f"{length}: {by_seed.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
-            none = f"; without a pick: {row['none']}" if row["none"] else ""
-            print(f"params <= {most:g}, {name}, at {row['at']}: {'; '.join(cells)}{none}")
+        exact = {
+            (length, at): searched(seeds, search, targets=[at], limits=limits).searches.set_index("seed")[
+                "accuracy"
+            ]
+            for length, search in LENGTHS.items()
+            for at in middles
+        }
+        for name, results in wide.items():
+            found = {at: picked(results, at, most) for at in middles}
+            lacks = {key: 100 * (own - found[key[1]]).dropna() for key, own in exact.items()}
+            for chosen in [*([at] for at in middles), middles]:
+                row = {
+                    "params": most if limits else np.nan,
+                    "search": name,
+                    "at": chosen[0] if len(chosen) == 1 else np.nan,
+                    "missing": sum(seeds - len(found[at]) for at in chosen),
+                }
+                for length in LENGTHS:
+                    each = pd.concat([lacks[length, at] for at in chosen])
+                    by_seed = each.groupby(level=0).mean().to_numpy()
+                    ((low, high),) = np.asarray(stats.intervals([by_seed]))
+                    row |= {length: by_seed.mean(), f"{length}_low": low, f"{length}_high": high}
+                records.append(row)
+    return pd.DataFrame(records)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=16, help="number of seeds (default 16)")
+    frame = measured(parser.parse_args().seeds)
+    print("Percentage points that a pick is less accurate than a search for its target (mean, 95 % interval)")
+    for row in frame.to_dict("records"):
+        at = "all targets" if np.isnan(row["at"]) else f"{row['at']:g} ms"
+        limit = "" if np.isnan(row["params"]) else f", at most {row['params']:g} x 1e6 parameters"
+        cells = "; ".join(
+            f"{length}: {row[length]:+.3f} [{row[f'{length}_low']:+.3f}, {row[f'{length}_high']:+.3f}]"
+            for length in LENGTHS
+        )
+        missing = f"; {row['missing']} fronts without a pick" if row["missing"] else ""
+        print(f"{row['search']}{limit}, {at}: {cells}{missing}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Make the tables and pictures of the results pages (docs/results, docs/figures).
+
+    python scripts/make/figures.py                     # run the sweeps, write pictures, tables and pages
+    python scripts/make/figures.py --only NAME         # one stored table
+    python scripts/make/figures.py --only race --from race.parquet
+    python scripts/make/figures.py --stored            # run nothing: pictures and pages from the stored tables
+
+The numbers are stored in docs/results/data, one file for each table, with the command, the machine (where they
+depend on it) and the sweeps that they come from. The sweeps take about a quarter of an hour. They run in this
+process, into results/figures, and continue where they were interrupted; remove a folder there to measure its
+times again. They have fixed seeds, so that only times differ between machines, and with them the predictor rows
+that a gradient costs.
+
+Tables of longer measurements (--only race, floor, profile, scaling, driver, driver_ray, fronts, deviations) are
+made from a file that you pass with --from. Without --from, the command that writes this file is printed.
+
+The pictures latency_check_*.svg are not made here: they come from `topdown-ray measure --check TABLE` on the
+machine of the latency table.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
+
+from results_pages import pages, pictures, stored
+from results_pages.measurements import FROM_FILES
+from results_pages.sweeps import FROM_SWEEPS, here
+
+
+def measured(name: str, files: list[Path], machine: str) -> None:
+    """Store the table of a measurement from its files."""
+    source = FROM_FILES[name]
+    if not files:
+        raise SystemExit(
+            f"--only {name}: expected --from FILE, found none\n"
+            f"Run `{source.command}` on a quiet machine, and pass {source.keep}."
+        )
+    stored.write(name, stored.Stored(source.command, source.read(files), machine))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [*FROM_SWEEPS, *FROM_FILES]
+    parser.add_argument("--only", choices=names, action="append", help="table to make; repeat for more")
+    parser.add_argument("--from", dest="files", type=Path, nargs="+", help="files of a measurement")
+    parser.add_argument("--machine", help="the machine of a measurement in words (default: this one)")
+    parser.add_argument("--stored", action="store_true", help="run nothing, use the stored tables")
+    options = parser.parse_args()
+    if options.files and (not options.only or len(options.only) > 1 or options.only[0] in FROM_SWEEPS):
+        parser.error(f"--from: expected --only with one of {', '.join(FROM_FILES)}")
+    for name in [] if options.stored else options.only or FROM_SWEEPS:
+        if name in FROM_FILES:
+            measured(name, options.files or [], options.machine or here())
+            continue
+        for table, content in FROM_SWEEPS[name]().items():
+            stored.write(table, content)
+    tables = stored.Tables()
+    for name in pictures.PICTURES:
+        (pictures.FOLDER / f"{name}.svg").write_text(pictures.drawn(name, tables))
+    for page, text in pages.written(tables).items():
+        page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+QUOTES = {}
+def values(t): return {}
