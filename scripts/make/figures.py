@@ -1,28 +1,26 @@
 """Make the tables and pictures of the results pages (docs/results, docs/figures).
 
-    python scripts/make/figures.py                     # run the sweeps, write pictures, tables and pages
-    python scripts/make/figures.py --only NAME         # one stored table
+    python scripts/make/figures.py                     # run the sweeps, write tables, pictures and pages
+    python scripts/make/figures.py --only NAME         # one table of them
     python scripts/make/figures.py --only race --from race.parquet
-    python scripts/make/figures.py --stored            # run nothing: pictures and pages from the stored tables
+    python scripts/make/figures.py --stored            # run nothing: pictures and pages from stored tables
 
-The numbers are stored in docs/results/data, one file for each table, with the command, the machine (where they
-depend on it) and the sweeps that they come from. The sweeps take about a quarter of an hour. They run in this
-process, into results/figures, and continue where they were interrupted; remove a folder there to measure its
-times again. They have fixed seeds, so that only times differ between machines, and with them the predictor rows
-that a gradient costs.
+The numbers are stored in docs/results/data, one file for each table, with the command, the sweeps and, where
+the numbers depend on it, the machine. The sweeps have fixed seeds, so only times differ between machines, and
+with them the predictor rows that a gradient costs. They run in this process and take about a quarter of an
+hour. Run them on a quiet machine. Their result folders are in results/figures: an interrupted sweep
+continues, and a finished one is only read. To measure its times again, remove its folder.
 
-Tables of longer measurements (--only race, floor, profile, scaling, driver, driver_ray, fronts, deviations) are
-made from a file that you pass with --from. Without --from, the command that writes this file is printed.
+Longer measurements (--only race, floor, profile, scaling, driver, driver_ray, fronts, fronts_intervals,
+deviations) are read from the file that you pass with --from. Without it, the script prints the command that
+writes this file.
 
-The pictures latency_check_*.svg are not made here: they come from `topdown-ray measure --check TABLE` on the
+The pictures latency_check_*.svg are not made here. They come from `topdown-ray measure --check TABLE` on the
 machine of the latency table.
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 
 from results_pages import pages, pictures, stored
 from results_pages.measurements import FROM_FILES

@@ -47,7 +47,7 @@ def strategies(tables: Tables) -> str:
         against = f"{percent(ahead['mean'])} {between(ahead)}" if ahead else ""
         counts = [f"{row['evaluations']:,.0f}", f"{row['predictor_rows']:,.0f}"]
         rows.append([f"`{name}`", f"{percent(row['mean'])} {between(row)}", against, *counts])
-    head = ["strategy", "mean top-1 (%)", "more than `independent` (points)", "evaluations", "predictor rows"]
+    head = ["strategy", "mean top-1 (%)", "more than `independent` (points)", "children", "predictor rows"]
     return table(head, rows)
 
 
@@ -73,7 +73,7 @@ def growth(tables: Tables) -> str:
         exponent = f"{time['exponent']:.2f} {between(time, 'exponent_', 1)}"
         further = f"{time['further']:.2f} {between(time, 'further_', 1)}"
         rows.append([f"`{name}`", further, f"{work['further']:.2f}", exponent])
-    head = ["strategy", "time of one more target", "evaluations of one more target", "exponent p of time ~ k^p"]
+    head = ["strategy", "time of one more target", "children of one more target", "exponent p of time ~ k^p"]
     return table(head, rows)
 
 
@@ -95,7 +95,9 @@ def joint_quality(tables: Tables) -> str:
         most = row["evaluations_most"]
         count = f"{row['evaluations']:,.0f}" + (f" ({most:,.0f})" if row["search"] == "joint" else "")
         lacks = f"{percent(row['regret'], 3)} {between(row, 'regret_', 100, 3)}"
-        rows.append([SEARCHES[row["search"], row["sweep"]], count, percent(row["mean"]), lacks, str(row["seeds"])])
+        rows.append(
+            [SEARCHES[row["search"], row["sweep"]], count, percent(row["mean"]), lacks, str(row["seeds"])]
+        )
     head = ["search", "evaluations: mean (most)", "mean top-1 (%)", "regret (points)", "seeds"]
     return table(head, rows)
 
@@ -128,7 +130,9 @@ def joint_ablation(tables: Tables) -> str:
     rows = []
     for row in tables["joint_ablation"].rows:
         half = (row["regret_high"] - row["regret_low"]) / 2
-        more = "" if row.get("more") is None else f"{percent(row['more'], 3)} ± {percent(row['more_half'], 3)}"
+        more = (
+            "" if row.get("more") is None else f"{percent(row['more'], 3)} ± {percent(row['more_half'], 3)}"
+        )
         lacks = f"{percent(row['regret'], 3)} ± {percent(half, 3)}"
         rows.append([ABLATION[row["sweep"]], f"{row['evaluations']:,.0f}", lacks, more])
     head = ["without", "evaluations (mean)", "regret (points)", "more regret than `joint_40k` (points)"]
@@ -159,7 +163,7 @@ def picks(tables: Tables) -> str:
         limit = "" if row["params"] is None else f", at most {row['params']:g} x 1e6 parameters"
         cells = [f"{row[name]:.2f} {between(row, f'{name}_', 1)}" for name in ("default", "as_long")]
         rows.append([at + limit, *cells])
-    head = ["at (ms)", "than a search of the default length", "than a search as long as the ten-target search"]
+    head = ["at (ms)", "a search of the default length", "a search as long as the ten-target search"]
     return table(head, rows)
 
 
@@ -174,7 +178,9 @@ def _fronts(tables: Tables, measure: str, form: str, best: Callable[[list[float]
     for name in dict.fromkeys(row["contestant"] for row in stored.rows):
         values = [stored.row(contestant=name, case=case, budget=budget)[measure] for case, budget in columns]
         marks = ["**" if value == bests[at] else "" for value, at in zip(values, columns, strict=True)]
-        rows.append([name, *(f"{mark}{value:{form}}{mark}" for value, mark in zip(values, marks, strict=True))])
+        rows.append(
+            [name, *(f"{mark}{value:{form}}{mark}" for value, mark in zip(values, marks, strict=True))]
+        )
     head = [f"{CASES[case]}, {budget // 1000} k" for case, budget in columns]
     return table([measure, *head], rows)
 
@@ -206,7 +212,14 @@ def race(tables: Tables) -> str:
                 f"{row['peak_gib']:.2f}",
             ]
         )
-    head = ["contestant", "s / search", "evaluations / s", "x floor", "x faster than `notebook`", "mean top-1 (%)"]
+    head = [
+        "contestant",
+        "s / search",
+        "evaluations / s",
+        "x floor",
+        "x faster than `notebook`",
+        "mean top-1 (%)",
+    ]
     return table([*head, "peak GiB"], rows)
 
 
@@ -278,7 +291,14 @@ def driver_ray(tables: Tables) -> str:
         ]
         for row in tables["driver_ray"].rows
     ]
-    head = ["actors", "shards", "wall time (s)", "s / shard", "time without a search", "x faster than one actor"]
+    head = [
+        "actors",
+        "shards",
+        "wall time (s)",
+        "s / shard",
+        "time without a search",
+        "x faster than one actor",
+    ]
     return table(head, rows, left=0)
 
 
@@ -309,6 +329,6 @@ def marked(name: str, tables: Tables) -> str:
     """A marked table with its caption, which names the command and, where it matters, the machine."""
     printed, origin = MARKED[name]
     stored = tables[origin]
-    verb = "Measured" if origin in FROM_FILES and stored.machine else "Made"
+    verb = "Measured" if origin in FROM_FILES else "Made"
     where = f" on {stored.machine}" if stored.machine else ""
     return f"{printed(tables)}\n\n*{verb} with `{stored.command}`{where}.*"

@@ -1,7 +1,7 @@
 """The pages with their numbers: tables between markers, and sentences that quote stored tables.
 
-A marked table is what stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. A sentence is found by its
-words: a template of :mod:`results_pages.quotes`, whose fields may have any number in the page."""
+A marked table is the text between ``<!-- table: NAME -->`` and ``<!-- end -->``. A sentence is found by the
+words of a template (:mod:`results_pages.quotes`), whose fields match any number."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def written(tables: Mapping[str, Stored]) -> dict[Path, str]:
 
 def unexplained(name: str, text: str) -> list[str]:
     """The numbers of a page that neither a marked table nor a template accounts for."""
-    text = MARKED.sub("", text)
+    text = re.sub(r"(?m)^\|.*$", "", MARKED.sub("", text))
     text = re.sub(r"```.*?```|<!--.*?-->|(?<=\]\()[^)]*|https?://\S+", " ", text, flags=re.DOTALL)
     for template in QUOTES[name]:
         text = pattern(template).sub(" ", text)

@@ -10,6 +10,7 @@ import functools
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,22 @@ def here() -> str:
     """This machine in words."""
     cores = f"with {os.cpu_count()} cores"
     cpu = Path("/proc/cpuinfo")
-    facts = dict(re.findall(r"(?m)^(\S[^\t:]*?)\s*: (.*)$", cpu.read_text().split("\n\n")[0])) if cpu.exists() else {}
-    names = {"143": "Sapphire Rapids", "207": "Emerald Rapids", "106": "Ice Lake", "85": "Skylake or Cascade Lake"}
-    if facts.get("vendor_id") == "GenuineIntel" and facts.get("cpu family") == "6" and facts["model"] in names:
+    facts = (
+        dict(re.findall(r"(?m)^(\S[^\t:]*?)\s*: (.*)$", cpu.read_text().split("\n\n")[0]))
+        if cpu.exists()
+        else {}
+    )
+    names = {
+        "143": "Sapphire Rapids",
+        "207": "Emerald Rapids",
+        "106": "Ice Lake",
+        "85": "Skylake or Cascade Lake",
+    }
+    if (
+        facts.get("vendor_id") == "GenuineIntel"
+        and facts.get("cpu family") == "6"
+        and facts["model"] in names
+    ):
         return f"an Intel Xeon ({names[facts['model']]}) {cores}"
     return f"one machine ({machine.processor()}) {cores}"
 
@@ -170,7 +184,9 @@ def joint_default() -> Made:
     records: list[Row] = []
     for predictor, results in source.items():
         data = prepare([results])
-        spent = tables.spent(data, ["space", "strategy", "k", "targets"]).set_index(["space", "k", "strategy"])
+        spent = tables.spent(data, ["space", "strategy", "k", "targets"]).set_index(
+            ["space", "k", "strategy"]
+        )
         gradients = results.searches.groupby("space")["gradient_rows"].max()
         pairs = comparisons.differences(data)
         for (space, k), group in pairs.groupby(["space", "k"], sort=False):
@@ -207,7 +223,9 @@ def _nsga2(seeds: int, evaluations: int, front: pd.DataFrame) -> Row:
     space, targets = notebook_space(), yaml.safe_load((SWEEPS / "joint_10k.yaml").read_text())["targets"][0]
     predictor, cost = load_predictor("published", space), load_cost("note10", space)
     known = [front.loc[front["cost"] <= target, "accuracy"].max() for target in targets]
-    found = [nsga2(space, predictor, cost, targets, evaluations, seed=seed)[1].numpy() for seed in range(seeds)]
+    found = [
+        nsga2(space, predictor, cost, targets, evaluations, seed=seed)[1].numpy() for seed in range(seeds)
+    ]
     means = np.array([accuracies.mean(dtype=float) for accuracies in found])
     ((low, high),) = stats.intervals([means])
     best = float(np.mean(known))
@@ -227,7 +245,7 @@ def _nsga2(seeds: int, evaluations: int, front: pd.DataFrame) -> Row:
 
 
 def joint_quality() -> Made:
-    """Quality against nominal evaluations: the published strategies, NSGA-II and three lengths of ``joint``."""
+    """Quality against nominal evaluations: published strategies, NSGA-II and three lengths of ``joint``."""
     front = reference("mobilenet_v3-note10")
     source = {"paper": swept("paper", "paper.yaml")}
     widest = source["paper"].searches
@@ -288,7 +306,8 @@ def joint_macs() -> Made:
         pairs = comparisons.differences(data)
         spent = tables.spent(data, ["strategy"]).set_index("strategy")
         evaluations = {
-            strategy: nominal(rows[rows["strategy"] == strategy]).mean() for strategy in ("independent", "joint")
+            strategy: nominal(rows[rows["strategy"] == strategy]).mean()
+            for strategy in ("independent", "joint")
         }
         for target in sorted(rows["target"].unique(), reverse=True):
             row: Row = {"space": space, "target": float(target)}
@@ -370,6 +389,7 @@ def devices() -> Made:
 
 def picks() -> Made:
     """What a pick from a front lacks to a search for exactly its target."""
+    sys.path.append(str(ROOT / "scripts" / "benchmarks"))
     from measure_picks import measured
 
     columns = ["params", "search", "at", "missing", "default", "default_low", "default_high"]

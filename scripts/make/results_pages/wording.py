@@ -3,9 +3,9 @@
 SPACES = {"mobilenet_v3": "MobileNetV3", "resnet50d": "ResNet50D", "proxyless": "ProxylessNAS"}
 LABELS = {"note10": "Note10", "epyc_1thread": "`epyc_1thread`", "macs": "MACs"}
 CASES = {
-    "mobilenet_v3, note10": "MobileNetV3, Note10",
-    "mobilenet_v3, macs": "MobileNetV3, MACs",
-    "resnet50d, macs": "ResNet50D, MACs",
+    "mobilenet_v3-note10": "MobileNetV3, Note10",
+    "mobilenet_v3-macs": "MobileNetV3, MACs",
+    "resnet50d-macs": "ResNet50D, MACs",
 }
 SEARCHES = {
     ("independent", "paper"): "`independent` (`paper.yaml`)",

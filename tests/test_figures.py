@@ -1,0 +1,128 @@
+"""The results pages: their tables, sentences and pictures are those of the stored tables.
+
+If it fails: python scripts/make/figures.py --stored
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts" / "make"))
+
+from results_pages import pages, pictures, stored
+from results_pages.markdown import MARKED, marked
+from results_pages.measurements import FROM_FILES
+from results_pages.quotes import QUOTES
+from results_pages.sweeps import FROM_SWEEPS, SPENT, SWEEPS
+
+from topdown_ray.files import data
+from topdown_ray.spaces import latency_table
+
+RESULTS = [name for name in QUOTES if name.startswith("docs/results/")]
+TABLES = stored.Tables()
+
+
+def test_the_pages_are_those_of_the_stored_tables() -> None:
+    """Tables between markers and quoted sentences, letter by letter."""
+    for page, text in pages.written(TABLES).items():
+        assert page.read_text() == text, page.name
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_number_of_a_results_page_has_a_source(name: str) -> None:
+    assert pages.unexplained(name, (ROOT / name).read_text()) == []
+
+
+def test_every_table_of_the_results_pages_is_made() -> None:
+    """All of them but the table of optimisations, which is a record of decisions."""
+    found = [table for name in RESULTS for table in pages.MARKED.findall((ROOT / name).read_text())]
+    assert sorted(table for table, _ in found) == sorted(MARKED)
+    for name in RESULTS:
+        by_hand = re.findall(r"(?m)^\| -{3}", pages.MARKED.sub("", (ROOT / name).read_text()))
+        assert len(by_hand) == name.endswith("performance.md"), name
+
+
+def test_another_number_in_a_stored_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sentence and in a table."""
+    changed = {name: TABLES[name] for name in TABLES}
+    rows = [{**row, "mean": row["mean"] + 0.01} for row in changed["strategies"].rows]
+    changed["strategies"] = stored.Stored("command", rows)
+    page = ROOT / "docs" / "results" / "strategies.md"
+    text = pages.written(changed)[page]
+    before, after = (
+        float(found[1])
+        for each in (page.read_text(), text)
+        if (found := re.search(r"reaches ([\d.]+) %", each))
+    )
+    assert after == pytest.approx(before + 1)
+    assert marked("strategies", changed) not in page.read_text()
+    assert marked("strategies", changed) in text
+
+
+def test_another_number_in_a_page_is_noticed() -> None:
+    name = "docs/results/strategies.md"
+    text = (ROOT / name).read_text()
+    assert pages.unexplained(name, text + "\nIt gains 0.7 points.\n") == ["0.7"]
+
+
+def test_each_sentence_is_found_with_any_numbers() -> None:
+    template = "gains {joint_mean:.2f} % [{joint_low:.1f}]"
+    found = "gains 1,234.5\n% [-3]"
+    assert pages.pattern(template).fullmatch(found)
+    assert (
+        pages.filled(template, found, {"joint_mean": 83.119, "joint_low": -0.25}) == "gains 83.12\n% [-0.2]"
+    )
+
+
+@pytest.mark.parametrize("name", list(TABLES))
+def test_a_stored_table_names_its_origin(name: str) -> None:
+    """The command, and one machine where the numbers depend on a clock; the file has no dates."""
+    path = stored.FOLDER / f"{name}.json"
+    table = TABLES[name]
+    assert table.command.startswith(("python scripts/", "topdown-ray "))
+    assert table.rows
+    assert not re.search(r"\b20\d\d-\d\d", path.read_text())
+    timed = {"cpu", "cpu_ms", "cpu_s", "exponent", "gradient_rows", "share", "time", "wall_s"}
+    shown = {key for row in table.rows for key, value in row.items() if value is not None}
+    if shown & timed or any(key.startswith("seconds") for key in shown) or name.startswith("strategies"):
+        assert table.machine, "its numbers depend on a clock"
+    assert stored.text_of(table) == path.read_text()
+
+
+def test_every_stored_table_can_be_made_again() -> None:
+    commands = {source.command for source in FROM_FILES.values()} | {
+        "python scripts/benchmarks/measure_picks.py"
+    }
+    commands |= {f"python scripts/make/figures.py --only {name}" for name in FROM_SWEEPS}
+    assert {TABLES[name].command for name in TABLES} <= commands
+    assert all((SWEEPS / file).is_file() for file in SPENT.values())
+
+
+@pytest.mark.parametrize("name", list(pictures.PICTURES))
+def test_a_picture_is_that_of_its_stored_table(name: str) -> None:
+    assert pictures.drawn(name, TABLES) == (pictures.FOLDER / f"{name}.svg").read_text()
+
+
+@pytest.mark.parametrize("space", ["mobilenet_v3", "proxyless", "resnet50d"])
+def test_the_checks_of_latency_tables_are_those_that_come_with_them(space: str) -> None:
+    """Their pictures, and the table of the page about devices of one's own."""
+    found = latency_table.read(Path(str(data(f"latency_epyc_1thread.{space}.parquet")))).check
+    title = f"{space}: bias {100 * found['bias']:+.1f} %, tau {found['tau']:.3f}"
+    assert title in (pictures.FOLDER / f"latency_check_{space}.svg").read_text()
+    errors = [f"{100 * found[name]:.1f} %" for name in ("mae", "rmse", "corrected_mae")]
+    row = f"| {100 * found['bias']:+.1f} % | {errors[0]} | {errors[1]} | {found['tau']:.3f} | {errors[2]} |"
+    assert row in (ROOT / "docs" / "tutorials" / "your-device.md").read_text()
+
+
+def test_measurements_are_read_from_what_the_benchmarks_write(tmp_path: Path) -> None:
+    """The rows of the stored tables, written as the benchmark writes them, are read back."""
+    profile = tmp_path / "profile.txt"
+    lines = [f"{row['step']:45} {row['share']:6.1%}" for row in TABLES["profile"].rows]
+    profile.write_text("\n".join(["32 searches in lock step: 0.5 s a search", *lines]))
+    assert FROM_FILES["profile"].read([profile]) == TABLES["profile"].rows
+    floor = tmp_path / "floor.parquet"
+    TABLES["floor"].frame().to_parquet(floor)
+    assert FROM_FILES["floor"].read([floor]) == TABLES["floor"].rows
