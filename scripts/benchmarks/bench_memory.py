@@ -4,9 +4,9 @@
     python scripts/examples/train_tiny_supernet.py data/digits data/tiny.safetensors
     python scripts/benchmarks/bench_memory.py data/digits data/tiny.safetensors
 
-Few images each, so that the subnets are what comes and goes. Prints the resident memory and the modules alive
-every 100 subnets; they must not grow. As in an actor, what stands at the start is frozen out of the garbage
-collector."""
+Each subnet is measured on few images, so that most of the memory comes and goes with the subnets. The script
+prints the resident memory and the number of new modules every 100 subnets. Neither may grow. As in an actor,
+objects that exist at the start are kept out of garbage collection."""
 
 import argparse
 import dataclasses
@@ -27,9 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("weights")
-    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("data", type=Path, help="folder of images")
+    parser.add_argument("weights", help="weights of the supernet")
+    parser.add_argument("--n", type=int, default=1000, help="number of subnets (default 1000)")
     given = parser.parse_args()
     checkpoint = find_weights(given.weights, None)
     images = find_images(given.data, checkpoint.description, Settings(calibration=2))

@@ -1,9 +1,10 @@
-"""Where the time of a search goes: shares of the compiled steps and of the predictor's parts, one core.
+"""Profile a search: the shares of time of the compiled steps and of the predictor's parts, on one core.
 
     python scripts/benchmarks/bench_profile.py [--batch 32]
 
-Top-down, ten targets, Note10, published predictor. Every step is timed by a wrapper around its one call, so
-the sum of the shares is the search but for Python and the small tensor operations in between ("other")."""
+The searches are top-down with ten targets, the Note10 table and the published predictor. A wrapper around
+each step measures its time. The share "other" is Python code and small tensor operations between the
+steps."""
 
 import argparse
 import time
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="searches in lock step (default 32)")
     batch = parser.parse_args().batch
     torch.set_num_threads(1)
     seconds: dict[str, float] = defaultdict(float)

@@ -1,10 +1,10 @@
-"""The report of a large sweep: seconds, CPU seconds and peak memory of the command ``topdown-ray report``.
+"""Measure the report of a large sweep: seconds, CPU seconds and peak memory of ``topdown-ray report``.
 
 python scripts/benchmarks/bench_report.py [--rows 100000] [--at FOLDER]
 
-The sweep is made up, in the store's own parts: three spaces, five strategies and ten targets, as many seeds
-as the rows need, twelve points of an anytime curve for each answer, and a front for each search of ``joint``.
-A folder that is there already is reported as it is."""
+The sweep is synthetic and is written as the store writes parts. It has three spaces, five strategies, ten
+targets, as many seeds as the rows need, twelve points of an anytime curve for each answer, and a front for
+each search of ``joint``. If FOLDER contains a sweep, the script reports that sweep."""
 
 from __future__ import annotations
 
@@ -212,8 +212,13 @@ def measure(folder: str, out: str) -> None:
 def main() -> None:
     """The measurement."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rows", type=int, default=100_000, help="rows of searches: a search and a target")
-    options.add_argument("--at", help="where the sweep lies, or is to lie; default: a temporary folder")
+    options.add_argument(
+        "--rows",
+        type=int,
+        default=100_000,
+        help="number of rows, one for each search and target (default 100000)",
+    )
+    options.add_argument("--at", help="folder of the sweep (default: a temporary folder)")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.at or f"{temporary}/sweep"

@@ -1,10 +1,10 @@
-"""How time and memory grow with the work: batch, population, targets, seeds. One core, top-down, MobileNetV3
-under Note10.
+"""Measure how time and memory grow with the batch, the population, the targets and the seeds.
 
     python scripts/benchmarks/bench_scaling.py [--generations 100] [--warm 20]
 
-Every measurement is a process of its own, so that its peak memory is its own. Prints Markdown. The rows of
-10^4 and 10^5 seeds are projections from the measured rate (marked), not measurements."""
+The searches are top-down on MobileNetV3 and the Note10 table, on one core. Each measurement runs in a process
+of its own, so that its peak memory is its own. The script prints a Markdown table. Its last two rows, for
+10^4 and 10^5 seeds, are projections from the measured rate."""
 
 import argparse
 import multiprocessing
@@ -62,8 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--generations", type=int, default=100)
-    parser.add_argument("--warm", type=int, default=20)
+    parser.add_argument("--generations", type=int, default=100, help="default 100")
+    parser.add_argument("--warm", type=int, default=20, help="generations after a warm start (default 20)")
     arguments = parser.parse_args()
     budget = (arguments.generations, arguments.warm)
 

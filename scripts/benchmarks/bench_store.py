@@ -1,11 +1,11 @@
-"""Result folders of many small parts: seconds to write, resume, look at (status) and load, with merging and
-without.
+"""Measure result folders of many small parts: seconds to write, resume, show (status) and load.
 
 python scripts/benchmarks/bench_store.py [--parts 20000] [--at FOLDER_OR_URI]
 python scripts/benchmarks/bench_store.py --load 100000 [--at FOLDER]
 
-The second command writes so many searches (five targets, sixty points of anytime curves each) and prints the
-peak memory of processes that import the package, load the folder and report it."""
+The first command measures folders with merged parts and with parts that are never merged. The second command
+writes this number of searches, each with five targets and anytime curves of sixty points. It prints the peak
+memory of processes that import the package, load the folder and report it."""
 
 from __future__ import annotations
 
@@ -218,10 +218,10 @@ def measure_memory(folder: str, n: int) -> None:
 def main() -> None:
     """The measurements."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--parts", type=int, default=20_000)
-    options.add_argument("--at", help="a folder or URI; default: a temporary folder")
+    options.add_argument("--parts", type=int, default=20_000, help="number of parts (default 20000)")
+    options.add_argument("--at", help="folder or URI (default: a temporary folder)")
     options.add_argument(
-        "--load", type=int, help="measure the memory of loading and reporting so many searches instead"
+        "--load", type=int, help="number of searches; measure the memory of loading and reporting them"
     )
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:

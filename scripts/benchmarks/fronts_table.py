@@ -1,9 +1,9 @@
-"""Puts the pieces of a race of fronts together: prints the table of the files that ``topdown-ray bench fronts
---out`` wrote, and with ``--out`` writes their rows to one file. ``--markdown`` prints the tables of
-docs/guides/devices.md instead, with a measure in each.
+"""Put the pieces of a race of fronts together.
 
     python scripts/benchmarks/fronts_table.py PIECE.parquet ... [--out ALL.parquet] [--markdown]
-"""
+
+A piece is a file that ``topdown-ray bench fronts --out`` wrote. The script prints the table of all pieces;
+with ``--markdown`` it prints one Markdown table for each measure."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ MEASURES = {"hypervolume": (",.1f", max), "regret": (".3f", min)}
 
 
 def markdown(frame: pd.DataFrame, measure: str) -> str:
-    """Means over the seeds, a row a contestant and a column a case and budget; the best one is bold."""
+    """Means over the seeds: a row for each contestant, a column for each case and budget, the best in bold."""
     form, best = MEASURES[measure]
     cells = frame.pivot(index="contestant", columns=["case", "budget"], values=measure)
     cells = cells.loc[
@@ -36,10 +36,10 @@ def markdown(frame: pd.DataFrame, measure: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pieces", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("pieces", nargs="+", type=Path, help="files of topdown-ray bench fronts --out")
+    parser.add_argument("--out", type=Path, help="file for the rows of all pieces")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print one Markdown table for each measure")
     arguments = parser.parse_args()
     rows = joined([pd.read_parquet(piece) for piece in arguments.pieces])
     if arguments.out:

@@ -1,12 +1,11 @@
-"""Measure what this project's documented deviations from OFA's finder and from the notebook change in
-accuracy.
+"""Measure how much the rules that differ from OFA's finder and from the notebook change the accuracy.
 
     python scripts/benchmarks/measure_deviations.py --seeds 100 --out deviations.csv
 
-MobileNetV3, Note10, with ``ofa``'s own predictor and table. Every rule is switched back to the original's in
-the scalar search (``algorithms.baselines.scalar``), one at a time, and each variant runs with the same seeds.
-Prints the mean difference in predicted top-1 (ours minus the original's rule, in points) with Student's 95 %
-interval. A seed takes about ten seconds on one core."""
+The searches use MobileNetV3 and the Note10 table, with ``ofa``'s own predictor and table. Each rule is
+switched back to the original's in the scalar search (``algorithms.baselines.scalar``), one at a time, and all
+variants run with the same seeds. The script prints the mean difference in predicted top-1, our rule minus the
+original's, in percentage points with Student's 95 % interval. A seed takes about ten seconds on one core."""
 
 from __future__ import annotations
 
@@ -115,9 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--generations", type=int, default=100)
-    parser.add_argument("--out", help="a CSV file for the outcome of every seed")
+    parser.add_argument("--seeds", type=int, default=100, help="number of seeds (default 100)")
+    parser.add_argument("--generations", type=int, default=100, help="default 100")
+    parser.add_argument("--out", help="CSV file for the outcome of each seed")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

@@ -1,10 +1,10 @@
 """Measure how much less accurate a pick from a front is than a search for exactly that target.
 
 The searches use MobileNetV3, the Note10 table and the published predictor. Joint searches for the ten targets
-of the paper keep a front each. The script picks from these fronts at the targets half-way between, and compares
-each pick with a joint search for that target alone, which is either of the default length or as long as the
-ten-target search. It repeats the comparison with at most 6.5 x 1e6 parameters, a limit that the ten-target
-search did not have. Differences are paired by seed.
+of the paper keep a front each. The script picks from these fronts at the targets half-way between, and
+compares each pick with a joint search for that target alone, which is either of the default length or as long
+as the ten-target search. It repeats the comparison with at most 6.5 x 1e6 parameters, a limit that the
+ten-target search did not have. Differences are paired by seed.
 
     python scripts/benchmarks/measure_picks.py [--seeds 16]
 """

@@ -1,16 +1,18 @@
-"""How many searches and actors one driver can feed: the real driver, real plan and real Parquet files,
-simulated actors.
+"""Measure how many searches and actors one driver can serve, with simulated actors.
 
     python scripts/benchmarks/simulate_driver.py [--searches 10000 100000 1000000] [--actors 1000]
                             [--batch 50] [--seconds 0.4] [--spread 0.2] [--lost 0.001] [--dir FOLDER]
     python scripts/benchmarks/simulate_driver.py --through-ray 2000
 
-The first form: actors that take the given core seconds a search (lognormal spread between shards) and die now
-and then, on a clock that jumps over the times in which the driver has nothing to do, so that a driver that is
-too slow leaves its actors idle as it would in truth. Their rows have the size and the variety of real ones.
-Then the finished folder is resumed, looked at and loaded, each in a process of its own. A row of the table is
-one number of searches; what else was measured goes to FOLDER as JSON. The second form: as many shards through
-real Ray actors that answer at once, for what Ray adds to each shard."""
+The first command runs the real driver with a real plan and real Parquet files. The simulated actors take the
+given core seconds for each search, with a lognormal spread between shards, and some of them die. The clock
+skips the times in which the driver has nothing to do, so a driver that is too slow leaves its actors idle, as
+it would with real ones. The rows have the size and the variety of real rows. Afterwards the finished folder
+is resumed, shown by status and loaded, each in a process of its own. The table has one column for each number
+of searches; all other measurements go to standard error, one JSON object for each number of searches.
+
+The second command sends this number of shards through real Ray actors that answer at once. It shows what Ray
+adds to each shard."""
 
 import argparse
 import json
@@ -291,16 +293,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--actors", type=int, default=1000)
-    parser.add_argument("--searches", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--seconds", type=float, default=0.4, help="core seconds a search")
-    parser.add_argument("--spread", type=float, default=0.2, help="of the shards' times, log scale")
-    parser.add_argument("--lost", type=float, default=0.001, help="share of shards whose actor dies")
-    parser.add_argument("--hung", type=float, default=0.0, help="share of shards whose actor hangs")
-    parser.add_argument("--batch", type=lambda text: text if text == "auto" else int(text), default=50)
-    parser.add_argument("--dir", help="where the Parquet files go; default: the system's temporary folder")
-    parser.add_argument("--json", action="store_true", help="all that was measured, instead of the table")
-    parser.add_argument("--through-ray", type=int, metavar="SHARDS", help="measure Ray's part instead")
+    parser.add_argument("--actors", type=int, default=1000, help="number of actors (default 1000)")
+    parser.add_argument(
+        "--searches", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of searches"
+    )
+    parser.add_argument("--seconds", type=float, default=0.4, help="core seconds of a search (default 0.4)")
+    parser.add_argument(
+        "--spread",
+        type=float,
+        default=0.2,
+        help="standard deviation of the logarithm of the shards' times (default 0.2)",
+    )
+    parser.add_argument(
+        "--lost", type=float, default=0.001, help="fraction of shards whose actor dies (default 0.001)"
+    )
+    parser.add_argument(
+        "--hung", type=float, default=0.0, help="fraction of shards whose actor hangs (default 0)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=lambda text: text if text == "auto" else int(text),
+        default=50,
+        help="searches in a shard, or auto (default 50)",
+    )
+    parser.add_argument("--dir", help="folder for the Parquet files (default: the system's temporary folder)")
+    parser.add_argument(
+        "--json", action="store_true", help="print all measurements as JSON instead of the table"
+    )
+    parser.add_argument(
+        "--through-ray",
+        type=int,
+        metavar="SHARDS",
+        help="number of shards; measure what Ray adds to each of them instead",
+    )
     arguments = parser.parse_args()
     if arguments.through_ray:
         found = through_ray(arguments.through_ray, 25 if arguments.batch == "auto" else arguments.batch)

@@ -35,7 +35,7 @@ def measured(name: str, files: list[Path], machine: str) -> None:
             f"--only {name}: expected --from FILE, found none\n"
             f"Run `{source.command}` on a quiet machine, and pass {source.keep}."
         )
-    stored.write(name, stored.Stored(source.command, source.read(files), machine))
+    stored.write(name, stored.Stored(source.command, source.read(files), machine if source.clock else ""))
 
 
 def main() -> None:
@@ -43,9 +43,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [*FROM_SWEEPS, *FROM_FILES]
-    parser.add_argument("--only", choices=names, action="append", help="table to make; repeat for more")
-    parser.add_argument("--from", dest="files", type=Path, nargs="+", help="files of a measurement")
-    parser.add_argument("--machine", help="the machine of a measurement in words (default: this one)")
+    parser.add_argument(
+        "--only",
+        choices=names,
+        action="append",
+        metavar="NAME",
+        help=f"table to make, repeat for more: {', '.join(names)}",
+    )
+    parser.add_argument(
+        "--from", dest="files", type=Path, nargs="+", metavar="FILE", help="files of a measurement"
+    )
+    parser.add_argument(
+        "--machine", metavar="TEXT", help="the machine of a measurement in words (default: this one)"
+    )
     parser.add_argument("--stored", action="store_true", help="run nothing, use the stored tables")
     options = parser.parse_args()
     if options.files and (not options.only or len(options.only) > 1 or options.only[0] in FROM_SWEEPS):

@@ -20,6 +20,7 @@ class Measurement:
     command: str
     keep: str  # what of the command's output is passed to --from
     read: Callable[[Sequence[Path]], list[Row]]
+    clock: bool = True  # whether the numbers depend on the machine
 
 
 def race(paths: Sequence[Path]) -> list[Row]:
@@ -138,9 +139,9 @@ FROM_FILES = {
     "driver": Measurement(
         "python scripts/benchmarks/simulate_driver.py", "its standard error, one JSON object a line", driver
     ),
-    "fronts": Measurement("topdown-ray bench fronts --out fronts.parquet", "fronts.parquet", fronts),
+    "fronts": Measurement("topdown-ray bench fronts --out fronts.parquet", "fronts.parquet", fronts, False),
     "fronts_intervals": Measurement(
-        "topdown-ray bench fronts --out fronts.parquet", "fronts.parquet", fronts_intervals
+        "topdown-ray bench fronts --out fronts.parquet", "fronts.parquet", fronts_intervals, False
     ),
     "deviations": Measurement(
         "python scripts/benchmarks/measure_deviations.py --seeds 111 --generations 60",

@@ -217,7 +217,7 @@ QUOTES: dict[str, list[str]] = {
         "and {race_half_resnet50d:.2f} points on ResNet50D",
         "counts as {race_gradient_mobilenet_v3:.0f} evaluations on MobileNetV3 and as "
         "{race_gradient_resnet50d:.0f} on ResNet50D",
-        "of SMS-EMOA is {bare_behind_10000:.3f} and {bare_behind_40000:.3f} points lower than that of `joint, "
+        "SMS-EMOA is {bare_behind_10000:.3f} and {bare_behind_40000:.3f} points lower than that of `joint, "
         "no gradients`, and {default_behind_10000:.3f} and {default_behind_40000:.3f} points lower",
         "is up to {bare_volume:.1f} % larger than that of `joint, front, no gradients`, and up to "
         "{default_volume:.1f} % larger",
@@ -270,7 +270,6 @@ QUOTES: dict[str, list[str]] = {
         "against {driver_actors:,.0f} simulated actors",
         "in shards of 50 searches",
         "from 500 actors on",
-        "been measured with {driver_actors:,.0f} real actors",
     ],
     # pages that quote a few results
     "docs/explanation/joint.md": [
