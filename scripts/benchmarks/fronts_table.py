@@ -17,7 +17,7 @@ MEASURES = {"hypervolume": (",.1f", max), "regret": (".3f", min)}
 
 
 def markdown(frame: pd.DataFrame, measure: str) -> str:
-    """Means over the seeds: a row for each contestant, a column for each case and budget, the best in bold."""
+    """Means over the seeds: a row for each contestant, a column for each case and budget; bold: best."""
     form, best = MEASURES[measure]
     cells = frame.pivot(index="contestant", columns=["case", "budget"], values=measure)
     cells = cells.loc[
