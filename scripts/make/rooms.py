@@ -103,8 +103,8 @@ def page() -> Iterator[str]:
 
 # --- the picture --------------------------------------------------------------------------------------------
 
-WIDTH, MARGIN = 960, 24
-BOX, LANE, GAP = 200, 14, 20  # widths of a room, of an arrow that passes a row, and of the space between them
+WIDTH, MARGIN = 800, 16
+BOX, LANE, GAP = 182, 12, 14  # widths of a room, of an arrow that passes a row, and of the space between them
 LINE, BETWEEN = 16, 84  # heights of a line of text, and of the space between two rows
 COLOURS = ("#4b5563", "#0072b2", "#d55e00", "#009e73", "#8e44ad", "#b8860b", "#2c3e50", "#7f1d1d")
 
@@ -241,10 +241,10 @@ def apart(row: list[Item], places: list[float]) -> list[float]:
 def picture() -> Iterator[str]:
     rows = layout()
     at = centres(rows)
-    texts = {room.name: textwrap.wrap(first_sentence(room / "__init__.py"), 30) for room in rooms()}
+    texts = {room.name: textwrap.wrap(first_sentence(room / "__init__.py"), 28) for room in rooms()}
     heights = [34 + LINE * max(len(texts[item.source]) for item in row if not item.target) for row in rows]
     tops = [MARGIN + sum(heights[:i]) + i * BETWEEN for i in range(len(rows))]
-    ground = textwrap.wrap(", ".join(path.stem for path in modules(PACKAGE)), 140)
+    ground = textwrap.wrap(", ".join(path.stem for path in modules(PACKAGE)), 120)
     floor = tops[-1] + heights[-1] + 28
     height = floor + 34 + LINE * len(ground) + MARGIN
     ordered = [item.source for row in rows for item in row if not item.target]
