@@ -105,6 +105,7 @@ def test_the_extra_all_is_all_but_those_for_developers() -> None:
 # --- pre-commit ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hooks_find_what_the_linters_find(tmp_path: Path) -> None:
     """pre-commit itself, in a repository with one bad file, with the tools of this environment."""
     assert run(sys.executable, "-m", "pre_commit", "validate-config", HOOKS).returncode == 0
