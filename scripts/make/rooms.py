@@ -37,9 +37,10 @@ fails if you add one.
 
 
 def first_sentence(path: Path) -> str:
-    """Of a module's docstring."""
+    """Of a module's docstring, with code as Markdown has it."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0].split())
-    return re.split(r"(?<=[.])\s+(?=[A-Z])", text)[0]
+    sentence = re.split(r"(?<=[.])\s+(?=[A-Z])", text)[0]
+    return re.sub(r"(?::\w+:)?(`+)~?(.+?)\1", r"`\2`", sentence)
 
 
 @functools.cache
@@ -241,7 +242,10 @@ def apart(row: list[Item], places: list[float]) -> list[float]:
 def picture() -> Iterator[str]:
     rows = layout()
     at = centres(rows)
-    texts = {room.name: textwrap.wrap(first_sentence(room / "__init__.py"), 28) for room in rooms()}
+    texts = {
+        room.name: textwrap.wrap(first_sentence(room / "__init__.py").replace("`", ""), 28)
+        for room in rooms()
+    }
     heights = [34 + LINE * max(len(texts[item.source]) for item in row if not item.target) for row in rows]
     tops = [MARGIN + sum(heights[:i]) + i * BETWEEN for i in range(len(rows))]
     ground = textwrap.wrap(", ".join(path.stem for path in modules(PACKAGE)), 120)
