@@ -129,6 +129,7 @@ def _performance(tables: Tables) -> Numbers:
         "race_joint": 100 * race.row(contestant="joint, 14 generations")["accuracy"],
         "floor_evaluations": tables["floor"].row(case="top_down")["evaluations"],
         "products": 100 * tables["profile"].row(step="predictor: matrix products")["share"],
+        "drawing": 100 * tables["profile"].row(step="drawing children and their costs")["share"],
         "ray_faster": two["faster_than_first"],
         "ray_one": 100 * one["not_busy"],
         "ray_two": 100 * two["not_busy"],
@@ -146,6 +147,11 @@ def _driver(tables: Tables) -> Numbers:
         "driver_import": most["import_mib"],
         "driver_resume": most["resume_s"],
         "driver_status": most["status_s"],
+        "driver_status_cpu": most["status_cpu_s"],
+        "driver_tables_cpu": most["tables_cpu_s"],
+        "driver_tables_mib": most["tables_mib"],
+        "driver_shards_all": most["shards"],
+        "driver_files": most["files"],
     }
 
 
@@ -283,4 +289,22 @@ QUOTES: dict[str, list[str]] = {
         "that can be lowered | +{rule_3:.3f} ± {half_3:.3f}",
         "after pruning | | | +{rule_4:.3f} ± {half_4:.3f}",
     ],
+    "docs/contributing/decisions/dispatch.md": [
+        "about {driver_shards:.0f} shards a second",
+        "{ray_one:.1f} % of the time is not search with one actor, and {ray_two:.1f} % with two",
+    ],
+    "docs/contributing/decisions/identities.md": [
+        "Resuming a million finished searches takes {driver_resume:.0f} s",
+    ],
+    "docs/contributing/decisions/numba-kernels.md": [
+        "take {products:.1f} % of the time of",
+        "children and their costs {drawing:.1f} %",
+    ],
+    "docs/contributing/decisions/parquet-parts.md": [
+        "in {driver_shards_all:,.0f} shards",
+        "the folder has {driver_files:,.0f} files",
+        "(`status`) takes {driver_status_cpu:.1f} CPU seconds",
+        "to resume takes {driver_tables_cpu:.1f} CPU seconds with a peak of {driver_tables_mib:,.0f} MiB",
+    ],
+    "docs/contributing/decisions/random-numbers.md": ["takes {drawing:.1f} % of the time of"],
 }
