@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -45,28 +44,22 @@ def swept(folder: str, file: str, **changes: Any) -> topdown_ray.Results:
     return _swept(folder, file, tuple(changes.items()))
 
 
+#: Intel's processors of family 6 by model: systems often give them no other name than Xeon.
+XEONS = {
+    "85": "Skylake or Cascade Lake",
+    "106": "Ice Lake",
+    "143": "Sapphire Rapids",
+    "207": "Emerald Rapids",
+}
+
+
 def here() -> str:
     """This machine in words."""
-    cores = f"with {os.cpu_count()} cores"
-    cpu = Path("/proc/cpuinfo")
-    facts = (
-        dict(re.findall(r"(?m)^(\S[^\t:]*?)\s*: (.*)$", cpu.read_text().split("\n\n")[0]))
-        if cpu.exists()
-        else {}
-    )
-    names = {
-        "143": "Sapphire Rapids",
-        "207": "Emerald Rapids",
-        "106": "Ice Lake",
-        "85": "Skylake or Cascade Lake",
-    }
-    if (
-        facts.get("vendor_id") == "GenuineIntel"
-        and facts.get("cpu family") == "6"
-        and facts["model"] in names
-    ):
-        return f"an Intel Xeon ({names[facts['model']]}) {cores}"
-    return f"one machine ({machine.processor()}) {cores}"
+    told = machine.hardware()
+    found = re.search(r"Intel\(R\) Xeon.*family 6, model (\d+)", told["processor"])
+    known = XEONS.get(found[1]) if found else None
+    name = f"an Intel Xeon ({known})" if known else f"one machine ({told['processor']})"
+    return f"{name} with {told['cores']} cores"
 
 
 def made(
