@@ -1,8 +1,8 @@
-"""The tutorial docs/tutorials/cluster.md, followed to its end: its blocks as they stand, in one shell, each as soon
-as the text would have the reader run it.
+"""The tutorial docs/tutorials/cluster.md, from start to end: the blocks as they are on the page, in one
+shell, each as soon as the text lets the reader run it.
 
-The shell has processes, a network and a /tmp/ray of its own, so that `ray stop` ends no other Ray of this machine
-and that the page's ports are free. All its processes end with it.
+The shell has its own processes, network and /tmp/ray. So `ray stop` ends no other Ray of this machine, the
+ports of the page are free, and all processes of the test end with the shell.
 """
 
 import json
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,12 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         (folder / ".ray").mkdir()
-        (folder / ".bin").mkdir()
-        (folder / ".bin" / "topdown-ray").write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" -m topdown_ray "$@"\n'
-        )
-        (folder / ".bin" / "topdown-ray").chmod(0o755)
-        path = [str(folder / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-        self._folder, self._output = folder, folder / "shell.log"
+        program = folder / ".bin" / "topdown-ray"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m topdown_ray "$@"\n')
+        program.chmod(0o755)
+        path = [str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+        self._output = folder / "shell.log"
         with self._output.open("wb") as log:
             self._process = subprocess.Popen(
                 [*ALONE, "bash", "-euo", "pipefail"],
@@ -65,11 +65,9 @@ class Shell:
         self.wait_until(lambda: f"(end of block {self._n})\n" in self.told[before:])
         return self.told[before:]
 
-    def in_another_terminal(self, block: str) -> Path:
-        """Start a block that runs on. Returns the file of its output."""
-        output = self._folder / "another_terminal.log"
+    def in_another_terminal(self, block: str, output: Path) -> None:
+        """Start a block, and do not wait for its end. output: a file for what it prints."""
         self._send(f"( {block} ) > {output} 2>&1 &\n")
-        return output
 
     @property
     def told(self) -> str:
@@ -116,23 +114,27 @@ def test_the_tutorial_is_followed_to_its_end(shell: Shell, tmp_path: Path) -> No
     def workers() -> set[object]:
         return {event["worker"] for event in events("shard")}
 
-    # what the reader waits for before a block, by a word of the block
+    def contains(file: Path, word: str) -> bool:
+        return word in file.read_text()
+
+    # what the reader waits for before the block that contains a word
     before: dict[str, Callable[[], bool]] = {
-        "--watch": lambda: (out / "run.json").exists(),
+        "--watch": (out / "run.json").exists,
         "kill $second": lambda: len(workers()) == 2,  # the new node works
         "grep": lambda: bool(events("lost")),
     }
-    told, watched = "", tmp_path / "missing"
+    watched = tmp_path / "another_terminal.log"
+    told = ""
     for block in BLOCKS:
         for word, what in before.items():
             if word in block:
                 shell.wait_until(what)
         if "--watch" in block:
-            watched = shell.in_another_terminal(block)
+            shell.in_another_terminal(block, watched)
         else:
             told = shell.run(block)
         if "kill -9" in block:
-            shell.wait_until(lambda: "killed" in watched.read_text())
+            shell.wait_until(partial(contains, watched, "killed"))
             assert 0 < len(topdown_ray.load(out).searches) < 600
             assert not events("end")
     results = topdown_ray.load(out)
