@@ -12,8 +12,8 @@ phases are those of OFA:
 4. Sort the channels by importance, then also free the expand ratios and the widths.
 
 Each step uses one random resolution. From the second phase on, subnets learn from the labels and from the
-largest network as it was after the first phase. OFA's training also has many epochs, smaller steps within each
-phase, several subnets in each step, and tuning, which this script leaves out."""
+largest network as it was after the first phase. OFA's training also has many epochs, smaller steps within
+each phase, several subnets in each step, and tuning, which this script leaves out."""
 
 import argparse
 import copy
