@@ -1,4 +1,5 @@
-"""Write docs/contributing/rooms.md, the map of the package, from the package itself: its imports and its docstrings.
+"""Write docs/contributing/rooms.md, the map of the package, from the package itself: its imports and its
+docstrings.
 
 python scripts/make/rooms.py [--out FILE]
 """
