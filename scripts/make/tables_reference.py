@@ -31,7 +31,7 @@ def _type(kind: pa.DataType) -> str:
 def _row(column: TableColumn) -> str:
     meaning = f"{column.meaning} Null if {column.null}." if column.null else column.meaning
     if column.since > 1:
-        meaning += f" Since schema {column.since}."
+        meaning += f" Added in schema {column.since}."
     return f"| `{column.name}` | {_type(column.type)} | {column.unit} | {meaning} |"
 
 

@@ -22,25 +22,27 @@ from topdown_ray.store.target_sets import set_names
 class Summary(NamedTuple):
     """The frames that `topdown_ray.summary` returns.
 
-    In each of them, `n` is the number of values; `mean`, `sd` (standard deviation), `median` and `iqm`
-    (inter-quartile mean) describe them; `low` and `high` are the ends of a 95 % interval, and `interval`
-    names its method. A value is NaN if there are too few values for it.
+    Accuracies are comparable within a *setting*: one space, protocol, cost table, predictor and set of limits.
+    Times are comparable within a *clock*: of searches that ran alone, or of batches of one size. In all frames
+    except `growth`, `n` is the number of values, and `mean`, `sd` (standard deviation) and `median` describe
+    them. `low` and `high` are the ends of a 95 % interval, and `interval` names its method. A statistic is NaN
+    if there are too few values for it.
     """
 
     accuracy: pd.DataFrame
-    """Predicted top-1 accuracy, a fraction: one row for each setting, target set, strategy and target. `low`
-    and `high` belong to the inter-quartile mean. `cost` is the mean cost of the answers, and `infeasible` the
-    number of searches without a feasible answer."""
+    """Predicted top-1 accuracies, as fractions: one row for each setting, target set, strategy and target.
+    `low` and `high` belong to `iqm`, the inter-quartile mean. `cost` is the mean cost of the answers, and
+    `infeasible` the number of searches without a feasible answer."""
     time: pd.DataFrame
     """Seconds of a whole search: one row for each setting, clock, strategy and target set. `low` and `high`
     belong to the mean, and `n` counts timings: a batch is one timing. Further columns hold the mean work of a
     search: `evaluations`, `unique_evaluations`, `gradients`, `predictor_rows` and `cpu_s`."""
     growth: pd.DataFrame
-    """How the seconds, CPU seconds, evaluations and predictor rows of a search grow with its number of
-    targets k: `slope` and `intercept` of the line through the means at each k, `further` (the cost of one
-    more target relative to the fitted cost of the first) and `exponent` (p in cost ~ k^p). Each has an
-    interval. `sublinear` tells whether the exponent is below 1.
-    """
+    """How the seconds, CPU seconds, evaluations and predictor rows of a search grow with k, its number of
+    targets. `slope` and `intercept` belong to the line through the means at each k. `further` is the cost of
+    one more target relative to the fitted cost of the first. `exponent` is p in cost ~ k^p. Each of them has
+    an interval, such as `slope_low` and `slope_high`. `sublinear` tells whether the exponent is below 1:
+    `yes`, `no` or `undecided`."""
     single_target: pd.DataFrame
     """Seconds spent on one target, in a search for this target alone or as its share of a search for k
     targets. `low` and `high` belong to the mean."""

@@ -147,7 +147,7 @@ SEARCH_COLUMNS = (
         "Predictor rows that take the CPU time of one gradient. Each worker measures it when it starts "
         "(2.7 to 2.9 on MobileNetV3, 3.7 to 6.4 on ResNet50D).",
         "predictor rows",
-        "the strategy uses no gradients",
+        "the strategy uses no gradients or the folder has a schema below 4",
         since=4,
     ),
     TableColumn(
