@@ -22,11 +22,11 @@ from topdown_ray.store.target_sets import set_names
 class Summary(NamedTuple):
     """The frames that `topdown_ray.summary` returns.
 
-    Accuracies are comparable within a *setting*: one space, protocol, cost table, predictor and set of limits.
-    Times are comparable within a *clock*: of searches that ran alone, or of batches of one size. In all frames
-    except `growth`, `n` is the number of values, and `mean`, `sd` (standard deviation) and `median` describe
-    them. `low` and `high` are the ends of a 95 % interval, and `interval` names its method. A statistic is NaN
-    if there are too few values for it.
+    Accuracies are comparable within a *setting*: one space, protocol, cost table, predictor and set of
+    limits. Times are comparable within a *clock*: of searches that ran alone, or of batches of one size. In
+    all frames except `growth`, `n` is the number of values, and `mean`, `sd` (standard deviation) and
+    `median` describe them. `low` and `high` are the ends of a 95 % interval, and `interval` names its method.
+    A statistic is NaN if there are too few values for it.
     """
 
     accuracy: pd.DataFrame
