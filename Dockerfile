@@ -1,14 +1,14 @@
-# An image with the command topdown-ray, for containers and Kubernetes (docs/kubernetes.md).
+# An image that runs topdown-ray, for containers and Kubernetes. docs/guides/kubernetes.md explains how to use it.
 #   docker build --tag topdown-ray .
 #   docker build --tag topdown-ray:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 FROM python:3.11-slim
 
-# Where torch comes from: the builds for CPUs by default.
+# The package index of torch. The default has the builds for CPUs.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Extras of the package, for example [tensorboard,mlflow].
 ARG EXTRAS=""
 
-# KubeRay asks the nodes of a cluster with wget whether they are healthy.
+# KubeRay checks the health of the nodes with wget.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends wget \

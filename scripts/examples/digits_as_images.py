@@ -2,7 +2,8 @@
 
     python scripts/examples/digits_as_images.py data/digits
 
-1,797 digits of 8 x 8 grey levels, enlarged to 64 x 64 pixels; three in ten of each class are for validation.
+The data set has 1,797 digits of 8 x 8 grey levels. The script enlarges them to 64 x 64 pixels and uses three
+in ten of each class for validation.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from sklearn.datasets import load_digits
 
 
 def write_digits(out: Path, size: int = 64, seed: int = 0) -> None:
-    """Write the folder; the split is fixed by the seed."""
+    """Write the image folder ``out``. The seed decides which digits are for validation."""
     digits = load_digits()
     for label in range(10):
         places = np.random.default_rng(seed + label).permutation(np.flatnonzero(digits.target == label))

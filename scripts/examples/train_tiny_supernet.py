@@ -1,14 +1,19 @@
-"""Train a small Once-for-All supernet on the CPU in minutes: progressive shrinking reduced to its core.
+"""Train a small Once-for-All supernet on a CPU, by a short form of progressive shrinking.
 
     python scripts/examples/digits_as_images.py data/digits
     python scripts/examples/train_tiny_supernet.py data/digits data/tiny.safetensors
 
-The network is OFA's own class for the space, narrow, with as many outputs as the data has classes. As in OFA,
-the largest network is trained first; then subnets are drawn with free kernels, then also depths (and the
-stem), then also expand ratios (and widths), each step at one random resolution, taught by the labels and by
-the largest network as it was after the first phase; the channels are sorted by importance before expand
-ratios become free. What is left out: the many epochs, the smaller steps within each phase, several subnets a
-step, and all tuning."""
+The network is OFA's own class for the space. It is narrow and has one output for each class of the data. The
+phases are those of OFA:
+
+1. Train the largest network.
+2. Train subnets with free kernel sizes.
+3. Also free the depths and the stem.
+4. Sort the channels by importance, then also free the expand ratios and the widths.
+
+Each step uses one random resolution. From the second phase on, subnets learn from the labels and from the
+largest network as it was after the first phase. OFA's training also has many epochs, smaller steps within
+each phase, several subnets in each step, and tuning, which this script leaves out."""
 
 import argparse
 import copy
@@ -29,7 +34,7 @@ from topdown_ray.networks.weights import Description, save_weights
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
-# the kinds of genes that are free in each phase, and the phase's share of the steps
+# For each phase: the kinds of genes that are free, and the share of the steps.
 PHASES = (
     (set(), 0.5),
     ({"kernel"}, 0.1),
@@ -39,7 +44,7 @@ PHASES = (
 
 
 def draw(space: Space, free: set[str], generator: np.random.Generator) -> dict:
-    """A random architecture with all genes at their largest choice but the free ones."""
+    """Return a random configuration in which all genes that are not free have their largest choice."""
     genes = [
         generator.integers(len(gene.choices)) if gene.kind in free else len(gene.choices) - 1
         for gene in space.genes
@@ -60,7 +65,7 @@ def train(
     seed: int = 0,
     log: bool = True,
 ) -> None:
-    """Train and write the weights with their description."""
+    """Train the supernet on ``data/train`` and write its weights and their description to ``out``."""
     random.seed(seed)
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
@@ -126,14 +131,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="a folder with train/CLASS/*")
-    parser.add_argument("out", type=Path, help="the weights (.safetensors)")
+    parser.add_argument("data", type=Path, help="The image folder, with train/CLASS/*.")
+    parser.add_argument("out", type=Path, help="The file to write the weights to (.safetensors).")
     parser.add_argument("--space", choices=list(SPACES), default="resnet50d")
-    parser.add_argument("--width", type=float, default=0.1, help="relative to the published network")
+    parser.add_argument("--width", type=float, default=0.1, help="Width relative to the published network.")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument(
-        "--image-size", type=int, action="append", help="repeat for more; default: all of the space's"
+        "--image-size",
+        type=int,
+        action="append",
+        help="Image size in pixels; repeat it for more sizes (default: all sizes of the space).",
     )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -1,5 +1,5 @@
-"""Write scripts/examples/analysis.ipynb with its outputs: the notebook is easier to read and to change as
-this text.
+"""Write the notebook scripts/examples/analysis.ipynb and run it, so that it contains its outputs. Change the
+notebook here, because this text is easier to read and to review.
 
 python scripts/make/analysis_notebook.py
 """
@@ -20,14 +20,15 @@ CELLS = [
         "markdown",
         """# From a sweep to an architecture, and to a comparison of strategies
 
-This notebook runs a small sweep, picks architectures from its results, compares strategies, and draws the three experiments of
-Kumar and Szidon ([arXiv 2012.06748](https://arxiv.org/abs/2012.06748)). It uses the functions that `topdown-ray report` uses, so the
-tables and pictures are those of a report.
+In this notebook you run a small sweep, pick architectures from its results, compare strategies, and draw the three experiments of
+Kumar and Szidon ([arXiv 2012.06748](https://arxiv.org/abs/2012.06748)). The functions are those of `topdown-ray report`, so the tables
+and figures are the same as in a report.
 
-The sweep takes some 20 seconds and is written to `results/example` beside this notebook; the next run continues from there. It needs
-nothing that is not part of the package: the predictor is `embedded`, and the latency table is the package's own. To analyse a sweep of
-yours, name its folder in the environment variable `TOPDOWN_RAY_RESULTS`. Name two folders, with a `:` between them (`;` on Windows), to
-compare them in the last section.""",
+The sweep takes about 20 seconds. It writes its results to `results/example` next to this notebook, and continues from there if you run the
+notebook again. It needs no downloads, because it uses the embedded predictor and the latency table that come with the package.
+
+To analyse a sweep of yours, set the environment variable `TOPDOWN_RAY_RESULTS` to its result folder. To compare two sweeps in the last
+section, set it to two folders with a `:` between them (`;` on Windows).""",
     ),
     (
         "code",
@@ -66,8 +67,8 @@ results""",
     ),
     (
         "markdown",
-        """The table shows predicted top-1 accuracies. `results.searches` is a pandas frame with a row for each search and target,
-`results.trace` holds the anytime curves, and `results.front` the architectures that each search of `joint` kept between its targets.""",
+        """The table shows predicted top-1 accuracies. `results.searches` is a pandas frame with one row for each search and target.
+`results.trace` contains the anytime curves, and `results.front` the architectures that each `joint` search kept between its targets.""",
     ),
     (
         "code",
@@ -77,9 +78,8 @@ results""",
         "markdown",
         """## Pick an architecture
 
-`results.best` gives the most accurate architecture for a target. `results.pick` takes any cost, whether or not it was a target, and
-looks through the fronts as well; its `epsilon` bounds how much more accurate an architecture can be that the search has scored and
-dropped.""",
+`results.best` returns the most accurate architecture for a target. `results.pick` accepts any cost, even if it was not a target, because
+it also looks in the fronts. Its `epsilon` bounds how much more accurate an architecture can be that the search scored and dropped.""",
     ),
     (
         "code",
@@ -92,7 +92,7 @@ pd.Series(dataclasses.asdict(picked)).drop("search_id").to_frame("picked")""",
     ),
     (
         "markdown",
-        """`describe` builds the architecture with OFA's code and lists its layers. `topdown-ray export` writes it as ONNX.""",
+        """`describe` builds the architecture with OFA's code and lists its layers. To write it as ONNX, use `topdown-ray export`.""",
     ),
     (
         "code",
@@ -101,8 +101,8 @@ described.layers.splitlines()[:6]""",
     ),
     (
         "markdown",
-        """The best answer for each target, of all searches. An answer for a tighter target also meets a looser one, so accuracy never
-falls when the target grows. `short_text` shows the resolution, the depths and, where they are searched, the widths.""",
+        """The next table shows the best answer for each target over all searches. An answer for a tighter target also meets a looser one, so the
+accuracy never falls when the target grows. `short_text` shows the resolution, the depths and, if the space searches them, the widths.""",
     ),
     (
         "code",
@@ -115,8 +115,8 @@ best[["setting", "target", "accuracy", "cost", "macs_m", "strategy", "seed", "fo
         "markdown",
         """## What the answers share
 
-Left: the mean choice of each gene, from its smallest choice to its largest. Right: how often the answers of two seeds agree on it.
-Both are of the strategy with the highest mean accuracy. Genes of blocks that no answer has are hatched.""",
+The left figure shows the mean choice of each gene, from its smallest choice to its largest. The right figure shows how often the answers
+of two seeds agree on the gene. Both show the strategy with the highest mean accuracy. Genes of blocks that no answer has are hatched.""",
     ),
     (
         "code",
@@ -136,7 +136,7 @@ agreement.loc[agreement["strategy"] == leader, columns].head(8)""",
 
 ### Accuracy for each target (experiment 2)
 
-The inter-quartile mean over the seeds with its 95 % interval; there is no interval with fewer than five seeds.""",
+The figure shows the inter-quartile mean over the seeds with its 95 % interval. An interval needs at least five seeds.""",
     ),
     (
         "code",
@@ -146,8 +146,8 @@ summary.accuracy[["strategy", "targets", "target", "n", "mean", "sd", "iqm", "lo
     ),
     (
         "markdown",
-        """The curves lie close together. Differences that are paired by seed and target show more. A row below is the mean over the
-targets of a set: `improvement` is the share of pairs in which `strategy` is the better one, and `p` is that of a permutation test.""",
+        """The curves are close together. Differences that are paired by seed and target show more. Each row below is the mean over the targets of a
+set: `improvement` is the share of pairs in which `strategy` is better, and `p` is the p value of a permutation test.""",
     ),
     (
         "code",
@@ -164,9 +164,10 @@ differences.loc[differences["target"].isna(), columns].head(6)""",
         "markdown",
         """### Time of a search against its number of targets (experiment 1)
 
-`clock` says what a time is: of lone searches, or amortised over a batch, in which case a batch is one timing. The two are never
-mixed. In the table, `further` is what one more target costs relative to the first; with an `exponent` below 1 the cost grows
-sub-linearly. Evaluations do not depend on the machine, unlike seconds; they do not count the gradients of `joint`.""",
+The column `clock` shows whether a time is that of a lone search or amortised over a batch, in which case each batch is one timing. The two
+are never mixed. In the table, `further` is the cost of one more target relative to the first. If `exponent` is below 1, the cost grows more
+slowly than the number of targets. Evaluations do not depend on the machine, but seconds do. Evaluations do not include the gradients of
+`joint`.""",
     ),
     (
         "code",
@@ -185,9 +186,9 @@ plots.single_target(summary.single_target, ax);""",
         "markdown",
         """## Evaluate the front
 
-The answers of one search for all its targets form a front. Its hypervolume is the area between the front and a reference point; a
-larger one is better. Give `comparisons.fronts` a reference front, and it tells the distance to it too. `results.front` holds what
-`joint` kept between its targets.""",
+The answers of one search for all its targets form a front. Its hypervolume is the area between the front and a reference point, and a
+larger one is better. If you give `comparisons.fronts` a reference front, it also computes the distance to it. `results.front` contains the
+architectures that `joint` kept between its targets.""",
     ),
     (
         "code",
@@ -203,8 +204,8 @@ comparisons.fronts(data)[["strategy", "targets", "n", "hypervolume", "sd", "low"
         "markdown",
         """## Compare two sweeps
 
-The second sweep gives a fifth of the children of `joint` to the range below its tightest target (`front_share`). `compare` pairs the
-searches of equal labels by seed, as `topdown-ray compare A B` does. An interval around 0 is no evidence of a difference.""",
+The second sweep gives a fifth of the children of `joint` to the range below its tightest target (`front_share`). `compare` pairs searches
+with the same label by seed, as `topdown-ray compare A B` does. If an interval includes 0, there is no evidence of a difference.""",
     ),
     (
         "code",
@@ -219,8 +220,8 @@ rows.loc[rows["k"] == rows["k"].max(), columns].head(8)""",
     ),
     (
         "markdown",
-        """Put together, as in `topdown-ray report A B`, the searches of both sweeps are series of the same pictures: A is the first
-folder, B the second.""",
+        """If you prepare both results together, as `topdown-ray report A B` does, the searches of both sweeps are series of the same figures. A is the
+first folder, and B is the second.""",
     ),
     (
         "code",
@@ -233,16 +234,16 @@ pd.DataFrame(both.marks)""",
 
 
 def notebook() -> nbformat.NotebookNode:
-    """The notebook without outputs."""
+    """Return the notebook without outputs."""
     make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
     cells = [make[kind](source, id=f"cell-{i}") for i, (kind, source) in enumerate(CELLS)]
     return nbformat.v4.new_notebook(cells=cells, metadata=dict(KERNEL))
 
 
 def main() -> None:
-    """Run the notebook in its own folder, and write it there with its outputs."""
+    """Run the notebook in its own folder and write it there with its outputs."""
     os.environ.pop("TOPDOWN_RAY_RESULTS", None)
-    for name in ("example", "example-front"):  # of earlier runs, perhaps of other code
+    for name in ("example", "example-front"):  # results of earlier runs can come from other code
         shutil.rmtree(NOTEBOOK.parent / "results" / name, ignore_errors=True)
     made = notebook()
     client = NotebookClient(

@@ -1,5 +1,5 @@
 """The whole loop on a small, real case: train a supernet, measure subnets over Ray, learn a predictor,
-search, measure, export.
+search, measure, export. docs/guides/networks.md shows the same loop with more images and steps.
 
 scikit-learn's digits as images; a narrow ResNet50D supernet of OFA's own class, trained for under a minute at
 two of the space's resolutions. Nothing is known beforehand about what its subnets can do: they differ because

@@ -1,4 +1,4 @@
-"""The worked examples of docs/guides/extending.md run as they stand."""
+"""The examples of docs/guides/extending.md and docs/tutorials/your-space.md run and give what they should."""
 
 import dataclasses
 import importlib
@@ -9,8 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
 from support.commands import main_in_process
 
@@ -28,11 +32,22 @@ from topdown_ray.sweeps.verify import verify
 TEXT = "\n".join(
     (ROOT / "docs" / page).read_text() for page in ("guides/extending.md", "tutorials/your-space.md")
 )
-BLOCKS = re.findall(r"^## (.+?)\n.*?```python\n(.+?)```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def section(title: str) -> str:
+    """The text below this title, up to the next one."""
+    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def python_of(title: str) -> list[str]:
+    """The Python blocks of a section."""
+    return re.findall(r"```python\n(.+?)```", section(title), re.DOTALL)
 
 
 def run(title: str) -> None:
-    exec(compile(dict(BLOCKS)[title], "docs/guides/extending.md", "exec"), {"__name__": title})
+    """Run the one Python block of a section."""
+    (block,) = python_of(title)
+    exec(compile(block, "docs/guides/extending.md", "exec"), {"__name__": title})
 
 
 def test_a_new_strategy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,16 +82,8 @@ def best_of_tiny(limit: float) -> float:
     return max(accuracies)
 
 
-def test_a_new_space(capsys: pytest.CaptureFixture[str]) -> None:
-    """The space is small enough to know the answers: all that is possible at each target is found."""
-    run("A new space")
-    found = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
-    assert [target for target, _ in found] == ["30.0", "30.0", "10.0", "10.0"]
-
-    assert [accuracy for _, accuracy in found] == [f"{best_of_tiny(limit):.3f}" for limit in (30, 30, 10, 10)]
-
-
 # --- plug-ins -----------------------------------------------------------------------------------------------
+
 
 def forget() -> None:
     """The modules of plug-ins, as a new process has not imported them."""
@@ -99,12 +106,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def write_module(title: str, folder: Path) -> str:
     """Write the section's module into the folder; its program."""
-    section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
-    module, program = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
+    module, program = python_of(title)
+    write(module, folder)
+    return program
+
+
+def write(module: str, folder: Path) -> None:
+    """Write a module under the name in its first line."""
     name = re.match(r"# (my_\w+\.py)\n", module)
     assert name
     (folder / name[1]).write_text(module)
-    return str(program)
 
 
 def plug_in(title: str, folder: Path) -> None:
@@ -348,9 +359,34 @@ def test_a_changed_plug_in_is_another_sweep(here: Path, capsys: pytest.CaptureFi
         topdown_ray.sweep("results/energy", cost="my_cost:nothing", address="none")
 
 
+def test_a_new_space(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The space is small enough to know the answers: all that is possible at each target is found."""
+    (module,) = python_of("Define the space")
+    write(module, here)
+    names: dict[str, object] = {"__name__": "tutorial"}
+    for block in python_of("Try it in Python"):
+        exec(compile(block, "docs/tutorials/your-space.md", "exec"), names)
+    *_, frame = (value for value in names.values() if isinstance(value, pd.DataFrame))
+    assert frame["target"].tolist() == [30, 10, 30, 10]
+    assert frame["accuracy"].tolist() == pytest.approx([best_of_tiny(limit) for limit in (30, 10, 30, 10)])
+    assert "117 architectures" in section("Define the space")
+    assert len({tuple(row) for row in canonical_rows_of_tiny(names["tiny"])}) == 117
+
+
+def canonical_rows_of_tiny(tiny: Any) -> list[list[int]]:
+    """All rows of genes of the space, in canonical form."""
+    rows = np.array(list(itertools.product(range(3), repeat=tiny.G)), dtype=np.int8)
+    return np.asarray(tiny.canonical(torch.from_numpy(rows))).tolist()
+
+
 def test_a_space_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plug_in("A space as a plug-in", here)
-    assert "my_space:tiny" in capsys.readouterr().out
+    (module,) = python_of("Define the space")
+    write(module, here)
+    sweep = re.search(r"<<'END'\n(.*?)\nEND", section("Run a sweep"), re.DOTALL)
+    assert sweep
+    (here / "tiny.yaml").write_text(sweep[1])
+    done = main_in_process(["sweep", "tiny.yaml", "--out", "results/tiny", "--address", "none"], capsys)
+    assert done.returncode == 0, done.stderr
     results = load(here / "results" / "tiny")
     assert results.searches["macs_m"].isna().all()
     for target, rows in results.searches.groupby("target"):

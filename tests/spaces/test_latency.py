@@ -1,5 +1,5 @@
 """Measured latency tables: layers against OFA's own subnets, costs against OFA's own descriptions, files,
-rounds, whole subnets.
+rounds, whole subnets. The commands are those of docs/tutorials/your-device.md.
 """
 
 import dataclasses

@@ -278,6 +278,7 @@ def test_a_report_of_sweeps_with_different_labels(tmp_path: Path, capsys: pytest
     entries = [{"name": "joint", "label": "a", **lengths}, {"name": "joint", "label": "b", "archive": 3}]
     run({**BASE, "strategies": ["top_down", "prune"]}, tmp_path / "one")
     run({**BASE, "strategies": entries, "cost": "params", "targets": [[6, 5]]}, tmp_path / "other")
+    # as docs/guides/report.md shows it
     arguments = ["report", tmp_path / "one", tmp_path / "other", "--out", tmp_path / "report"]
     done = main_in_process(arguments, capsys)
     assert done.returncode == 0, done.stderr

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# One sweep as an array of small jobs: each task searches its own part of the seeds on one core, without Ray.
+# Run a sweep as an array of small jobs. Each task searches its own part of the seeds on one core, without Ray.
 #
 #     SWEEP=paper.yaml OUT=results/paper-parts sbatch --array=1-16 array.sh [options of the sweep]
 #     topdown-ray merge results/paper results/paper-parts/*      # when all tasks have ended
 #
-# Submit it where `topdown-ray` works, in a folder that all nodes share. The same command continues the sweep,
-# whatever ended the tasks. To submit only some parts again: PARTS=16 sbatch --array=3,5 array.sh
+# Submit it from an environment that has `topdown-ray`, in a folder that all nodes share. To continue the sweep,
+# submit the same command again. To submit only some of 16 parts again: PARTS=16 sbatch --array=3,5 array.sh
+# docs/guides/slurm.md explains the details.
 #SBATCH --job-name=topdown-ray
 #SBATCH --array=1-8
 #SBATCH --cpus-per-task=1
@@ -24,8 +25,8 @@ part=$SLURM_ARRAY_TASK_ID
 topdown-ray sweep "$SWEEP" --part "$part/$PARTS" --out "$OUT/$part" --address none "$@" &
 sweep=$!
 
-# Two minutes before the time limit, Slurm sends USR1 to this shell: stop the sweep and queue the task again.
-# When it preempts or cancels the task, Slurm sends TERM, and queues a preempted task again by itself.
+# Two minutes before the time limit, Slurm sends USR1 to this shell, which stops the sweep and queues the task again.
+# When Slurm preempts or cancels the task, it sends TERM, and it queues a preempted task again by itself.
 trap 'kill $sweep; wait; exec scontrol requeue "$SLURM_JOB_ID"' USR1
 trap 'kill $sweep; wait; exit 143' TERM
 wait $sweep
