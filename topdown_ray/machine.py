@@ -1,11 +1,16 @@
-"""What this machine is: its processor, cores and GPUs, and the versions of what runs on it. No host names."""
+"""What this machine is: its processor, cores and GPUs, and the versions of what runs on it. No host names.
+
+Also the return of freed memory to the system."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +54,23 @@ def versions() -> dict[str, str]:
         **cuda,
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def return_freed_memory() -> None:
+    """Give the memory that this process has freed back to the system; do nothing if the C library cannot.
+
+    glibc keeps freed memory that is between objects in use. glibc 2.36 also rarely reuses the place of a
+    freed tensor for the next one, because tensors are aligned.
+    """
+    trim = c_function("malloc_trim")
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
+@functools.cache
+def c_function(name: str) -> Callable[..., Any] | None:
+    """Return a function of this process's C library, or None if there is none of this name."""
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except (OSError, TypeError):  # a process without a dynamic linker; Windows
+        return None

@@ -290,6 +290,9 @@ class _Run:
                             "time",
                         )
                     )
+                # searches in this process leave freed tensors between the rows that wait to be merged, and
+                # the C library would keep that memory
+                machine.return_freed_memory()
                 looked = now
             for slot in executor.idle():
                 if not dispatch.waiting:
