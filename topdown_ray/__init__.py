@@ -1,4 +1,6 @@
-"""topdown_ray: large, repeated Once-for-All architecture searches with many latency targets, on Ray.
+"""topdown_ray finds the most accurate Once-for-All (OFA) subnet for each latency target on your device.
+
+Run searches in this process with `search`, or a sweep on Ray with `sweep`. Read a result folder with `load`.
 
 >>> import topdown_ray
 >>> options = {"predictor": "embedded", "seeds": 2, "generations": 5}
@@ -10,8 +12,6 @@
 ... except topdown_ray.UserError as error:
 ...     print(error)
 search: targets: expected positive numbers, found -1
-
-``sweep`` runs a sweep, and ``load`` reads its folder; both give ``Results``: see docs/guides/python.md.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ __all__ = ["Results", "SweepSpec", "UserError", "compare", "events", "load", "se
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: torch and ofa take seconds, and a command's --help needs
-    neither.
+    """Import a public name when it is first used. Importing torch and ofa takes seconds, and the help of a
+    command needs neither.
     """
     if name not in _HOMES:
         raise AttributeError(f"module 'topdown_ray' has no attribute {name!r}")

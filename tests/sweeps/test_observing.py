@@ -14,7 +14,7 @@ from support.sweeping import Stopping, in_process
 import topdown_ray
 from topdown_ray.store.results import load
 from topdown_ray.sweeps import driver
-from topdown_ray.sweeps.events import Ended, Improved, ShardDone, Started, SweepEvent, _OfShard
+from topdown_ray.sweeps.events import Ended, Improved, ShardDone, ShardEvent, Started, SweepEvent
 from topdown_ray.sweeps.improvements import observed_by
 
 
@@ -74,12 +74,14 @@ def test_the_documented_observer_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "docs/guides/trackers.md", "exec"), {})
     assert capsys.readouterr().out.endswith("complete: 4 of 4 searches\n")
-    for kind in (*SweepEvent.__subclasses__(), *_OfShard.__subclasses__()):
-        if kind is not _OfShard:
+    for kind in (*SweepEvent.__subclasses__(), *ShardEvent.__subclasses__()):
+        if kind is not ShardEvent:
             (row,) = re.findall(rf"^\| `{kind.__name__}` \(`{kind.name}`\).*", page, re.MULTILINE)
             named = {field.name for field in dataclasses.fields(kind)}
             of_shard = (
-                {field.name for field in dataclasses.fields(_OfShard)} if "those of a shard" in row else set()
+                {field.name for field in dataclasses.fields(ShardEvent)}
+                if "those of a shard" in row
+                else set()
             )
             assert {
                 *re.findall(r"`([a-z_]+)`", row.rpartition("|")[0].rpartition("|")[2]),

@@ -1,7 +1,8 @@
 """Hyper-parameters of the strategies, validated.
 
-Each strategy reads a model of its own: :class:`EvolutionParams`, or a class derived from it that adds what
-only this strategy reads."""
+Each strategy reads a model of its own: :class:`EvolutionParams`, or a class derived from it that adds the
+hyper-parameters that only this strategy reads. The text below each field is its entry in
+``docs/reference/sweep-file.md``."""
 
 from __future__ import annotations
 
@@ -23,23 +24,34 @@ class Sizes:
 
 
 class EvolutionParams(BaseModel):
-    """What every strategy reads; the defaults are those of OFA and of the top-down paper.
+    """Hyper-parameters that every strategy reads. The defaults are those of OFA and of the top-down paper.
 
-    A derived model adds fields with defaults and bounds of their own; their values are numbers, booleans or
-    text, as JSON holds them. It may narrow the bounds of the fields that are here, but not change their
-    defaults: a sweep has one value of them for all its strategies."""
+    Derive a model from this class to give a strategy hyper-parameters of its own. Each new field needs a
+    default and, if it is a number, bounds; its values are numbers, booleans or text. A derived model may
+    narrow the bounds of the shared fields, but it must not change their defaults, because a sweep has one
+    value of them for all its strategies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     population: Annotated[int, Field(ge=4, le=2**20)] = 100
+    """Number of children in each generation."""
     generations: Annotated[int, Field(ge=0, le=2**31)] = 500
+    """Number of generations of a full search."""
     warm_generations: Annotated[int, Field(ge=0, le=2**31)] = 100
+    """Number of generations for a target whose search starts from the answer or population of another
+    target. For `joint`, the number of generations that each further target adds to the search."""
     parent_ratio: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the population that survives as parents of the next generation."""
     mutation_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the children that are made by mutation. The other children are made by crossover."""
     mutate_prob: Annotated[float, Field(gt=0, le=1)] = 0.1
-    distinct_parents: bool | None = None  # None: as the strategy has it, here no
-    # a search stops after so many generations in which its best answers have not moved; None: it does not
+    """Probability with which a mutation redraws each gene or group of genes."""
+    distinct_parents: bool | None = None
+    """Whether an architecture can be among the parents only once. If it is not set, `joint` uses distinct
+    parents and the other strategies do not, so that they stay the published algorithms."""
     patience: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    """Number of generations without an improvement of any best answer after which a search ends. If it is
+    not set, every search runs all of its generations."""
 
     @model_validator(mode="after")
     def _at_least_one_parent(self) -> EvolutionParams:
@@ -50,7 +62,7 @@ class EvolutionParams(BaseModel):
         return self
 
     def sizes(self) -> Sizes:
-        """The whole numbers that the ratios stand for."""
+        """Return the sizes of the evolution as whole numbers, computed from the ratios."""
         return Sizes(
             population=self.population,
             parents=round(self.parent_ratio * self.population),
@@ -60,20 +72,25 @@ class EvolutionParams(BaseModel):
         )
 
     def shared(self) -> dict[str, Any]:
-        """The fields that every strategy reads and that every identity holds."""
+        """Return the values of the fields that every strategy reads and that are part of every identity."""
         return {name: getattr(self, name) for name in SHARED}
 
     def identity(self) -> dict[str, Any]:
-        """What of a search's identity follows from its hyper-parameters."""
+        """Return the part of a search's identity that follows from its hyper-parameters."""
         own = {name: value for name, value in self if name not in EvolutionParams.model_fields}
         distinct = {"distinct_parents": True} if self.distinct_parents else {}
         patience = {} if self.patience is None else {"patience": self.patience}
         return {**self.shared(), **distinct, **patience, **own}
 
     def read_as(self, model: type[P]) -> P:
-        """These hyper-parameters as a strategy's own model reads them: its fields, and no others.
+        """Return these hyper-parameters as the model of a strategy, which holds its own fields only.
 
-        Raises ``pydantic.ValidationError``: a value is out of the model's bounds."""
+        Args:
+            model: The strategy's model, derived from `EvolutionParams`.
+
+        Raises:
+            pydantic.ValidationError: A value is out of the model's bounds.
+        """
         if type(self) is model:
             return self
         return model(**{name: value for name, value in self if name in model.model_fields})

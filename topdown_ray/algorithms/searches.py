@@ -1,5 +1,5 @@
-"""S searches over the same targets, as a strategy runs them: what they search, what they remember, and what
-they find for each target.
+"""S searches over the same targets, as a strategy runs them: their problem, their cache of accuracies, and
+their outcome for each target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 from topdown_ray.errors import UserError
 
-Trace = list[tuple[int, int, torch.Tensor]]  # (generation, evaluations within the target, best accuracy (S,))
+Trace = list[tuple[int, int, torch.Tensor]]
+"""Points of an anytime curve: generation, evaluations within the target, and best accuracies float32 (S,)."""
 
 
 @dataclass
@@ -29,21 +30,29 @@ class Outcome:
     """The answers of S searches for one target."""
 
     target_index: int
-    genes: torch.Tensor  # int8 (S, G)
-    accuracy: torch.Tensor  # float32 (S,)
+    """Index of the target, from 0 for the loosest."""
+    genes: torch.Tensor
+    """The answers: int8 (S, G)."""
+    accuracy: torch.Tensor
+    """Predicted top-1 accuracies of the answers, fractions: float32 (S,)."""
     generations: int
-    evaluations: int  # children scored, each search
-    # int64 (S,), of these the ones that the search had not scored before: predictor rows
+    """Number of generations that the longest of the searches ran."""
+    evaluations: int
+    """Number of children that each search drew for this target."""
     unique_evaluations: torch.Tensor
-    seconds: Seconds  # of the whole batch, for this target
+    """Number of these children that were not in the cache, and were scored by the predictor: int64 (S,)."""
+    seconds: Seconds
+    """Wall and CPU seconds of the whole batch for this target."""
     trace: Trace = field(repr=False)
-    gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
-    # int64 (S,), the generations after which each search ended, where some ended before ``generations``; the
-    # trace holds a point for each of them
+    """The anytime curves, with a point for each generation."""
+    gradients: torch.Tensor | None = None
+    """Number of gradients of the predictor in each search: int64 (S,). None if the strategy uses none."""
     ended: torch.Tensor | None = None
+    """The generation after which each search ended: int64 (S,), if some ended before ``generations``. The
+    trace holds a point for each of these generations."""
 
     def length(self, s: int) -> tuple[int, int]:
-        """The generations and the evaluations of one search."""
+        """Return the number of generations and of evaluations of search s."""
         if self.ended is None:
             return self.generations, self.evaluations
         generations = int(self.ended[s])
@@ -51,11 +60,20 @@ class Outcome:
 
 
 class Searches:
-    """S searches over the same targets: what they search, how, and their random numbers.
+    """S searches over the same targets, which differ in their seeds and advance in lock step.
 
-    ``problem.accuracy`` remembers what each search has scored. ``predictor`` is the predictor itself, and
-    ``predict`` computes its accuracies anew. ``fronts`` take in what a strategy scores, one for each device;
-    a strategy may leave them empty."""
+    A strategy gets this object. Letters in shapes: S searches, G genes of the space.
+
+    Attributes:
+        targets: The targets, loosest first.
+        params: The hyper-parameters. Use `params.read_as(Model)` for a model of your own.
+        sizes: Population, parents and mutations as whole numbers.
+        problem: The space, the costs, and the accuracy with a cache for each search.
+        predictor: The predictor itself.
+        predict: Computes accuracies without the cache.
+        draws: The random numbers of the searches.
+        fronts: The fronts to which a strategy may add the architectures that it scores, one for each device.
+    """
 
     def __init__(
         self,
@@ -66,7 +84,16 @@ class Searches:
         fronts: Sequence[Front] = (),
         gradient_of: Callable[..., Gradient | None] = gradient_of,
     ) -> None:
-        """targets: loosest first, of each device. gradient_of: as :func:`gradients.gradient_of`."""
+        """Prepare the searches.
+
+        Args:
+            problem: The space, its costs and its predictor.
+            params: The hyper-parameters.
+            targets: The targets of each device, loosest first.
+            draws: The random numbers, which hold the seeds.
+            fronts: One front for each device, or none.
+            gradient_of: As :func:`gradients.gradient_of`.
+        """
         device = draws.seeds.device
         memo = Memo(problem.space, problem.accuracy, len(draws.seeds), device)
         self.problem = replace(problem, accuracy=memo)
@@ -75,13 +102,27 @@ class Searches:
         self.params, self.sizes = params, params.sizes()
         self.targets, self.draws, self.fronts = targets, draws, fronts
         self.gradient_of = gradient_of
-        self.lap = Laps(device)  # each outcome takes the seconds since the one before it
+        self.lap = Laps(device)  # each outcome gets the seconds since the one before it
         self._memo = memo
 
     def evolve(
         self, target_index: int, state: EvolutionState | None, generations: int, seed_evaluations: int
-    ) -> _Served:
-        """Evolve for one target, from a fresh random population where ``state`` is None."""
+    ) -> Served:
+        """Run an evolutionary search for one target.
+
+        Args:
+            target_index: The index of the target in `targets`.
+            state: The population to start from, such as `pruned` returns. None starts from a random one.
+            generations: The number of generations.
+            seed_evaluations: The evaluations that were spent on making `state`: 0 without a state or for the
+                state of another target, 1 for the state that `pruned` returns.
+
+        Returns:
+            The population at the end (`state`) and the answers (`outcome`).
+
+        Raises:
+            UserError: A population that is carried over breaks the limits of this target.
+        """
         limit, problem = self.targets[target_index], self.problem.at(target_index)
         evaluations = seed_evaluations
         if state is None:
@@ -97,10 +138,22 @@ class Searches:
 
     def run(
         self, target_index: int, state: EvolutionState, generations: int, evaluations: int, step: Step
-    ) -> _Served:
-        """Take steps until there are no more generations, or until every search has run out of patience.
+    ) -> Served:
+        """Take steps until all generations are done, or until every search has run out of patience.
 
-        evaluations: of each search before the first step."""
+        Use it for a strategy with a generation of its own; `evolve` calls it with OFA's.
+
+        Args:
+            target_index: The index of the target in `targets`.
+            state: The population to start from.
+            generations: The largest number of generations.
+            evaluations: The evaluations of each search before the first step.
+            step: A function that returns the next state, given the problem, the random numbers, the state and
+                the number of the generation, from 1.
+
+        Returns:
+            The population at the end (`state`) and the answers (`outcome`).
+        """
         accuracies, ended, problem = [state.best_accuracy], None, self.problem.at(target_index)
         if self.params.patience is None:
             for number in range(1, generations + 1):
@@ -130,10 +183,17 @@ class Searches:
             trace,
             ended=ended,
         )
-        return _Served(state, outcome)
+        return Served(state, outcome)
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
-        """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
+        """Return a population of copies of an answer that is pruned until it meets a target.
+
+        Making it takes one evaluation of each search.
+
+        Args:
+            target_index: The index of the target in `targets`.
+            genes: The answers for another target: int8 (S, G).
+        """
         slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
         problem, limit = self.problem.at(target_index), self.targets[target_index]
         lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
@@ -141,7 +201,9 @@ class Searches:
 
 
 def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
-    """Raise UserError where a population that is carried over to another target breaks its limits."""
+    """Raise UserError if a population that is carried over to another target breaks the limits of that
+    target.
+    """
     for genes in (state.parents.view(-1, problem.space.G), state.best):
         if not bool((problem.cost(genes) <= limit).all()):
             raise UserError(
@@ -151,6 +213,8 @@ def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Served:
+class Served:
+    """A target that was served: the population at the end, and the answers."""
+
     state: EvolutionState
     outcome: Outcome

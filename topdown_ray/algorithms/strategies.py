@@ -1,12 +1,13 @@
-"""Strategies: in which order the targets of a search are served, and how each search is seeded from the one
-before.
+"""Strategies: the order in which a search serves its targets, and how it starts each one from the one before.
 
-A strategy takes the targets loosest first and yields one :class:`Outcome` a target, in the order in which it
-serves them. All S searches of a call advance in lock step and share nothing but the wall clock. Register a
-new one with :func:`strategy`.
+A strategy gets the targets loosest first and yields one :class:`Outcome` for each target, in the order in
+which it serves them. All S searches of a call advance in lock step and share nothing but the wall clock.
+Register a new one with :func:`strategy`.
 
-What a strategy is called, reads and costs is asked long before anything is searched (a sweep file is wrong, a
-command wants help), so this module imports torch, and what needs it, only in the functions that search."""
+Commands need the names, hyper-parameters and costs of strategies long before anything is searched, for
+example to print help or to report a mistake in a sweep file. Therefore this module imports torch only in
+the functions that search.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """What a strategy's own module may want beside :func:`strategy`, imported when it is asked for."""
+    """Import the classes that the module of a strategy may use when they are first used."""
     if name in ("Outcome", "Searches"):
         from topdown_ray.algorithms import searches
 
@@ -42,14 +43,14 @@ EvaluationCount = Callable[[Any, int], int]
 
 
 class Strategy(NamedTuple):
-    """A registered strategy, what it costs and what it reads."""
+    """A registered strategy, see :func:`strategy`."""
 
     serve: Serve
     evaluations: EvaluationCount
     parameters: type[EvolutionParams] = EvolutionParams
-    defaults: Mapping[str, Any] = {}  # of hyper-parameters that differ from those which all strategies share
+    defaults: Mapping[str, Any] = {}  # of hyper-parameters that differ from the defaults of all strategies
     sha256: str = ""  # of a plug-in, see :mod:`topdown_ray.plugins`
-    carries: bool = False  # a tighter target's population to a looser one, as it is
+    carries: bool = False  # whether the population of a tighter target is used unchanged for a looser one
     several_costs: bool = False  # whether one search serves targets of several costs at once
 
 
@@ -57,7 +58,9 @@ STRATEGIES: dict[str, Strategy] = {}
 
 
 def find_strategy(name: Any) -> Strategy:
-    """The strategy that is registered under this name, or the plug-in of this name. Raises UserError."""
+    """Return the strategy that is registered under this name, or the plug-in of this name. Raises
+    UserError.
+    """
     if not isinstance(name, str) or name not in STRATEGIES:
         plugin = plugins.find("strategies", name) if isinstance(name, str) else None
         if plugin is None:
@@ -85,16 +88,35 @@ def strategy(
     label: str | None = None,
     colour: str | None = None,
 ) -> Callable[[Serve], Serve]:
-    """Register a strategy under a name.
+    """Register a generator function as a strategy.
 
-    later: the evaluations of each target after the first, from those of a full and of a warm search, where
-    the first takes a full search; any other count is a function ``evaluations`` of the parameters and the
-    number of targets. parameters: the hyper-parameters that it reads. defaults: values that they have where
-    neither a sweep's mapping ``search`` nor its entry of ``strategies`` states any of these. carries: whether
-    the population of a tighter target serves a looser one as it is, so that it has to meet its limits.
-    several_costs: whether one search serves the targets of all costs of a sweep; other strategies search cost
-    by cost. label, colour: how reports show it; by default its name and a colour that is still free. Raises
-    ValueError: no count or two, or ``parameters`` changes a default that all strategies share."""
+    The function gets a `Searches` and yields one `Outcome` for each target, in the order in which it serves
+    them. Give the number of its evaluations as either `later` or `evaluations`, because sweeps size their
+    shards by it and `verify` checks it.
+
+    Args:
+        name: The name of the strategy in sweeps.
+        later: A function that returns the evaluations of each target after the first, given those of a full
+            and of a warm search. Use it if the first target takes a full search.
+        evaluations: A function that returns the evaluations of a whole search, given its parameters and its
+            number of targets.
+        parameters: The model of the hyper-parameters that the strategy reads.
+        defaults: Defaults of this strategy for hyper-parameters that all strategies share. They apply
+            together, if neither `search` nor the entry of `strategies` states any of them.
+        carries: Whether the population of a tighter target is used unchanged for a looser one, so that it has
+            to meet the limits of that target, too.
+        several_costs: Whether one search serves the targets of all costs of a sweep. Other strategies search
+            one cost after another.
+        label: The name in reports. The default is `name`.
+        colour: The colour in reports, as `#rrggbb`. By default, a colour that is still free.
+
+    Returns:
+        A decorator that registers the function and returns it.
+
+    Raises:
+        ValueError: Not exactly one of `later` and `evaluations` is given, or `parameters` changes a default
+            that all strategies share.
+    """
     if later is not None and evaluations is None:
         evaluations = _full_then(later)
     elif later is not None or evaluations is None:
@@ -117,7 +139,9 @@ def strategy(
 
 
 def _full_then(later: Callable[[int, int], int]) -> EvaluationCount:
-    """The evaluations where the first target takes a full search, and each further one ``later``."""
+    """Return the count of evaluations if the first target takes a full search, and each further one
+    ``later``.
+    """
 
     def evaluations(params: EvolutionParams, k: int) -> int:
         full = params.population * (1 + params.generations)
@@ -135,7 +159,7 @@ def independent(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("bottom_up", lambda full, warm: warm, carries=True)
 def bottom_up(searches: Searches) -> Iterator[Outcome]:
-    """A full search for the tightest target; the population carries over as it is to each looser one (arXiv
+    """A full search for the tightest target; its population carries over unchanged to each looser one (arXiv
     2012.06748).
     """
     state = None
@@ -148,8 +172,8 @@ def bottom_up(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("top_down", lambda full, warm: 1 + warm)
 def top_down(searches: Searches) -> Iterator[Outcome]:
-    """A full search for the loosest target; each tighter one starts from the answer before, pruned (arXiv
-    2012.06748).
+    """A full search for the loosest target; each tighter one starts from the pruned answer of the target
+    before (arXiv 2012.06748).
     """
     yield from _downwards(searches, searches.params.warm_generations)
 
@@ -162,8 +186,8 @@ def prune_only(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("random", lambda full, warm: full)
 def random(searches: Searches) -> Iterator[Outcome]:
-    """Random search: for every target as many uniform feasible architectures as ``independent`` scores, and
-    the best of them.
+    """Random search: the best of as many uniform feasible architectures for each target as ``independent``
+    scores.
     """
     from topdown_ray.algorithms import evolution
 
@@ -197,10 +221,11 @@ def random(searches: Searches) -> Iterator[Outcome]:
     several_costs=True,
 )
 def joint(searches: Searches) -> Iterator[Outcome]:
-    """All targets at once: an archive for each, every child offered to all of them
+    """All targets at once: an archive for each target, and each child is offered to all of them
     (:mod:`topdown_ray.algorithms.joint`).
 
-    As many children as a search that warms up for each further target; each target draws its share of them.
+    It draws as many children as a search that starts warm for each further target, and each target draws its
+    share of them.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""What changed between two result folders: the same searches before and after. Frames in, frames out.
+"""Compare two result folders: the same searches before and after a change. Frames in, frames out.
 
-A group is a label of a sweep's strategies at one target set, under one space, cost, protocol, predictor and
-limits. Groups of two folders meet whatever algorithm, hyper-parameters and search identities they have, for
-these are what a comparison is about."""
+A group is one label of a sweep's strategies at one target set, under one space, cost, protocol, predictor and
+limits. Groups of two folders are compared even if their algorithm, hyper-parameters and search identities
+differ, because these differences are the subject of a comparison."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from topdown_ray.store.place import Place
 from topdown_ray.store.results import load_columns
 from topdown_ray.store.transferred import MARK
 
-# what groups must have in common, in the order in which a message looks for what differs
+# the facts that groups must have in common, in the order in which a message looks for a difference
 _FACTS = {
     "space": "space",
     "cost_name": "cost",
@@ -53,38 +53,59 @@ _SHOWN = ["setting", *_FACTS, "predictor_name", "k", "cost_unit"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found. Accuracies and their differences are fractions."""
+    """The outcome of `topdown_ray.compare`. Accuracies and their differences are fractions."""
 
     rows: pd.DataFrame
-    only_before: pd.DataFrame  # the groups that only one side has, with their seeds; ``differs`` names what
-    only_after: pd.DataFrame  # kept a group of the other side with the same label and targets from meeting it
+    """For each group, one row with target NaN, which is the mean over the targets of each search, and one row
+    for each target, loosest first. A group is described by its space, cost, predictor, limits, targets and
+    strategy label. The other columns are:
+
+    - `paired`, `n`: whether the two sides share seeds, and the number of pairs. If there are pairs, all
+      numbers except the times come from them.
+    - `n_before`, `n_after`: the number of searches of each side.
+    - `seeds_only_before`, `seeds_only_after`: the number of seeds without a partner.
+    - `before`, `after`, `difference`: mean accuracies, and `after` - `before`.
+    - `low`, `high`, `interval`: the 95 % interval of the difference, and its method.
+    - `ties`: pairs with equal answers.
+    - `p`, `p_holm`: the p-value of the paired permutation test, and the same corrected for the number of
+      targets.
+    - `became_infeasible`, `became_feasible`: answers of shared seeds that changed in this way.
+    - `missing`: feasible answers before whose search is missing after, although that sweep has the seed.
+    - `seconds_before`, `seconds_after`, `time_ratio`: seconds of a search, or of the target alone, and
+      `after` / `before`. They are NaN unless both sides were timed by the same clock.
+    - `predictor_rows_before`, `predictor_rows_after`: predictor rows of a search, or of the target alone.
+    """
+    only_before: pd.DataFrame
+    """Groups that only the results before have, with their number of seeds. `differs` names the fact in which
+    they differ from a group of the other side with the same label and targets."""
+    only_after: pd.DataFrame
+    """Groups that only the results after have, in the same form."""
 
 
 def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -> Comparison:
-    """The accuracy, time and predictor rows of each group after, against those before.
+    """Compare the accuracy, time and predictor rows of two results.
 
-    names: of both, for messages. ``rows`` has for each group a row with target NaN (the mean over the set's
-    targets in each search) and one for each target, loosest first:
+    A group is one label of a sweep's strategies at one target set. Searches with the same seed are paired.
 
-    paired, n, n_before, n_after: where the sides share seeds, all numbers but times are of the n pairs, and
-    else of each side's searches (n is 0). seeds_only_before, seeds_only_after: how many seeds have no
-    partner. before, after, difference (after - before), low, high: means, and the 95 % interval of the
-    difference; ``interval`` names its method. ties: pairs of equal answers. p, p_holm: the paired permutation
-    test, and corrected for the targets of the set. became_infeasible, became_feasible: answers of shared
-    seeds. missing: feasible answers before of which ``after`` lacks the search, though its sweep has the
-    seed. seconds_before, seconds_after, time_ratio (after / before): of a search, or of the target alone; NaN
-    unless both sides were timed by one and the same clock. predictor_rows_before, predictor_rows_after: in
-    the same way.
+    Args:
+        before: The results that `after` is compared with.
+        after: The results that are judged.
+        names: The names of both results, for messages.
 
-    Raises UserError where no groups meet: they must have the same cost table and predictor, as far as the
-    folders recorded them."""
+    Returns:
+        The differences of the groups that both results have, and the groups that only one of them has.
+
+    Raises:
+        UserError: The results have no group in common. Groups must have the same cost table and predictor, as
+            far as the folders recorded them.
+    """
     data = prepare([before, after], names)
     searches = data.searches.assign(limits=_limits(data.searches))
     searches["predictor_space"] = (
         searches["predictor_space"].fillna("") if "predictor_space" in searches else ""
     )
     searches["setting"] = _settings(searches)
-    searches["strategy"] = searches["label"]  # whatever the hyper-parameters
+    searches["strategy"] = searches["label"]  # hyper-parameters may differ
     searches["side"] = searches["folder"]
     codes = searches.groupby(["side", *_FACTS], sort=False, observed=True).ngroup()
     groups = searches.assign(code=codes, order=-searches["k"]).drop_duplicates("code")
@@ -108,16 +129,16 @@ def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -
 
 
 def compare_folders(before: str, after: str) -> Comparison:
-    """The same of two result folders or URIs. Raises UserError."""
+    """Compare two result folders or URIs. Raises UserError."""
     folders = (before, after)
     first, second = (load_columns(each, SEARCH_COLUMNS, TRACE_COLUMNS) for each in folders)
     return compare(first, second, [Place(each).name for each in folders])
 
 
 def regressions(comparison: Comparison, below: float) -> list[str]:
-    """Why ``after`` is worse than ``before``, a few words for each reason: groups whose mean difference is
-    below this number (a fraction), answers that were feasible and are not or are missing, groups that are
-    missing. Empty where it is not worse.
+    """Return the reasons why ``after`` is worse than ``before``, in a few words each: groups whose mean
+    difference is below this number (a fraction), feasible answers that became infeasible or are missing, and
+    groups that are missing. The list is empty if it is not worse.
     """
     found = []
     for _, group in comparison.rows.groupby(["setting", "targets", "strategy", *_HASHED], sort=False):
@@ -138,12 +159,12 @@ def regressions(comparison: Comparison, below: float) -> list[str]:
 
 
 def group_name(group: Mapping[Any, Any]) -> str:
-    """A group of a comparison as messages name it."""
+    """Return the name of a group in messages."""
     return f"{group['setting']}, {group['targets']}, {group['strategy']}"
 
 
 def _limits(rows: pd.DataFrame) -> pd.Series:
-    """The limits of all targets of each row's search, in words; "" where there are none."""
+    """Return the limits of all targets of each row's search, in words; "" if there are none."""
     texts = rows["limits"].fillna("") if "limits" in rows else pd.Series("", index=rows.index)
     if not (texts != "").any():
         return texts
@@ -161,7 +182,7 @@ def _in_words(texts: Sequence[str]) -> str:
 
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
-    """Space, cost, limits and protocol in words, as reports name them."""
+    """Return space, cost, limits and protocol in words, as reports name them."""
     words = rows["space"].astype(object) + rows["marked"].map({True: MARK, False: ""})
     words += " on " + rows["cost_name"].astype(object)
     words += rows["limits"].astype(object).map(lambda text: f", {text}" if text else "")
@@ -169,8 +190,8 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
 
 
 def _differs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str | None:
-    """The first fact in which two groups differ. What a folder did not record does not differ; instead of a
-    hash that is not recorded, the name counts.
+    """Return the first fact in which two groups differ. A fact that a folder did not record does not differ.
+    If a hash is not recorded, the name counts instead.
     """
 
     def differ(column: str) -> bool:
@@ -185,7 +206,7 @@ def _differs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str | None:
 
 
 def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) -> list[tuple[int, int]]:
-    """The codes of the groups that meet, each with at most one, in the order of ``before``."""
+    """Return the codes of the groups to compare, each with at most one other, in the order of ``before``."""
     candidates = defaultdict(list)
     for group in after:
         candidates[tuple(group[name] for name in _KEY)].append(group)
@@ -201,7 +222,7 @@ def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) ->
 
 
 def _first_difference(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) -> str:
-    """What keeps the two groups apart that agree in most facts."""
+    """Return what distinguishes the two groups that agree in most facts."""
     order = list(_FACTS)
     found = ((_differs(one, other) or order[0], one, other) for one in before for other in after)
     column, one, other = max(found, key=lambda each: order.index(each[0]))
@@ -220,7 +241,7 @@ def _lone(
     searches: pd.DataFrame,
     codes: pd.Series,
 ) -> pd.DataFrame:
-    """Groups of one side alone. others: all groups of the other side."""
+    """Return the groups that only one side has. others: all groups of the other side."""
     by_key = {tuple(group[name] for name in _KEY): group for group in others}
     records = []
     for group in groups:
@@ -233,7 +254,9 @@ def _lone(
 
 
 def _rows(data: Data, facts: Sequence[dict[str, Any]], seeds: set[int]) -> pd.DataFrame:
-    """The rows of all groups that meet; ``data`` has their number as ``group``. seeds: of the sweep after."""
+    """Return the rows of all groups that both sides have; ``data`` holds their number as ``group``. seeds:
+    those of the sweep after.
+    """
     rows = data.searches
     answers = rows["accuracy"].where(rows["feasible"])
     tables = {
@@ -278,8 +301,8 @@ def _mean(cell: stats.Array) -> float:
 def _of_group(
     before: pd.DataFrame, after: pd.DataFrame, seeds: set[int]
 ) -> list[tuple[dict[str, Any], stats.Array, stats.Array]]:
-    """The row of all targets and that of each, with the accuracies before and after. before, after: of seeds
-    and targets, NaN where not feasible.
+    """Return the row of all targets together and the row of each, with the accuracies before and after.
+    before, after: accuracies by seed and target, NaN if not feasible.
     """
     before, after = before.align(after, join="outer", axis=1)
     shared = before.index.intersection(after.index)
@@ -313,7 +336,9 @@ def _of_group(
 
 
 def _effort(data: Data, value: str, target: list[str]) -> pd.DataFrame:
-    """Seconds (the column ``value``) and predictor rows of both sides. target: ["target"] for each target."""
+    """Return seconds (the column ``value``) and predictor rows of both sides. target: ["target"] for a row
+    for each target.
+    """
     keys = ["group", "side", *target]
     units = timings(data, value, [*keys, "clock"]).groupby(keys)
     table = units.agg(seconds=(value, "mean"), clock=("clock", "first"), clocks=("clock", "nunique"))

@@ -1,5 +1,5 @@
-"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets.
-Frames in, frames out.
+"""Tables of the outcome of a sweep: accuracy for each target, time, and how time grows with the number of
+targets. The functions take frames and return frames.
 """
 
 from __future__ import annotations
@@ -20,32 +20,60 @@ from topdown_ray.store.target_sets import set_names
 
 
 class Summary(NamedTuple):
-    """The tables of :func:`topdown_ray.summary`."""
+    """The frames that `topdown_ray.summary` returns.
+
+    Accuracies are comparable within a *setting*: one space, protocol, cost table, predictor and set of
+    limits. Times are comparable within a *clock*: of searches that ran alone, or of batches of one size. In
+    all frames except `growth`, `n` is the number of values, and `mean`, `sd` (standard deviation) and
+    `median` describe them. `low` and `high` are the ends of a 95 % interval, and `interval` names its method.
+    A statistic is NaN if there are too few values for it.
+    """
 
     accuracy: pd.DataFrame
+    """Predicted top-1 accuracies, as fractions: one row for each setting, target set, strategy and target.
+    `low` and `high` belong to `iqm`, the inter-quartile mean. `cost` is the mean cost of the answers, and
+    `infeasible` the number of searches without a feasible answer."""
     time: pd.DataFrame
+    """Seconds of a whole search: one row for each setting, clock, strategy and target set. `low` and `high`
+    belong to the mean, and `n` counts timings: a batch is one timing. Further columns hold the mean work of a
+    search: `evaluations`, `unique_evaluations`, `gradients`, `predictor_rows` and `cpu_s`."""
     growth: pd.DataFrame
+    """How the seconds, CPU seconds, evaluations and predictor rows of a search grow with k, its number of
+    targets. `slope` and `intercept` belong to the line through the means at each k. `further` is the cost of
+    one more target relative to the fitted cost of the first. `exponent` is p in cost ~ k^p. Each of them has
+    an interval, such as `slope_low` and `slope_high`. `sublinear` tells whether the exponent is below 1:
+    `yes`, `no` or `undecided`."""
     single_target: pd.DataFrame
+    """Seconds spent on one target, in a search for this target alone or as its share of a search for k
+    targets. `low` and `high` belong to the mean."""
 
 
 def summary(*parts: Loaded) -> Summary:
-    """Accuracy for each target, time against the number of targets, its growth, time of a single target.
-    Raises UserError.
+    """Compute the statistics of a report from one or several results.
+
+    Args:
+        *parts: Results of sweeps, as `topdown_ray.load` returns them.
+
+    Returns:
+        The frames `accuracy`, `time`, `growth` and `single_target`.
+
+    Raises:
+        UserError: The results have no rows, or lack a column that the statistics need.
     """
     data = prepare(parts)
     return Summary(accuracy(data), time(data), growth(data), single_target(data))
 
 
 def widest(frame: pd.DataFrame) -> dict[str, str]:
-    """For each setting, the target set with the most targets (of several, the one with most rows)."""
+    """Return the target set with the most targets for each setting; of several, the one with most rows."""
     counts = frame.groupby(["setting", "k", "targets"]).size().reset_index(name="rows")
     best = counts.sort_values(["k", "rows"], kind="stable").groupby("setting").tail(1)
     return dict(zip(best["setting"], best["targets"], strict=True))
 
 
 def statistics_of(values: np.ndarray[Any, Any]) -> dict[str, float]:
-    """n, mean, standard deviation, median and inter-quartile mean of a cell; NaN where there are too few
-    values.
+    """Return the number, mean, standard deviation, median and inter-quartile mean of the values of a cell. A
+    statistic is NaN if there are too few values for it.
     """
     n = len(values)
     return {
@@ -58,11 +86,10 @@ def statistics_of(values: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def accuracy(data: Data) -> pd.DataFrame:
-    """Predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high: of the
-    inter-quartile mean; cost: the mean of the answers.
+    """Return the frame `accuracy` of :class:`Summary`.
 
-    Target sets are kept apart: the same seed can give the same answer in two of them, which must not count
-    twice."""
+    Target sets are kept apart because the same seed can give the same answer in two of them, and that answer
+    must not count twice."""
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
@@ -87,8 +114,8 @@ def accuracy(data: Data) -> pd.DataFrame:
 
 
 def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
-    """One row a timing (a batch, or a lone search): keys and ``value``, with ``searches`` and
-    ``batch_size``.
+    """Return one row for each timing (a batch, or a search that ran alone) with the keys, ``value``,
+    ``searches`` and ``batch_size``.
     """
     timed = data.searches[data.searches["timed"]]
     once = timed.drop_duplicates(["folder", "search_id", *(["target_index"] if "target" in keys else [])])
@@ -103,9 +130,7 @@ def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def time(data: Data) -> pd.DataFrame:
-    """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n:
-    timings.
-    """
+    """Return the frame `time` of :class:`Summary`."""
     keys = ["setting", "space", "clock", "strategy", "k", "targets"]
     frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
     totals = spent(data, keys)
@@ -113,9 +138,10 @@ def time(data: Data) -> pd.DataFrame:
 
 
 def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
-    """What a search costs, the mean over searches: ``evaluations`` (children), ``unique_evaluations``,
-    ``gradients``, ``predictor_rows`` (what both cost in rows of the predictor) and ``cpu_s`` on one core; NaN
-    where a folder does not tell."""
+    """Return the mean work of a search: ``evaluations`` (children), ``unique_evaluations``, ``gradients``,
+    ``predictor_rows`` (unique evaluations and gradients together, in rows of the predictor) and ``cpu_s`` on
+    one core. A value is NaN if a folder did not record it.
+    """
     counted = ["evaluations", "unique_evaluations", "gradients", "predictor_rows"]
     searches = data.searches.groupby([*keys, "folder", "search_id"], observed=True)
     totals = searches[counted].sum(min_count=1)
@@ -134,9 +160,7 @@ def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def single_target(data: Data) -> pd.DataFrame:
-    """Seconds spent on one target: alone (k = 1), or its share of a search for k targets; low, high: of the
-    mean.
-    """
+    """Return the frame `single_target` of :class:`Summary`."""
     keys = ["setting", "space", "clock", "strategy", "k", "targets", "target", "cost_unit"]
     frame = _timed(timings(data, "wall_s", keys), "wall_s", keys)
     return ordered(frame, ["setting", "clock", "k", "targets", "target", "strategy"])
@@ -163,8 +187,8 @@ def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame
 
 
 def missing(part: Loaded) -> pd.DataFrame:
-    """The searches that a sweep promises and its rows lack: space, strategy, targets, promised, missing,
-    seeds; a row a group.
+    """Return the searches of a sweep that have no rows, one row for each group: space, strategy, targets,
+    promised, missing, seeds.
     """
     spec = part.manifest.get("spec", {})
     rows = part.searches.drop_duplicates("search_id")
@@ -194,13 +218,11 @@ _FITTED = ("slope", "intercept", "further", "exponent")
 
 
 def growth(data: Data) -> pd.DataFrame:
-    """How a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each clock),
-    evaluations, predictor rows.
+    """Return the frame `growth` of :class:`Summary`.
 
-    slope, intercept: of the line through the means at each k. further: what one more target costs relative to
-    the fitted cost of the first. exponent: p in cost ~ k^p, from the logarithms of the same means; below 1 is
-    sub-linear. Intervals come from a bootstrap within each target set, or from Student's t on the line where
-    a set has fewer than ``stats.STUDENT`` timings."""
+    The exponent comes from the logarithms of the same means as the line. Intervals come from a bootstrap
+    within each target set, or from Student's t on the line if a set has fewer than ``stats.STUDENT``
+    timings."""
     records = []
     clocked = ["setting", "space", "clock", "strategy"]
     for value, unit in (("search_wall_s", "s"), ("search_cpu_s", "CPU s")):
@@ -223,7 +245,7 @@ def growth(data: Data) -> pd.DataFrame:
 
 
 def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
-    """The fits of :func:`growth`: cells by (k, target set). NaN with fewer than two different k."""
+    """Return the fits of :func:`growth` for cells by (k, target set); NaN with fewer than two different k."""
     k = np.array([key[0] for key in cells], float)
     sizes = np.array([len(cell) for cell in cells.values()])
     facts = {"n": int(sizes.sum()), "n_k": len(np.unique(k))}
@@ -262,13 +284,15 @@ def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
 def _means_by_k(
     k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The different k, and the mean (R, different k) of the sets that share one, of means (R, sets)."""
+    """Return the different k and, from means (R, sets), the mean (R, different k) of the sets of each k."""
     at, index = np.unique(k, return_inverse=True)
     return at, means @ (np.eye(len(at))[index] / np.bincount(index))
 
 
 def _line_and_power(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """slope, intercept, further, exponent (4, R) of the means (R, sets); every k has the same weight."""
+    """Return slope, intercept, further and exponent (4, R) of the means (R, sets). Each k has the same
+    weight.
+    """
     at, level = _means_by_k(k, means)
     centred, log_k = at - at.mean(), np.log(at) - np.log(at).mean()
     slope = level @ centred / (centred**2).sum()

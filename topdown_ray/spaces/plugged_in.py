@@ -1,7 +1,10 @@
-"""Predictors and costs of the user's own: functions of a batch of architectures, read in one of three forms.
+"""Predictors and costs as plug-ins: functions of a batch of architectures, which they read in one of three
+forms.
 
-``on_genes``, ``on_configs`` and ``on_features`` say which form a function reads. A ``torch.nn.Module`` and an
-object with a method ``predict`` (a regressor of scikit-learn) read features without being wrapped."""
+Wrap a function with ``on_genes``, ``on_configs`` or ``on_features`` to choose the form. A
+``torch.nn.Module``, and an object with a method ``predict`` such as a regressor of scikit-learn, read
+features without a wrapper.
+"""
 
 from __future__ import annotations
 
@@ -31,29 +34,57 @@ class Adapter:
     unit: str = ""  # of a cost
 
     def plugin_state(self) -> tuple[str, Any]:
-        """What its identity depends on: text, and the function."""
+        """Return the text and the function that its identity depends on."""
         return f"{self.form} {self.unit}", self.function
 
 
 def on_genes(function: Any, unit: str = "") -> Adapter:
-    """function: genes int8 (N, G), a tensor in canonical form -> N values. unit: of a cost."""
+    """Wrap a function that reads genes.
+
+    Args:
+        function: A function that gets a tensor of genes in canonical form, int8 (N, G), and returns N values:
+            top-1 accuracies from 0 to 1, or costs above 0.
+        unit: The unit of a cost, such as `mJ`. A predictor has none.
+
+    Returns:
+        An object that a sweep can name as a predictor or a cost.
+    """
     return Adapter("genes", function, unit)
 
 
 def on_configs(function: Any, unit: str = "") -> Adapter:
-    """function: a list of N configurations in OFA's form -> N values. unit: of a cost."""
+    """Wrap a function that reads OFA's configurations.
+
+    Args:
+        function: A function that gets a list of N configurations, such as `{"ks": [...], "e": [...],
+            "d": [...], "image_size": 224}`, and returns N values: top-1 accuracies from 0 to 1, or costs
+            above 0.
+        unit: The unit of a cost, such as `mJ`. A predictor has none.
+
+    Returns:
+        An object that a sweep can name as a predictor or a cost.
+    """
     return Adapter("configs", function, unit)
 
 
 def on_features(function: Any, unit: str = "") -> Adapter:
-    """function: one-hot features float32 (N, F), a tensor, or an array for a method ``predict`` -> N values.
+    """Wrap a function that reads one-hot features.
 
-    unit: of a cost."""
+    Args:
+        function: A function or module that gets a tensor of features, float32 (N, F), and returns N values:
+            top-1 accuracies from 0 to 1, or costs above 0. An object with a method `predict` gets an array.
+        unit: The unit of a cost, such as `mJ`. A predictor has none.
+
+    Returns:
+        An object that a sweep can name as a predictor or a cost.
+    """
     return Adapter("features", function, unit)
 
 
 def adapter_of(plugin: plugins.Plugin, kind: str) -> Adapter:
-    """How a plug-in reads architectures. Raises UserError for a function that does not say it."""
+    """Return the form in which a plug-in reads architectures. Raises UserError for a function without a
+    wrapper.
+    """
     value = plugin.value
     if isinstance(value, Adapter):
         return value
@@ -68,8 +99,8 @@ def adapter_of(plugin: plugins.Plugin, kind: str) -> Adapter:
 
 @dataclass(frozen=True, eq=False)
 class _Batched:
-    """A function of architectures that is asked in batches of one size: a row's bits do not depend on the
-    batch it comes in.
+    """A function of architectures that is called with batches of one size, so that the bits of a row do not
+    depend on its batch.
     """
 
     name: str
@@ -79,8 +110,8 @@ class _Batched:
     device: str = "cpu"
 
     def check_here(self, kind: str) -> None:
-        """Raise UserError where this process finds another function than the driver does: functions travel
-        by name, objects by value.
+        """Raise UserError if this process finds another function than the driver. Functions are sent by name,
+        objects by value.
         """
         if not hasattr(self.adapter.function, "__code__"):
             return
@@ -95,11 +126,13 @@ class _Batched:
 
     @functools.cached_property
     def code(self) -> Encoding:
-        """The features that it reads."""
+        """The one-hot encoding that it reads."""
         return one_hot(self.space)
 
     def values(self, genes: torch.Tensor) -> torch.Tensor:
-        """genes int8 (N, G) -> float64 (N,). Raises UserError for another number of values, or for NaN."""
+        """Return the values of genes int8 (N, G) as float64 (N,). Raises UserError for another number of
+        values, and for NaN.
+        """
         rows = self.space.canonical(genes)
         if self._by_row:
             found = self._asked(rows)
@@ -111,7 +144,7 @@ class _Batched:
 
     @property
     def _by_row(self) -> bool:
-        """Whether every value is computed by itself, as a regressor of scikit-learn does."""
+        """Whether each value is computed by itself, as a regressor of scikit-learn does."""
         return callable(getattr(self.adapter.function, "predict", None))
 
     def _asked(self, rows: torch.Tensor) -> torch.Tensor:
@@ -143,7 +176,7 @@ class _Batched:
 
 @dataclass(frozen=True, eq=False)
 class PluginPredictor(_Batched):
-    """An accuracy predictor of the user's own. Calling it: genes int8 (N, G) -> top-1 float32 (N,)."""
+    """A plug-in that predicts accuracies. Call it with genes int8 (N, G) for top-1 float32 (N,)."""
 
     def __post_init__(self) -> None:
         if self.module is not None:
@@ -151,38 +184,39 @@ class PluginPredictor(_Batched):
 
     @property
     def predictor_space(self) -> str:
-        """The space it was made for: the one that names it."""
+        """The space that the predictor was made for, which is the one that names it."""
         return self.space.name
 
     @property
     def module(self) -> nn.Module | None:
-        """The network of which gradients can be had, if it is one."""
+        """The network, if the predictor is one; its gradients can be computed."""
         function = self.adapter.function
         return function if isinstance(function, nn.Module) and self.adapter.form == "features" else None
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
+        """Return predicted top-1 accuracies float32 (N,) of genes int8 (N, G)."""
         return self.values(genes).float()
 
 
 @dataclass(frozen=True, eq=False)
 class PluginCost(_Batched):
-    """A cost of the user's own. Calling it: genes int8 (N, G) -> float64 (N,) in ``unit``."""
+    """A plug-in that computes costs. Call it with genes int8 (N, G) for costs float64 (N,) in ``unit``."""
 
     @property
     def unit(self) -> str:
-        """As the adapter says it."""
+        """The unit of the cost."""
         return self.adapter.unit
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Costs: genes int8 (N, G) -> float64 (N,)."""
+        """Return costs float64 (N,) of genes int8 (N, G)."""
         return self.values(genes)
 
     def cheapest(self) -> tuple[float, Genes]:
-        """The lowest cost that was found, and its genes (G,); not exact, since any function can be a cost.
+        """Return the lowest cost that was found, and its genes (G,). It is not exact, because any function
+        can be a cost.
 
-        The best of the smallest and of random architectures is changed one gene at a time while that helps.
-        """
+        The search starts from the best of the smallest and of random architectures, and changes one gene at a
+        time while this lowers the cost."""
         return self._cheapest
 
     @functools.cached_property
@@ -202,7 +236,9 @@ class PluginCost(_Batched):
             rows = neighbours
 
     def range(self) -> tuple[float, float]:
-        """The lowest cost that was found, and the highest of the largest and of random architectures."""
+        """Return the lowest cost that was found, and the highest cost of the largest and of random
+        architectures.
+        """
         rows = torch.cat(
             [
                 torch.tensor([[size - 1 for size in self.space.sizes]], dtype=torch.int8),
@@ -213,7 +249,7 @@ class PluginCost(_Batched):
 
 
 def plugin_predictor(name: str, space: Space) -> PluginPredictor | None:
-    """The predictor that is a plug-in of this name, if there is one. Raises UserError."""
+    """Return the predictor that is a plug-in of this name, or None. Raises UserError."""
     plugin = plugins.find("predictors", name)
     if plugin is None:
         return None
@@ -228,7 +264,7 @@ def plugin_predictor(name: str, space: Space) -> PluginPredictor | None:
 
 
 def plugin_cost(name: str, space: Space) -> PluginCost | None:
-    """The cost that is a plug-in of this name, if there is one. Raises UserError."""
+    """Return the cost that is a plug-in of this name, or None. Raises UserError."""
     plugin = plugins.find("costs", name)
     if plugin is None:
         return None
@@ -243,7 +279,7 @@ def plugin_cost(name: str, space: Space) -> PluginCost | None:
 
 
 def _probed(model: PluginPredictor | PluginCost, field: str, name: str) -> tuple[float, float]:
-    """The lowest and the highest value of a few architectures. Raises UserError where they have none."""
+    """Return the lowest and the highest value of a few architectures. Raises UserError if they have none."""
     try:
         values = model(model.space.random(_PROBED, 0))
     except UserError:

@@ -1,16 +1,16 @@
-"""Design spaces as data: genes, their choices, which genes are active, the codec to OFA's configurations, and
-what else a space must provide.
+"""Design spaces as data: genes, their choices, which genes are active, the conversion to OFA's
+configurations, and everything else that a space must provide.
 
-An architecture is a row of small integers, ``genes: int8 (N, G)``; each is the *index* of a choice (kernel
-3/5/7, expand 3/4/6, depth 2/3/4, resolution ...). OFA's dictionaries appear only at the border:
-:meth:`Space.to_config` and :meth:`Space.from_config`. A gene of a block that its stage's depth switches off
-is *inactive*: it changes neither cost nor accuracy, and the canonical form sets it to 0.
+An architecture is a row of small integers, ``genes: int8 (N, G)``. Each of them is the *index* of a choice
+(kernel 3/5/7, expand 3/4/6, depth 2/3/4, resolution ...). OFA's dictionaries appear only at the border, in
+:meth:`Space.to_config` and :meth:`Space.from_config`. A gene is *inactive* if the depth of its stage switches
+its block off. It then changes neither cost nor accuracy, and the canonical form sets it to 0.
 
-Sources: ``ofa.imagenet_classification.elastic_nn.networks`` (choices, widths, strides) and
-``ofa.tutorial.evolution_finder``, ``ofa.nas.accuracy_predictor.arch_encoder`` (what mutates together, and how
-often).
+Sources: ``ofa.imagenet_classification.elastic_nn.networks`` (choices, widths, strides), and
+``ofa.tutorial.evolution_finder`` and ``ofa.nas.accuracy_predictor.arch_encoder`` (which genes mutate
+together, and how often).
 
-This module holds the types. Every space has a file of its own, and :mod:`topdown_ray.spaces.registry` finds
+This module holds the types. Each space has a file of its own, and :mod:`topdown_ray.spaces.registry` finds
 them."""
 
 from __future__ import annotations
@@ -38,93 +38,124 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Gene:
-    """One searchable number: its key and position in OFA's configuration, its choices (ascending), and when
-    it is active.
-    """
+    """One searchable number of an architecture."""
 
-    kind: str  # kernel, expand, depth, width, stem_depth, resolution
-    key: str  # the key in OFA's configuration: ks, e, d, w, image_size
-    position: int  # the index in that key's list
+    kind: str
+    """What the gene decides: `kernel`, `expand`, `depth`, `width`, `stem_depth` or `resolution`."""
+    key: str
+    """Key in OFA's configuration: `ks`, `e`, `d`, `w` or `image_size`."""
+    position: int
+    """Index in the list of that key."""
     choices: tuple[float, ...]
-    stage: int = -1  # the stage it belongs to, -1: the whole network
-    depth_gene: int = -1  # active if genes[depth_gene] >= minimum_depth; -1: always active
-    minimum_depth: int = 0  # an index into the depth gene's choices
+    """The possible values, ascending."""
+    stage: int = -1
+    """Stage that the gene belongs to; -1 for the whole network."""
+    depth_gene: int = -1
+    """Index of the gene that can switch this one off: it is active if `genes[depth_gene] >= minimum_depth`.
+    -1 if it is always active."""
+    minimum_depth: int = 0
+    """Smallest index into the choices of `depth_gene` at which the gene is active."""
 
 
 @dataclass(frozen=True)
 class MutationGroup:
-    """Genes that are redrawn together, with one probability (None: the search's ``mutate_prob``)."""
+    """Genes that a mutation redraws together."""
 
     genes: tuple[int, ...]
+    """Indices of the genes."""
     probability: float | None = None
+    """Probability with which a mutation redraws them. None stands for the search's `mutate_prob`."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A searchable block of the supernet: its place and the genes that shape it."""
+    """A searchable block of the supernet: its place, and the genes that shape it."""
 
     stage: int
-    position: int  # within its stage
+    """Index of its stage."""
+    position: int
+    """Index of the block within its stage."""
     stride: int
-    depth: int  # the index of its stage's depth gene, -1: the block is always there
+    """Stride of the block."""
+    depth: int
+    """Index of the depth gene of its stage; -1 if the block is never switched off."""
     expand: int
+    """Index of its expand gene; -1 if it has none."""
     kernel: int = -1
+    """Index of its kernel gene; -1 if it has none."""
 
 
-# --- what a space provides beside its genes -----------------------------------------------------------------
+# --- what a space provides in addition to its genes ---------------------------------------------------------
 
 
 class Encoding(NamedTuple):
-    """A one-hot encoding: choice c of gene g is feature ``first[g] + c`` while the gene is active; -1: not
-    encoded.
-    """
+    """A one-hot encoding of architectures."""
 
     n_features: int
+    """Number of features."""
     first: tuple[int, ...]
+    """First feature of each gene: choice c of gene g is feature `first[g] + c` while the gene is active. -1
+    for a gene that is not encoded.
+    """
 
 
 @dataclass(frozen=True)
 class Published:
-    """The files that OFA's authors published for a space: paths of :data:`topdown_ray.assets.ASSETS`."""
+    """The files that OFA's authors published for a space: paths of `topdown_ray.assets.ASSETS`."""
 
-    weights: str | None = None  # of the supernet
+    weights: str | None = None
+    """Weights of the supernet."""
     predictor: str | None = None
-    # whether tensors of these names and shapes are a predictor of the published class, of any size
+    """The accuracy predictor."""
     is_predictor: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
-    predictor_range: tuple[float, float] | None = None  # its top-1 of random architectures
-    tables: Mapping[str, Mapping[int, str]] = field(default_factory=dict)  # name -> resolution -> file
+    """A function that tells whether tensors with these names and shapes are a predictor of the published
+    class, of any size.
+    """
+    predictor_range: tuple[float, float] | None = None
+    """The predictor's top-1 accuracies of random architectures, lowest and highest."""
+    tables: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Latency tables: for each name, the file of each resolution."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """How OFA's own classes read an architecture: the oracle of ``verify``.
+    """How OFA's own classes read an architecture, which ``verify`` compares with the tables.
 
-    Nothing here uses the encoding, the terms or the genes of the space, which it is there to check. ``ofa``
-    is the imported package; a network is OFA's supernet."""
+    Nothing here uses the encoding, the terms or the genes of the space, because it checks them. In the
+    signatures, ``ofa`` is the imported package, and a network is OFA's supernet."""
 
-    network: str  # a name of ``ofa.model_zoo.ofa_net``
-    macs_model: str  # a class of ``ofa.nas.efficiency_predictor``
-    genes: Callable[[Any, Config], list[int]]  # (network, config)
-    # (ofa, state dict) -> the published predictor: configurations -> top-1 (N,)
+    network: str
+    """A name of `ofa.model_zoo.ofa_net`."""
+    macs_model: str
+    """A class of `ofa.nas.efficiency_predictor`."""
+    genes: Callable[[Any, Config], list[int]]
+    """Genes of a configuration: (network, configuration) -> choice indices."""
     predictor: Callable[[Any, Mapping[str, torch.Tensor]], Callable[[list[Config]], torch.Tensor]]
-    features: Callable[[Any, Config, int], torch.Tensor]  # (ofa, config, number of features) -> (features,)
-    # (ofa, resolution -> table of the published form, config -> OFA's description) -> (config -> ms)
+    """The published predictor: (ofa, state dict) -> a function from configurations to top-1 (N,)."""
+    features: Callable[[Any, Config, int], torch.Tensor]
+    """Features of a configuration: (ofa, configuration, number of features) -> (features,)."""
     latency: (
         Callable[
             [Any, Mapping[int, Mapping[str, Any]], Callable[[Config], Config]], Callable[[Config], float]
         ]
         | None
     ) = None
+    """Latency by a table of the published form: (ofa, a table for each resolution, a function from a
+    configuration to OFA's description) -> a function from a configuration to ms."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo searches for: targets under MACs, or under a published table where that is to be had."""
+    """The targets of the demo: under a published table if it is available, and under MACs otherwise."""
 
-    macs: tuple[float, ...]  # in 1e6
+    macs: tuple[float, ...]
+    """Targets in 1e6 MACs."""
     table: str = ""
-    table_name: str = ""  # in words
-    table_targets: tuple[float, ...] = ()  # ms
+    """Name of the table."""
+    table_name: str = ""
+    """Name of the table in print."""
+    table_targets: tuple[float, ...] = ()
+    """Targets in ms."""
 
 
 class LayerTerms(Protocol):
@@ -138,60 +169,85 @@ class LayerTerms(Protocol):
         n_classes: int = N_CLASSES,
         joined: Joined = sum,
     ) -> list[Term]:
-        """Terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``,
-        terms whose maximum is its maximum.
+        """Return terms whose sum is ``of_layer`` summed over all layers of an architecture. With
+        ``joined=max``, their maximum is its maximum over the layers.
         """
 
 
 @dataclass(frozen=True)
 class Traits:
-    """All that is special to one space beside its genes. Functions are of a module's top level, so that a
-    space can be pickled.
-    """
+    """Everything that costs, predictors, networks and ``verify`` need to know about a space besides its
+    genes.
 
-    title: str  # the space's name in print
-    layer_terms: LayerTerms  # their sum is ``of_layer`` summed over all layers
-    # of (space, width relative to the published network, classes): single multiply-accumulates
+    Use functions from the top level of a module, so that the space can be pickled."""
+
+    title: str
+    """Name of the space in print."""
+    layer_terms: LayerTerms
+    """A function that returns terms over the layers of the supernet."""
     mac_terms: Callable[[Space, float, int], list[Term]]
-    # of (space, the predictor's space); spaces with the same function read each other's predictors
+    """A function that returns terms in single multiply-accumulates: (space, width relative to the published
+    network, number of classes) -> terms."""
     encoding: Callable[[Space, Space], Encoding]
-    predictor_space: str  # the space of the predictors that read it, unless a file names another
-    # of (OFA's networks, width relative to the published network, classes): the supernet
+    """The one-hot encoding: (space, the predictor's space) -> encoding. Spaces with the same function can
+    read each other's predictors.
+    """
+    predictor_space: str
+    """Space of the predictors that read this space, unless a file names another one."""
     build: Callable[[Any, float, int], Any]
+    """A function that builds the supernet: (OFA's networks, width relative to the published network, number
+    of classes) -> network.
+    """
     reference: Reference
+    """How OFA's own classes read an architecture."""
     published: Published = Published()
-    # of (space, genes of one architecture): its layers as OFA's ``module_str`` prints them; None: ask OFA
+    """The published files of the space."""
     layer_names: Callable[[Space, Sequence[int]], list[str]] | None = None
-    # a layer's entry in a table of OFA's published form, "" for what another entry includes; None: OFA has no
-    # such form for this space
+    """A function that names the layers of an architecture as OFA's `module_str` prints them: (space, genes)
+    -> lines. Without it, OFA builds the network to name them.
+    """
     table_entry: Callable[[Layer], str] | None = None
+    """A function that returns the entry of a layer in a table of OFA's published form, and "" for a layer
+    that another entry includes. Without it, the space has no such form.
+    """
     demo: Demo | None = None
-    # the top-1 of random architectures by the predictor that comes with the package
+    """Targets of the demo. Without them, the demo leaves the space out."""
     embedded_range: tuple[float, float] | None = None
-    notebook: bool = False  # whether ``protocol: notebook`` searches this space, under every name
+    """Top-1 accuracies of random architectures by the embedded predictor, lowest and highest."""
+    notebook: bool = False
+    """Whether `protocol: notebook` searches this space under every name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """A design space, compared and hashed as an object.
+    """A design space. A search needs no more than the genes; `provides` holds what everything else needs.
 
-    ``network`` is OFA's own name of the supernet; ``widths`` its stages' output channels. A search needs no
-    more than this; ``provides`` is what costs, predictors, networks and ``verify`` need."""
+    Two spaces are equal only if they are the same object. Letters in shapes: N architectures, G genes."""
 
     name: str
+    """Name of the space in sweeps and tables."""
     network: str
+    """OFA's name of the supernet."""
     genes: tuple[Gene, ...]
+    """The genes, in the order of a row of genes."""
     blocks: tuple[Block, ...]
-    widths: tuple[tuple[int, ...], ...]  # per stage, ascending; one entry where the width is not searched
-    # the kinds that top-down pruning walks, each a tuple of gene kinds
+    """The searchable blocks."""
+    widths: tuple[tuple[int, ...], ...]
+    """Output channels of each stage, ascending; one number for a stage whose width is not searched."""
     prune_kinds: tuple[tuple[str, ...], ...]
+    """The groups of gene kinds among which each step of pruning picks at random. Within a group, pruning
+    lowers one gene after another. The resolution follows at the end.
+    """
     mutation_groups: tuple[MutationGroup, ...]
-    fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()  # constants that OFA's lists need at their end
+    """The groups of genes that a mutation redraws."""
+    fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Constants that OFA's lists need at their end: keys with their numbers."""
     provides: Traits | None = None
+    """What costs, predictors, networks and `verify` need. None for a space that has only genes."""
 
     @property
     def traits(self) -> Traits:
-        """What the space provides. Raises UserError for one that provides nothing but genes."""
+        """The same as `provides`. Raises UserError for a space that has only genes."""
         if self.provides is None:
             raise UserError(f"{self.name}: expected a space with traits, found one that has genes only")
         return self.provides
@@ -217,7 +273,11 @@ class Space:
         return [int(size) for size in self.genes[self.resolution].choices]
 
     def block_sizes(self, size: int) -> list[tuple[int, int]]:
-        """Feature-map sizes (in, out) of every block, from the size in front of the first."""
+        """Return the sizes (in, out) of the feature maps of each block, in pixels.
+
+        Args:
+            size: The size before the first block.
+        """
         sizes = []
         for block in self.blocks:
             sizes.append((size, strided(size, block.stride)))
@@ -225,7 +285,7 @@ class Space:
         return sizes
 
     def distinct_layers(self) -> tuple[Layer, ...]:
-        """Every layer that some subnet of the space has, each once, in a fixed order."""
+        """Return each layer that some subnet of the space has, once and in a fixed order."""
         seen: set[Layer] = set()
 
         def see(layer: Layer, resolution: int) -> float:
@@ -236,23 +296,31 @@ class Space:
         return tuple(sorted(seen))
 
     def indices(self, *kinds: str) -> tuple[int, ...]:
-        """The indices of all genes of these kinds, in order."""
+        """Return the indices of all genes of these kinds, in order."""
         return tuple(g for g, gene in enumerate(self.genes) if gene.kind in kinds)
 
     def block_genes(self) -> list[tuple[tuple[int, ...], int]]:
-        """For each block the genes that shape it, and the depth gene that switches it off (-1: it is always
-        there).
-        """
+        """Return the genes that shape each block, and the depth gene that switches it off (-1 for none)."""
         own = [tuple(g for g in (block.kernel, block.expand) if g >= 0) for block in self.blocks]
         return [(genes, self.genes[genes[0]].depth_gene) for genes in own]
 
     def genes_outside_blocks(self) -> list[int]:
-        """All other genes: depths, widths, resolution."""
+        """Return the indices of all other genes: depths, widths and resolution."""
         inside = {g for genes, _ in self.block_genes() for g in genes}
         return [g for g in range(self.G) if g not in inside]
 
     def active(self, genes: torch.Tensor) -> torch.Tensor:
-        """Which genes take part: genes (N, G) -> bool (N, G)."""
+        """Return which genes are active.
+
+        Args:
+            genes: Architectures, int8 (N, G).
+
+        Returns:
+            A tensor, bool (N, G).
+
+        Raises:
+            ValueError: The genes have another type or shape.
+        """
         import torch
 
         self.check(genes)
@@ -261,7 +329,17 @@ class Space:
         return genes.index_select(1, controller) >= threshold
 
     def canonical(self, genes: torch.Tensor) -> torch.Tensor:
-        """The canonical form, inactive genes set to 0: genes (N, G) -> genes (N, G)."""
+        """Return architectures in canonical form, in which inactive genes are 0.
+
+        Args:
+            genes: Architectures, int8 (N, G).
+
+        Returns:
+            A tensor, int8 (N, G).
+
+        Raises:
+            ValueError: The genes have another type or shape.
+        """
         return genes * self.active(genes)
 
     def check(self, genes: torch.Tensor) -> None:
@@ -272,8 +350,15 @@ class Space:
             raise ValueError(f"genes: expected (N, {self.G}) int8, got {tuple(genes.shape)} {genes.dtype}")
 
     def random(self, n: int, seed: int) -> torch.Tensor:
-        """n uniformly drawn architectures, genes (n, G), for tests and for fitting (searches have their own
-        generator).
+        """Draw architectures uniformly, for example to fit a predictor. Searches have generators of their
+        own.
+
+        Args:
+            n: The number of architectures.
+            seed: The seed of the draw.
+
+        Returns:
+            A tensor of genes, int8 (n, G), not in canonical form.
         """
         import torch
 
@@ -281,8 +366,13 @@ class Space:
         return torch.from_numpy(draws.astype(np.int8))
 
     def to_config(self, genes: Sequence[int] | Genes | torch.Tensor) -> Config:
-        """One architecture (G,) in OFA's form: ``{"ks": [...], "e": [...], "d": [...], "image_size": r}`` (or
-        d, e, w).
+        """Return OFA's configuration of one architecture.
+
+        Args:
+            genes: The choice indices (G,).
+
+        Returns:
+            `{"ks": [...], "e": [...], "d": [...], "image_size": r}`, or with the keys of another space.
         """
         config: Config = {}
         for gene, index in zip(self.genes, genes, strict=True):
@@ -296,8 +386,8 @@ class Space:
         return config
 
     def texts(self, genes: Genes) -> list[str]:
-        """The architectures (N, G) in OFA's form as JSON, as ``json.dumps`` writes what :meth:`to_config`
-        gives.
+        """Return the configurations of architectures (N, G) as JSON, as ``json.dumps`` writes the result of
+        :meth:`to_config`.
         """
         pattern = self.to_config(np.zeros(self.G, np.int8))
         order: list[int] = []
@@ -314,8 +404,16 @@ class Space:
         return [template % values for values in zip(*columns, strict=True)]
 
     def from_config(self, config: Mapping[str, Any]) -> Genes:
-        """The genes (G,) of an OFA configuration; raises UserError that names the entry which does not belong
-        to the space.
+        """Return the genes of one of OFA's configurations.
+
+        Args:
+            config: The configuration, as `to_config` returns it.
+
+        Returns:
+            The choice indices, int8 (G,).
+
+        Raises:
+            UserError: An entry does not belong to the space; the message names it.
         """
         expected = {gene.key for gene in self.genes}
         if not isinstance(config, Mapping):
@@ -354,8 +452,14 @@ class Space:
         return np.asarray(row, dtype=np.int8)
 
     def parse(self, text: Any, where: str = "architecture") -> Config:
-        """The configuration that a JSON text holds, in the form of :meth:`to_config`. where: begins the
-        message of the UserError.
+        """Return the configuration in a JSON text, in the form of `to_config`.
+
+        Args:
+            text: The JSON text.
+            where: What the message of an error begins with.
+
+        Raises:
+            UserError: The text is not JSON, or not an architecture of the space.
         """
         if not isinstance(text, str | bytes):
             raise UserError(f"{where}: expected JSON, found {brief(text)}")
@@ -366,7 +470,7 @@ class Space:
 
 
 def _same_number(found: Any, choice: float) -> bool:
-    """Whether a value from outside is this number; True and False, which Python takes for 1 and 0, are
-    none.
+    """Return whether a foreign value is this number. True and False, which equal 1 and 0 in Python, are
+    not.
     """
     return isinstance(found, int | float) and not isinstance(found, bool) and found == choice

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from topdown_ray.errors import UserError, brief, one_line
 from topdown_ray.files import brief_path, check_file, digest, written
+from topdown_ray.store.columns import TableColumn, schema_of
 from topdown_ray.store.layout import Layout
 from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, part_names, read_part
 from topdown_ray.store.parts import Parts
@@ -28,39 +29,87 @@ FAILURES = "failures"  # in that
 
 _VERSION = b"topdown_ray_evaluations"  # in the file's metadata
 
-EVALUATIONS = pa.schema(
-    [
-        ("evaluation_id", pa.string()),
-        ("space", pa.string()),
-        ("arch", pa.string()),
-        ("genes", pa.list_(pa.int8())),
-        ("image_size", pa.int32()),
-        ("top1", pa.float64()),
-        ("top5", pa.float64()),
-        ("n_images", pa.int64()),
-        ("n_bad", pa.int64()),
-        ("calibration_images", pa.int64()),
-        ("calibration_bad", pa.int64()),
-        ("missing_classes", pa.int64()),
-        ("n_classes", pa.int64()),
-        ("predicted", pa.float64()),
-        ("predictor_name", pa.string()),
-        ("predictor_sha256", pa.string()),
-        ("predictor_space", pa.string()),
-        ("macs_m", pa.float64()),
-        ("params_m", pa.float64()),
-        ("weights_name", pa.string()),
-        ("weights_sha256", pa.string()),
-        ("data_name", pa.string()),
-        ("data_sha256", pa.string()),
-        ("calibration_seed", pa.int64()),
-        ("device", pa.string()),
-        ("host", pa.string()),
-        ("wall_s", pa.float64()),
-        ("started_at", pa.timestamp("us", tz="UTC")),
-    ],
-    metadata={_VERSION: b"1"},
+_OF_OTHERS = "another program made the table and left the column out"
+_NOT_OF_A_SWEEP = "the architecture does not come from a sweep"
+
+#: One row for each measurement: an architecture with some weights on some images.
+EVALUATION_COLUMNS = (
+    TableColumn(
+        "evaluation_id",
+        pa.string(),
+        "Identity of the measurement: a hash of the architecture, weights, images and settings.",
+    ),
+    TableColumn("space", pa.string(), "Design space."),
+    TableColumn("arch", pa.string(), "The architecture as OFA's configuration, as JSON, in canonical form."),
+    TableColumn("genes", pa.list_(pa.int8()), "The same architecture as choice indices.", null=_OF_OTHERS),
+    TableColumn("image_size", pa.int32(), "Resolution of the input images.", "pixels", _OF_OTHERS),
+    TableColumn("top1", pa.float64(), "Measured top-1 accuracy.", "fraction (0 to 1)"),
+    TableColumn("top5", pa.float64(), "Measured top-5 accuracy.", "fraction (0 to 1)", _OF_OTHERS),
+    TableColumn("n_images", pa.int64(), "Validation images that were classified.", "images", _OF_OTHERS),
+    TableColumn(
+        "n_bad", pa.int64(), "Validation images that did not decode and were skipped.", "images", _OF_OTHERS
+    ),
+    TableColumn(
+        "calibration_images",
+        pa.int64(),
+        "Training images that recalibrated batch normalisation.",
+        "images",
+        _OF_OTHERS,
+    ),
+    TableColumn(
+        "calibration_bad",
+        pa.int64(),
+        "Training images that did not decode and were skipped.",
+        "images",
+        _OF_OTHERS,
+    ),
+    TableColumn(
+        "missing_classes",
+        pa.int64(),
+        "Classes of the network that have no validation images.",
+        "classes",
+        _OF_OTHERS,
+    ),
+    TableColumn("n_classes", pa.int64(), "Classes of the network.", "classes", _OF_OTHERS),
+    TableColumn(
+        "predicted",
+        pa.float64(),
+        "Predicted top-1 accuracy of the same architecture in the sweep.",
+        "fraction (0 to 1)",
+        _NOT_OF_A_SWEEP,
+    ),
+    TableColumn("predictor_name", pa.string(), "Name of the sweep's predictor.", null=_NOT_OF_A_SWEEP),
+    TableColumn("predictor_sha256", pa.string(), "SHA-256 of the sweep's predictor.", null=_NOT_OF_A_SWEEP),
+    TableColumn(
+        "predictor_space",
+        pa.string(),
+        "Space that the sweep's predictor was trained on.",
+        null=_NOT_OF_A_SWEEP,
+    ),
+    TableColumn("macs_m", pa.float64(), "Multiply-accumulates of the subnet.", "1e6", _OF_OTHERS),
+    TableColumn("params_m", pa.float64(), "Parameters of the subnet.", "1e6", _OF_OTHERS),
+    TableColumn("weights_name", pa.string(), "Name of the supernet's weights.", null=_OF_OTHERS),
+    TableColumn("weights_sha256", pa.string(), "SHA-256 of the supernet's weights.", null=_OF_OTHERS),
+    TableColumn("data_name", pa.string(), "Name of the data folder.", null=_OF_OTHERS),
+    TableColumn("data_sha256", pa.string(), "SHA-256 that identifies the images.", null=_OF_OTHERS),
+    TableColumn(
+        "calibration_seed",
+        pa.int64(),
+        "Seed that chooses and crops the images for recalibration.",
+        null=_OF_OTHERS,
+    ),
+    TableColumn("device", pa.string(), "Device of the measurement.", null=_OF_OTHERS),
+    TableColumn("host", pa.string(), "Name of the machine.", null=_OF_OTHERS),
+    TableColumn("wall_s", pa.float64(), "Wall time of the measurement.", "s", _OF_OTHERS),
+    TableColumn(
+        "started_at",
+        pa.timestamp("us", tz="UTC"),
+        "Time at which the measurement started.",
+        "UTC",
+        _OF_OTHERS,
+    ),
 )
+EVALUATIONS = schema_of(EVALUATION_COLUMNS, {_VERSION: b"1"})
 _REQUIRED = ("evaluation_id", "space", "arch", "top1")  # of a table that others made
 # what pyarrow raises for broken files
 _UNREADABLE = (

@@ -1,4 +1,4 @@
-"""Pick an architecture for any cost out of what a sweep's searches kept: their answers, and their fronts."""
+"""Pick an architecture for any cost from the answers and the fronts of a sweep's searches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _COUNTED = {"macs": "macs_m", "params": "params_m"}
 
 
 class Tables(Protocol):
-    """What :class:`topdown_ray.Results` holds, as far as it matters here."""
+    """The tables of :class:`topdown_ray.Results` that a pick reads."""
 
     @property
     def searches(self) -> pd.DataFrame:
-        """A row a search and target."""
+        """One row for each search and target."""
 
     @property
     def front(self) -> pd.DataFrame:
@@ -31,32 +31,44 @@ class Tables(Protocol):
 
 @dataclass(frozen=True)
 class Pick:
-    """The most accurate architecture known to a sweep that meets a cost and some limits.
-
-    accuracy: predicted top-1, a fraction. cost: in cost_unit. macs_m, params_m: in 1e6; None for a space
-    without an OFA network. source: ``front``, or ``answer`` for a target. epsilon: an architecture that its
-    search scored but did not keep is at most this much more accurate (a fraction) where it costs no more
-    under the search's own cost and limits, and has no more parameters; None of an answer, and of one that was
-    found for another cost. candidates: architectures that met the cost and the limits. loosest: the loosest
-    target under this cost; beyond it the searches did not look."""
+    """The most accurate architecture known to a sweep that meets a cost and some limits."""
 
     arch: dict[str, Any]
+    """The architecture as OFA's configuration."""
     accuracy: float
+    """Predicted top-1 accuracy, a fraction."""
     cost: float
+    """Cost of the architecture, in `cost_unit`."""
     cost_name: str
+    """Name of the cost."""
     cost_unit: str
+    """Unit of the cost."""
     macs_m: float | None
+    """Multiply-accumulates in 1e6; None for a space without an OFA network."""
     params_m: float | None
+    """Parameters in 1e6; None for a space without an OFA network."""
     space: str
+    """Space of the architecture."""
     label: str
+    """Label of the strategy that found it."""
     seed: int
+    """Seed of the search that found it."""
     search_id: str
+    """Identity of the search that found it."""
     predictor_name: str
+    """Name of the predictor."""
     predictor_space: str
+    """Space that the predictor was trained on."""
     source: str
+    """`answer` if the architecture is the answer for a target, `front` if it comes from a front."""
     epsilon: float | None
+    """What thinning the front may have lost, a fraction: an architecture that the search scored but did not
+    keep is at most this much more accurate if it costs no more under the search's cost and limits and has no
+    more parameters. None for an answer, and for an architecture that was found for another cost."""
     candidates: int
+    """Number of architectures that met the cost and the limits."""
     loosest: float
+    """Loosest target under this cost. The searches did not look for more expensive architectures."""
 
 
 def pick(
@@ -67,7 +79,7 @@ def pick(
     space: str | None = None,
     strategy: str | None = None,
 ) -> Pick:
-    """See :meth:`topdown_ray.Results.pick`."""
+    """Pick an architecture, see :meth:`topdown_ray.Results.pick`."""
     if not isinstance(at, int | float) or isinstance(at, bool) or not 0 < at < math.inf:
         raise UserError(f"at: expected a positive number, found {brief(at)}")
     for name, most in (limits or {}).items():
@@ -117,7 +129,7 @@ def _known(values: pd.Series) -> str:
 
 
 def _of(rows: pd.DataFrame, column: str, argument: str, value: str | None = None) -> pd.DataFrame:
-    """The rows with a value, which may be left out where there is one only."""
+    """Return the rows with a value, which can be left out if there is only one."""
     if value is None and rows[column].nunique() <= 1:
         return rows
     if value is None or not rows[column].eq(value).any():
@@ -127,8 +139,8 @@ def _of(rows: pd.DataFrame, column: str, argument: str, value: str | None = None
 
 
 def _under_cost(rows: pd.DataFrame, cost: str | None) -> pd.DataFrame:
-    """The rows whose cost of this name is known, those found for other devices included, with it as their
-    cost.
+    """Return the rows whose cost of this name is known, with it as their cost. They include rows that were
+    found for other devices.
     """
     own = _of(rows, "cost_name", "cost", cost)
     others = rows[rows["cost_name"] != own["cost_name"].iloc[0]]
@@ -146,7 +158,7 @@ def _under_cost(rows: pd.DataFrame, cost: str | None) -> pd.DataFrame:
 
 
 def _under(rows: pd.DataFrame, name: str) -> pd.Series:
-    """What architectures cost under the cost of a limit. Raises UserError for one that is not known."""
+    """Return the costs of architectures under the cost of a limit. Raises UserError if none is known."""
     if name in _COUNTED:
         values = rows[_COUNTED[name]].astype(float)
     else:

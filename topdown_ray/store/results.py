@@ -1,4 +1,4 @@
-"""What a result folder holds, read: its manifest and its tables as pandas frames."""
+"""The content of a result folder: its manifest, and its tables as pandas frames."""
 
 from __future__ import annotations
 
@@ -50,20 +50,28 @@ _COMMON = (
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """A sweep's results: the manifest, and one pandas frame a table.
+    """The results of a sweep: its manifest, and a pandas frame for each table.
 
-    It prints itself as :meth:`overview`, in a notebook as HTML."""
+    Printing the results shows `overview`, in a notebook as an HTML table.
+    """
 
     manifest: dict[str, Any]
+    """The content of `run.json`."""
     searches: pd.DataFrame
+    """The table `searches`: one row for each search and target."""
     trace: pd.DataFrame
-    place: Place | None = None  # where they were read from
-    chosen: bool = False  # whether only some rows were
+    """The table `trace`: the anytime curve of each search."""
+    place: Place | None = None
+    """Where the results were read from."""
+    chosen: bool = False
+    """Whether only some rows were read."""
 
     @functools.cached_property
     def front(self) -> pd.DataFrame:
-        """The fronts of the searches that keep one, read when first asked for: a row an architecture, by
-        cost, with the columns of its search that say what it is about.
+        """The table `front`, read when it is first used.
+
+        It has one row for each architecture in the front of a search, cheapest first. The frame repeats the
+        columns of the search that describe it: space, strategy, label, seed, cost, predictor and protocol.
         """
         wanted = self.searches["search_id"].unique() if self.chosen else None
         rows = FRONT.empty_table().to_pandas() if self.place is None else read_front(self.place, wanted)
@@ -74,11 +82,14 @@ class Results:
         return kept
 
     def overview(self) -> pd.DataFrame:
-        """Predicted top-1 in %: a row for each space, cost (where there are several), target set and label, a
-        column for each target, loosest first.
+        """Return the predicted top-1 accuracies in %, as a table of texts.
 
-        A cell is the mean over the seeds, the standard deviation and the number of searches. A space is
-        marked where the predictor was trained on another one."""
+        Returns:
+            A frame with one row for each space, cost (if there are several), target set and label, and one
+                column for each target, loosest first. A cell holds the mean over the seeds, the standard
+                deviation and the number of searches. A space has the mark `*` if the predictor was trained
+                on another space.
+        """
         rows = self.searches[self.searches["feasible"].astype(bool)]
         sets = rows["targets"].map(tuple).unique()
         names = dict(zip(sets, set_names(sets, spelled_out=1), strict=True))
@@ -101,12 +112,22 @@ class Results:
         strategy: str | None = None,
         cost: str | None = None,
     ) -> dict[str, Any]:
-        """The most accurate architecture for a target, in OFA's form: ``{"ks": [...], "e": [...], "d": [...],
-        "image_size": r}``, or with ``d``, ``e`` and ``w``.
+        """Return the most accurate architecture that the sweep found for one of its targets.
 
-        target, space, cost: of the sweep; they may be left out where it has one only. strategy: a name or a
-        label.
-        Raises UserError: none of that value, or no search that met the target."""
+        Args:
+            target: A target of the sweep. You can leave it out if the sweep has only one.
+            space: A space of the sweep. You can leave it out if the sweep has only one.
+            strategy: The name or the label of a strategy. By default, all strategies count.
+            cost: A cost of the sweep, as in the column `cost_name`. You can leave it out if there is only
+                one.
+
+        Returns:
+            The architecture as OFA's configuration: `{"ks": [...], "e": [...], "d": [...], "image_size": r}`,
+                or with the keys `d`, `e`, `w` and `image_size`.
+
+        Raises:
+            UserError: The sweep has no such target, space, cost or strategy, or no search met the target.
+        """
         rows = self.searches
         for column, value in (("space", space), ("cost_name", cost), ("target", target)):
             known = list(rows[column].unique())
@@ -132,11 +153,25 @@ class Results:
         space: str | None = None,
         strategy: str | None = None,
     ) -> Pick:
-        """The most accurate architecture that costs at most ``at``, whether or not that was a target, and
-        that meets ``limits``: out of the answers of all searches, and the fronts of those that keep one.
+        """Return the most accurate known architecture under any cost, whether or not that cost was a target.
 
-        cost, space: of the sweep; they may be left out where it has one only. limits: on ``params``, ``macs``
-        (1e6), or another cost of the sweep. strategy: a name or a label. Raises UserError."""
+        The choice is made among the answers of all searches and the fronts of those searches that keep one.
+
+        Args:
+            at: The highest cost that the architecture may have, in the unit of the cost.
+            cost: A cost of the sweep, as in the column `cost_name`. You can leave it out if there is only
+                one.
+            limits: Limits on `params` and `macs` (1e6) and on other costs of the sweep.
+            space: A space of the sweep. You can leave it out if the sweep has only one.
+            strategy: The name or the label of a strategy. By default, all strategies count.
+
+        Returns:
+            The architecture, its accuracy and costs, and the search that found it.
+
+        Raises:
+            UserError: An argument names nothing in the sweep, or no known architecture meets the cost and the
+                limits. The message then states the lowest cost that one meets.
+        """
         return pick(self, at, cost, limits, space, strategy)
 
     def __repr__(self) -> str:
@@ -212,16 +247,25 @@ def load(
     columns: Collection[str] | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Results:
-    """Load a result folder, local or by URI. Rows come in a fixed order: space, strategy, targets, seed,
-    target.
+    """Load the results of a sweep.
 
-    columns: only these of ``searches`` and ``trace``, and those that tell rows apart; None for all. where:
-    only the rows of ``searches`` with these values, and their curves and fronts: for each column one value,
-    or a collection of values, such as ``{"label": "joint", "seed": range(10)}``. With either of them
-    only what is asked for is read of the files.
+    Rows are in a fixed order: space, strategy, targets, seed, target. Everything that is read is verified by
+    checksums. With `columns` or `where`, only the columns and rows that you ask for are read from the files.
 
-    What is read is verified. Raises UserError, which names the file, where a part is damaged or holds other
-    than the table's rows; also for an unknown column, and a value that a column cannot hold."""
+    Args:
+        folder: A result folder, or its URI (`s3://...`).
+        columns: Columns of `searches` and `trace` to read. Those that identify rows are always read. By
+            default, all columns are read.
+        where: Values that select rows of `searches`, and the curves and fronts of these searches. For each
+            column, give one value or a collection of values: `{"label": "joint", "seed": range(10)}`.
+
+    Returns:
+        The results. A sweep that is still running gives the rows that are finished.
+
+    Raises:
+        UserError: There is no result folder, a file is damaged (the message names it), a column is unknown,
+            or a value has a type that its column cannot hold.
+    """
     if columns is None and where is None:
         return _load(folder, SEARCHES.names, TRACE.names, None)
     known = {*SEARCHES.names, *TRACE.names}
@@ -238,9 +282,14 @@ def load_columns(
     trace: Collection[str],
     seeds: Collection[int] | None = None,
 ) -> Results:
-    """As :func:`load`, with these columns only (and those that tell rows apart): the rest takes no memory.
+    """Do as :func:`load` does, but read only these columns and those that identify rows.
 
-    seeds: keep only the searches with these seeds; None keeps all."""
+    Args:
+        folder: A result folder, or its URI.
+        searches: Columns of `searches`.
+        trace: Columns of `trace`.
+        seeds: Keep only the searches with these seeds. By default, all are kept.
+    """
     return _load(folder, searches, trace, None if seeds is None else condition({"seed": seeds}))
 
 
@@ -263,8 +312,8 @@ def _load(
 
 
 def condition(where: Mapping[str, Any]) -> pc.Expression:
-    """True of the rows of ``searches`` that have one of these values in each of these columns. Raises
-    UserError.
+    """Return an expression that is true for the rows of ``searches`` that have one of the given values in
+    each of the given columns. Raises UserError.
     """
     found = pc.scalar(True)
     for name, value in where.items():

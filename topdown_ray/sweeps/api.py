@@ -1,7 +1,7 @@
-"""Searches and sweeps as one calls them, from Python or from the command line.
+"""Searches and sweeps, as Python code and the command line call them.
 
-What is wrong with a specification is told before anything slow is imported: the modules that search, and with
-them torch, are imported where a plan is made."""
+Mistakes in a specification are reported before anything slow is imported. The modules that search, and torch
+with them, are imported when a plan is made."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from topdown_ray.sweeps.executors import ShardExecutor
     from topdown_ray.sweeps.groups import Group
 
-OnStep = Callable[[str], None]  # is told of what takes long, before it begins
+OnStep = Callable[[str], None]  # is called with the name of each slow step, before the step begins
 
 
 def unsaid(step: str) -> None:
-    """Nobody is told."""
+    """Ignore the step."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Workers:
 
 
 class Forecast(NamedTuple):
-    """How much work a sweep is."""
+    """The amount of work of a sweep."""
 
     searches: int
     evaluations: int  # of the predictor
@@ -68,11 +68,27 @@ def search(
     limits: Mapping[str, float] | None = None,
     **params: Any,
 ) -> pd.DataFrame:
-    """Search in this process, without Ray: one row a search and target, as in a sweep's table ``searches``.
+    """Run searches in this process, without Ray.
 
-    targets: ms for a latency table, 1e6 MACs for ``macs``; None: five over the range of the cost. seeds: how
-    many, or which. limits: on other costs, ``{"params": 6.0}``. params: the hyper-parameters of the strategy.
-    Raises UserError."""
+    Args:
+        space: The design space: `mobilenet_v3` (the default), `resnet50d`, `proxyless`, or
+            `package.module:object`.
+        cost: The cost that the targets limit: `note10`, `macs`, `params`, `peak_activation`, another latency
+            table, the path of a table, or `package.module:object`.
+        targets: The target set, in ms for a latency table and in 1e6 MACs for `macs`. By default, five
+            targets are spread over the range of the cost.
+        strategy: The name of the strategy, or `package.module:function`.
+        seeds: The number of seeds, which then count from 0, or a list of seeds. Each seed is one search.
+        predictor: `published`, `embedded`, the path of a checkpoint, or `package.module:object`.
+        limits: Limits on other costs that apply to all targets, such as `{"params": 6.0}`.
+        **params: Hyper-parameters of the strategy, such as `population` and `generations`.
+
+    Returns:
+        A frame with one row for each search and target, with the columns of the table `searches`.
+
+    Raises:
+        UserError: An argument has a wrong value, or a file is missing. The message is one line.
+    """
     if not isinstance(cost, str):
         raise UserError(
             f"search: cost: expected one name or path (use sweep for several), found {brief(cost)}"
@@ -109,12 +125,12 @@ def search(
     return frame
 
 
-#: The arguments of :func:`search` for fields of a sweep, as messages begin with them.
+#: The arguments of :func:`search` that stand for fields of a sweep at the beginning of messages.
 _ARGUMENTS = {"spaces": "space", "strategies": "strategy", "targets[0]": "targets"}
 
 
 def _of_arguments(mistake: str) -> str:
-    """A message about a field of a sweep as one about an argument of :func:`search`; of a file, as it is."""
+    """Return a message about a field of a sweep as one about an argument of :func:`search`."""
     if mistake.startswith("--space: "):  # of find_space
         return f"search: {mistake.removeprefix('--')}"
     if not mistake.startswith("search: "):
@@ -140,22 +156,37 @@ def sweep(
     live: bool = False,
     **fields: Any,
 ) -> Results:
-    """Run a sweep, or what is missing of it, and load its results.
+    """Run a sweep and load its results. If the result folder holds part of the same sweep, run the rest.
 
-    spec: a :class:`topdown_ray.SweepSpec`, the mapping or the path of a sweep file, a result folder (the
-    sweep that it holds), or nothing; ``fields`` are the fields of a sweep file and override those of
-    ``spec``. out: the result folder or URI; by default ``results/NAME``. address: where the search actors
-    run: ``local`` (Ray on this machine), ``auto``, HOST:PORT or ray://HOST:PORT (a Ray cluster), or ``none``
-    (this process, without Ray). A process that is already connected to Ray uses its own connection and keeps
-    it. actors: how many on CPUs; None: as many as the cluster has CPUs. gpus: additional actors with one GPU
-    each. resume: continue a folder that holds the same sweep. on_event: is called with each event, see
-    :mod:`topdown_ray.events`. track: trackers, each as ``tensorboard:DIR``, ``mlflow:URI`` or ``mlflow``.
-    progress: show a progress bar. live: in a notebook, show progress and the best accuracies in the output of
-    the cell, instead of the bar.
+    In a process that is already connected to Ray, the sweep uses that connection and leaves it open.
 
-    Warns where shards failed for good; ``failures/`` in the folder holds their tracebacks. Raises UserError
-    for a mistake of the caller, StartError where no actor starts, StoreError where results cannot be
-    written."""
+    Args:
+        spec: A `SweepSpec`, a mapping with the keys of a sweep file, the path of a sweep file, or a result
+            folder whose sweep is to run. Leave it out to describe the sweep by `fields` alone.
+        out: The result folder or URI. The default is `results/NAME`.
+        address: Where the search actors run: `local` (Ray on this machine), `auto`, `HOST:PORT` or
+            `ray://HOST:PORT` (a Ray cluster), or `none` (this process, without Ray).
+        actors: The number of search actors on CPUs. By default, one for each CPU of the cluster.
+        gpus: The number of additional search actors with one GPU each.
+        resume: Whether to continue a folder that holds the same sweep. If false, such a folder is an error.
+        on_event: A function that is called with each event of the sweep, see `topdown_ray.events`.
+        track: One tracker or several: `tensorboard:DIR`, `mlflow:URI` or `mlflow`.
+        progress: Whether to show a progress bar.
+        live: Whether to show progress and the best accuracies in the output of a notebook cell, instead of
+            the progress bar.
+        **fields: Keys of a sweep file, which override those of `spec`.
+
+    Returns:
+        The results of the whole sweep, including those that the folder held before.
+
+    Raises:
+        UserError: An argument, a file or the result folder is not as expected. The message is one line.
+        StartError: No actor starts.
+        StoreError: Results cannot be written, for example because the disk is full.
+
+    Warns:
+        RuntimeWarning: Shards failed permanently. Their tracebacks are in `failures/` of the result folder.
+    """
     if not isinstance(address, str):
         raise UserError(
             f"address: expected local, auto, none, HOST:PORT or ray://HOST:PORT, found {brief(address)}"
@@ -183,7 +214,7 @@ def sweep(
     if summary.given_up:
         reason = next(iter(summary.given_up.values()))
         warnings.warn(
-            f"{folder}: {len(summary.given_up)} shards failed for good (see failures/), the first with "
+            f"{folder}: {len(summary.given_up)} shards failed permanently (see failures/), the first with "
             f"{reason}",
             RuntimeWarning,
             stacklevel=2,
@@ -194,7 +225,9 @@ def sweep(
 
 
 def _plan(spec: SweepSpec, folder: str | None, on_step: OnStep = unsaid) -> Plan:
-    """As :func:`topdown_ray.sweeps.driver.make_plan`; costs and names are checked before it is imported."""
+    """Do as :func:`topdown_ray.sweeps.driver.make_plan` does, but check costs and names before importing
+    it.
+    """
     from topdown_ray.sweeps.artefacts import find_costs
 
     costs = find_costs(spec)
@@ -211,13 +244,13 @@ def _tracks_of(track: str | Sequence[str]) -> list[Track]:
 
 
 def _as_argument(mistake: str) -> str:
-    """A message that names a command's options as one that names this function's arguments."""
+    """Return a message about options of a command as one about arguments of :func:`sweep`."""
     text = mistake.replace("(--no-resume)", "(resume=False)").replace("--address none", "address='none'")
     return re.sub(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
 
 
 def _plain(value: Any) -> Any:
-    """Values as a sweep file has them: without numpy's types, ranges and paths."""
+    """Return values as a sweep file has them, without numpy's types, ranges and paths."""
     import numpy as np
 
     if isinstance(value, Mapping):
@@ -246,8 +279,16 @@ def _spec_of(spec: SweepSpec | Mapping[str, Any] | str | Path | None, fields: Ma
 
 
 def plan_sweep(file: str, out: str, only: Sequence[str] = (), part: tuple[int, int] | None = None) -> Plan:
-    """The plan of a sweep file, or of the sweep that a result folder holds; only: see :meth:`Plan.only`, with
-    the failed shards of ``out``; part: see :meth:`SweepSpec.part`. Raises UserError.
+    """Return the plan of a sweep file, or of the sweep that a result folder holds.
+
+    Args:
+        file: The sweep file or result folder.
+        out: The result folder to write, whose failed shards `only` can name.
+        only: The searches or shards to run, see :meth:`Plan.only`.
+        part: The part of the seeds to run, see :meth:`SweepSpec.part`.
+
+    Raises:
+        UserError: The sweep, or one of these selections, has a mistake.
     """
     spec = read_spec(file)
     plan = dataclasses.replace(_plan(spec if part is None else spec.part(*part), out, say), part=part)
@@ -259,7 +300,7 @@ def plan_sweep(file: str, out: str, only: Sequence[str] = (), part: tuple[int, i
 
 
 def forecast(plan: Plan, actors: int | None = None) -> Forecast:
-    """How much work a plan is, if no search of it had run yet."""
+    """Return the amount of work of a plan, as if none of its searches had run yet."""
     spec = plan.spec
     shards = None
     if spec.batch != "auto":
@@ -279,11 +320,25 @@ def run_sweep(
     on_dashboard: Callable[[str], None] = lambda url: None,
     on_step: OnStep = unsaid,
 ) -> SweepSummary:
-    """Open the folder, start the workers, and run what has no rows yet.
+    """Open the folder, start the workers, and run the searches that have no rows yet.
 
-    log: a file for the events as JSON lines, or ``-`` for stderr. tracks, followers: trackers and observers
-    that are told of them, too. on_dashboard: is told where Ray's dashboard is, if it has one. on_step: is
-    told of what takes long before the first shard. Raises UserError, StartError and StoreError."""
+    Args:
+        plan: The searches.
+        out: The result folder or URI.
+        workers: Where they run.
+        resume: Whether to continue a folder that holds the same sweep.
+        log: A file for the events as JSON lines, or `-` for stderr.
+        tracks: Trackers that receive the events.
+        follow: Shows the progress.
+        followers: Observers that receive the events.
+        on_dashboard: Is called with the address of Ray's dashboard, if there is one.
+        on_step: Is called with the name of each slow step before the first shard.
+
+    Raises:
+        UserError: An argument or the folder is not as expected.
+        StartError: No actor starts.
+        StoreError: Results cannot be written.
+    """
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.store.manifest import read_manifest
     from topdown_ray.sweeps import driver
@@ -313,7 +368,7 @@ def run_sweep(
 def announce(
     address: str, dashboard: str | None, observe: Observer, on_dashboard: Callable[[str], None]
 ) -> None:
-    """Tell that the workers' cluster is there, and where its dashboard is."""
+    """Report that the cluster of the workers is connected, and the address of its dashboard."""
     observe(Connected(address, dashboard))
     if dashboard:
         on_dashboard(dashboard)
@@ -349,13 +404,13 @@ def _executor(plan: Plan, workers: Workers, on_step: OnStep) -> Iterator[ShardEx
 
 
 def _compile(plan: Plan, on_step: OnStep) -> None:
-    """Have this machine's cache hold all that the actors on it will call, so that it is compiled once and not
-    by every actor, where nobody could be told. Takes a moment where the cache holds it already.
+    """Compile everything that the actors on this machine will call into the machine's cache, so that each
+    actor does not compile it again without telling the user. This takes a moment if the cache has it already.
     """
     from topdown_ray.algorithms.compiling import compiling_told
     from topdown_ray.sweeps.runner import Worker
 
-    # what is compiled depends on the strategy and on the kinds of costs and predictor, not on the space
+    # the compiled code depends on the strategy and on the kinds of costs and predictor, not on the space
     first: dict[tuple[str, frozenset[type], type], Group] = {}
     for group in plan.spec.groups():
         setup = plan.setups[group.space]

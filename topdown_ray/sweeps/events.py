@@ -1,14 +1,14 @@
-"""What happens in a sweep: one frozen dataclass for each kind of event, and the lines of ``--log-json``.
+"""Events of a sweep: one frozen dataclass for each kind of event, and the lines of ``--log-json``.
 
-An :data:`Observer` is a function that is called with each event, in the thread that drives the sweep::
+An observer is a function that is called with each event, in the thread that drives the sweep. Pass it to
+`topdown_ray.sweep` as `on_event`:
 
     def observer(event):
-        if isinstance(event, Improved):
+        if isinstance(event, topdown_ray.events.Improved):
             print(event.space, event.label, event.target, event.accuracy)
 
-``topdown_ray.sweep(..., on_event=observer)`` takes one, and trackers are observers. The fields of an event,
-but those that say otherwise, are the keys of its line of JSON, beside ``time`` (UTC) and ``event``, which is
-the event's ``name``.
+Trackers are observers, too. `sweep --log-json` writes each event as a line of JSON with the keys `time`
+(UTC), `event` (the event's `name`) and the fields of the event, except for `ShardDone.rows`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """What every event has: its name, and its facts."""
+    """The base of all events."""
 
     name: ClassVar[str]
+    """Name of the event in lines of JSON."""
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The fields that are keys of the event's line of JSON."""
+        """The fields of the event that are keys of its line of JSON."""
         names = (field.name for field in dataclasses.fields(self) if field.metadata.get("line", True))
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class Connected(SweepEvent):
-    """The workers' cluster is there."""
+    """The sweep is connected to the cluster of its workers."""
 
     name: ClassVar[str] = "connected"
-    address: str  # as --address
-    dashboard: str | None  # the address of Ray's dashboard
+    address: str
+    """The address, as in `--address`."""
+    dashboard: str | None
+    """The address of Ray's dashboard, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -57,105 +60,146 @@ class Started(SweepEvent):
     """The result folder is open, and the first shard is about to start."""
 
     name: ClassVar[str] = "start"
-    out: str  # the result folder, without credentials
-    run_id: str  # of the sweep: the same when it is continued
-    searches: int  # of the whole sweep
-    done: int  # of these, those that have rows already
-    damaged: list[str]  # parts of the folder that were moved to damaged/
+    out: str
+    """The result folder, without credentials."""
+    run_id: str
+    """The identity of the sweep, which stays the same when you continue it."""
+    searches: int
+    """Number of searches of the whole sweep."""
+    done: int
+    """Number of searches that already have rows."""
+    damaged: list[str]
+    """Parts of the folder that were moved to `damaged/`."""
 
 
 @dataclass(frozen=True)
-class _OfShard(SweepEvent):
+class ShardEvent(SweepEvent):
+    """The base of the events of a shard."""
+
     shard_id: str
+    """The identity of the shard."""
     space: str
+    """The design space of its searches."""
     strategy: str
-    label: str  # of the entry of strategies
-    searches: int  # of the shard
+    """The strategy of its searches."""
+    label: str
+    """The label of the entry of `strategies`."""
+    searches: int
+    """Number of searches of the shard."""
 
 
 @dataclass(frozen=True)
-class ShardDone(_OfShard):
+class ShardDone(ShardEvent):
     """The rows of a shard are in the result folder."""
 
     name: ClassVar[str] = "shard"
     worker: int
-    device: str  # cpu or cuda
-    seconds: float  # that the worker spent on it
-    done: int  # searches that have rows
-    total: int  # searches of the whole sweep
-    rate: float  # searches a second, of this run
-    #: The shard's rows of the table ``searches``; not part of the line of JSON.
+    """Number of the worker that ran the shard."""
+    device: str
+    """Device of the worker: `cpu` or `cuda`."""
+    seconds: float
+    """Seconds that the worker spent on the shard."""
+    done: int
+    """Number of searches that have rows."""
+    total: int
+    """Number of searches of the whole sweep."""
+    rate: float
+    """Searches per second in this run."""
     rows: pa.Table = dataclasses.field(repr=False, compare=False, metadata={"line": False})
+    """The rows of the shard in the table `searches`. They are not part of the line of JSON."""
 
 
 @dataclass(frozen=True)
-class ShardRetried(_OfShard):
-    """A shard raised, and will be tried again."""
+class ShardRetried(ShardEvent):
+    """A shard raised an exception and will be tried again."""
 
     name: ClassVar[str] = "retry"
     worker: int
-    error: str  # what it raised, one line
+    """Number of the worker that ran the shard."""
+    error: str
+    """The exception, in one line."""
 
 
 @dataclass(frozen=True)
-class ShardLost(_OfShard):
+class ShardLost(ShardEvent):
     """The worker of a shard died or was replaced."""
 
     name: ClassVar[str] = "lost"
     worker: int
-    error: str  # why, one line
+    """Number of the worker."""
+    error: str
+    """The reason, in one line."""
 
 
 @dataclass(frozen=True)
-class ShardFailed(_OfShard):
-    """A shard is given up: it failed too often."""
+class ShardFailed(ShardEvent):
+    """A shard failed permanently: it will not be tried again in this run."""
 
     name: ClassVar[str] = "failure"
-    error: str  # the last one, one line
-    command: str  # that runs exactly this shard again
+    error: str
+    """The last exception, in one line."""
+    command: str
+    """The command that runs exactly this shard again."""
 
 
 @dataclass(frozen=True)
 class Improved(SweepEvent):
     """The best accuracy for a space, strategy and target is better than before.
 
-    When a sweep is continued, the best accuracies of its folder come first, right after :class:`Started`."""
+    When you continue a sweep, the best accuracies of its folder come first, right after `Started`."""
 
     name: ClassVar[str] = "improved"
     space: str
-    predictor_space: str  # that the predictor was trained on
+    """The design space."""
+    predictor_space: str
+    """The space that the predictor was trained on."""
     strategy: str
-    label: str  # of the entry of strategies
+    """The strategy."""
+    label: str
+    """The label of the entry of `strategies`."""
     cost_name: str
-    target: float  # ms, or 1e6 MACs
-    limits: str | None  # the target's limits on other costs, as JSON: the column limits of searches
-    accuracy: float  # predicted top-1, a fraction
-    done: int  # searches that had rows by then
+    """The name of the cost."""
+    target: float
+    """The target, in the unit of the cost."""
+    limits: str | None
+    """The limits of the target on other costs, as JSON, as in the column `limits` of `searches`."""
+    accuracy: float
+    """Predicted top-1 accuracy, a fraction."""
+    done: int
+    """Number of searches that had rows by then."""
 
 
 @dataclass(frozen=True)
 class Ended(SweepEvent):
-    """The sweep has ended."""
+    """The sweep has ended, successfully or not."""
 
     name: ClassVar[str] = "end"
-    status: str  # complete, incomplete, interrupted or error
-    done: int  # searches that have rows
+    status: str
+    """`complete`, `incomplete`, `interrupted` or `error`."""
+    done: int
+    """Number of searches that have rows."""
     total: int
-    failed: int  # searches of shards that were given up
-    lost: int  # worker processes that died or were replaced
+    """Number of searches of the whole sweep."""
+    failed: int
+    """Number of searches of shards that failed permanently."""
+    lost: int
+    """Number of worker processes that died or were replaced."""
     wall_s: float
-    error: str | None  # what ended the sweep, one line
+    """Wall time of this run, in seconds."""
+    error: str | None
+    """The error that ended the sweep, in one line."""
 
 
 Observer = Callable[[SweepEvent], None]
+"""A function that is called with each event, in the thread that drives the sweep."""
 
 
 def ignore(event: SweepEvent) -> None:
-    """The observer of a sweep that nobody watches."""
+    """Ignore an event."""
 
 
 def facts_of(shard: Shard) -> dict[str, Any]:
-    """What every event tells of its shard."""
+    """Return the fields of :class:`ShardEvent` for a shard."""
     group = shard.group
     return {
         "shard_id": shard.shard_id,
@@ -167,22 +211,24 @@ def facts_of(shard: Shard) -> dict[str, Any]:
 
 
 def last_line(text: str) -> str:
-    """Of a traceback: what was raised."""
+    """Return the last line of a traceback, which names the exception."""
     return text.strip().splitlines()[-1] if text.strip() else ""
 
 
 def line(event: SweepEvent) -> Mapping[str, Any]:
-    """An event as a line of ``--log-json`` has it, now."""
+    """Return an event with the current time, as in a line of ``--log-json``."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return {"time": now, "event": event.name, **event.facts}
 
 
 @contextlib.contextmanager
 def json_lines(where: str | None) -> Iterator[Observer]:
-    """An observer that writes lines to a file (appended to), or to stderr for ``-``; None: one that ignores.
+    """Yield an observer that appends lines of JSON to a file, or writes them to stderr for ``-``. None gives
+    an observer that ignores events.
 
-    A log that can be written no more is given up with one line on stderr: the sweep matters more. Raises
-    UserError for a file that cannot be opened."""
+    If the log cannot be written any more, the sweep prints one line on stderr and continues without it.
+    Raises UserError for a file that cannot be opened.
+    """
     if where is None:
         yield ignore
         return

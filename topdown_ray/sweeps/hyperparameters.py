@@ -1,8 +1,8 @@
 """The hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
 
-An entry of ``strategies`` is a name, or a mapping with the name, a label and hyper-parameters. What an entry
-does not say comes from the mapping ``search``. Defaults of a strategy's own apply where neither states any of
-them."""
+An entry of ``strategies`` is a name, or a mapping with the name, a label and hyper-parameters. An entry takes
+the values that it does not state from the mapping ``search``. The defaults of a strategy apply if neither of
+them states any of these values."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from topdown_ray.files import first_mistake
 
 
 class SearchParams(EvolutionParams):
-    """The mapping ``search`` of a sweep: what every strategy reads, and as further fields what some of them
-    read besides. :meth:`of` gives each strategy its own parameters.
+    """The mapping ``search`` of a sweep: the hyper-parameters that every strategy reads and, as further
+    fields, those that only some strategies read. :meth:`of` gives each strategy its own parameters.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -104,13 +104,17 @@ def _known_keys() -> list[str]:
 
 
 class StrategyEntry(BaseModel):
-    """One of the strategies that a sweep compares; further fields are its own hyper-parameters."""
+    """One of the strategies that a sweep compares. Its further fields are hyper-parameters of its own."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
-    name: str  # of a registered strategy
-    label: str = ""  # in tables and pictures; distinct within a sweep
-    colour: str | None = None  # in pictures, #rrggbb
+    name: str
+    """Name of the strategy: a name of this package, an entry point, or `package.module:function`."""
+    label: str = ""
+    """Name of the entry in tables and pictures, from 1 to 60 characters. The default is the name of the
+    strategy. Labels are distinct within a sweep, and a label must not be the name of another entry."""
+    colour: str | None = None
+    """Colour of the entry in pictures, as `#rrggbb`. By default the report chooses one."""
 
     @property
     def own(self) -> dict[str, Any]:
@@ -216,14 +220,18 @@ def check_entries(entries: Sequence[StrategyEntry], search: SearchParams, has_bu
 
 
 class Budget(BaseModel):
-    """What every search may spend on all its targets together: predictor evaluations, or seconds."""
+    """What each search may spend on all its targets together. Set either ``evaluations`` or ``seconds``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     evaluations: Annotated[int, Field(ge=1, le=2**40)] | None = None
-    seconds: Annotated[float, Field(gt=0, le=1e6)] | None = None  # of one CPU core
-    # evaluations that take these seconds, by "space/label/number of targets"; measured as a sweep is planned
+    """Number of predictor evaluations of each search."""
+    seconds: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Seconds of one CPU core for each search. The evaluations that take these seconds are measured once,
+    when the sweep is planned."""
     calibrated: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    """Measured number of evaluations that take `seconds`, by `SPACE/LABEL/NUMBER OF TARGETS`. The sweep
+    writes it to `run.json`. State it in a sweep file only to repeat a sweep with the same lengths."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Budget:

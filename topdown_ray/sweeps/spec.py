@@ -1,7 +1,8 @@
-"""Specifications: what a sweep is, validated and frozen.
+"""Specifications of sweeps, validated and frozen.
 
-A sweep file is YAML; unknown keys are errors; every mistake is one line that names the field, what was
-expected and what was found. Neither torch nor pandas is needed to tell one."""
+A sweep file is YAML, and unknown keys are errors. Each mistake is reported in one line that names the field,
+what was expected and what was found, without importing torch or pandas. The text below each field is its
+entry in ``docs/reference/sweep-file.md``."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ _Metaclass: Any = type(BaseModel)
 
 
 class _OneLine(_Metaclass):  # type: ignore[misc]
-    """Makes models whose construction raises UserError, of one line with the field."""
+    """Makes models whose construction raises UserError with one line that names the field."""
 
     def __call__(cls: type[BaseModel], **fields: Any) -> Any:  # noqa: N805
         try:
@@ -62,28 +63,51 @@ class _OneLine(_Metaclass):  # type: ignore[misc]
 
 
 class SweepSpec(_Frozen, metaclass=_OneLine):
-    """A sweep: every combination of space, strategy, target set and seed is one search.
+    """The specification of a sweep: every combination of space, strategy, target set and seed is one search.
 
-    ``targets`` are in ms for a latency table and in 1e6 MACs for ``macs``: a list of target sets, or one set.
-    A set is a list, or a range ``{from, to, step}``; its order has no meaning, it is kept loosest first.
-    ``limits`` are on other costs, for all targets: ``{params: 6.0}``; a target with limits of its own is a
-    mapping with the sweep's cost: ``{note10: 30, params: 5.0}``.
-    ``cost`` may be a list, for several devices; ``targets`` is then a mapping with those of each.
-    ``cost``, ``predictor`` and ``targets`` are one value for all spaces, or a mapping with one for each."""
+    The fields are the keys of a sweep file, in normal form: ``cost``, ``predictor`` and ``targets`` have an
+    entry for each space, target sets are sorted loosest first, and ``seeds`` lists all seeds. The reference
+    of the sweep file describes the shorter forms that you can write.
+
+    Raises:
+        UserError: A field is unknown or has a wrong value.
+    """
 
     name: Annotated[str, Field(min_length=1)]
+    """Name of the sweep. It appears in reports, and `topdown_ray.sweep` writes to `results/NAME` by
+    default.
+    """
     spaces: tuple[str, ...]
+    """Design spaces to search: names of this package, entry points, or `package.module:object`."""
     strategies: tuple[StrategyEntry, ...]
+    """Strategies to compare. Each one is a name, or a mapping with a name, a label, a colour and
+    hyper-parameters of its own."""
     cost: dict[str, str | tuple[str, ...]]
+    """Cost that the targets limit. Write one value for all spaces, or a mapping with a value for each space.
+    A list of costs describes several devices, and `targets` is then a mapping with the targets of each."""
     predictor: dict[str, str]
+    """Predictor of the accuracy. Write one value for all spaces, or a mapping with a value for each space."""
     targets: dict[str, tuple[Targets, ...] | dict[str, tuple[Targets, ...]]]
-    # of each target, besides itself
+    """Target sets, in the unit of the cost. Each set is one search for each space, strategy and seed. Write
+    one value for all spaces, or a mapping with a value for each space."""
     limits: dict[str, tuple[SetLimits, ...] | dict[str, tuple[SetLimits, ...]]] | None = None
+    """Limits on other costs that apply to all targets, as a mapping of costs to numbers. Write one mapping
+    for all spaces, or a mapping with one for each space.
+    """
     seeds: tuple[int, ...]
+    """Seeds of the searches. Each seed is one search for each space, strategy and target set."""
     search: Annotated[SearchParams, Field(validate_default=True)] = SearchParams()
+    """Hyper-parameters of all strategies. Those of an entry of `strategies` take precedence."""
     batch: Literal["auto"] | int = "auto"
+    """Number of searches in a shard, which run in lock step, from 1 to 4096. With `auto`, the sweep chooses
+    it from the measured speed. It changes no result.
+    """
     protocol: Protocol = "default"
-    budget: Budget | None = None  # of every search; it decides the numbers of generations
+    """Use `notebook` to reproduce the comparison of the original notebook: every space is searched with the
+    genes, the predictor and the table of MobileNetV3, and the tables mark it."""
+    budget: Budget | None = None
+    """Equal budget of each search, which decides the numbers of generations: `generations` is the largest
+    number that the budget allows, and `warm_generations` keeps its ratio to it."""
 
     @field_validator("spaces", mode="before")
     @classmethod
@@ -149,7 +173,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
 
     @model_serializer(mode="wrap")
     def _without_no_budget(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what came after the first version where it is not set, so that specifications compare."""
+        """Leave out later fields that are not set, so that old and new specifications compare."""
         values: dict[str, Any] = dump(self)
         for field in ("budget", "limits"):
             if values.get(field) is None:
@@ -166,7 +190,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
     @model_validator(mode="before")
     @classmethod
     def _of_each_space(cls, data: Any) -> Any:
-        """cost, predictor and targets: one value for all spaces, or one for each."""
+        """Give cost, predictor, targets and limits an entry for each space."""
         if not isinstance(data, Mapping) or not isinstance(data.get("spaces"), list | tuple):
             return data
         spaces = [space for space in data["spaces"] if isinstance(space, str)]
@@ -222,13 +246,21 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         return normal
 
     def n_searches(self) -> int:
-        """How many searches the sweep has."""
+        """Return the number of searches of the sweep."""
         sets = sum(len(device.sets) for space in self.spaces for device in self.devices(space))
         return sets * len(self.strategies) * len(self.seeds)
 
     def part(self, number: int, of: int) -> SweepSpec:
-        """The sweep of one of ``of`` parts of the seeds, in order and of equal size but for one seed; number:
-        from 1. Raises UserError.
+        """Return the sweep of one part of the seeds. The parts are in order, and their sizes differ by at
+        most one seed.
+
+        Args:
+            number: The number of the part, from 1.
+            of: The number of parts.
+
+        Raises:
+            UserError: There is no such part, or the budget is in seconds, which each part would calibrate
+                for itself.
         """
         seeds = len(self.seeds)
         if not 1 <= number <= of <= seeds:
@@ -244,7 +276,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         return self.model_copy(update={"seeds": own})
 
     def devices(self, space: str) -> tuple[Device, ...]:
-        """The costs of a space, each with its targets."""
+        """Return the costs of a space, each with its target sets and limits."""
         cost, sets = self.cost[space], self.targets[space]
         limits = () if self.limits is None else self.limits[space]
         if isinstance(cost, str):
@@ -253,7 +285,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         return tuple(Device(name, of[0][name], of[1][name] if limits else ()) for name in cost)
 
     def groups(self) -> Iterator[Group]:
-        """The sweep's searches, those that can run in lock step together."""
+        """Yield the searches of the sweep, grouped by what they can run in lock step with."""
         for space in self.spaces:
             for entry in self.strategies:
                 params, known = self.search.of(entry.name, entry.own), find_strategy(entry.name)
@@ -276,7 +308,9 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
                     yield from map(self._within_budget, together)
 
     def _within_budget(self, group: Group) -> Group:
-        """A group whose searches are as long as the budget lets them be: on several devices, that of each."""
+        """Return the group with searches as long as the budget allows. A search over several devices has the
+        budget of each of them.
+        """
         spent = self._budget_of(group)
         if spent is None:
             return group
@@ -285,13 +319,13 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
         return replace(group, params=params, parts=parts)
 
     def limit_names(self, space: str) -> list[str]:
-        """The costs that limits of a space name."""
+        """Return the names of the costs that the limits of a space are on, sorted."""
         found = [part for device in self.devices(space) for part in device.limits]
         return sorted({name for part in found for one in part for name in one})
 
     def _budget_of(self, group: Group) -> int | None:
-        """The evaluations that a search may spend; None: there is no budget. Raises ValueError before the
-        seconds of a budget are calibrated.
+        """Return the number of evaluations that a search may spend, or None without a budget. Raises
+        ValueError if the budget is in seconds that are not calibrated yet.
         """
         if self.budget is None:
             return None
@@ -306,14 +340,14 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
 
 
 def _limits_of_each(value: Any, spaces: Sequence[str]) -> dict[str, Any]:
-    """``limits`` of each space: one mapping of costs for all, or one for each."""
+    """Return ``limits`` for each space. They are one mapping of costs for all spaces, or one for each."""
     if isinstance(value, Mapping) and value and set(value) <= set(spaces):
         return {space: value.get(space) for space in spaces}
     return dict.fromkeys(spaces, value)
 
 
 def _has_several(cost: Any) -> bool:
-    """Whether this is a list of costs, for all spaces or for one."""
+    """Return whether this is a list of costs, for all spaces or for one."""
     values = cost.values() if isinstance(cost, Mapping) else [cost]
     return any(isinstance(value, list | tuple) for value in values)
 
@@ -323,14 +357,14 @@ def _has_any(value: Any, spaces: Sequence[str]) -> bool:
 
 
 def load_spec(path: Path) -> SweepSpec:
-    """Read a sweep file. Raises UserError: one line with the file, the field, what was expected and what was
-    found.
+    """Read a sweep file. Raises UserError with one line that names the file, the field, what was expected and
+    what was found.
     """
     return make_spec(read_yaml(path, "a sweep file", "keys"), str(path))
 
 
 def read_spec(source: str | Path) -> SweepSpec:
-    """The sweep of a sweep file, or of a result folder. Raises UserError."""
+    """Return the sweep of a sweep file or of a result folder. Raises UserError."""
     if (file := _sweep_file(source)) is not None:
         return load_spec(file)
     from topdown_ray.store.place import Place
@@ -339,7 +373,7 @@ def read_spec(source: str | Path) -> SweepSpec:
 
 
 def read_fields(source: str | Path) -> dict[str, Any]:
-    """The fields of a sweep file, or of the sweep of a result folder, not validated yet. Raises UserError."""
+    """Return the fields of a sweep file or of a result folder's sweep, not validated. Raises UserError."""
     if (file := _sweep_file(source)) is not None:
         return dict(read_yaml(file, "a sweep file", "keys"))
     from topdown_ray.store.manifest import read_manifest
@@ -348,7 +382,7 @@ def read_fields(source: str | Path) -> dict[str, Any]:
 
 
 def _sweep_file(source: str | Path) -> Path | None:
-    """The path of a sweep file, where this is no result folder and no URI of one. Raises UserError."""
+    """Return the path of a sweep file, or None for a result folder or its URI. Raises UserError."""
     if is_uri(source):
         from topdown_ray.store.place import Place
 
@@ -361,5 +395,5 @@ def _sweep_file(source: str | Path) -> Path | None:
 
 
 def make_spec(data: Mapping[str, Any], where: str) -> SweepSpec:
-    """A specification from plain data; ``where`` begins the message of a UserError."""
+    """Return a specification made from plain data. ``where`` begins the message of a UserError."""
     return validated(SweepSpec, dict(data), where)

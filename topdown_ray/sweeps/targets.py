@@ -1,9 +1,9 @@
-"""The targets of a specification as they are written, and the further limits that they may carry.
+"""The targets of a specification as a user writes them, and their limits on other costs.
 
 A target set is a list of numbers, or a range ``{from, to, step}``. A target with limits of its own is a
-mapping of costs, ``{note10: 30, params: 6.0}``, the sweep's cost among them; ``limits`` holds for all
-targets. Where a sweep has several costs, ``targets`` is a mapping with the target sets of each. What comes
-out is normal: sets with the loosest target first, and beside each target its limits."""
+mapping of costs, ``{note10: 30, params: 6.0}``, which includes the sweep's cost. ``limits`` apply to all
+targets. If a sweep has several costs, ``targets`` is a mapping with the target sets of each. The functions
+here return the normal form: sets with the loosest target first, and the limits of each target."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MAX_TARGETS = 1000  # of a range
 
 
 def repeated(values: Sequence[Any]) -> Any:
-    """The first value that there is more than once."""
+    """Return the first value that occurs more than once."""
     counts = Counter(values)
     return next(value for value in values if counts[value] > 1)
 
 
 def is_range(value: Any) -> bool:
-    """Whether this is meant as a range."""
+    """Return whether this is meant as a range."""
     return isinstance(value, Mapping) and bool(set(value) & set(RANGE))
 
 
@@ -45,7 +45,7 @@ def _is_target(value: Any) -> bool:
 def read_each(
     values: Any, costs: Sequence[str], limits: Any, space: str
 ) -> tuple[dict[str, tuple[Targets, ...]], dict[str, tuple[SetLimits, ...]]]:
-    """As :func:`read`, for each of several costs; the sets at one place belong together."""
+    """Do as :func:`read` does, for each of several costs. The sets at one index belong together."""
     if not isinstance(values, Mapping) or set(values) != set(costs):
         found = ", ".join(map(str, values)) if isinstance(values, Mapping) else brief(values)
         raise ValueError(
@@ -72,8 +72,17 @@ def read_each(
 def read(
     values: Any, cost: str, limits: Any, space: str, field: str = "targets"
 ) -> tuple[tuple[Targets, ...], tuple[SetLimits, ...]]:
-    """The target sets of a space and their limits. cost: the one that the targets limit. limits: those of all
-    targets, or the normal form. Raises ValueError: one line with the field.
+    """Return the target sets of a space and the limits of each target.
+
+    Args:
+        values: One target set or a list of them, as the user writes them.
+        cost: The cost that the targets limit.
+        limits: The limits of all targets, or the normal form.
+        space: The space, for messages.
+        field: The name of the field, for messages.
+
+    Raises:
+        ValueError: A value is wrong; the message is one line that names the field.
     """
     sets = _sets(values, field)
     alone = sets == [values]  # one set, which is not written as a list of sets
@@ -95,7 +104,7 @@ def read(
 
 
 def _sets(value: Any, field: str) -> list[Any]:
-    """The target sets of a space, where one set (a flat list, or a range) stands for a list of it."""
+    """Return the target sets of a space as a list. One set, a flat list or a range, becomes a list of one."""
     if is_range(value) or (
         isinstance(value, list | tuple)
         and value
@@ -111,7 +120,7 @@ def _sets(value: Any, field: str) -> list[Any]:
 
 
 def _range(values: Mapping[Any, Any], where: str) -> list[float]:
-    """The targets of a range, its ends included."""
+    """Return the targets of a range, including its ends."""
     if set(values) != set(RANGE) or not all(map(_is_target, values.values())):
         raise ValueError(
             f"{where}: expected {{from, to, step}}, positive numbers, found {brief(dict(values))}"
@@ -124,7 +133,7 @@ def _range(values: Mapping[Any, Any], where: str) -> list[float]:
 
 
 def _set(values: Any, where: str, cost: str, shared: Mapping[str, float]) -> tuple[Targets, SetLimits]:
-    """A target set, loosest first, and the limits of each of its targets."""
+    """Return a target set, loosest first, and the limits of each of its targets."""
     if is_range(values):
         values = _range(values, where)
     if not isinstance(values, list | tuple) or not values:
@@ -142,7 +151,7 @@ def _set(values: Any, where: str, cost: str, shared: Mapping[str, float]) -> tup
 
 
 def _target(value: Mapping[Any, Any], where: str, cost: str) -> tuple[Any, dict[str, float]]:
-    """A target with limits of its own: the target, and the limits."""
+    """Return the target and the limits of a target that has limits of its own."""
     if cost not in value:
         found = ", ".join(map(str, value)) or "nothing"
         raise ValueError(f"{where}: expected the sweep's cost {cost} among the keys, found {found}")
@@ -164,8 +173,8 @@ def _limits(value: Any, where: str, cost: str) -> dict[str, float]:
 
 
 def check_carried(strategy: str, targets: Targets, limits: Sequence[Sequence[tuple[str, float]]]) -> None:
-    """Raise ValueError where a looser target has a tighter limit than the target before it, whose population
-    a strategy carries over.
+    """Raise ValueError if a looser target has a tighter limit than the target before it, because the strategy
+    carries the population of that target over.
     """
     for k, (looser, tighter) in enumerate(itertools.pairwise(map(dict, limits))):
         for name, most in looser.items():
