@@ -1,6 +1,4 @@
-"""The exceptions that end a command with one line: what was expected, what was found; and how a value is
-shown in such a line.
-"""
+"""The exceptions that end a command with a message of one line, and the form of values in such a message."""
 
 from __future__ import annotations
 
@@ -16,31 +14,31 @@ class UserError(Exception):
 
 
 class StartError(Exception):
-    """Nothing can run shards: the sweep ends at once, with the cause and exit status 1."""
+    """No process can be started that runs shards. The sweep ends at once with the cause and exit status 1."""
 
 
 class StoreError(Exception):
-    """Results cannot be written (a full disk, say): the sweep ends at once; what is finished stays, exit
-    status 1.
+    """Results cannot be written, for example because the disk is full. The sweep ends at once with exit
+    status 1; finished searches are kept.
     """
 
 
 def brief(value: object, most: int = _MOST_SHOWN) -> str:
-    """A value as a message shows it: one line of at most ``most`` characters, however large or deep the value
-    is.
+    """Return a value as a message shows it: one line of at most ``most`` characters, even if the value is
+    large or deeply nested.
     """
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, most, most
     try:
         text = short.repr(value)
-    except Exception:  # a whole number of thousands of digits, an object whose repr fails
+    except Exception:  # an integer of thousands of digits, or an object whose repr fails
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def one_line(text: object, most: int = 300) -> str:
-    """Text from elsewhere (another library's error, say) on one line, without control characters, cut after
-    ``most`` characters.
+    """Return text from elsewhere (for example another library's error) as one line, without control
+    characters and cut after ``most`` characters.
     """
     line = " ".join("".join(character if character.isprintable() else " " for character in str(text)).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -1,8 +1,8 @@
-"""What changed between two result folders: the same searches before and after. Frames in, frames out.
+"""Compare two result folders: the same searches before and after a change.
 
 A group is a label of a sweep's strategies at one target set, under one space, cost, protocol, predictor and
-limits. Groups of two folders meet whatever algorithm, hyper-parameters and search identities they have, for
-these are what a comparison is about."""
+limits. Groups of two folders are matched even if their algorithm, hyper-parameters and search identities
+differ, because a comparison is about these differences. The functions take and return data frames."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from topdown_ray.store.place import Place
 from topdown_ray.store.results import load_columns
 from topdown_ray.store.transferred import MARK
 
-# what groups must have in common, in the order in which a message looks for what differs
+# the facts that groups must share, in the order in which a message looks for a difference
 _FACTS = {
     "space": "space",
     "cost_name": "cost",
@@ -56,8 +56,10 @@ class Comparison:
     """What :func:`compare` found. Accuracies and their differences are fractions."""
 
     rows: pd.DataFrame
-    only_before: pd.DataFrame  # the groups that only one side has, with their seeds; ``differs`` names what
-    only_after: pd.DataFrame  # kept a group of the other side with the same label and targets from meeting it
+    # the groups of one side only, with their seeds; ``differs`` names the fact in which a group differs from
+    # that of the other side with the same label and targets
+    only_before: pd.DataFrame
+    only_after: pd.DataFrame
 
 
 def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -> Comparison:
@@ -84,7 +86,7 @@ def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -
         searches["predictor_space"].fillna("") if "predictor_space" in searches else ""
     )
     searches["setting"] = _settings(searches)
-    searches["strategy"] = searches["label"]  # whatever the hyper-parameters
+    searches["strategy"] = searches["label"]  # regardless of the hyper-parameters
     searches["side"] = searches["folder"]
     codes = searches.groupby(["side", *_FACTS], sort=False, observed=True).ngroup()
     groups = searches.assign(code=codes, order=-searches["k"]).drop_duplicates("code")
@@ -108,25 +110,25 @@ def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -
 
 
 def compare_folders(before: str, after: str) -> Comparison:
-    """The same of two result folders or URIs. Raises UserError."""
+    """Compare two result folders or URIs, see :func:`compare`. Raises UserError."""
     folders = (before, after)
     first, second = (load_columns(each, SEARCH_COLUMNS, TRACE_COLUMNS) for each in folders)
     return compare(first, second, [Place(each).name for each in folders])
 
 
 def regressions(comparison: Comparison, below: float) -> list[str]:
-    """Why ``after`` is worse than ``before``, a few words for each reason: groups whose mean difference is
-    below this number (a fraction), answers that were feasible and are not or are missing, groups that are
-    missing. Empty where it is not worse.
+    """Return the reasons why ``after`` is worse than ``before``, a few words for each: groups whose mean
+    difference is below this number (a fraction), feasible answers that became infeasible or are missing, and
+    missing groups. The list is empty if it is not worse.
     """
     found = []
     for _, group in comparison.rows.groupby(["setting", "targets", "strategy", *_HASHED], sort=False):
         whole, single = group.iloc[0], group.iloc[1:]
         name = group_name(whole.to_dict())
-        # where no search has an answer for every target, the targets count one by one
+        # if no search has an answer for every target, look at each target
         mean = whole["difference"] if whole["n_after"] else single["difference"].mean()
         if round(mean - below, 12) < 0:
-            found.append(f"{name}: {100 * mean:+.3f} points")
+            found.append(f"{name}: {100 * mean:+.3f} percentage points")
         lost = int(whole["became_infeasible"] + whole["missing"])
         if lost:
             found.append(f"{name}: {lost} feasible answers missing")
@@ -138,7 +140,7 @@ def regressions(comparison: Comparison, below: float) -> list[str]:
 
 
 def group_name(group: Mapping[Any, Any]) -> str:
-    """A group of a comparison as messages name it."""
+    """Return the name of a comparison's group for messages."""
     return f"{group['setting']}, {group['targets']}, {group['strategy']}"
 
 
@@ -155,13 +157,13 @@ def _limits(rows: pd.DataFrame) -> pd.Series:
 
 def _in_words(texts: Sequence[str]) -> str:
     limits = [json.loads(text) if text else {} for text in texts]
-    if any(one != limits[0] for one in limits):  # the words may leave some of them out
+    if any(one != limits[0] for one in limits):  # the words may not mention all of them
         return f"{limits_text(limits)} ({short_hash(compact_json(limits))[:4]})"
     return " and ".join(f"{name} <= {most:.12g}" for name, most in sorted(limits[0].items()))
 
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
-    """Space, cost, limits and protocol in words, as reports name them."""
+    """Space, cost, limits and protocol in words, as in reports."""
     words = rows["space"].astype(object) + rows["marked"].map({True: MARK, False: ""})
     words += " on " + rows["cost_name"].astype(object)
     words += rows["limits"].astype(object).map(lambda text: f", {text}" if text else "")
@@ -169,8 +171,8 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
 
 
 def _differs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str | None:
-    """The first fact in which two groups differ. What a folder did not record does not differ; instead of a
-    hash that is not recorded, the name counts.
+    """The first fact in which two groups differ. A fact that a folder did not record does not count. If a
+    hash is not recorded, the names are compared.
     """
 
     def differ(column: str) -> bool:
@@ -185,7 +187,7 @@ def _differs(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str | None:
 
 
 def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) -> list[tuple[int, int]]:
-    """The codes of the groups that meet, each with at most one, in the order of ``before``."""
+    """The codes of matching groups, in the order of ``before``. Each group has at most one partner."""
     candidates = defaultdict(list)
     for group in after:
         candidates[tuple(group[name] for name in _KEY)].append(group)
@@ -193,7 +195,7 @@ def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) ->
     for one in before:
         free = candidates[tuple(one[name] for name in _KEY)]
         fitting = [other for other in free if _differs(one, other) is None]
-        if fitting:  # an equal hash rather than one that is not recorded
+        if fitting:  # prefer an equal hash to one that is not recorded
             best = max(fitting, key=lambda other: sum(one[name] == other[name] for name in _HASHED))
             free.remove(best)
             pairs.append((one["code"], best["code"]))
@@ -201,7 +203,7 @@ def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) ->
 
 
 def _first_difference(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) -> str:
-    """What keeps the two groups apart that agree in most facts."""
+    """The difference between the two groups that agree in most facts."""
     order = list(_FACTS)
     found = ((_differs(one, other) or order[0], one, other) for one in before for other in after)
     column, one, other = max(found, key=lambda each: order.index(each[0]))
@@ -220,7 +222,7 @@ def _lone(
     searches: pd.DataFrame,
     codes: pd.Series,
 ) -> pd.DataFrame:
-    """Groups of one side alone. others: all groups of the other side."""
+    """Describe the groups of one side only. others: all groups of the other side."""
     by_key = {tuple(group[name] for name in _KEY): group for group in others}
     records = []
     for group in groups:
@@ -233,7 +235,9 @@ def _lone(
 
 
 def _rows(data: Data, facts: Sequence[dict[str, Any]], seeds: set[int]) -> pd.DataFrame:
-    """The rows of all groups that meet; ``data`` has their number as ``group``. seeds: of the sweep after."""
+    """The rows of all matching groups; ``data`` has their number as ``group``. seeds: those of the sweep
+    ``after``.
+    """
     rows = data.searches
     answers = rows["accuracy"].where(rows["feasible"])
     tables = {
@@ -278,8 +282,8 @@ def _mean(cell: stats.Array) -> float:
 def _of_group(
     before: pd.DataFrame, after: pd.DataFrame, seeds: set[int]
 ) -> list[tuple[dict[str, Any], stats.Array, stats.Array]]:
-    """The row of all targets and that of each, with the accuracies before and after. before, after: of seeds
-    and targets, NaN where not feasible.
+    """The row of all targets and one row for each target, with the accuracies before and after. before,
+    after: tables of seeds and targets, NaN if not feasible.
     """
     before, after = before.align(after, join="outer", axis=1)
     shared = before.index.intersection(after.index)
@@ -297,7 +301,8 @@ def _of_group(
     }
     if len(shared):
         before, after = x.where(y.notna()), y.where(x.notna())
-    answered = before.notna().any() & after.notna().any()  # a target without answers must not empty the mean
+    # a target without any answers must not make every mean NaN
+    answered = before.notna().any() & after.notna().any()
     whole = (table.loc[:, answered].dropna().mean(axis=1).dropna() for table in (before, after))
     first, second = (table.to_numpy(float) for table in whole)
     cells: dict[float, tuple[stats.Array, stats.Array]] = {math.nan: (first, second)}

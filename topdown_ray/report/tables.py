@@ -1,6 +1,6 @@
-"""Tables of a sweep's outcome: accuracy for each target, time and how it grows with the number of targets.
-Frames in, frames out.
-"""
+"""Summarise sweeps as tables: accuracy for each target, time, and its growth with the number of targets.
+
+The functions take and return data frames."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def summary(*parts: Loaded) -> Summary:
 
 
 def widest(frame: pd.DataFrame) -> dict[str, str]:
-    """For each setting, the target set with the most targets (of several, the one with most rows)."""
+    """Return for each setting the target set with the most targets (of several, the one with most rows)."""
     counts = frame.groupby(["setting", "k", "targets"]).size().reset_index(name="rows")
     best = counts.sort_values(["k", "rows"], kind="stable").groupby("setting").tail(1)
     return dict(zip(best["setting"], best["targets"], strict=True))
 
 
 def statistics_of(values: np.ndarray[Any, Any]) -> dict[str, float]:
-    """n, mean, standard deviation, median and inter-quartile mean of a cell; NaN where there are too few
+    """Return n, mean, standard deviation, median and inter-quartile mean of a cell; NaN if there are too few
     values.
     """
     n = len(values)
@@ -58,11 +58,11 @@ def statistics_of(values: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def accuracy(data: Data) -> pd.DataFrame:
-    """Predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high: of the
-    inter-quartile mean; cost: the mean of the answers.
+    """Return the predicted top-1 (a fraction) for each setting, target set, strategy and target; low, high:
+    interval of the inter-quartile mean; cost: the mean of the answers.
 
-    Target sets are kept apart: the same seed can give the same answer in two of them, which must not count
-    twice."""
+    Target sets are not pooled, because the same seed can give the same answer in two of them, which must not
+    count twice."""
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
@@ -87,7 +87,7 @@ def accuracy(data: Data) -> pd.DataFrame:
 
 
 def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
-    """One row a timing (a batch, or a lone search): keys and ``value``, with ``searches`` and
+    """Return one row for each timing (a batch, or a single search): keys and ``value``, with ``searches`` and
     ``batch_size``.
     """
     timed = data.searches[data.searches["timed"]]
@@ -103,8 +103,8 @@ def timings(data: Data, value: str, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def time(data: Data) -> pd.DataFrame:
-    """Seconds of a whole search for each setting, clock, strategy and target set; low, high: of the mean; n:
-    timings.
+    """Return the seconds of a whole search for each setting, clock, strategy and target set; low, high:
+    interval of the mean; n: number of timings.
     """
     keys = ["setting", "space", "clock", "strategy", "k", "targets"]
     frame = _timed(timings(data, "search_wall_s", keys), "search_wall_s", keys)
@@ -113,9 +113,9 @@ def time(data: Data) -> pd.DataFrame:
 
 
 def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
-    """What a search costs, the mean over searches: ``evaluations`` (children), ``unique_evaluations``,
-    ``gradients``, ``predictor_rows`` (what both cost in rows of the predictor) and ``cpu_s`` on one core; NaN
-    where a folder does not tell."""
+    """Return the mean work of a search: ``evaluations`` (children), ``unique_evaluations``, ``gradients``,
+    ``predictor_rows`` (unique evaluations plus gradients, each counted as the rows that take the same time)
+    and ``cpu_s`` on one core; NaN if a folder does not record them."""
     counted = ["evaluations", "unique_evaluations", "gradients", "predictor_rows"]
     searches = data.searches.groupby([*keys, "folder", "search_id"], observed=True)
     totals = searches[counted].sum(min_count=1)
@@ -134,8 +134,8 @@ def spent(data: Data, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def single_target(data: Data) -> pd.DataFrame:
-    """Seconds spent on one target: alone (k = 1), or its share of a search for k targets; low, high: of the
-    mean.
+    """Return the seconds spent on one target: in a search for it alone (k = 1), or its share of a search for
+    k targets; low, high: interval of the mean.
     """
     keys = ["setting", "space", "clock", "strategy", "k", "targets", "target", "cost_unit"]
     frame = _timed(timings(data, "wall_s", keys), "wall_s", keys)
@@ -163,8 +163,8 @@ def _timed(units: pd.DataFrame, value: str, keys: Sequence[str]) -> pd.DataFrame
 
 
 def missing(part: Loaded) -> pd.DataFrame:
-    """The searches that a sweep promises and its rows lack: space, strategy, targets, promised, missing,
-    seeds; a row a group.
+    """Return the searches of a sweep that its rows do not have, one row for each group: space, strategy,
+    targets, promised, missing, seeds.
     """
     spec = part.manifest.get("spec", {})
     rows = part.searches.drop_duplicates("search_id")
@@ -194,13 +194,13 @@ _FITTED = ("slope", "intercept", "further", "exponent")
 
 
 def growth(data: Data) -> pd.DataFrame:
-    """How a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each clock),
-    evaluations, predictor rows.
+    """Return how a strategy's cost grows with the number of targets k: seconds and CPU seconds (for each
+    clock), evaluations, predictor rows.
 
-    slope, intercept: of the line through the means at each k. further: what one more target costs relative to
-    the fitted cost of the first. exponent: p in cost ~ k^p, from the logarithms of the same means; below 1 is
-    sub-linear. Intervals come from a bootstrap within each target set, or from Student's t on the line where
-    a set has fewer than ``stats.STUDENT`` timings."""
+    slope, intercept: those of the line through the means at each k. further: the cost of one more target
+    relative to the fitted cost of the first. exponent: p in cost ~ k^p, from the logarithms of the same
+    means; growth is sub-linear if it is below 1. Intervals come from a bootstrap within each target set, or
+    from Student's t on the line if a set has fewer than ``stats.STUDENT`` timings."""
     records = []
     clocked = ["setting", "space", "clock", "strategy"]
     for value, unit in (("search_wall_s", "s"), ("search_cpu_s", "CPU s")):
@@ -223,7 +223,7 @@ def growth(data: Data) -> pd.DataFrame:
 
 
 def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
-    """The fits of :func:`growth`: cells by (k, target set). NaN with fewer than two different k."""
+    """Compute the fits of :func:`growth` from cells by (k, target set); NaN without two different k."""
     k = np.array([key[0] for key in cells], float)
     sizes = np.array([len(cell) for cell in cells.values()])
     facts = {"n": int(sizes.sum()), "n_k": len(np.unique(k))}
@@ -262,18 +262,18 @@ def fit_growth(cells: Mapping[Any, np.ndarray[Any, Any]]) -> dict[str, Any]:
 def _means_by_k(
     k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The different k, and the mean (R, different k) of the sets that share one, of means (R, sets)."""
+    """The different k, and for each of them the mean of its target sets: (R, sets) -> (R, different k)."""
     at, index = np.unique(k, return_inverse=True)
     return at, means @ (np.eye(len(at))[index] / np.bincount(index))
 
 
 def _line_and_power(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """slope, intercept, further, exponent (4, R) of the means (R, sets); every k has the same weight."""
+    """slope, intercept, further, exponent (4, R) of the means (R, sets). Every k has the same weight."""
     at, level = _means_by_k(k, means)
     centred, log_k = at - at.mean(), np.log(at) - np.log(at).mean()
     slope = level @ centred / (centred**2).sum()
     intercept = level.mean(axis=1) - slope * at.mean()
     exponent = np.log(level) @ log_k / (log_k**2).sum()
-    intercept[np.abs(intercept) < 1e-9 * level.mean()] = 0.0  # of an exact line through the origin
+    intercept[np.abs(intercept) < 1e-9 * level.mean()] = 0.0  # rounding error of a line through the origin
     first = intercept + slope
     return np.stack([slope, intercept, slope / np.where(first > 0, first, math.nan), exponent])
