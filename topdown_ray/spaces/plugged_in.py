@@ -1,7 +1,8 @@
-"""Predictors and costs of the user's own: functions of a batch of architectures, read in one of three forms.
+"""Wrap users' own predictors and costs, which are functions of a batch of architectures.
 
-``on_genes``, ``on_configs`` and ``on_features`` say which form a function reads. A ``torch.nn.Module`` and an
-object with a method ``predict`` (a regressor of scikit-learn) read features without being wrapped."""
+``on_genes``, ``on_configs`` and ``on_features`` declare the form in which a function reads architectures. A
+``torch.nn.Module`` and an object with a method ``predict`` (for example a regressor of scikit-learn) need no
+wrapper, and read features."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from topdown_ray.spaces.predictor import features, one_hot
 from topdown_ray.spaces.space import Encoding, Genes, Space
 from topdown_ray.spaces.tiles import TILE
 
-_PROBED = TILE  # random architectures that a function is tried on
-_RANDOM = 2_000  # architectures that the search for the cheapest one starts from
+_PROBED = TILE  # random architectures on which a function is tried
+_RANDOM = 2_000  # random architectures among which the search for the cheapest one starts
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Adapter:
 
     form: str
     function: Any
-    unit: str = ""  # of a cost
+    unit: str = ""  # for a cost
 
     def plugin_state(self) -> tuple[str, Any]:
-        """What its identity depends on: text, and the function."""
+        """Return what its identity depends on: a text, and the function."""
         return f"{self.form} {self.unit}", self.function
 
 
@@ -53,7 +54,7 @@ def on_features(function: Any, unit: str = "") -> Adapter:
 
 
 def adapter_of(plugin: plugins.Plugin, kind: str) -> Adapter:
-    """How a plug-in reads architectures. Raises UserError for a function that does not say it."""
+    """Return the adapter of a plug-in. Raises UserError for a function without a declared form."""
     value = plugin.value
     if isinstance(value, Adapter):
         return value
@@ -68,8 +69,8 @@ def adapter_of(plugin: plugins.Plugin, kind: str) -> Adapter:
 
 @dataclass(frozen=True, eq=False)
 class _Batched:
-    """A function of architectures that is asked in batches of one size: a row's bits do not depend on the
-    batch it comes in.
+    """A function of architectures that is always called with batches of one size, so that the bits of a row
+    do not depend on its batch.
     """
 
     name: str
@@ -79,8 +80,8 @@ class _Batched:
     device: str = "cpu"
 
     def check_here(self, kind: str) -> None:
-        """Raise UserError where this process finds another function than the driver does: functions travel
-        by name, objects by value.
+        """Raise UserError if this process finds another function than the driver. Functions are sent to
+        workers by name, objects by value.
         """
         if not hasattr(self.adapter.function, "__code__"):
             return
@@ -95,11 +96,13 @@ class _Batched:
 
     @functools.cached_property
     def code(self) -> Encoding:
-        """The features that it reads."""
+        """The encoding of the features that it reads."""
         return one_hot(self.space)
 
     def values(self, genes: torch.Tensor) -> torch.Tensor:
-        """genes int8 (N, G) -> float64 (N,). Raises UserError for another number of values, or for NaN."""
+        """Return the values: genes int8 (N, G) -> float64 (N,). Raises UserError for a wrong number of values
+        and for NaN.
+        """
         rows = self.space.canonical(genes)
         if self._by_row:
             found = self._asked(rows)
@@ -111,7 +114,7 @@ class _Batched:
 
     @property
     def _by_row(self) -> bool:
-        """Whether every value is computed by itself, as a regressor of scikit-learn does."""
+        """Whether every value is computed independently of the others, as in scikit-learn's regressors."""
         return callable(getattr(self.adapter.function, "predict", None))
 
     def _asked(self, rows: torch.Tensor) -> torch.Tensor:
@@ -143,7 +146,7 @@ class _Batched:
 
 @dataclass(frozen=True, eq=False)
 class PluginPredictor(_Batched):
-    """An accuracy predictor of the user's own. Calling it: genes int8 (N, G) -> top-1 float32 (N,)."""
+    """A user's own accuracy predictor. Calling it: genes int8 (N, G) -> top-1 float32 (N,)."""
 
     def __post_init__(self) -> None:
         if self.module is not None:
@@ -151,37 +154,39 @@ class PluginPredictor(_Batched):
 
     @property
     def predictor_space(self) -> str:
-        """The space it was made for: the one that names it."""
+        """The space that it is made for, which is the space of the sweep."""
         return self.space.name
 
     @property
     def module(self) -> nn.Module | None:
-        """The network of which gradients can be had, if it is one."""
+        """The network, if it is one, whose gradients can be computed."""
         function = self.adapter.function
         return function if isinstance(function, nn.Module) and self.adapter.form == "features" else None
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
+        """Return predicted top-1: genes int8 (N, G) -> float32 (N,)."""
         return self.values(genes).float()
 
 
 @dataclass(frozen=True, eq=False)
 class PluginCost(_Batched):
-    """A cost of the user's own. Calling it: genes int8 (N, G) -> float64 (N,) in ``unit``."""
+    """A user's own cost. Calling it: genes int8 (N, G) -> float64 (N,) in ``unit``."""
 
     @property
     def unit(self) -> str:
-        """As the adapter says it."""
+        """The unit that the adapter declares."""
         return self.adapter.unit
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Costs: genes int8 (N, G) -> float64 (N,)."""
+        """Return costs: genes int8 (N, G) -> float64 (N,)."""
         return self.values(genes)
 
     def cheapest(self) -> tuple[float, Genes]:
-        """The lowest cost that was found, and its genes (G,); not exact, since any function can be a cost.
+        """Return the lowest cost that was found, and its genes (G,). It is not exact, because any function
+        can be a cost.
 
-        The best of the smallest and of random architectures is changed one gene at a time while that helps.
+        The search starts from the best of the smallest and of random architectures, and changes one gene at a
+        time while the cost decreases.
         """
         return self._cheapest
 
@@ -197,12 +202,14 @@ class PluginCost(_Batched):
             best = int(costs.argmin())
             if len(rows) == len(changes) + 1 and best == 0:
                 return float(costs[0]), space.canonical(rows[:1])[0].numpy()
-            neighbours = rows[best].repeat(len(changes) + 1, 1)  # the best itself comes first
+            neighbours = rows[best].repeat(len(changes) + 1, 1)  # the first row stays the best itself
             neighbours[torch.arange(1, len(neighbours)), changes[:, 0]] = changes[:, 1].to(torch.int8)
             rows = neighbours
 
     def range(self) -> tuple[float, float]:
-        """The lowest cost that was found, and the highest of the largest and of random architectures."""
+        """Return the lowest cost that was found, and the highest one of the largest and of random
+        architectures.
+        """
         rows = torch.cat(
             [
                 torch.tensor([[size - 1 for size in self.space.sizes]], dtype=torch.int8),
@@ -213,7 +220,7 @@ class PluginCost(_Batched):
 
 
 def plugin_predictor(name: str, space: Space) -> PluginPredictor | None:
-    """The predictor that is a plug-in of this name, if there is one. Raises UserError."""
+    """Return the predictor plug-in of this name, or None. Raises UserError."""
     plugin = plugins.find("predictors", name)
     if plugin is None:
         return None
@@ -228,7 +235,7 @@ def plugin_predictor(name: str, space: Space) -> PluginPredictor | None:
 
 
 def plugin_cost(name: str, space: Space) -> PluginCost | None:
-    """The cost that is a plug-in of this name, if there is one. Raises UserError."""
+    """Return the cost plug-in of this name, or None. Raises UserError."""
     plugin = plugins.find("costs", name)
     if plugin is None:
         return None
@@ -243,7 +250,7 @@ def plugin_cost(name: str, space: Space) -> PluginCost | None:
 
 
 def _probed(model: PluginPredictor | PluginCost, field: str, name: str) -> tuple[float, float]:
-    """The lowest and the highest value of a few architectures. Raises UserError where they have none."""
+    """The lowest and the highest value of a few architectures. Raises UserError if the function fails."""
     try:
         values = model(model.space.random(_PROBED, 0))
     except UserError:

@@ -71,7 +71,7 @@ class Block:
     kernel: int = -1
 
 
-# --- what a space provides beside its genes -----------------------------------------------------------------
+# --- the parts of a space in addition to its genes ----------------------------------------------------------
 
 
 class Encoding(NamedTuple):

@@ -160,7 +160,7 @@ class Labelled(NamedTuple):
 
 
 def labelled(entry: str | Mapping[str, Any]) -> Labelled:
-    """Return the label of an entry of ``spec["strategies"]`` in run.json, a name or a mapping with the name."""
+    """Label an entry of ``spec["strategies"]`` in run.json, which is a name or a mapping with the name."""
     if isinstance(entry, str):
         return Labelled(entry, entry)
     return Labelled(entry["name"], entry.get("label", entry["name"]), entry.get("colour"))
