@@ -305,10 +305,10 @@ def test_a_lost_manifest_is_written_anew(
         assert_one_line(
             main_in_process([command, out], capsys),
             "no readable run.json",
-            f"command again, with --out {out}",
+            f"command again with --out {out}",
         )
     arguments = ["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"]
-    assert_one_line(main_in_process([*arguments, "--no-resume"], capsys), "found this sweep begun")
+    assert_one_line(main_in_process([*arguments, "--no-resume"], capsys), "found results of this sweep")
     done = main_in_process(arguments, capsys)
     assert done.returncode == 0
     assert "24 of 24 searches, 0 of them now" in done.stdout

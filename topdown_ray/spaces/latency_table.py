@@ -328,7 +328,7 @@ def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
     for name in _SCHEMA.names:
         if table[name].null_count:
             raise UserError(
-                f"{where}: {name}: expected a value for every layer, found {table[name].null_count} layers "
+                f"{where}: {name}: expected a value for every layer, found {table[name].null_count} "
                 "without one"
             )
     return columns

@@ -227,8 +227,7 @@ def _checked(table: pa.Table, where: str) -> pa.Table:
     for name in _REQUIRED:
         if table[name].null_count:
             raise UserError(
-                f"{where}: {name}: expected a value in every row, found {table[name].null_count} rows "
-                "without one"
+                f"{where}: {name}: expected a value in every row, found {table[name].null_count} without one"
             )
     for name in ("top1", "top5"):
         values = table[name].drop_null().to_numpy()

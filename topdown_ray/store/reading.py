@@ -136,7 +136,7 @@ def _parts(
         for key in keys:
             if rows[key].null_count:
                 raise UserError(
-                    f"{path}: {key}: expected a value in every row, found {rows[key].null_count} rows without"
+                    f"{path}: {key}: expected a value in every row, found {rows[key].null_count} without one"
                 )
         return reduced(rows)
 
