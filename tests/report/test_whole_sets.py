@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from support import synthetic
 
+from topdown_ray.figures import PANEL
 from topdown_ray.report import panels, tables, whole_sets
 from topdown_ray.report.build import write_report
 from topdown_ray.report.durations import duration, unit_of
@@ -90,6 +92,28 @@ def test_a_lower_mean_is_not_called_the_highest() -> None:
     words = sentence("here", [record("joint"), record("top_down", mean=0.83, **near)])
     assert words.startswith("here: joint leads with 82.81 %")
     assert "highest" not in words
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        (4000, 3500, 3100, 2800, 2500, 2200, 1900, 1600, 1300, 1000),  # ResNet50D under MACs
+        (12.25, 12.125, 12.0, 11.875, 11.75, 11.625, 11.5),
+        (60, 55, 50, 45, 40, 35, 30, 25, 20, 15),
+    ],
+)
+def test_labels_of_targets_do_not_overlap(targets: tuple[float, ...]) -> None:
+    table = pd.DataFrame({"target": targets, "cost": [0.998 * target for target in targets]})
+    table = table.assign(iqm=table["target"].rank() / 100, low=0.0, high=0.1, n=5, k=len(targets))
+    table = table.assign(setting="here", targets="all", strategy="joint", cost_unit="1e6 MACs")
+    figure = Figure(figsize=PANEL, layout="constrained")
+    ax = panels.front(table, figure.add_subplot())
+    figure.draw_without_rendering()
+    labels = [label for label in ax.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in sorted(labels, key=lambda label: label.get_position())]
+    assert len(boxes) >= 3
+    gap = 0.3 * labels[0].get_fontsize() * figure.dpi / 72
+    assert all(first.x1 + gap <= second.x0 for first, second in itertools.pairwise(boxes))
 
 
 ORDERS = {"top_down": "loosest", "bottom_up": "tightest", "joint": "together"}

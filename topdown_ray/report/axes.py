@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
 from topdown_ray.errors import UserError
@@ -21,7 +23,9 @@ _MOST_LABELS = 12  # labels of the places of an axis
 _LEGEND_WIDTH = 60  # characters in a row of a legend
 _LONGEST_LABEL = 44  # characters of a label in a legend
 _TITLE_WIDTH = 46  # characters in a line of a title
-_APART = 0.075  # of an axis: the least distance of two labelled targets
+_APART = 0.075  # the smallest distance of two labelled targets, as a share of the axis
+_CHARACTER = 0.64  # width of a digit, as a share of the font size
+_BETWEEN = 0.6  # the smallest gap between two labels, as a share of the font size
 
 
 def strategies_of(table: pd.DataFrame) -> list[str]:
@@ -109,15 +113,21 @@ def panel_title(table: pd.DataFrame) -> str:
 
 
 def target_ticks(ax: Axes, targets: pd.Series) -> None:
-    """Ticks at the targets within the axis: labelled where there is room, from the loosest on."""
+    """Set ticks at the targets within the axis, and label those that have room, from the loosest on."""
     low, high = ax.get_xlim()
     values = sorted((float(target) for target in targets.unique() if low <= target <= high), reverse=True)
-    if len(values) < 2:  # the axis' own ticks tell more
+    if len(values) < 2:  # the axis' own ticks show more
         return
+    font = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
+    width = 72 * ax.bbox.width / ax.figure.dpi  # of the axis, in points
     ticks: list[float] = []
     for value in values:
-        if not ticks or ticks[-1] - value >= _APART * (high - low):
-            ticks.append(value)
+        if ticks:
+            characters = (len(f"{ticks[-1]:g}") + len(f"{value:g}")) / 2
+            apart = max(_APART, font * (_CHARACTER * characters + _BETWEEN) / width)
+            if ticks[-1] - value < apart * (high - low):
+                continue
+        ticks.append(value)
     ax.set_xticks(ticks, [f"{value:g}" for value in ticks])
     ax.set_xticks(values, minor=True)
 
