@@ -1,4 +1,4 @@
-"""Count how far a sweep or a measurement has come."""
+"""Track the progress of a sweep or a measurement."""
 
 from __future__ import annotations
 
