@@ -20,7 +20,7 @@ from topdown_ray.strategy_styles import strategy_rank
 
 BAND = 0.2
 _MOST_LABELS = 12  # labels of the places of an axis
-_LEGEND_WIDTH = 60  # characters in a row of a legend
+_LEGEND_WIDTH = 54  # characters in a row of a legend, for panels of 4.4 inches
 _LONGEST_LABEL = 44  # characters of a label in a legend
 _TITLE_WIDTH = 46  # characters in a line of a title
 _APART = 0.075  # the smallest distance of two labelled targets, as a share of the axis

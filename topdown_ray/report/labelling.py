@@ -30,7 +30,7 @@ from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 from topdown_ray.strategy_styles import strategy_rank
 
-LONE = "lone searches"
+LONE = "single searches"
 AMORTISED = "amortised over batches"
 PUBLISHED = "published (another machine)"
 
@@ -363,8 +363,9 @@ def _untimed(searches: pd.DataFrame) -> list[str]:
     if len(odd):
         n = int(odd["batch_size"].sum())
         notes.append(
-            f"{len(odd)} batches ({n} searches) have another size than the other batches of their strategy "
-            "and targets. The timing tables leave out their times; their answers count."
+            f"The timing tables leave out {len(odd)} {'batch' if len(odd) == 1 else 'batches'} "
+            f"({n} searches), because their size differs from the other batches of their strategy and "
+            "targets. Their answers count."
         )
     cells = searches.drop_duplicates(["folder", "setting", "strategy", "targets", "clock"])
     if (cells.groupby(["folder", "setting"], observed=True)["clock"].nunique() > 1).any():

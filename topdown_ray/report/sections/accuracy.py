@@ -99,5 +99,5 @@ def _beside(frame: pd.DataFrame) -> Table:
         "The published values are single runs. The architectures that the notebook prints with them for "
         "`top_down` were pruned further after they had been scored."
     )
-    title = "Accuracies of the original notebook and of this report (experiment 2)"
+    title = "Accuracies of the original notebook and of this report"
     return Table("accuracy_published", title, frame, columns, note, OF_SETTING)

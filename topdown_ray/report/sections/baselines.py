@@ -27,7 +27,7 @@ def baselines(context: Context) -> Section | None:
     for setting, against in gain[["setting", "against"]].drop_duplicates().itertuples(index=False):
         own = gain[(gain["setting"] == setting) & (gain["against"] == against)]
         lines = LINES if own["low"].notna().any() else "."
-        caption = f"{setting}: paired difference from random search{lines}"
+        caption = f"{setting}: paired difference from {against} (random search){lines}"
         name = file_name("gain_over", against, setting)
         pictures.append(
             context.draw(name, caption, plots.differences, gain, setting=setting, against=against)

@@ -31,10 +31,11 @@ _CLOCK = Column(
 )
 _WORDS = (
     "Accuracies are the predictor's top-1; they are not measured. Numbers in brackets are 95 % intervals. "
-    "Points are percentage points of top-1 accuracy. Predictor rows are the architectures that the predictor "
-    "scored for a search; gradients are included as the number of rows that take the same time. Strategies "
-    "that search for one target after another have an answer for every target only near their end. Their "
-    "curves begin there."
+    "Points are percentage points of top-1 accuracy. A target set contains the targets of one search; the "
+    "widest set has the most targets.",
+    "Predictor rows are the architectures that the predictor scored for a search. Gradients are included as "
+    "the number of rows that take the same time. Strategies that search for one target after another have an "
+    "answer for every target only near their end. Their curves begin there.",
 )
 _NOTE = (
     "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
@@ -59,7 +60,7 @@ def overview(context: Context) -> Section:
         Table("whole_sets", "Data of accuracy against work", curves, (), in_page=False),
     ]
     tables = [table for table in tables if len(table.frame)]  # none where no search met all targets
-    return Section("overview", "Overview", [_WORDS], pictures, tables)
+    return Section("overview", "Overview", _WORDS, pictures, tables)
 
 
 def _searches(row: TableRow) -> str:

@@ -60,7 +60,7 @@ def _facts(part: Loaded) -> dict[str, str]:
         "status": manifest.get("status"),
         "started": manifest.get("created_at"),
         "wall time (s)": f"{manifest['wall_s']:.1f}" if "wall_s" in manifest else None,
-        "schema, algorithm": f"{manifest.get('schema')}, {manifest.get('algorithm')}",
+        "versions of schema and algorithm": f"{manifest.get('schema')}, {manifest.get('algorithm')}",
         "searches": f"{rows['search_id'].nunique()} in {rows['shard_id'].nunique()} batches",
         "batch sizes": _values(rows, "batch_size"),
         "failed shards": ", ".join(manifest.get("given_up", [])) or "none",

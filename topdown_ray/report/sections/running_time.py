@@ -87,7 +87,7 @@ def _by_k(context: Context) -> Table:
     columns += [number("evaluations", **COUNT), number("unique_evaluations", **COUNT)]
     if context.time["gradients"].any():
         columns.append(number("gradients", **COUNT))
-    title = "Time of a search by the number of targets (experiment 1)"
+    title = "Time of a search by the number of targets"
     note = (
         "All values are means for each search. Compare strategies by CPU time (one core) and by predictor "
         "rows. Predictor rows are the unique evaluations plus the gradients, where a gradient counts as the "
@@ -123,7 +123,7 @@ def _single(frame: pd.DataFrame) -> Table:
     columns = [number("target", digits="g"), text("cost_unit", "unit"), text("strategy")]
     columns += _seconds_columns(frame)
     note = "k = 1: a search for this target alone. k > 1: the target's share of a search for k targets."
-    return Table("single_target", "Time of a single target (experiment 3)", frame, columns, note, _BY)
+    return Table("single_target", "Time of a single target", frame, columns, note, _BY)
 
 
 _MEANING = {
