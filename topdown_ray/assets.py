@@ -279,7 +279,7 @@ def fetch(asset: Asset, folder: Path, brisk: bool = False, show: OnBytes | None 
     except OSError as error:
         where = error.filename or destination
         raise UserError(
-            f"{asset.path}: expected that it can be written to {where}, found {error.strerror or error}"
+            f"{asset.path}: expected to be able to write {where}, found {error.strerror or error}"
         ) from error
     return destination
 
