@@ -214,7 +214,7 @@ def test_half_a_sweep_is_reported_as_such(swept: tuple[Path, Path], tmp_path: Pa
     written = write_report([folder], tmp_path / "out")
     assert written.missing == 5
     words = text_of(written.path)
-    assert "5 of 75 searches are missing in half (status: incomplete)" in words
+    assert "half does not have 5 of its 75 searches (status: incomplete)" in words
     assert "failed shards abc" in words
     assert "prune" in (tmp_path / "out" / "tables" / "missing.md").read_text()
 
@@ -223,7 +223,7 @@ def test_half_a_sweep_is_reported_as_such(swept: tuple[Path, Path], tmp_path: Pa
 def test_one_seed_has_no_interval_and_says_why(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "one", *synthetic.frames(EFFECTS, seeds=1))
     written = write_report([folder], tmp_path / "out")
-    assert "because the results have one seed only" in text_of(written.path)
+    assert "because the results have only one seed" in text_of(written.path)
     frame = pd.read_csv(tmp_path / "out" / "tables" / "accuracy.csv")
     assert frame[["low", "high", "sd"]].isna().all(axis=None)
     folder = synthetic.write(tmp_path / "four", *synthetic.frames(EFFECTS, seeds=4))

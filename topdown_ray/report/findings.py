@@ -139,8 +139,8 @@ def _legend(context: Context) -> list[tuple[str, str]]:
 def _few_seeds(n: int) -> list[str]:
     if n == 1:
         return [
-            "This report has no standard deviations, intervals and tests, because the results have one seed "
-            "only."
+            "This report has no standard deviations, intervals or tests, because the results have only one "
+            "seed."
         ]
     if n < stats.LEAST:
         return [f"A 95 % interval needs at least {stats.LEAST} seeds; these results have {n}."]
@@ -150,9 +150,10 @@ def _few_seeds(n: int) -> list[str]:
 def _missing(context: Context) -> list[str]:
     """A warning for each folder without all searches of its sweep."""
     return [
-        f"{int(source.missing['missing'].sum())} of {int(source.missing['promised'].sum())} searches are "
-        f"missing in {name} (status: {source.results.manifest.get('status', 'unfinished')}). The report "
-        "covers the remaining searches. The section “Provenance” lists the missing ones."
+        f"{name} does not have {int(source.missing['missing'].sum())} of its "
+        f"{int(source.missing['promised'].sum())} searches (status: "
+        f"{source.results.manifest.get('status', 'unfinished')}). The report covers the remaining searches. "
+        "The section “Provenance” lists the missing ones."
         for name, source in zip(context.names, context.sources, strict=True)
         if len(source.missing)
     ]

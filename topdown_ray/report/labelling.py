@@ -146,8 +146,8 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
         if disagree.any():
             n = int(disagree.sum())
             notes.append(
-                f"{n} answers differ between folders that contain the same search. The report uses those of "
-                "the first folder."
+                f"{n} {'answer differs' if n == 1 else 'answers differ'} between folders that contain the "
+                "same search. The report uses the first folder."
             )
     if note := footnote(searches):
         notes.append(note)

@@ -85,9 +85,9 @@ def _notes(known: dict[str, Any]) -> list[str]:
     if fronts["of"]:
         notes.append(
             "Small points and lines show the fronts that the searches kept. The page contains "
-            f"{fronts['shown']:,} of {fronts['of']:,} architectures on them: all that no other one of the "
-            "setting beats, and a selection of the others. For each strategy and target set, only the first "
-            f"{MOST_SEARCHES} seeds are read; `topdown-ray pick` searches all of them."
+            f"{fronts['shown']:,} of {fronts['of']:,} architectures on them: all that no other architecture "
+            "of the setting beats, and a selection of the others. For each strategy and target set, only the "
+            f"first {MOST_SEARCHES} seeds are read; `topdown-ray pick` searches all of them."
         )
     folders = ", ".join(known["files"])
     tables = "tables `searches` and `front`" if fronts["of"] else "table `searches`"
