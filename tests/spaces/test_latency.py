@@ -162,7 +162,7 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
     table.write(path)
     whole = pq.read_table(path)
     pq.write_table(whole.slice(1), path)
-    with pytest.raises(UserError, match="expected every layer of mobilenet_v3 once, found none of Layer"):
+    with pytest.raises(UserError, match="expected every layer of mobilenet_v3 once, found no row for Layer"):
         latency_table.read(path)
 
 

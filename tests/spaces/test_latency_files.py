@@ -167,7 +167,7 @@ def test_sums_stay_exact_up_to_the_largest_that_is_accepted(tmp_path: Path) -> N
         ),
         ({"check": []}, "metadata: check: "),
         ({"check": {"slope": "1"}}, "metadata: check.slope: expected a valid number, found '1'"),
-        ({"check": {"bias": None}}, "metadata: check: expected bias beside "),
+        ({"check": {"bias": None}}, "metadata: check: expected bias in addition to "),
         ({"check": {"slope": 10**400}}, "metadata: check.slope: "),
     ],
 )

@@ -181,7 +181,7 @@ def test_latency_tables(tmp_path: Path) -> None:
         latency_table.read, broken(table.replace_schema_metadata(newer))
     )
     assert "expected the columns" in complaint(latency_table.read, broken(table.drop_columns(["count"])))
-    assert "expected every layer of resnet50d once, found none of" in complaint(
+    assert "expected every layer of resnet50d once, found no row for" in complaint(
         latency_table.read, broken(table.slice(1))
     )
     twice = pa.concat_tables([table, table.slice(0, 1)])
