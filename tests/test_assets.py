@@ -179,7 +179,7 @@ def test_a_stall_ends_and_is_resumed(server: tuple[str, Script], tmp_path: Path)
 def test_a_server_that_only_stalls_is_named(server: tuple[str, Script], tmp_path: Path) -> None:
     address, script = server
     script.acts = ["silence"]
-    with pytest.raises(UserError, match=r"/file: 127.0.0.1:\d+ fell silent after 0 bytes"):
+    with pytest.raises(UserError, match=r"/file: 127.0.0.1:\d+ stopped sending after 0 bytes"):
         get(address, tmp_path)
     assert len(script.ranges) == QUICK.attempts
     assert left(tmp_path) == set()
@@ -227,7 +227,7 @@ def test_passing_troubles_are_waited_out_and_others_are_not(
     assert get(address, tmp_path) == SHA256
     (tmp_path / "file").unlink()
     script.acts = ["404"]
-    with pytest.raises(UserError, match="expected the file, the server answered 404 Not Found"):
+    with pytest.raises(UserError, match="expected the file, found the answer 404 Not Found"):
         get(address, tmp_path)
     assert len(script.ranges) == 4
     script.acts = ["503"]
@@ -322,7 +322,7 @@ def test_fetch_list_verify_where(
     requests = len(script.paths)
     assert main_in_process(["assets", "fetch", "note10"], capsys).stdout.count(": was here") == 5
     assert len(script.paths) == requests
-    assert main_in_process(["assets", "verify"], capsys).stdout.count("SHA-256 as pinned") == 7
+    assert main_in_process(["assets", "verify"], capsys).stdout.count("SHA-256 as published") == 7
 
     listed = json.loads(main_in_process(["assets", "list", "--json"], capsys).stdout)
     note10 = next(entry for entry in listed if entry["name"] == "note10")
@@ -404,7 +404,7 @@ def test_without_network_the_command_says_so(tmp_path: Path) -> None:
     result = topdown_ray("assets", "fetch", "note10", XDG_CACHE_HOME=str(tmp_path), **environment)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "160_lookup_table.yaml: not on this machine and not fetched" in line
+    assert "160_lookup_table.yaml: not on this machine, and the download failed" in line
     assert "no connection to 127.0.0.1" in line
     assert "Traceback" not in result.stderr
 
@@ -417,13 +417,13 @@ def test_weights_of_unknown_hash_are_held_to_their_first_one(
     script.files[f"/ofa/ofa_nets/{name}"] = BODY
     assert main_in_process(["assets", "fetch", name], capsys).returncode == 0
     checked = main_in_process(["assets", "verify"], capsys)
-    assert "SHA-256 as when it was fetched" in checked.stdout
+    assert "SHA-256 as when it was downloaded" in checked.stdout
     (cache / "ofa_nets" / name).write_bytes(BODY[:-1])
     assert main_in_process(["assets", "verify"], capsys).returncode == 1
     (cache / "ofa_nets" / f"{name}.sha256").unlink()
     checked = main_in_process(["assets", "verify"], capsys)
     assert checked.returncode == 0
-    assert "no sum is published or recorded" in checked.stdout
+    assert "no SHA-256 is published or recorded" in checked.stdout
 
 
 def test_the_list_names_all_there_is(published: Path) -> None:
@@ -466,7 +466,8 @@ def test_a_sweep_fetches_what_it_needs(bare: tuple[Path, Script]) -> None:
     shutil.rmtree(cache)
     script.acts = ["wrong bytes"]
     with pytest.raises(
-        UserError, match=r"acc_predictor.pth: not on this machine and not fetched: .*expected SHA-256"
+        UserError,
+        match=r"acc_predictor.pth: not on this machine, and the download failed: .*expected SHA-256",
     ):
         load_predictor("published", MOBILENET_V3)
     assert not (cache / "acc_predictor.pth").exists()

@@ -1,4 +1,4 @@
-"""``python -m topdown_ray``."""
+"""Run the command line as ``python -m topdown_ray``."""
 
 from topdown_ray.cli.main import main
 

@@ -1,8 +1,7 @@
-"""Addresses of places: which texts are URIs, which URIs will do, and how an address is shown without the
-secrets that it may hold.
+"""Check the addresses of folders and clusters, and show them without their secrets.
 
-A URI may hold credentials before the ``@`` and in its query. Every message, log, record and page shows an
-address by :func:`shown` only."""
+A URI may contain credentials before the ``@`` and in its query. Every message, log, record and page therefore
+shows an address through :func:`shown` only."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ _SLASHES_FORGOTTEN = re.compile(r"(?i)(s3[an]?|gc?s|abfss?|hdfs|viewfs|https?|ft
 _HOST = re.compile(r"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _ENCODE = "write /, #, ?, @ and spaces in a key or secret as %2F, %23, %3F, %40 and %20"
 
-#: Query parameters of pyarrow's filesystems that hold no secret; the others are never shown.
+#: Query parameters of pyarrow's filesystems that contain no secret. The others are never shown.
 _PLAIN = {
     "allow_bucket_creation",
     "allow_bucket_deletion",
@@ -39,15 +38,15 @@ _PLAIN = {
 
 
 def is_uri(where: str | Path) -> bool:
-    """Whether this names a place by URI, ``scheme://...``."""
+    """Whether this is a URI, ``scheme://...``."""
     return _SCHEME.match(str(where)) is not None
 
 
 def shown(where: str | Path) -> str:
-    """An address as messages name it, without credentials, secret parameters and control characters.
+    """Return an address as messages show it: without credentials, secret parameters and control characters.
 
-    A local path stays as it is. An ambiguous URI loses all up to its last ``@``: a secret may hold any
-    character."""
+    A local path stays as it is. An ambiguous URI loses everything up to its last ``@``, because a secret may
+    contain any character."""
     text = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(where)
     )
@@ -68,7 +67,7 @@ def shown(where: str | Path) -> str:
 
 
 def without_secrets(text: str, where: str | Path) -> str:
-    """Another library's message about an address, without the secrets of that address."""
+    """Remove the secrets of an address from another library's message about it."""
     given = str(where)
     scheme = _SCHEME.match(given)
     if scheme is None:
@@ -89,14 +88,12 @@ def without_secrets(text: str, where: str | Path) -> str:
 
 
 def hidden(text: str) -> str:
-    """A message with every address in it that holds credentials cut down: the last safeguard before it is
-    printed.
-    """
+    """Shorten every address with credentials in a message, as a last safeguard before it is printed."""
     return re.sub(r"(?i)\b([a-z][a-z0-9+.-]*://|(?:s3|gs|abfss?):/?)(?=[^\s/?#]*[:@])\S*@", r"\1", text)
 
 
 def checked(where: str | Path) -> SplitResult:
-    """The parts of a URI that names a place beyond doubt. Raises UserError."""
+    """Split a URI into its parts. Raises UserError unless it is unambiguous."""
     text, name = str(where), shown(where)
     scheme = _SCHEME.match(text)
     assert scheme is not None
@@ -104,7 +101,9 @@ def checked(where: str | Path) -> SplitResult:
     authority = _authority(rest)
     _, at, host = authority.rpartition("@")
     if not re.fullmatch(r"[!-~]*", rest) and scheme[1] != "file":
-        raise UserError(f"{name}: expected a URI of ASCII characters without spaces, found others; {_ENCODE}")
+        raise UserError(
+            f"{name}: expected a URI of ASCII characters without spaces, found other characters; {_ENCODE}"
+        )
     if "#" in rest:
         raise UserError(f"{name}: expected a URI without #, found one; {_ENCODE}")
     if "@" in rest and (rest.count("@") > 1 if at else ":" in authority):
@@ -130,7 +129,7 @@ def checked(where: str | Path) -> SplitResult:
 
 
 def check_local(where: str | Path) -> None:
-    """Raise UserError for a path that looks like a URI whose slashes were forgotten."""
+    """Raise UserError for a path that looks like a URI without its slashes."""
     found = _SLASHES_FORGOTTEN.match(str(where))
     if found:
         advice = "file:/// and an absolute path" if found[1].lower() == "file" else f"{found[1]}://"
@@ -140,7 +139,7 @@ def check_local(where: str | Path) -> None:
 
 
 def _authority(rest: str) -> str:
-    """What stands between ``://`` and the path."""
+    """Return the part between ``://`` and the path."""
     return re.split(r"[/?#]", rest, maxsplit=1)[0]
 
 
@@ -148,7 +147,7 @@ CLIENT = "ray://"  # before the address of a cluster's Ray Client server
 
 
 def check_address(address: str) -> str:
-    """An address that a command may use. Raises UserError."""
+    """Return the address of a Ray cluster if a command can use it. Raises UserError."""
     host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     numeric = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 1 << 16
     named = bool(host) and host.isascii() and host.isprintable() and not set(host) & set(" /@?#")

@@ -1,9 +1,9 @@
-"""Published artefacts: what there is, where it lies on this machine, fetching and verifying it.
+"""List, find, download and verify the published artefacts: predictors, latency tables and supernet weights.
 
-Looked for in ``$TOPDOWN_RAY_ASSETS``, then in the user's cache folder, then fetched from upstream (the
-Once-for-All authors' file repository, or the mirror ``$TOPDOWN_RAY_MIRROR``) into the cache: pinned SHA-256,
-temporary file, ``os.replace``, time-outs. ``TOPDOWN_RAY_OFFLINE=1`` forbids the last step. Nothing falls back
-to something else silently."""
+A file is looked for in ``$TOPDOWN_RAY_ASSETS``, then in the user's cache folder. If it is in neither, it is
+downloaded into the cache from the Once-for-All authors' file repository or from the mirror
+``$TOPDOWN_RAY_MIRROR``, and its SHA-256 is checked. ``TOPDOWN_RAY_OFFLINE=1`` forbids downloads. A missing
+file is an error; no other file is used instead."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from topdown_ray.download import OnBytes
 
 UPSTREAM = "https://raw.githubusercontent.com/han-cai/files/master/ofa/"
-_ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that holds it"
-_WITHOUT = ", or use what comes with the package: --predictor embedded --cost epyc_1thread"
+_ADVICE = "set TOPDOWN_RAY_ASSETS to a folder that contains it"
+_WITHOUT = ", or use the files that come with the package: --predictor embedded --cost epyc_1thread"
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A published file: its path below an assets folder (and upstream), its pinned hash (None: not known),
-    and what it is.
+    """A published file: its path below an assets folder (and upstream), its pinned hash (None if no hash is
+    published), and a description.
     """
 
     path: str
     sha256: str | None
     about: str
-    name: str  # what ``fetch`` calls it; several files may share one
-    url: str = ""  # where it is not below the upstream address
+    name: str  # its name in ``assets fetch``; several files may share one
+    url: str = ""  # its full address, if it is not below the upstream address
 
 
 ASSETS: dict[str, Asset] = {
@@ -76,7 +76,7 @@ ASSETS: dict[str, Asset] = {
                 strict=True,
             )
         ),
-        # of these two no sum is published, and ofa checks none
+        # no SHA-256 is published for these two, and ofa checks none
         Asset(
             "ofa_nets/ofa_mbv3_d234_e346_k357_w1.2",
             None,
@@ -91,7 +91,7 @@ ASSETS: dict[str, Asset] = {
         ),
         Asset(
             "ofa_nets/ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
-            # the authors' own, of their Git LFS pointer
+            # from the authors' Git LFS pointer
             "3406a4c852f4573a58e9a01f35406baa4ad3787044ffadc6ea45571ad2b9123a",
             "supernet weights of ResNet50D (193 MB)",
             "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0",
@@ -106,26 +106,26 @@ ASSETS: dict[str, Asset] = {
 
 
 class Folder(NamedTuple):
-    """A folder that is searched, and why."""
+    """A folder that is searched, and the reason in words."""
 
     path: Path
     why: str
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for fetched artefacts."""
+    """Return the user's cache folder for downloaded artefacts."""
     return platformdirs.user_cache_path("topdown_ray")
 
 
 def folders() -> list[Folder]:
-    """The folders that are searched, in order."""
+    """Return the folders that are searched, in order."""
     named = os.environ.get("TOPDOWN_RAY_ASSETS")
     first = [Folder(Path(named), "$TOPDOWN_RAY_ASSETS")] if named else []
     return [*first, Folder(cache_folder(), "the user's cache")]
 
 
 def upstream() -> str:
-    """The address below which the files are published: a mirror, if one is named."""
+    """Return the address below which the files are published: the mirror, if one is set."""
     address = os.environ.get("TOPDOWN_RAY_MIRROR") or UPSTREAM
     if not address.startswith(("http://", "https://")):
         raise UserError(f"TOPDOWN_RAY_MIRROR: expected an http or https address, found {shown(address)!r}")
@@ -137,33 +137,33 @@ def upstream() -> str:
 
 
 def offline() -> bool:
-    """Whether ``TOPDOWN_RAY_OFFLINE`` forbids fetching."""
+    """Whether ``TOPDOWN_RAY_OFFLINE`` forbids downloads."""
     return os.environ.get("TOPDOWN_RAY_OFFLINE", "0") not in ("", "0")
 
 
 def local(path: str) -> Path | None:
-    """Where a file of this path lies on this machine: the assets folder, else the cache, else None. Hashes
-    are not checked.
+    """Return the file of this path in the assets folder, else in the cache, else None. Hashes are not
+    checked.
     """
     return next((folder.path / path for folder in folders() if (folder.path / path).is_file()), None)
 
 
 def find(path: str) -> Path:
-    """The verified file of a published asset, fetched if need be. Raises UserError: wrong hash, offline, not
-    to be had.
+    """Return the verified file of a published asset, and download it if necessary. Raises UserError if the
+    hash is wrong or the file cannot be downloaded.
     """
     asset = ASSETS[path]
     found = local(path) or fetch(asset, cache_folder(), brisk=True)
     digest = sha256_of(found)
     if digest != asset.sha256:
         raise UserError(
-            f"{found}: expected SHA-256 {asset.sha256}, found {digest}; delete the file to fetch it again"
+            f"{found}: expected SHA-256 {asset.sha256}, found {digest}; delete the file to download it again"
         )
     return found
 
 
 class AssetCheck(NamedTuple):
-    """What hashing a present file found."""
+    """The result of hashing one file."""
 
     path: Path
     right: bool | None  # None: there is nothing to compare with
@@ -171,9 +171,7 @@ class AssetCheck(NamedTuple):
 
 
 def verify() -> Iterator[AssetCheck]:
-    """Hash every published file that lies in one of the folders. Raises UserError where one cannot be
-    read.
-    """
+    """Hash every published file in the folders. Raises UserError if one cannot be read."""
     for asset in ASSETS.values():
         for folder in folders():
             path = folder.path / asset.path
@@ -184,21 +182,23 @@ def verify() -> Iterator[AssetCheck]:
             except OSError as error:
                 raise UserError(f"{path}: expected a readable file, found none ({error.strerror})") from error
             if expected is None:
-                yield AssetCheck(path, None, f"no sum is published or recorded; SHA-256 {digest}")
+                yield AssetCheck(path, None, f"no SHA-256 is published or recorded; found {digest}")
             elif digest != expected:
                 yield AssetCheck(path, False, f"expected SHA-256 {expected}, found {digest}")
             else:
                 yield AssetCheck(
-                    path, True, "SHA-256 as pinned" if asset.sha256 else "SHA-256 as when it was fetched"
+                    path,
+                    True,
+                    "SHA-256 as published" if asset.sha256 else "SHA-256 as when it was downloaded",
                 )
 
 
-# --- fetching -----------------------------------------------------------------------------------------------
+# --- downloads ----------------------------------------------------------------------------------------------
 
 
 def named(names: list[str]) -> list[Asset]:
-    """The files of these names; of no name: all but supernet weights. Raises UserError for a name that there
-    is not.
+    """Return the files of these names; without names, all files except supernet weights. Raises UserError for
+    an unknown name.
     """
     known = sorted({asset.name for asset in ASSETS.values()})
     for name in names:
@@ -212,10 +212,11 @@ def named(names: list[str]) -> list[Asset]:
 
 
 def present(asset: Asset, folder: Path | None = None) -> Path | None:
-    """The file as it should be, in this folder or (None) in those that are searched; None: to be fetched.
+    """Return an intact file in this folder (by default in the folders that are searched), or None if it must
+    be downloaded.
 
-    A broken file of the cache or of ``folder`` will be replaced. Raises UserError for one in
-    ``$TOPDOWN_RAY_ASSETS``, which would hide the fetched one."""
+    A broken file in the cache or in ``folder`` will be replaced. A broken one in ``$TOPDOWN_RAY_ASSETS``
+    would hide the downloaded file, so it raises UserError."""
     found = local(asset.path) if folder is None else folder / asset.path
     if found is None or not found.is_file():
         return None
@@ -224,17 +225,19 @@ def present(asset: Asset, folder: Path | None = None) -> Path | None:
         return found
     if folder is None and found != cache_folder() / asset.path:
         raise UserError(
-            f"{found}: expected SHA-256 {expected}, found {digest}; delete the file to fetch it again"
+            f"{found}: expected SHA-256 {expected}, found {digest}; delete the file to download it again"
         )
     return None
 
 
-DownloadDisplay = Callable[[Asset], AbstractContextManager["OnBytes"]]  # shows how far a download is
+DownloadDisplay = Callable[[Asset], AbstractContextManager["OnBytes"]]  # shows the progress of a download
 
 
 def provide(names: list[str], to: Path | None, display: DownloadDisplay) -> Iterator[tuple[Path, bool]]:
-    """Have the files of these names in a folder (None: in any that is searched, else the cache): each path,
-    and whether it was fetched now. Raises UserError.
+    """Make sure that the files of these names are in a folder, and yield each path and whether it was
+    downloaded by this call. Raises UserError.
+
+    to: the folder; None for any folder that is searched, with downloads into the cache.
     """
     wanted = named(names)
     if to is not None:
@@ -250,15 +253,14 @@ def provide(names: list[str], to: Path | None, display: DownloadDisplay) -> Iter
 
 
 def fetch(asset: Asset, folder: Path, brisk: bool = False, show: OnBytes | None = None) -> Path:
-    """Fetch one file into a folder, and return it. brisk: give up soon, where somebody waits for something
-    else. Raises UserError: offline, wrong hash, not to be had.
+    """Download one file into a folder, and return its path. brisk: give up soon, for commands in which the
+    download is only a first step. Raises UserError if the file cannot be downloaded or its hash is wrong.
 
-    A file of which no sum is published gets the one it came with recorded beside it, which ``verify`` holds
-    it to."""
+    If no SHA-256 is published, that of the downloaded file is written next to it, and ``verify`` compares the
+    file with it later."""
     if offline():
         raise UserError(
-            f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it; "
-            f"{_advice(asset)}"
+            f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids downloads; {_advice(asset)}"
         )
     from topdown_ray.download import BRISK, PATIENT, download  # brings an HTTP client, which few need
 
@@ -272,18 +274,18 @@ def fetch(asset: Asset, folder: Path, brisk: bool = False, show: OnBytes | None 
                 temporary.write_text(f"{digest}  {destination.name}\n")  # sha256sum's form
     except UserError as error:
         raise UserError(
-            f"{asset.path}: not on this machine and not fetched: {error}; {_advice(asset)}"
+            f"{asset.path}: not on this machine, and the download failed: {error}; {_advice(asset)}"
         ) from error
     except OSError as error:
         where = error.filename or destination
         raise UserError(
-            f"{asset.path}: expected to write it to {where}, found {error.strerror or error}"
+            f"{asset.path}: expected to be able to write {where}, found {error.strerror or error}"
         ) from error
     return destination
 
 
 def _advice(asset: Asset) -> str:
-    """What to do where a file cannot be had."""
+    """Return what a user can do if a file cannot be downloaded."""
     return _ADVICE if asset.path.startswith("ofa_nets/") else _ADVICE + _WITHOUT
 
 

@@ -1,9 +1,9 @@
-"""The door to Ray: connect to a cluster, leave it in bounded time, and the pool of actors that runs tasks.
+"""Connect to a Ray cluster, disconnect in bounded time, and run tasks on a pool of actors.
 
-With ``nodes`` and ``ray_counters``, the only importer of ray. The pattern: actors with ``max_restarts=0``
-that each host one object, one task in flight an actor (a death is blamed on the right task), a replacement
-for every dead actor, every wait bounded. A replacement that finds no room waits for it: that is what makes a
-cluster scale, and what takes a node that comes back into use."""
+Only this module, ``nodes`` and ``ray_counters`` import ray. Each actor hosts one object, has
+``max_restarts=0``, and runs one task at a time, so that the death of an actor is attributed to the right
+task. A dead actor is replaced. A replacement for which the cluster has no room waits; the cluster scales up
+because of waiting actors, and a node that comes back is used again. Every wait has a time limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, Generic
 
-# Ray announces this default with a warning otherwise
+# Ray prints a warning about this default unless it is set
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -35,17 +35,17 @@ from topdown_ray.terminal import end_on_signals, say
 
 CONNECT_TIMEOUT_S = 10
 SHUTDOWN_TIMEOUT_S = 20
-START_TIMEOUT_S = 180  # of a process
-SCALE_UP_TIMEOUT_S = 1800  # the same on a cluster that scales: machines boot and install first
+START_TIMEOUT_S = 180  # until an actor's process has started
+SCALE_UP_TIMEOUT_S = 1800  # the same on a cluster that scales up, where machines boot and install first
 MAX_FAILED_STARTS = 3  # in a row
 GROW_EVERY_S = 2.0
-EVENTS_AT_ONCE = 32  # results that are taken at a time
+EVENTS_AT_ONCE = 32  # results that one call collects
 DEVICES = {"cpu": "cpu", "cuda": "cuda"}  # kind of actor -> torch device
 
 
 def connect(address: str, on_step: Callable[[str], None] = lambda step: None) -> None:
-    """Connect to Ray: ``local`` starts one on this machine; ``auto``, HOST:PORT and ray://HOST:PORT (Ray
-    Client) join a cluster. on_step: is told of what takes long. Raises UserError.
+    """Connect to Ray: ``local`` starts it on this machine; ``auto``, HOST:PORT and ray://HOST:PORT (Ray
+    Client) join a cluster. on_step: is called with a sentence before each slow step. Raises UserError.
     """
     options: dict[str, Any] = {
         "log_to_driver": False,
@@ -71,10 +71,10 @@ def connect(address: str, on_step: Callable[[str], None] = lambda step: None) ->
 
 @contextlib.contextmanager
 def connected(address: str, on_step: Callable[[str], None] = lambda step: None) -> Iterator[None]:
-    """A connection to Ray, see :func:`connect`, until the block ends. Signals end the block in order.
+    """Connect to Ray (see :func:`connect`) until the block ends. Signals end the block in order.
 
-    A process that is already connected keeps its connection, and its handlers of signals, whatever the
-    address."""
+    A process that is already connected keeps its connection and its signal handlers, and the address is
+    ignored."""
     if ray.is_initialized():
         yield
         return
@@ -87,12 +87,12 @@ def connected(address: str, on_step: Callable[[str], None] = lambda step: None) 
 
 
 def _disconnect() -> None:
-    """Leave Ray, in bounded time: its own shutdown waits for a raylet that may have stopped."""
+    """Disconnect in bounded time: Ray's own shutdown may wait forever for a raylet that has stopped."""
     leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
     leaving.start()
     leaving.join(SHUTDOWN_TIMEOUT_S)
     if leaving.is_alive():
-        say(f"Ray did not shut down within {SHUTDOWN_TIMEOUT_S} s; the command ends without it.")
+        say(f"Ray did not shut down within {SHUTDOWN_TIMEOUT_S} s. The command ends without waiting for it.")
         atexit.unregister(ray.shutdown)
 
 
@@ -104,26 +104,28 @@ def _answers(address: str) -> None:
             pass
         if address.startswith(CLIENT):
             return  # Ray Client gives up by itself
-        # something listens; whether it is Ray, Ray's own check says in bounded time (ray.init would try for
-        # minutes)
+        # something listens; Ray's own check finds out in bounded time whether it is Ray (ray.init would try
+        # for minutes)
         check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
         subprocess.run(check, check=True, capture_output=True, timeout=CONNECT_TIMEOUT_S)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host that IDNA refuses
         raise UserError(f"{none} ({one_line(error)})") from error
     except subprocess.SubprocessError as error:
         raise UserError(
-            f"{none} (what listens there is not Ray, or wants another RAY_AUTH_MODE or token)"
+            f"{none} (the server there is not Ray, or it expects another RAY_AUTH_MODE or token)"
         ) from error
 
 
 def run_tasks(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Plain Ray tasks, one for each tuple of arguments."""
+    """Run a function as plain Ray tasks, one for each tuple of arguments."""
     task = ray.remote(num_cpus=1)(function)
     return list(ray.get([task.remote(*each) for each in arguments]))
 
 
 def dashboard_url() -> str | None:
-    """Where the dashboard of the connected cluster is; None where none runs, or behind Ray Client."""
+    """Return the address of the connected cluster's dashboard, or None if there is none or the connection is
+    through Ray Client.
+    """
     if ray.util.client.ray.is_connected():
         return None
     url = ray.get_runtime_context().worker.node.address_info.get("webui_url")
@@ -131,14 +133,14 @@ def dashboard_url() -> str | None:
 
 
 def resources() -> dict[str, int]:
-    """The CPUs and GPUs of the connected cluster."""
+    """Return the numbers of CPUs and GPUs of the connected cluster."""
     found = ray.cluster_resources()
     return {kind: int(found.get(kind, 0)) for kind in ("CPU", "GPU")}
 
 
 def scales() -> bool:
-    """Whether a node of the cluster has no CPUs: the head of a cluster whose workers come when they are asked
-    for.
+    """Whether a node of the cluster has no CPUs. This is how a head node that starts workers on demand
+    looks.
     """
     return any(node["Alive"] and not node["Resources"].get("CPU") for node in ray.nodes())
 
@@ -150,13 +152,13 @@ class HostActor:
     def __init__(self, make: Make[Any, Any], device: str):
         self.hosted = make(device)
         gc.collect()
-        gc.freeze()  # what stands for good is not searched again and again
+        gc.freeze()  # objects that live as long as the process need not be scanned again and again
 
     def ready(self) -> None:
-        """Return once the object stands."""
+        """Return when the object exists."""
 
     def run(self, task: Any) -> tuple[Any, float]:
-        """The object's answer to a task, and the seconds that it took."""
+        """Return the object's answer to a task, and the seconds that it took."""
         started = time.perf_counter()
         return self.hosted(task), time.perf_counter() - started
 
@@ -164,8 +166,9 @@ class HostActor:
 class Pool(Generic[Task, Result]):
     """An executor over actors on a Ray cluster; use it inside :func:`connected`.
 
-    actors: how many of each kind of device, see ``DEVICES``. gpus: of an actor on GPUs; a fraction lets
-    several share one. grows: an actor is started on every CPU that joins."""
+    actors: the number of actors for each kind of device, see ``DEVICES``. gpus: the number of GPUs for each
+    actor on GPUs; a fraction lets several share one. grows: start an actor on every CPU that joins the
+    cluster."""
 
     def __init__(
         self,
@@ -177,8 +180,8 @@ class Pool(Generic[Task, Result]):
         self._grows = grows
         self._gpus = gpus
         self._start_timeout_s = SCALE_UP_TIMEOUT_S if scales() else START_TIMEOUT_S
-        self._make = ray.put(make)  # once: actors take it from the object store in their constructor
-        self._actors: dict[int, Any] = {}  # those that stand
+        self._make = ray.put(make)  # stored once: actors read it in their constructor
+        self._actors: dict[int, Any] = {}  # those that have started
         self._idle: dict[int, Slot] = {}
         self._starting: dict[Any, tuple[Any, Slot]] = {}
         self._running: dict[Any, tuple[Any, Attempt[Task]]] = {}
@@ -186,7 +189,7 @@ class Pool(Generic[Task, Result]):
         self._started_so_far = 0
         self._failed_starts = 0
         self._looked = time.monotonic()
-        self._alive = time.monotonic()  # when an actor stood last
+        self._alive = time.monotonic()  # when there was last an actor that had started
         for device, number in actors.items():
             for _ in range(number):
                 self._start(device)
@@ -203,7 +206,7 @@ class Pool(Generic[Task, Result]):
 
     @property
     def devices(self) -> Mapping[str, int]:
-        """How many actors of each kind of device there are or will be, those that still start included."""
+        """The number of actors for each kind of device, including those that are starting."""
         return self._devices
 
     @property
@@ -220,7 +223,7 @@ class Pool(Generic[Task, Result]):
         return time.monotonic()
 
     def until_ready(self) -> None:
-        """Block until all actors stand."""
+        """Block until all actors have started."""
         while self._starting:
             done, _ = ray.wait(list(self._starting), num_returns=1, timeout=self._start_timeout_s)
             if not done:
@@ -233,12 +236,12 @@ class Pool(Generic[Task, Result]):
         self._running[actor.run.remote(attempt.task)] = (actor, attempt)
 
     def wait(self, timeout_s: float) -> list[Event[Task, Result]]:
-        """Block until something happened to a task or an actor became ready, or for this long."""
+        """Block until a task ends or an actor becomes ready, at most for this long."""
         self._grow()
         events: list[Event[Task, Result]] = []
         references = [*self._running, *self._starting]
         done, others = ray.wait(references, num_returns=1, timeout=timeout_s) if references else ([], [])
-        if done and others:  # whatever else is there already: asking costs time in proportion to all of them
+        if done and others:  # collect other finished results too: each call takes time in proportion to all
             done += ray.wait(others, num_returns=min(len(others), EVENTS_AT_ONCE), timeout=0)[0]
         for reference in done:
             if reference in self._starting:
@@ -270,7 +273,7 @@ class Pool(Generic[Task, Result]):
             self._failed_starts += 1
             cause = str(error).strip()
             final = any(sign in cause for sign in ("creation task", "low on memory", "out of memory"))
-            # with others standing it may be a node that was lost while its actors started: those come again
+            # while other actors run, a node may have been lost while its actors started: these are retried
             if final or (self._failed_starts >= MAX_FAILED_STARTS and not self._actors):
                 raise StartError(f"an actor could not start: {cause.splitlines()[-1]}") from error
             self._instead_of(actor, slot.device)
@@ -306,7 +309,7 @@ class Pool(Generic[Task, Result]):
         self._start(device)
 
     def cancel(self, attempt: Attempt[Task]) -> None:
-        """Forget an attempt: if it still runs, its actor, which may hang, is replaced."""
+        """Forget an attempt. If it still runs, its actor is replaced, because it may hang."""
         for reference in [
             reference for reference, (_, running) in self._running.items() if running is attempt
         ]:

@@ -1,9 +1,9 @@
-"""One file over HTTP: retries with back-off, resumed where it broke off, checked against its SHA-256, renamed
-when whole.
+"""Download one file over HTTP with retries, resume it after an interruption, and check its SHA-256.
 
-The bytes so far lie in a hidden ``.part`` file beside the destination; a later attempt, or a later process,
-asks for the rest of a file whose hash is known (HTTP Range). A server that refuses ranges is read from the
-start. Proxies are taken from the environment (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``)."""
+The bytes so far are kept in a hidden ``.part`` file next to the destination, which is renamed when the file
+is complete. If the hash of the file is known, a later attempt or process requests only the rest (HTTP Range).
+If a server does not support ranges, the file is read from the start. Proxies are taken from the environment
+(``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from topdown_ray.addresses import shown, without_secrets
 from topdown_ray.errors import UserError, one_line
 from topdown_ray.files import sha256_of
 
-CHUNK = 1 << 13  # bytes; what a connection brought of an unfinished chunk when it broke is lost
-MOST_ATTEMPTS = 100  # whatever they achieve
-_TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may pass
+CHUNK = 1 << 13  # bytes; an unfinished chunk is lost when the connection breaks
+MOST_ATTEMPTS = 100  # in total
+_TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may be temporary
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to try: attempts in a row without a new byte, the seconds of back-off, and of silence on a
-    connection.
+    """How long to try: attempts in a row without a new byte, seconds of back-off, and seconds of silence on
+    a connection.
     """
 
     attempts: int = 5
@@ -39,13 +39,13 @@ class Patience:
 
 
 PATIENT = Patience()  # a download that the user asked for
-BRISK = Patience(attempts=2, connect_s=5.0)  # one that a sweep found to be needed
+BRISK = Patience(attempts=2, connect_s=5.0)  # a download that a sweep needs before it can start
 
 OnBytes = Callable[[int, int | None], None]  # bytes so far, of how many (None: the server did not say)
 
 
 class _PassingError(Exception):
-    """A failure that another attempt may mend; its message says what happened."""
+    """A failure that may not occur again in another attempt; its message says what happened."""
 
 
 def download(
@@ -55,15 +55,15 @@ def download(
     patience: Patience = PATIENT,
     show: OnBytes | None = None,
 ) -> str:
-    """Fetch a file to ``destination``, whole or not at all, and return its SHA-256; ``sha256`` None: whatever
-    arrives is taken.
+    """Download a file to ``destination``, completely or not at all, and return its SHA-256. If ``sha256`` is
+    None, the content is not checked.
 
-    Processes that want the same file wait for one of them. Raises UserError that says what the server did;
-    OSError of the disk."""
+    If several processes want the same file, one downloads it and the others wait. Raises UserError that says
+    what the server did, and OSError for errors of the disk."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
         if sha256 is not None and destination.is_file() and sha256_of(destination) == sha256:
-            return sha256  # another process was quicker
+            return sha256  # another process has downloaded it
         transfer = _Transfer(url, destination.with_name(f".{destination.name}.part"), sha256, patience, show)
         digest = transfer.run()
         transfer.part.replace(destination)
@@ -75,21 +75,21 @@ class _Transfer:
 
     def __init__(self, url: str, part: Path, sha256: str | None, patience: Patience, show: OnBytes | None):
         self.url, self.part, self.sha256, self.patience, self.show = url, part, sha256, patience, show
-        if sha256 is None:  # without a hash nothing would tell that two halves belong to different files
+        if sha256 is None:  # without a hash, two halves of different files would not be noticed
             part.unlink(missing_ok=True)
-        # the most bytes there ever were; attempts in a row that added none
+        # the largest number of bytes so far; attempts in a row that added none
         self.most, self.fruitless = (
             self._size(),
             0,
         )
         self.resumed, self.started_over = False, False
-        self.version: str | None = None  # the server's mark of the file's version (ETag), if it gives one
+        self.version: str | None = None  # the file's version (ETag), if the server sends one
 
     def run(self) -> str:
-        """Attempts until the file is whole; its SHA-256."""
+        """Try until the file is complete, and return its SHA-256."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
-            # the longer, the more attempts in a row brought no new byte
+            # wait longer after each further attempt without a new byte
             wait=lambda _: min(
                 self.patience.first_wait_s * 2.0 ** max(0, self.fruitless - 1), self.patience.longest_wait_s
             ),
@@ -117,7 +117,7 @@ class _Transfer:
         if self.sha256 in (None, digest):
             return digest
         self.part.unlink()
-        # perhaps its first half was another file's: once more from the start
+        # its first half may be from another version of the file: once more from the start
         if self.resumed and not self.started_over:
             self.started_over, self.most = True, 0
             raise _PassingError(f"expected SHA-256 {self.sha256}, found {digest}")
@@ -127,7 +127,7 @@ class _Transfer:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _receive(self, session: requests.Session) -> None:
-        """One request; what arrives is appended to the part, or begins it anew."""
+        """Make one request, and append the bytes to the part or start it again."""
         start = self._size()
         headers = {"Accept-Encoding": "identity"}  # a range of compressed bytes would be of no use
         if start and (self.sha256 is not None or self.version is not None):
@@ -138,12 +138,12 @@ class _Transfer:
             status = response.status_code
             if status == 416:  # the part is as long as the file, or longer
                 self.part.unlink(missing_ok=True)
-                raise _PassingError(f"the server holds less than the {start} bytes that came before")
+                raise _PassingError(f"the server's file is shorter than the {start} bytes received before")
             if status in _TRY_AGAIN:
                 raise _PassingError(f"the server answered {status} {response.reason}")
             if status not in (200, 206):
                 raise UserError(
-                    f"{shown(self.url)}: expected the file, the server answered {status} {response.reason}"
+                    f"{shown(self.url)}: expected the file, found the answer {status} {response.reason}"
                 )
             if status == 206 and _first_byte(response) != start:
                 self.part.unlink(missing_ok=True)
@@ -153,13 +153,13 @@ class _Transfer:
                 )
             start = start if status == 206 else 0
             mark = response.headers.get("ETag", "W/")
-            self.version = None if mark.startswith("W/") else mark  # a weak one does not tell bytes apart
+            self.version = None if mark.startswith("W/") else mark  # a weak ETag does not identify the bytes
             length = response.headers.get("Content-Length")
             total = start + int(length) if length is not None else None
             if total is None and self.sha256 is None:
                 raise UserError(
-                    f"{shown(self.url)}: expected a Content-Length, without which a broken file would pass "
-                    "for a whole one"
+                    f"{shown(self.url)}: expected a Content-Length, found none; without it, an incomplete "
+                    "download could not be detected"
                 )
             self.resumed = start > 0
             with self.part.open("ab" if start else "wb") as file:
@@ -177,16 +177,16 @@ def _first_byte(response: requests.Response) -> int:
 
 
 def _in_words(error: requests.RequestException, url: str, done: int) -> str:
-    """What a failed request means to the one who waits for it."""
+    """Describe a failed request in a few words for the user."""
     host = shown(url).partition("://")[2].partition("/")[0]
     if isinstance(error, requests.exceptions.ProxyError):
-        return f"no way to {host} through the proxy of the environment"
+        return f"no connection to {host} through the proxy in HTTPS_PROXY or HTTP_PROXY"
     if isinstance(error, requests.exceptions.SSLError):
-        return f"no trusted connection to {host}"
+        return f"no trusted connection to {host} (its certificate cannot be verified)"
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return f"no connection to {host} in time"
     if isinstance(error, requests.exceptions.Timeout) or "Read timed out" in str(error):
-        return f"{host} fell silent after {done} bytes"
+        return f"{host} stopped sending after {done} bytes"
     if isinstance(error, requests.exceptions.ChunkedEncodingError) or done:
         return f"the connection to {host} broke after {done} bytes"
     if isinstance(error, requests.exceptions.ConnectionError):

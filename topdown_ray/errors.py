@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line, and the form in which such a line shows a value."""
+"""The exceptions that end a command with a message of one line, and the form of values in such a message."""
 
 from __future__ import annotations
 

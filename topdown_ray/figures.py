@@ -1,6 +1,4 @@
-"""Figures as files: one panel, drawn once as SVG, which the PDF is made of. The same input gives the same
-bytes.
-"""
+"""Draw a panel with matplotlib and write it as SVG and PDF; the same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 _LEGEND_ROW = 0.24  # inches
 PANEL = (4.4, 3.5)  # inches: a panel that is legible on a telephone without scrolling
-_INK = "#010203"  # stands for the reader's text colour in an SVG; almost black in a PDF
+_INK = "#010203"  # replaced by the reader's text colour in an SVG; almost black in a PDF
 _STYLE: dict[Any, Any] = {
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -46,7 +44,7 @@ _SCHEMES = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report, as it is inlined in the page."""
+    """A figure that is inlined in the page of the report."""
 
     name: str
     caption: str
@@ -54,12 +52,12 @@ class Picture:
 
     @property
     def svg(self) -> Markup:
-        """Its markup, waited for where another process draws it."""
+        """The markup. If another process is drawing the figure, this waits for it."""
         return self.drawn()
 
 
 def file_name(*parts: str) -> str:
-    """A name for files out of labels."""
+    """Make a file name out of labels."""
     return re.sub(r"[^a-z0-9]+", "_", " ".join(parts).lower()).strip("_")
 
 
@@ -77,12 +75,12 @@ def draw(
         layout = ConstrainedLayoutEngine()
         figure = Figure(figsize=size, layout=layout)
         paint(ax := figure.add_subplot())
-        if (legend := ax.get_legend()) is not None:  # a long legend must not take the picture's place
+        if (legend := ax.get_legend()) is not None:  # a long legend must not shrink the axes
             rows = math.ceil(len(legend.get_texts()) / max(1, getattr(legend, "_ncols", 1)))
             figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, rows - 2))
-        for _ in range(2):  # the first settles the ticks, whose labels the second has to make room for
+        for _ in range(2):  # the first pass sets the ticks; the second makes room for their labels
             layout.execute(figure)
-        figure.set_layout_engine("none")  # as it is now: saving would do it again, and draw twice
+        figure.set_layout_engine("none")  # keep this layout: saving would otherwise draw twice
         saved = io.StringIO()
         figure.savefig(saved, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = saved.getvalue()
@@ -98,20 +96,20 @@ def draw(
 
 
 def caption_text(caption: str) -> str:
-    """A caption as the value of an attribute."""
+    """Return a caption as the value of an HTML attribute."""
     return str(Markup.escape(caption))
 
 
 def _pdf(svg: str) -> bytes:
-    """An SVG as PDF, its fonts embedded as TrueType: publishers refuse Type 3."""
+    """Convert an SVG to PDF with embedded TrueType fonts, because publishers do not accept Type 3."""
     _register_fonts()
-    # svg2pdf makes a point of a pixel, whatever the length of that
+    # svg2pdf converts each pixel to a point
     pdf = vl_convert.svg_to_pdf(re.sub(r'((?:width|height)="[\d.]+)pt"', r'\1px"', svg, count=2))
-    # lines of one object change places, so that no offset moves
+    # sort the lines within one object, so that no offset changes
     return _RESOURCES.sub(lambda lines: b"".join(sorted(lines[0].splitlines(keepends=True))), pdf)
 
 
 @functools.cache
 def _register_fonts() -> None:
-    """Let svg2pdf find matplotlib's own fonts, which the machine may not have."""
+    """Register matplotlib's own fonts with svg2pdf, because they may not be installed on the machine."""
     vl_convert.register_font_directory(matplotlib.get_data_path() + "/fonts/ttf")

@@ -1,8 +1,8 @@
-"""Local files: written whole or not at all. Documents from outside: bounded, parsed, held against a model.
+"""Write local files atomically, and read JSON and YAML documents safely.
 
-Whatever a document holds, reading it ends with a value or with one UserError that names the file and the
-field: a document is a regular file of bounded size, YAML aliases may not multiply, keys may not repeat, and a
-pydantic model says what the values are."""
+A file is written completely or not at all. Reading a document returns a value or raises one UserError that
+names the file and the field. A document must be a regular file of bounded size without repeated keys and
+without aliases that multiply, and a pydantic model validates its values."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ import yaml
 from topdown_ray.addresses import shown
 from topdown_ray.errors import UserError, brief, one_line
 
-TEMPORARY = ".tmp"  # the suffix of what a killed writer leaves
+TEMPORARY = ".tmp"  # the suffix of files that a killed writer leaves behind
 _numbers = itertools.count()  # of temporary files in this process
 LARGEST_DOCUMENT = 256 << 20  # bytes
-_MOST_NODES = 20_000_000  # of a YAML document, aliases written out
+_MOST_NODES = 20_000_000  # of a YAML document with its aliases expanded
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 def data(name: str = "") -> Path:
-    """A file that comes with the package, or the folder of all of them."""
+    """Return the path of a file that comes with the package, or the folder of these files."""
     return Path(__file__).parent / "data" / name
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; what was written there takes its place at the end, or is gone. Raises
-    OSError.
+    """Yield a temporary path next to ``path``. The file written there replaces ``path`` at the end of the
+    block; after an exception it is deleted. Raises OSError.
     """
     temporary = _beside(path)
     try:
@@ -53,13 +53,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """The temporary name; short, so that it is possible wherever the name itself is."""
+    """Return the temporary path. Its name is short, so that it is valid if the name of ``path`` is."""
     return path.with_name(f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}{TEMPORARY}")
 
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """As :func:`replacing`, for a file that the user asked for: raises UserError where it cannot be
+    """Do the same as :func:`replacing` for a file that the user asked for. Raises UserError if it cannot be
     written.
     """
     try:
@@ -74,9 +74,10 @@ def written(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def written_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder``; its files move into ``folder`` at the end, or are gone.
+    """Yield a temporary folder next to ``folder``. Its files are moved into ``folder`` at the end of the
+    block; after an exception they are deleted.
 
-    Subfolders hold the new files alone afterwards. Raises UserError.
+    Afterwards, subfolders contain only the new files. Raises UserError.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
             for path in new:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (Path(temporary) / path).replace(folder / path)
-            # what an earlier run wrote and this one did not
+            # delete the files of an earlier run that this one did not write
             for inner in {path.parent for path in new} - {Path()}:
                 for path in (folder / inner).iterdir():
                     if path.is_file() and path.relative_to(folder) not in new:
@@ -98,10 +99,10 @@ def written_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_output(path: Path, option: str, folder: bool = False) -> None:
-    """Raise UserError unless a file, or else a folder, can be written here: long work asks before it begins.
+    """Raise UserError unless a file (or a folder) can be written here. Long work calls this before it begins.
     Leaves nothing behind.
 
-    Folders that are missing on the way count as possible: :func:`written` makes them. option: begins the
+    Missing parent folders are no mistake, because :func:`written` makes them. option: the start of the
     message."""
     expected = f"{option}: expected a {'folder' if folder else 'file'} that can be written"
     try:
@@ -119,8 +120,8 @@ def check_output(path: Path, option: str, folder: bool = False) -> None:
 
 
 def check_regular(path: Path, what: str, most: int | None = None) -> None:
-    """Raise UserError unless this is a regular file (no folder, pipe or device, which may never end) of at
-    most ``most`` bytes.
+    """Raise UserError unless this is a regular file of at most ``most`` bytes. Pipes and devices are not
+    accepted, because reading them may never end.
 
     what: the file in words.
     """
@@ -140,12 +141,12 @@ def check_regular(path: Path, what: str, most: int | None = None) -> None:
 
 
 def check_file(path: Path, what: str) -> None:
-    """Raise UserError unless this is a regular file; one that does not exist is called so. what: the file in
-    words.
+    """Raise UserError unless this is a regular file; a missing file has a message of its own. what: the file
+    in words.
     """
     try:
         missing = not path.exists()
-    except (OSError, ValueError):  # a name that is too long or holds a NUL: said below
+    except (OSError, ValueError):  # a name that is too long or contains a NUL: reported below
         missing = False
     if missing:
         raise UserError(f"{brief_path(path)}: expected {what}, found no such file")
@@ -153,12 +154,14 @@ def check_file(path: Path, what: str) -> None:
 
 
 def brief_path(path: Path | str) -> str:
-    """A path as messages name it: on one line, of bounded length, and without the secrets of a URI."""
+    """Return a path as messages show it: one line of bounded length, without the secrets of a URI."""
     return one_line(shown(path), 300)
 
 
 def read_bytes(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> bytes:
-    """The content of a regular file of at most ``most`` bytes. what: the file in words. Raises UserError."""
+    """Return the content of a regular file of at most ``most`` bytes. what: the file in words. Raises
+    UserError.
+    """
     check_regular(path, what, most)
     try:
         with path.open("rb") as file:
@@ -170,7 +173,7 @@ def read_bytes(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> bytes:
 
 
 def read_text(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> str:
-    """The same as UTF-8 text. Raises UserError."""
+    """Return the content of a regular file as UTF-8 text. Raises UserError."""
     try:
         return read_bytes(path, what, most).decode()
     except UnicodeDecodeError as error:
@@ -178,27 +181,27 @@ def read_text(path: Path, what: str, most: int = LARGEST_DOCUMENT) -> str:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """A JSON file's value. Raises UserError."""
+    """Return the value of a JSON file. Raises UserError."""
     return parse_json(read_bytes(path, what), brief_path(path))
 
 
 def parse_json(text: bytes | str, where: str) -> Any:
-    """The value of a JSON text. where: begins the message of the UserError that it raises."""
+    """Return the value of a JSON text. where: the start of the message of the UserError that it raises."""
     try:
         return json.loads(text)
     except (
         ValueError,
         RecursionError,
     ) as error:
-        # also bytes that are not UTF-8, and numbers of thousands of digits
+        # ValueError: also for bytes that are not UTF-8, and for numbers of thousands of digits
         raise UserError(f"{where}: expected JSON, found {one_line(error)}") from error
 
 
 def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
-    """A YAML file that holds a mapping. what, holds: the file and its mapping in words, for the UserError
+    """Return the mapping in a YAML file. what, holds: the file and its mapping in words, for the UserError
     that it raises.
 
-    Keys that repeat are refused, and so are aliases that would multiply beyond all bounds.
+    Repeated keys and aliases that would multiply without bound raise it too.
     """
     text = read_text(path, what)
     try:
@@ -221,7 +224,7 @@ def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
         IndexError,
         KeyError,
     ) as error:
-        # PyYAML lets through what Python says of a scalar that looks like a date or number and is none
+        # PyYAML passes on Python's exceptions for a scalar that only looks like a date or number
         raise UserError(f"{brief_path(path)}: expected YAML, found {one_line(error)}") from error
     if not isinstance(data, Mapping):
         raise UserError(f"{brief_path(path)}: expected a mapping of {holds}, found {type(data).__name__}")
@@ -229,8 +232,8 @@ def read_yaml(path: Path, what: str, holds: str) -> Mapping[str, Any]:
 
 
 def _check_nodes(root: yaml.Node | None) -> None:
-    """Raise UserError for keys that repeat and for aliases that contain themselves or multiply."""
-    # of a node with all that is below it, aliases written out; 0 while it is being counted
+    """Raise UserError for repeated keys and for aliases that contain themselves or multiply."""
+    # the number of nodes below a node, with aliases expanded; 0 while it is being counted
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
@@ -246,7 +249,7 @@ def _check_nodes(root: yaml.Node | None) -> None:
         elif sizes[id(node)] == 0:
             raise UserError("expected YAML without an alias inside its own anchor, found one")
         if sizes[id(node)] > _MOST_NODES:
-            raise UserError(f"expected at most {_MOST_NODES:,} values, found aliases that stand for more")
+            raise UserError(f"expected at most {_MOST_NODES:,} values, found aliases that expand to more")
         return sizes[id(node)]
 
     if root is not None:
@@ -270,23 +273,23 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 
 def validated(model: type[Model], data: Any, where: str) -> Model:
-    """A document's value as a model. where: begins the message of the UserError that it raises, which names
-    the first wrong field.
+    """Validate the value of a document with a model. where: the start of the message of the UserError that it
+    raises, which names the first wrong field.
     """
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
         mistake = first_mistake(error, model)
     except RecursionError:
-        mistake = "expected values nested a few levels deep, found more"
-    # outside of the handlers: a caller in Python sees one line, not pydantic's traceback as well
+        mistake = "expected values nested a few levels deep, found more levels"
+    # outside of the handlers, so that a caller in Python does not see pydantic's traceback as well
     raise UserError(f"{where}: {mistake}")
 
 
 def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
-    """The first mistake of a validation, as 'field: what was expected, what was found'."""
+    """Return the first mistake of a validation as 'FIELD: expected X, found Y'."""
     mistakes = error.errors(include_url=False)
-    # an unknown key first: it may be the misspelt name of one that is missing
+    # report an unknown key first, because it may be the misspelt name of a missing one
     first = next((each for each in mistakes if each["type"] == "extra_forbidden"), mistakes[0])
     field = one_line(".".join(str(part) for part in first["loc"]))
     message = one_line(first["msg"].removeprefix("Value error, "))
@@ -306,7 +309,7 @@ def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseMode
 
 
 def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> type[pydantic.BaseModel]:
-    """The model of a nested field, as far as its annotations tell."""
+    """Return the model of a nested field, as far as the annotations lead to it."""
     for part in location:
         field = model.model_fields.get(str(part))
         kinds = () if field is None else (field.annotation, *typing.get_args(field.annotation))
@@ -322,21 +325,21 @@ def _reason(error: Exception) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compact_json(value: Any) -> str:
-    """JSON with sorted keys and without spaces: equal values have equal texts."""
+    """Return JSON with sorted keys and without spaces, so that equal values have equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def short_hash(text: str) -> str:
-    """80 bits of SHA-256, in hexadecimal."""
+    """Return 80 bits of the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def digest(value: Any) -> str:
-    """A short content hash (80 bits) of anything that JSON can hold."""
+    """Return a short content hash (80 bits) of a value that JSON can represent."""
     return short_hash(compact_json(value))

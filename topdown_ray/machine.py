@@ -1,6 +1,6 @@
-"""What this machine is: its processor, cores and GPUs, and the versions of what runs on it. No host names.
+"""Describe this machine without its name: processor, cores, GPUs, and the versions of its software.
 
-Also the return of freed memory to the system."""
+Also return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import torch
 
 
 def processor() -> str:
-    """The processor's name as the system tells it."""
+    """Return the processor's name as the system reports it."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The system's description of the first processor."""
+    """Return the system's description of the first processor."""
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
         lines = (line.partition(":") for line in first.splitlines())
@@ -32,8 +32,8 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """What decides how fast a layer runs: processor (with family and model, since names can be generic),
-    cores, GPUs.
+    """Return the hardware that decides how fast a layer runs: processor, cores and GPUs. The processor
+    includes its family and model, because names can be generic.
     """
     about = _cpuinfo()
     numbers = [
@@ -45,7 +45,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a layer's time depends on."""
+    """Return the software versions that the time of a layer depends on."""
     packages = {name: importlib.metadata.version(name) for name in ("topdown-ray", "torch", "ofa")}
     cuda = {"cuda": str(torch.version.cuda)} if torch.version.cuda and torch.cuda.is_available() else {}
     return {

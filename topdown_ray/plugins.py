@@ -1,10 +1,9 @@
-"""Spaces, costs, predictors and strategies of the user's own: an object named ``package.module:object``, or
-an entry point of an installed package.
+"""Load users' own spaces, costs, predictors and strategies, by ``package.module:object`` or by entry point.
 
-A plug-in's identity is a hash of what it is: the source of its module, and the values that it holds. A
-changed plug-in is therefore another sweep. The module is imported in every process that searches. Ray's
-workers find it in the driver's working directory, or in the ``working_dir`` or ``py_modules`` of the
-connection's runtime environment."""
+The identity of a plug-in is a hash of the source of its module and of the values that the object holds. A
+sweep with a changed plug-in is therefore another sweep. The module is imported in every process that
+searches. Ray's workers find it in the driver's working directory, or in the ``working_dir`` or ``py_modules``
+of the connection's runtime environment."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 class Plugin(NamedTuple):
     """A loaded plug-in."""
 
-    name: str  # as it was asked for
+    name: str  # as the user wrote it
     reference: str  # module:object
     value: Any
     sha256: str
@@ -39,16 +38,16 @@ def is_reference(name: str) -> bool:
 
 
 def entry_points(kind: str) -> dict[str, str]:
-    """The plug-ins of a kind (``spaces``, ``costs``, ``predictors``, ``strategies``) that installed packages
-    offer: name -> ``module:object``.
+    """Return the plug-ins of a kind (``spaces``, ``costs``, ``predictors``, ``strategies``) that installed
+    packages offer: name -> ``module:object``.
     """
     found = importlib.metadata.entry_points(group=f"topdown_ray.{kind}")
     return {entry.name: entry.value for entry in sorted(found, key=lambda entry: entry.name)}
 
 
 def find(kind: str, name: str) -> Plugin | None:
-    """The plug-in of this name; None where the name is neither a reference nor an entry point. Raises
-    UserError for one that cannot be loaded.
+    """Return the plug-in of this name, or None if the name is neither a reference nor an entry point. Raises
+    UserError if it cannot be loaded.
     """
     reference = name if is_reference(name) else entry_points(kind).get(name)
     return None if reference is None else _load(kind, name, reference)
@@ -57,7 +56,7 @@ def find(kind: str, name: str) -> Plugin | None:
 @functools.cache
 def _load(kind: str, name: str, reference: str) -> Plugin:
     module_name, _, attribute = reference.partition(":")
-    # a command is not started from the folder of the user's module, and must find it all the same
+    # an installed command does not have the current folder on its path, where the user's module may be
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -73,7 +72,7 @@ def _load(kind: str, name: str, reference: str) -> Plugin:
 
 
 def _identity(module: Any, attribute: str, value: Any) -> str:
-    """A hash of the module's source and of the values that an object holds. Raises UserError for values that
+    """Hash the source of a module and the values that an object holds. Raises UserError for values that
     cannot be hashed.
     """
     digest = hashlib.sha256(attribute.encode())
@@ -85,11 +84,13 @@ def _identity(module: Any, attribute: str, value: Any) -> str:
 
 
 def _state(value: Any, where: str) -> bytes:
-    """The values that an object holds, as bytes; nothing for functions and classes: the source tells them."""
+    """Return the values that an object holds as bytes. Functions and classes have none, because the hash of
+    the source covers them.
+    """
     stated = getattr(value, "identity", None)
     if isinstance(stated, str | bytes):
         return stated.encode() if isinstance(stated, str) else stated
-    if hasattr(value, "plugin_state"):  # an adapter: its form, and what it wraps
+    if hasattr(value, "plugin_state"):  # an adapter: its form, and the object that it wraps
         text, wrapped = value.plugin_state()
         return str(text).encode() + _state(wrapped, where)
     if callable(getattr(value, "state_dict", None)):  # a module of torch
@@ -98,12 +99,12 @@ def _state(value: Any, where: str) -> bytes:
         return b"".join([repr(value).encode(), *parts])
     if isinstance(value, type) or (callable(value) and hasattr(value, "__code__")):
         return b""
-    import joblib  # a third of a second, for few
+    import joblib  # takes a third of a second, and few plug-ins need it
 
     try:
-        return str(joblib.hash(value)).encode()  # of sets, too, which are pickled in another order each time
+        return str(joblib.hash(value)).encode()  # unlike pickles, the hashes of equal sets are equal
     except Exception as error:
         raise UserError(
-            f"{where}: expected an object that can be pickled, or a text in its attribute identity, found "
+            f"{where}: expected an object that can be pickled or has a text attribute `identity`, found "
             f"{type(value).__name__} ({one_line(error, 200)})"
         ) from error

@@ -1,4 +1,4 @@
-"""How far long work is."""
+"""Track the progress of a sweep or a measurement."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """How far a sweep or a measurement is, in searches or subnets."""
+    """The progress of a sweep or a measurement, in searches or subnets."""
 
     total: int
-    done: int  # those of earlier runs included
-    before: int  # of these, those of earlier runs
-    failures: int = 0  # given up
+    done: int  # including those of earlier runs
+    before: int  # those of earlier runs
+    failures: int = 0  # failed permanently
     losses: int = 0  # worker processes that died
     started: float = field(default_factory=time.monotonic)
 
     @property
     def rate(self) -> float:
-        """How many a second in this run."""
+        """How many are done per second in this run."""
         return (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
 
     @property

@@ -1,13 +1,14 @@
-"""Statistics of repeated searches: intervals, paired tests, fronts. Arrays in, arrays out; no tables, no
-pictures.
+"""Compute statistics of repeated searches: intervals, paired tests, and quality measures of fronts.
+
+The functions take and return arrays.
 
 Sources: inter-quartile mean, stratified bootstrap and probability of improvement after Agarwal et al. 2021,
 *Deep Reinforcement Learning at the Edge of the Statistical Precipice*; the widened percentile levels for
 small samples after Hesterberg 2015, *What Teachers Should Know About the Bootstrap*; Holm 1979; Wilson 1927;
 IGD+ after Ishibuchi et al. 2015.
 
-A *cell* is the sample of one stratum (a strategy at a target, say): a value a search. Resampling happens
-within a cell."""
+A *cell* is the sample of one stratum, for example of a strategy at a target, with one value for each search.
+Values are resampled within a cell."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # the distributions of scipy.stats, which takes a second to import, are made of it
+from scipy import special  # scipy.stats would take a second to import
 
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-QUARTER = 0.25  # what the inter-quartile mean leaves out on each side
+QUARTER = 0.25  # the share that the inter-quartile mean leaves out on each side
 RESAMPLES = 10_000
-LEAST = 5  # values for an interval: even the range of four of them misses the true median once in eight times
-# a mean of fewer values has Student's interval: the widened bootstrap of five covers 92.4 % instead of 95 %
+LEAST = 5  # values for an interval: even the range of four values misses the true median in 1 of 8 cases
+# means of fewer values have Student's interval: the widened bootstrap of five values covers only 92.4 %
 STUDENT = 8
 EXACT_FLIPS = 13  # up to this many pairs, all 2^n sign patterns are enumerated
 
@@ -38,8 +39,8 @@ _KEPT = 10_000_000  # numbers of resamples that are kept: 20 MB
 
 
 def trimmed_mean(values: Array, trim: float = QUARTER) -> float:
-    """The mean without the smallest and largest ``int(trim n)`` values; NaN of nothing. As
-    scipy.stats.trim_mean.
+    """Return the mean without the smallest and largest ``int(trim n)`` values, as scipy.stats.trim_mean does;
+    NaN for no values.
     """
     n = len(values)
     cut = int(trim * n)
@@ -47,8 +48,8 @@ def trimmed_mean(values: Array, trim: float = QUARTER) -> float:
 
 
 def tails(n: int, confidence: float = CONFIDENCE) -> float:
-    """The level of the lower percentile for a sample of n: widened so that it covers as Student's t does
-    (Hesterberg 2015).
+    """Return the level of the lower percentile for a sample of n, widened so that the interval has the
+    coverage of Student's t (Hesterberg 2015).
 
     The plain percentile interval of ten values covers the mean in 90 of 100 cases instead of 95.
     """
@@ -57,25 +58,27 @@ def tails(n: int, confidence: float = CONFIDENCE) -> float:
 
 
 def resamples_for(n: int) -> int:
-    """How many bootstrap resamples: fewer of very large samples, whose interval needs no far tails."""
+    """Return the number of bootstrap resamples. Very large samples need fewer, because their percentiles are
+    not far in the tails.
+    """
     return int(np.clip(40_000_000 // max(n, 1), 1_000, RESAMPLES))
 
 
 def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resamples: int = RESAMPLES) -> Array:
-    """Bootstrap means: columns (n, K) -> (resamples, K), each column resampled on its own.
+    """Return bootstrap means: columns (n, K) -> (resamples, K), each column resampled on its own.
 
-    Resampling a sorted column is drawing how often each of its ranks occurs, so a trimmed mean is a weighted
-    sum of the sorted values, and all columns share one matrix of weights. The numbers depend on n and
-    ``stream`` alone: what else is in a report does not change an interval."""
+    To resample a sorted column is to draw how often each of its ranks occurs. A trimmed mean is therefore a
+    weighted sum of the sorted values, and all columns share one matrix of weights. The weights depend only on
+    n and ``stream``, so that other rows of a report do not change an interval."""
     n = len(columns)
     cut = int(trim * n)
-    # unsorted, several columns of one cell stay together
+    # if they are not sorted, several columns of one cell stay paired
     ordered = np.sort(columns, axis=0) if cut else columns
     blocks = []
     for counts in _counts(n, min(resamples, resamples_for(n)), stream):
         kept = counts
         if cut:
-            # how many of the kept ranks lie at or below each value
+            # how many of the kept ranks are at or below each value
             last = np.clip(np.cumsum(counts, axis=1), cut, n - cut)
             kept = np.diff(last, axis=1, prepend=cut)
         blocks.append(kept @ ordered / (n - 2 * cut))
@@ -83,8 +86,8 @@ def resampled_means(columns: Array, trim: float = 0.0, stream: int = 0, resample
 
 
 def _counts(n: int, resamples: int, stream: int) -> Iterator[Array]:
-    """How often each of n values occurs in a resample: blocks of rows. Where they are few, they are kept for
-    the next cells of as many values.
+    """Yield how often each of n values occurs in a resample, in blocks of rows. If there are few, they are
+    kept for the next cells with the same number of values.
     """
     few = n * resamples <= _KEPT
     blocks = _kept_counts(n, resamples, stream) if few else _drawn_counts(n, resamples, stream)
@@ -106,11 +109,11 @@ def _drawn_counts(n: int, resamples: int, stream: int) -> Iterator[NDArray[np.in
 
 
 def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMPLES) -> Array:
-    """Intervals of the (trimmed) means of cells: (number of cells, 2); NaN for a cell of fewer than
-    ``LEAST``.
+    """Return the intervals of the (trimmed) means of cells: (number of cells, 2); NaN for a cell of fewer
+    than ``LEAST`` values.
 
-    By bootstrap; of a mean (``trim`` 0) of fewer than ``STUDENT`` values, Student's. :func:`method` names
-    which."""
+    They are bootstrap intervals, but a mean (``trim`` 0) of fewer than ``STUDENT`` values has Student's.
+    :func:`method` names the one that is used."""
     result = np.full((len(cells), 2), np.nan)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, cell in enumerate(cells):
@@ -130,12 +133,12 @@ def intervals(cells: Sequence[Array], trim: float = 0.0, resamples: int = RESAMP
 
 
 def method(n: int, trim: float = 0.0) -> str:
-    """How the interval of a (trimmed) mean of n values is made."""
+    """Return the name of the method for the interval of a (trimmed) mean of n values."""
     return "none" if n < LEAST else "Student's t" if n < STUDENT and not trim else "bootstrap"
 
 
 def welch(first: Array, second: Array) -> tuple[float, float]:
-    """Welch's interval of mean(first) - mean(second), two samples that share nothing; NaN where one has fewer
+    """Return Welch's interval of mean(first) - mean(second) for two independent samples; NaN if one has fewer
     than ``LEAST`` values.
     """
     if min(len(first), len(second)) < LEAST:
@@ -150,19 +153,19 @@ def welch(first: Array, second: Array) -> tuple[float, float]:
 
 
 def percentiles(resampled: Array, n: int) -> Array:
-    """The interval of resampled statistics (resamples, ...) of a sample of n: (2, ...)."""
+    """Return the interval of resampled statistics (resamples, ...) of a sample of n: (2, ...)."""
     low = tails(n)
-    # one column in a row of memory: twice as fast
+    # each column contiguous in memory, which is twice as fast
     columns = np.ascontiguousarray(np.moveaxis(resampled, 0, -1))
     return np.asarray(np.quantile(columns, [low, 1 - low], axis=-1))
 
 
 def sign_flip_p(differences: Sequence[Array]) -> Array:
-    """Two-sided p of the paired permutation test (random signs) on the mean, one for each cell of
-    differences; NaN of nothing.
+    """Return the two-sided p of the paired permutation test (random signs) on the mean for each cell of
+    differences; NaN for an empty cell.
 
-    Exact up to ``EXACT_FLIPS`` pairs, from 10,000 random patterns above. Under no difference, p <= a in at
-    most a of the cases."""
+    It is exact up to ``EXACT_FLIPS`` pairs, and comes from 10,000 random patterns for more. If there is no
+    difference, p <= a in at most the share a of cases."""
     result = np.full(len(differences), np.nan)
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, cell in enumerate(differences):
@@ -172,7 +175,8 @@ def sign_flip_p(differences: Sequence[Array]) -> Array:
         for start in range(0, len(members), _COLUMNS):
             part = members[start : start + _COLUMNS]
             columns = np.stack([differences[i] for i in part], axis=1)
-            observed = np.abs(columns.sum(axis=0)) * (1 - 1e-12) - 1e-15  # equal up to rounding is as extreme
+            # sums that are equal up to rounding count as equally extreme
+            observed = np.abs(columns.sum(axis=0)) * (1 - 1e-12) - 1e-15
             extreme, patterns = np.zeros(len(part)), 0
             for signs in _signs(n):
                 extreme += (np.abs(signs @ columns) >= observed).sum(axis=0)
@@ -194,7 +198,7 @@ def _signs(n: int) -> Iterator[Array]:
 
 
 def holm(p: Array) -> Array:
-    """Holm's step-down correction of the p-values of one family; NaN stay NaN and do not count."""
+    """Return Holm's step-down correction of the p-values of one family. NaN stay NaN and do not count."""
     adjusted = np.full(len(p), np.nan)
     order = np.argsort(p)[: int(np.isfinite(p).sum())]
     steps = p[order] * np.arange(len(order), 0, -1)
@@ -203,8 +207,8 @@ def holm(p: Array) -> Array:
 
 
 def wilson(successes: Array, n: Array, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-    """Wilson's interval of a proportion; unlike a bootstrap it does not shrink to a point when all pairs
-    agree.
+    """Return Wilson's interval of a proportion. Unlike a bootstrap interval, it does not shrink to a point
+    when all pairs agree.
     """
     z = float(special.ndtri((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -215,15 +219,15 @@ def wilson(successes: Array, n: Array, confidence: float = CONFIDENCE) -> tuple[
 
 
 def improvement(differences: Array) -> float:
-    """The share of pairs in which the first is better, a tie counting half (Agarwal et al. 2021, for
-    pairs).
+    """Return the share of pairs in which the first is better, where a tie counts half (Agarwal et al. 2021,
+    for pairs).
     """
     return float((differences > 0).mean() + 0.5 * (differences == 0).mean()) if len(differences) else math.nan
 
 
 def line_fit(x: Array, y: Array) -> dict[str, tuple[float, float, float]]:
-    """The least-squares line: slope and intercept, each with Student's interval. Needs two different x; else
-    NaN.
+    """Fit the least-squares line: slope and intercept, each with Student's interval; NaN unless there are two
+    different x.
     """
     if len(np.unique(x)) < 2:
         return dict.fromkeys(("slope", "intercept"), (math.nan, math.nan, math.nan))
@@ -243,11 +247,11 @@ def line_fit(x: Array, y: Array) -> dict[str, tuple[float, float, float]]:
 def hypervolume(
     search: NDArray[Any], cost: Array, accuracy: Array, cost_limit: float, accuracy_floor: float
 ) -> Array:
-    """The area between each search's front and the reference point (cost_limit, accuracy_floor), cost down,
-    accuracy up.
+    """Return the area between each search's front and the reference point (cost_limit, accuracy_floor), with
+    low cost and high accuracy as better.
 
-    search: codes 0 .. S-1, one a row. Returns (S,), in the cost's unit times top-1 as a fraction; 0 where no
-    row counts."""
+    search: a code 0 .. S-1 for each row. Returns (S,), in the cost's unit times top-1 as a fraction; 0 if no
+    row is better than the reference point."""
     total = np.zeros(int(search.max()) + 1 if len(search) else 0)
     order = np.lexsort((cost, search))
     codes, costs = search[order], np.minimum(cost[order], cost_limit)
@@ -259,7 +263,7 @@ def hypervolume(
 
 
 def _running_best(codes: NDArray[Any], values: Array) -> Array:
-    """The largest value so far within each run of equal codes (sorted); values are not negative."""
+    """Return the largest value so far within each run of equal codes (sorted); values are not negative."""
     best = values.copy()
     step = 1
     while step < len(values):
@@ -272,28 +276,29 @@ def _running_best(codes: NDArray[Any], values: Array) -> Array:
 
 
 def igd_plus(front: Array, reference: Array) -> float:
-    """How far a front (m, 2) of (cost, accuracy) stays behind a reference front (r, 2): IGD+, 0 where it is
-    nowhere behind.
+    """Return how far a front (m, 2) of (cost, accuracy) is behind a reference front (r, 2) as IGD+; 0 if it
+    is behind nowhere.
 
     Both axes are divided by the reference front's range, so the distance has no unit.
     """
     span = np.ptp(reference, axis=0)
     scale = np.where(span > 0, span, 1.0)
-    # (r, m, 2), positive is worse
+    # (r, m, 2): positive numbers are worse
     behind = (front[None, :, :] - reference[:, None, :]) / scale * np.array([1.0, -1.0])
     return float(np.sqrt((np.maximum(behind, 0.0) ** 2).sum(axis=2)).min(axis=1).mean())
 
 
 def step_values(curve: NDArray[Any], x: Array, y: Array, grid: Array) -> Array:
-    """Step curves on a common grid: (number of curves, len(grid)); NaN before a curve's first point.
+    """Evaluate step curves on a common grid: (number of curves, len(grid)); NaN before a curve's first point.
 
-    curve: codes 0 .. C-1, one a point; x: rising within each curve; the last point's value holds for ever
-    after."""
+    curve: a code 0 .. C-1 for each point; x: rising within each curve. After its last point a curve keeps its
+    value."""
     order = np.lexsort((x, curve))
-    codes, first = curve[order], np.searchsorted(grid, x[order])  # the first place of the grid at each point
+    codes, first = curve[order], np.searchsorted(grid, x[order])  # first place of the grid from a point on
     n_curves, width = int(codes[-1]) + 1 if len(codes) else 0, len(grid) + 1
     cells = codes.astype(np.int64) * width + first
-    last = np.append(cells[1:] != cells[:-1], True)[: len(cells)]  # of the points that no place lies between
+    # of several points before the same place of the grid, the last one
+    last = np.append(cells[1:] != cells[:-1], True)[: len(cells)]
     point = np.full(n_curves * width, -1, np.int64)
     point[cells[last]] = np.flatnonzero(last)
     point = np.maximum.accumulate(point.reshape(n_curves, width)[:, :-1], axis=1)
@@ -302,7 +307,9 @@ def step_values(curve: NDArray[Any], x: Array, y: Array, grid: Array) -> Array:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Predicted against measured accuracies. Errors in fractions; NaN where all values are equal."""
+    """How well predicted accuracies agree with measured ones. Errors are fractions. Correlations are NaN if
+    all values are equal.
+    """
 
     n: int
     kendall: float
@@ -312,7 +319,7 @@ class Agreement:
 
 
 def agreement(predicted: Array, measured: Array) -> Agreement:
-    """Rank correlations (Kendall's tau-b, Spearman's rho) and errors."""
+    """Return rank correlations (Kendall's tau-b, Spearman's rho) and errors of predicted accuracies."""
     from scipy.stats import kendalltau, spearmanr
 
     kendall = spearman = float("nan")

@@ -1,9 +1,9 @@
-"""How strategies are shown: their order in tables and pictures, their labels, colours and markers.
+"""Define the order, labels, colours and markers of strategies in tables and pictures.
 
-It stands on the ground floor because both sides need it: strategies are registered with a label and a colour
-(:func:`topdown_ray.algorithms.strategies.strategy`), and reports, which know nothing of searching, draw them.
-The package's own strategies are listed here, so that a report need not import the search to know them.
-Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+This module is on the ground floor because two rooms need it: strategies are registered with a label and a
+colour (:func:`topdown_ray.algorithms.strategies.strategy`), and reports draw them without importing the
+searches. The package's own strategies are therefore listed here. The colours are Okabe and Ito's, which
+colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class StrategyStyle(NamedTuple):
-    """How a strategy is shown. label: in legends; "" stands for the strategy's name."""
+    """How a strategy is shown. label: its name in legends; if it is "", the strategy's own name is used."""
 
     colour: str
     marker: str
@@ -29,7 +29,7 @@ STYLES = {  # in the order of tables and legends
     "prune": StrategyStyle("#cc79a7", "D", "-.", "xx"),
     "joint": StrategyStyle("#d55e00", "P", "-", "--"),
 }
-_OTHERS = (  # one more of Okabe and Ito's, then Paul Tol's; their yellow is too light for lines on white
+_OTHERS = (  # one more of Okabe and Ito's, then Paul Tol's, without yellow, which is too light on white
     StrategyStyle("#56b4e9", "v", "--", "++"),
     StrategyStyle("#117733", "*", ":", "-\\"),
     StrategyStyle("#332288", "<", "-.", "+/"),
@@ -38,24 +38,24 @@ _OTHERS = (  # one more of Okabe and Ito's, then Paul Tol's; their yellow is too
     StrategyStyle("#ddcc77", "h", "-", "\\\\|"),
 )
 _chosen: dict[str, tuple[str | None, str | None]] = {}  # label and colour, as registered
-_variants: dict[str, tuple[str, int]] = {}  # the strategy that a series is a variant of, and its place
+_variants: dict[str, tuple[str, int]] = {}  # series -> the strategy that it is a variant of, and its place
 _PALER = 0.45  # the share of grey in the colour of a variant
 
 
 class Chosen(NamedTuple):
-    """What :func:`choose` and :func:`vary` were told, for another process."""
+    """The arguments of all calls of :func:`choose` and :func:`vary`, for another process."""
 
     styles: dict[str, tuple[str | None, str | None]]
     variants: dict[str, tuple[str, int]]
 
 
 def chosen() -> Chosen:
-    """What has been chosen so far."""
+    """Return the choices so far."""
     return Chosen(dict(_chosen), dict(_variants))
 
 
 def adopt(others: Chosen) -> None:
-    """Choose the same, in the same order."""
+    """Repeat the choices of another process in the same order."""
     _chosen.clear()
     _chosen.update(others.styles)
     _variants.clear()
@@ -63,20 +63,20 @@ def adopt(others: Chosen) -> None:
 
 
 def choose(strategy: str, label: str | None, colour: str | None) -> None:
-    """Show a strategy with this label and colour; None leaves the default."""
+    """Show a strategy with this label and colour; None keeps the default."""
     _chosen[strategy] = (label, colour)
 
 
 def vary(series: str, strategy: str, place: int) -> None:
-    """Show a series as the variant of a strategy at this place: its first one has the strategy's style, the
-    others have a paler colour, and markers and dashes of their own.
+    """Show a series as a variant of a strategy. The first variant (place 0) has the strategy's style; the
+    others have a paler colour and their own markers and dashes.
     """
     _variants[series] = (strategy, place)
 
 
 def style_of(strategy: str, strategies: Sequence[str] = ()) -> StrategyStyle:
-    """A strategy's style beside others; strategies that are not listed here share the remaining markers, and
-    the remaining colours unless they chose one, in the order of their names.
+    """Return a strategy's style among others. Strategies that are not listed here get the remaining markers
+    in the order of their names, and the remaining colours unless they chose one.
     """
     if strategy in _variants:
         return _variant_style(strategy, strategies)
@@ -103,14 +103,14 @@ def _variant_style(series: str, strategies: Sequence[str]) -> StrategyStyle:
 
 
 def series_style(place: int) -> StrategyStyle:
-    """The style of the series at this place in a picture of something else than strategies."""
+    """Return the style of the series at this place in a picture that does not compare strategies."""
     styles = [*list(STYLES.values())[1:], *_OTHERS]
     return styles[place % len(styles)]
 
 
 def strategy_rank(strategy: str) -> tuple[int, str, int]:
-    """Sorts the listed strategies in their order, then those that :func:`choose` was told of in that order,
-    others by name behind them; the variants of one in theirs.
+    """Return a sort key: first the listed strategies in their order, then those that were registered with
+    :func:`choose` in that order, then others by name. Variants of a strategy are sorted by their place.
     """
     name, place = _variants.get(strategy, (strategy, 0))
     order = list(dict.fromkeys([*STYLES, *_chosen]))

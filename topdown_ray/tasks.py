@@ -1,8 +1,9 @@
-"""Tasks for hosted objects: what an executor does, the one without Ray, how often a task is tried.
+"""Define how executors run tasks, run them in this process without Ray, and decide when to retry one.
 
-A worker hosts what ``make(device)`` gives and calls it on one task at a time, so that a death is blamed on
-the right task. A task that raises is tried on other workers where there are any, a task whose process died is
-tried again, both a bounded number of times; then it is given up, and the others go on."""
+A worker hosts the object that ``make(device)`` returns and calls it on one task at a time, so that its death
+is attributed to the right task. A task that raises an exception is tried on other workers if there are any,
+and a task whose process died is tried again. After a fixed number of attempts it is given up, and the other
+tasks continue."""
 
 from __future__ import annotations
 
@@ -15,22 +16,22 @@ from typing import Generic, Protocol, TypeVar
 
 from topdown_ray.errors import UserError
 
-FAILURES = 3  # a task that raised this often is given up
-LOSSES = 5  # a task whose process died this often is given up
-LOOK_EVERY_S = 1.0  # for tasks that take too long
-HUNG = 10.0  # times the slowest of the others: the worker of a task is replaced
-HUNG_FLOOR_S = 600.0  # but not before
+FAILURES = 3  # give up a task that raised this often
+LOSSES = 5  # give up a task whose process died this often
+LOOK_EVERY_S = 1.0  # how often to look for tasks that take too long
+HUNG = 10.0  # replace the worker of a task that takes this many times as long as the slowest of the others
+HUNG_FLOOR_S = 600.0  # but not before this time
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-#: Makes what a worker hosts, on a device of torch.
+#: Makes the object that a worker hosts, on a device of torch.
 Make = Callable[[str], Callable[[Task], Result]]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A worker: its number, never used twice, and the kind of device that it computes on."""
+    """A worker: its number, which is never used twice, and the kind of device that it computes on."""
 
     worker: int
     device: str
@@ -38,7 +39,7 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class Attempt(Generic[Task]):
-    """One of the times that a task runs, on one worker."""
+    """One attempt to run a task on one worker."""
 
     task: Task
     slot: Slot
@@ -46,7 +47,7 @@ class Attempt(Generic[Task]):
 
 @dataclass(frozen=True)
 class Done(Generic[Task, Result]):
-    """A task's result is here. busy_s: seconds that the worker spent on it."""
+    """A task has ended with a result. busy_s: seconds that the worker spent on it."""
 
     attempt: Attempt[Task]
     result: Result
@@ -55,7 +56,7 @@ class Done(Generic[Task, Result]):
 
 @dataclass(frozen=True)
 class Failed(Generic[Task]):
-    """A task raised. mistake: what it raised, where that is the user's mistake."""
+    """A task raised an exception. mistake: the exception, if it is a UserError."""
 
     attempt: Attempt[Task]
     traceback: str
@@ -78,7 +79,7 @@ class Executor(Protocol[Task, Result]):
 
     @property
     def devices(self) -> Mapping[str, int]:
-        """How many workers of each kind of device there are or will be, those that still start included."""
+        """The number of workers for each kind of device, including those that are starting."""
 
     @property
     def standing(self) -> Set[int]:
@@ -88,16 +89,16 @@ class Executor(Protocol[Task, Result]):
         """The workers that wait for a task."""
 
     def clock(self) -> float:
-        """Seconds, by the clock that tasks take time on."""
+        """Seconds by the clock that measures how long tasks run."""
 
     def submit(self, attempt: Attempt[Task]) -> None:
         """Start a task on an idle worker."""
 
     def wait(self, timeout_s: float) -> list[Event[Task, Result]]:
-        """Block until something happened to a task or a worker became idle, or for this long."""
+        """Block until a task ends or a worker becomes idle, at most for this long."""
 
     def cancel(self, attempt: Attempt[Task]) -> None:
-        """Forget an attempt: if it still runs, its worker, which may hang, is replaced."""
+        """Forget an attempt. If it still runs, its worker is replaced, because it may hang."""
 
     def close(self) -> None:
         """Stop all work."""
@@ -147,11 +148,11 @@ class InProcess(Generic[Task, Result]):
 
 @dataclass(eq=False)
 class Tries(Generic[Task]):
-    """A task that was taken and has no result yet: where it runs, and what became of it so far."""
+    """A task without a result yet: where it runs, and how its attempts have ended so far."""
 
     task: Task
-    attempts: dict[Attempt[Task], float] = field(default_factory=dict)  # running: when each began
-    tried: set[int] = field(default_factory=set)  # workers
+    attempts: dict[Attempt[Task], float] = field(default_factory=dict)  # running ones, with their start
+    tried: set[int] = field(default_factory=set)  # the workers that have tried it
     failures: int = 0
     losses: int = 0
     queued: bool = False  # waits for another worker
@@ -164,13 +165,13 @@ class Tries(Generic[Task]):
         return attempt
 
     def suits(self, slot: Slot, standing: Set[int]) -> bool:
-        """Whether a worker has not tried the task, or there is none that has not."""
+        """Whether this worker has not tried the task yet, or all workers have."""
         return slot.worker not in self.tried or standing <= self.tried
 
 
 @dataclass(frozen=True)
 class GivenUp(Generic[Task]):
-    """A task that finally failed. error: the last traceback, or how its last process was lost."""
+    """A task that failed permanently. error: the last traceback, or how its last process was lost."""
 
     task: Task
     error: str
@@ -179,11 +180,11 @@ class GivenUp(Generic[Task]):
 def run_all(
     executor: Executor[Task, Result], tasks: Iterable[Task]
 ) -> Iterator[Done[Task, Result] | GivenUp[Task]]:
-    """What becomes of each task, in the order in which they end. Raises the first UserError that a task
-    raises: a mistake of the user's would be one on every worker.
+    """Yield the outcome of each task, in the order in which they end. Raises the first UserError of a task,
+    because a user's mistake would fail on every worker.
 
-    Once a task has ended, no other may run for more than a multiple of the longest time: its worker is
-    replaced, as if its process had died."""
+    When some tasks have ended, another one may run at most a multiple of the longest time so far. Then its
+    worker is replaced, as if its process had died."""
     new, again = deque(tasks), deque[Tries[Task]]()
     running: dict[Attempt[Task], Tries[Task]] = {}
     longest = float("inf")
@@ -206,7 +207,9 @@ def run_all(
             ran_s = now - tries.attempts[attempt]
             if attempt not in ended and ran_s > max(HUNG_FLOOR_S, HUNG * longest):
                 executor.cancel(attempt)
-                events.append(Lost(attempt, f"took more than {ran_s:.0f} s, many times the others' time"))
+                events.append(
+                    Lost(attempt, f"it ran for more than {ran_s:.0f} s, many times as long as the others")
+                )
         for event in events:
             if (found := running.pop(event.attempt, None)) is None:
                 continue
@@ -220,7 +223,7 @@ def run_all(
 
 
 def _after(tries: Tries[Task], event: Failed[Task] | Lost[Task]) -> str | None:
-    """Count a failure or a loss. Returns the error where it was the last, raises a mistake of the user's."""
+    """Count a failure or a loss. Returns the error if the task is given up, and raises a user's mistake."""
     del tries.attempts[event.attempt]
     if isinstance(event, Lost):
         tries.losses += 1

@@ -1,8 +1,7 @@
-"""Files of tensors: safetensors with their header, torch checkpoints. What cannot be read is one line that
-names the file.
+"""Read safetensors files and torch checkpoints safely.
 
-Every tensor that is returned is dense, real, on the CPU and without a gradient, under a name that is a
-string."""
+A file that cannot be read raises one UserError that names it. All returned tensors are dense, real, on the
+CPU and without a gradient, and their names are strings."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from topdown_ray.files import brief_path, check_file
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file. Raises UserError."""
+    """Return the metadata of a safetensors file. Raises UserError."""
     check_file(path, "a safetensors file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -33,7 +32,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file by name. Raises UserError."""
+    """Return the tensors of a safetensors file by name. Raises UserError."""
     check_file(path, "a safetensors file")
     try:
         state = safetensors.torch.load_file(path)
@@ -45,16 +44,16 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_torch(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """The state dict of a torch checkpoint, alone or under ``state_dict``. what: in words, for the UserError
-    that it raises.
+    """Return the state dict of a torch checkpoint, which may be under the key ``state_dict``. what: the file
+    in words, for the UserError that it raises.
     """
     check_file(path, what)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sparse and quantised tensors, which are refused below
+            warnings.simplefilter("ignore")  # about sparse and quantised tensors, which are rejected below
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated, a pickle of something else: torch raises many kinds
-        # torch's own words on pickled code are a page of advice
+    except Exception as error:  # torch raises many kinds for truncated files and other pickles
+        # torch's own message on pickled code is a page of advice
         whole = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error)
         reason = "pickled code" if whole else f"{type(error).__name__}: {one_line(error, 120)}"
         raise UserError(f"{brief_path(path)}: expected {what}, found {reason}") from error
@@ -65,8 +64,8 @@ def read_torch(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def _plain(state: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
-    """The tensors without their gradients. Raises UserError for keys that are no names and values that are no
-    plain tensors.
+    """Return the tensors without their gradients. Raises UserError for keys that are not strings and values
+    that are not plain tensors.
     """
     for name, value in state.items():
         if not isinstance(name, str):
@@ -80,7 +79,7 @@ def _plain(state: Mapping[Any, Any], where: str) -> dict[str, torch.Tensor]:
 
 
 def _strange(value: torch.Tensor) -> str:
-    """What a tensor is that is not dense, real and on the CPU; empty for one that is."""
+    """Describe a tensor that is not dense, real and on the CPU; return "" for one that is."""
     if value.is_nested:
         return "a nested tensor"
     if value.layout != torch.strided:
@@ -92,5 +91,5 @@ def _strange(value: torch.Tensor) -> str:
     if value.is_complex() or value.is_neg():
         return "a complex tensor or a part of one"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return "values that share their memory"  # a few bytes may claim to be terabytes
+        return "values that share their memory"  # a file of a few bytes could expand to terabytes
     return ""

@@ -1,6 +1,4 @@
-"""A terminal as every room may use it: lines on stderr, text without control characters, an orderly end when
-told to stop.
-"""
+"""Print lines on stderr without control characters, and end a command in order when it receives a signal."""
 
 from __future__ import annotations
 
@@ -16,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-_REPEAT_S = 1.0  # a signal that comes both from the terminal and from the parent process counts once
+_REPEAT_S = 1.0  # a signal from the terminal and again from the parent process within this time counts once
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _interrupted = [-math.inf]  # when, last
 
 
 def terminal(**options: Any) -> Console:
-    """A console that prints no control character of a name, which could move the cursor or rewrite what
-    stands there.
+    """Return a console that prints no control characters, because those in a name could move the cursor or
+    rewrite the screen.
 
-    options: of rich's Console. Text is never taken for markup.
+    options: those of rich's Console. Text is never interpreted as markup.
     """
     from rich.console import Console
     from rich.segment import Segment
@@ -39,7 +37,7 @@ def terminal(**options: Any) -> Console:
 
 
 def visible(text: str) -> str:
-    """Text in which every control character but the end of a line has become a mark."""
+    """Replace every control character of a text except the line end by a visible mark."""
     return "".join(
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
         for character in text
@@ -47,7 +45,7 @@ def visible(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line on stderr; none where stderr has gone, as a closed terminal's has."""
+    """Print a line on stderr; do nothing if stderr is gone, for example because its terminal was closed."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
@@ -63,15 +61,15 @@ def interrupt(*_: object) -> None:
 def interrupted_since(moment: float) -> bool:
     """Whether the command was told to end after this moment (of ``time.monotonic``).
 
-    Python drops a KeyboardInterrupt that is raised within a destructor or a callback of a library, so a long
-    loop asks here.
+    Python drops a KeyboardInterrupt that is raised within a destructor or a library's callback. Long loops
+    therefore call this function.
     """
     return _interrupted[-1] > moment
 
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Restore the handlers of the signals that end a command, whatever the block sets."""
+    """Restore the handlers of the signals that end a command after the block."""
     here = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in _ENDING} if here else {}
     try:
@@ -82,10 +80,10 @@ def handlers_kept() -> Iterator[None]:
 
 
 def end_on_signals() -> None:
-    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order; one that is ignored
-    (nohup) stays so.
+    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order. A signal that is ignored
+    (nohup) stays ignored.
 
-    Ray replaces the handlers when it starts, so this is called after that, too.
+    Ray replaces the handlers when it starts, so this is called again afterwards.
     """
     if threading.current_thread() is threading.main_thread():
         for number in _ENDING:

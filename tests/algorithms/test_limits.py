@@ -101,7 +101,7 @@ def test_the_proof_is_exact_for_real_spaces() -> None:
             {"spaces": ["resnet50d"], "targets": [[320]], "limits": {"epyc_1thread": 25.5}},
             r"expected at least 322.092 x 1e6 MACs, the lowest cost under epyc_1thread <= 25.5, found 320",
         ),
-        ({"limits": {"peak_activation": 0.5}}, r"none among 4,096 random ones; that is no proof"),
+        ({"limits": {"peak_activation": 0.5}}, r"none among 4,096 random ones; this is no proof"),
         ({"limits": {"nothing": 1.0}}, r"limits: cost: expected note10, macs"),
         (
             {"limits": {"macs": 1.0}},

@@ -101,7 +101,7 @@ def test_folders_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
     assert main_in_process([*common, tmp_path / "out"], capsys).returncode == 0
     again = main_in_process([*common, tmp_path / "out", "--no-resume"], capsys)
-    assert_one_line(again, "out: expected an empty folder (--no-resume), found this sweep begun")
+    assert_one_line(again, "out: expected an empty folder (--no-resume), found results of this sweep")
     changed = ["sweep", sweep_file(tmp_path, seeds=3), "--address", "none", "--out", tmp_path / "out"]
     assert_one_line(main_in_process(changed, capsys), "out: expected an empty folder or sweep", "found sweep")
 

@@ -215,4 +215,4 @@ def test_a_stopped_raylet_does_not_hold_the_command(tmp_path: Path) -> None:
         env=ENVIRONMENT,
     )
     assert done.returncode == 3
-    assert done.stderr == "Ray did not shut down within 2 s; the command ends without it.\n"
+    assert done.stderr == "Ray did not shut down within 2 s. The command ends without waiting for it.\n"

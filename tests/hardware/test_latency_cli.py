@@ -115,7 +115,7 @@ def test_a_table_that_the_rows_do_not_follow_fails(tmp_path: Path) -> None:
         (["table", demo.TABLE, "--space", "vgg"], ["--space: expected one of", "'vgg'"]),
         (
             ["table", demo.TABLE, "--space", "resnet50d", "--export-yaml", "y"],
-            ["expected a space of which OFA publishes"],
+            ["expected a space for which OFA publishes"],
         ),
     ],
 )

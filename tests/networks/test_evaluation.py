@@ -238,7 +238,7 @@ def test_random_weights_are_never_a_fallback(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name, message in (
         ("mobilenet_v3", "expected the published weights of ofa_mbv3.*--allow-random-weights"),
-        ("resnet50d", "not on this machine, and TOPDOWN_RAY_OFFLINE forbids fetching it"),
+        ("resnet50d", "not on this machine, and TOPDOWN_RAY_OFFLINE forbids downloads"),
     ):
         with pytest.raises(UserError, match=message):
             find_weights("published", SPACES[name])
@@ -572,13 +572,13 @@ def test_what_a_predictor_of_another_space_predicted_is_marked(
     measured = ["--data", data, "--weights", own_weights, "--address", "none"]
     printed = main_in_process(["evaluate", run, *measured], capsys).stdout
     assert re.search(r", predicted \*\d\d\.\d\d %", printed)
-    assert "* Accuracies of proxyless by a predictor that was trained on mobilenet_v3" in printed
+    assert "* The accuracies of proxyless come from a predictor that was trained on mobilenet_v3" in printed
     assert set(load_evaluations(run)["predictor_space"]) == {"mobilenet_v3"}
     assert main_in_process(["report", run], capsys).returncode == 0
     page = (run / "report" / "report.html").read_text()
     section = page.partition("Predicted against measured</h2>")[2].partition("<h2")[0]
     assert "proxyless*" in section
-    assert "* Accuracies of proxyless by a predictor" in section
+    assert "* The accuracies of proxyless come from a predictor" in section
 
 
 def test_a_failure_is_named_and_the_status_is_1(

@@ -237,10 +237,10 @@ def complaint(path: Path) -> str:
 @pytest.mark.parametrize(
     ("columns", "found"),
     [
-        ({"space": [None] + [SPACE.name] * 29}, "space: expected a value in every row, found none in 1"),
+        ({"space": [None] + [SPACE.name] * 29}, "space: expected a value in every row, found 1 without one"),
         ({"top1": float("nan")}, "top1: expected fractions from 0 to 1, found nan to nan"),
         ({"top1": 1.02}, "top1: expected fractions from 0 to 1, found 1.02 to 1.02"),
-        ({"top1": None}, "top1: expected a value in every row, found none in 30"),
+        ({"top1": None}, "top1: expected a value in every row, found 30 without one"),
         ({"top5": -0.5}, "top5: expected fractions from 0 to 1, found -0.5 to -0.5"),
         ({"weights_sha256": [None] + ["w"] * 29}, "weights_sha256: expected rows of one kind, found 2"),
         ({"arch": "{"}, "arch of row 1: expected JSON, found"),

@@ -281,7 +281,7 @@ def test_searches_without_all_answers_are_judged_target_by_target() -> None:
     after = made(-0.001, sets=[(40.0, 30.0)], seeds=2)
     comparison = compare(changed(before, feasible=half), changed(after, feasible=half))
     assert math.isnan(row_of(comparison, targets="40 30")["difference"])
-    assert "-0.100 points" in regressions(comparison, -0.0005)[0]
+    assert "-0.100 percentage points" in regressions(comparison, -0.0005)[0]
     assert regressions(comparison, -0.001) == []
 
 

@@ -78,7 +78,7 @@ def test_pointing_at_an_answer_shows_its_numbers(reader: Reader, swept: Results)
     assert int(cells["seed"]) == row["seed"]
     assert float(cells["MACs (1e6)"]) == pytest.approx(row["macs_m"], rel=1e-3)
     assert float(cells["parameters (1e6)"]) == pytest.approx(row["params_m"], rel=1e-3)
-    assert re.fullmatch(r"\d\d\.\d\d to \d\d\.\d\d % \(n = 5\)", cells["95 % of all seeds' mean (IQM)"])
+    assert re.fullmatch(r"\d\d\.\d\d to \d\d\.\d\d % \(n = 5\)", cells["95 % interval of the IQM over seeds"])
 
 
 def test_a_click_draws_the_architecture_and_buttons_copy_it(

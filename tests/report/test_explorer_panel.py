@@ -69,14 +69,16 @@ def test_what_is_missing_is_said(chromium: Any, tmp_path: Path) -> None:
     arch = json.dumps(SPACES["mobilenet_v3"].to_config([0] * SPACES["mobilenet_v3"].G))
     reader = Reader(chromium, paged(synthetic.write(tmp_path / "table", searches.assign(arch=arch), trace)))
     reader.one(".show").click()
-    assert reader.text(".costs") == "The cost table is not available here, so shares are left out."
+    assert (
+        reader.text(".costs") == "Shares are not shown, because the report was made without the cost table."
+    )
     assert not reader.one(".layers").is_displayed()
     assert len(reader.run(ROWS)) == 2 + 5 * 2 + 4
     assert not any("%" in cell for cells in reader.run(ROWS) for cell in cells)
     unknown = searches.assign(arch='{"a": ["<b>"]}', space="elsewhere")
     reader = Reader(chromium, paged(synthetic.write(tmp_path / "space", unknown, trace)))
     reader.one(".show").click()
-    assert reader.text(".costs").startswith("The layers of this architecture are not known here")
+    assert reader.text(".costs").startswith("The layers of this architecture are not shown")
     assert reader.text(".config") == '{"a": ["<b>"]}'
     assert not reader.one(".copy-export").is_enabled()
     assert reader.run(ROWS) == []
@@ -98,6 +100,6 @@ def test_layers_without_costs_of_their_own_share_that_of_their_group(chromium: A
     assert [cells[3] for cells in rows[:-1]].count("in group 1") == 6
     assert rows[-1][0] == "group 1: its layers together"
     costs = [float(cells[4]) for cells in rows[:-1] if cells[4]] + [float(rows[-1][2])]
-    cost = re.search(r"the shares are of ([\d.]+) x", reader.text(".costs"))
+    cost = re.search(r"Shares are parts of ([\d.]+) x", reader.text(".costs"))
     assert cost is not None
     assert sum(costs) == pytest.approx(float(cost[1]), rel=2e-3)

@@ -269,7 +269,7 @@ def test_ten_thousand_answers_fit(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "many", searches, trace)
     made = write_report([folder], tmp_path / "out").path.read_text()
     assert len(made.encode()) < 3_000_000
-    assert f"The page holds 5,000 of {len(searches):,} answers" in made
+    assert f"The page contains 5,000 of {len(searches):,} answers" in made
     assert section(context_of(folder)).html in made  # type: ignore[union-attr]
 
 
@@ -305,6 +305,6 @@ def test_without_an_answer_that_met_its_target_there_is_no_explorer(tmp_path: Pa
     some = searches.assign(feasible=searches["seed"] == 0)
     made = section(context_of(synthetic.write(tmp_path / "some", some, trace)))
     assert made is not None
-    assert f"{len(searches) // 2} answers that missed their target are left out." in made.html
+    assert f"{len(searches) // 2} answers that do not meet their target are left out." in made.html
     none = synthetic.write(tmp_path / "none", searches.assign(feasible=False), trace)
     assert section(context_of(none)) is None

@@ -214,7 +214,7 @@ def test_half_a_sweep_is_reported_as_such(swept: tuple[Path, Path], tmp_path: Pa
     written = write_report([folder], tmp_path / "out")
     assert written.missing == 5
     words = text_of(written.path)
-    assert "half lacks 5 of 75 searches (status: incomplete)" in words
+    assert "half does not have 5 of its 75 searches (status: incomplete)" in words
     assert "failed shards abc" in words
     assert "prune" in (tmp_path / "out" / "tables" / "missing.md").read_text()
 
@@ -223,11 +223,11 @@ def test_half_a_sweep_is_reported_as_such(swept: tuple[Path, Path], tmp_path: Pa
 def test_one_seed_has_no_interval_and_says_why(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path / "one", *synthetic.frames(EFFECTS, seeds=1))
     written = write_report([folder], tmp_path / "out")
-    assert "One seed only" in text_of(written.path)
+    assert "because the results have only one seed" in text_of(written.path)
     frame = pd.read_csv(tmp_path / "out" / "tables" / "accuracy.csv")
     assert frame[["low", "high", "sd"]].isna().all(axis=None)
     folder = synthetic.write(tmp_path / "four", *synthetic.frames(EFFECTS, seeds=4))
-    assert "a 95 % interval needs at least 5 seeds, and these results have at most 4" in text_of(
+    assert "A 95 % interval needs at least 5 seeds; these results have 4." in text_of(
         write_report([folder], tmp_path / "out").path
     )
 
@@ -258,7 +258,7 @@ def test_a_front_that_does_not_compare_is_told(tmp_path: Path) -> None:
     front = tmp_path / "front.csv"
     front.write_text("# predictor_sha256 another\ncost,accuracy\n20,0.8\n")
     page = write_report([folder], tmp_path / "out", Options(reference=front)).path.read_text()
-    assert "The reference front is of another space, cost table or predictor" in page
+    assert "The reference front belongs to another space, cost table or predictor" in page
 
 
 @pytest.mark.usefixtures("blank")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from support import synthetic
 
+from topdown_ray.figures import PANEL
 from topdown_ray.report import panels, tables, whole_sets
 from topdown_ray.report.build import write_report
 from topdown_ray.report.durations import duration, unit_of
@@ -73,7 +75,7 @@ def test_the_best_one_is_found_on_shared_seeds() -> None:
     assert frame["mean"].iloc[0] < frame["mean"].iloc[1]
     words = sentence("here", frame.to_dict("records"))
     assert "joint is best" in words
-    assert "on 6 shared seeds above" not in words, "it has no others"
+    assert "on 6 shared seeds" not in words, "it has no others"
 
 
 def test_it_is_said_when_no_search_met_all_targets(tmp_path: Path) -> None:
@@ -88,8 +90,30 @@ def test_it_is_said_when_no_search_met_all_targets(tmp_path: Path) -> None:
 def test_a_lower_mean_is_not_called_the_highest() -> None:
     near = {"difference": -0.0001, "difference_low": -0.0003, "difference_high": 0.0001, "pairs": 6}
     words = sentence("here", [record("joint"), record("top_down", mean=0.83, **near)])
-    assert words.startswith("here: joint leads, 82.81 %")
+    assert words.startswith("here: joint leads with 82.81 %")
     assert "highest" not in words
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        (4000, 3500, 3100, 2800, 2500, 2200, 1900, 1600, 1300, 1000),  # ResNet50D under MACs
+        (12.25, 12.125, 12.0, 11.875, 11.75, 11.625, 11.5),
+        (60, 55, 50, 45, 40, 35, 30, 25, 20, 15),
+    ],
+)
+def test_labels_of_targets_do_not_overlap(targets: tuple[float, ...]) -> None:
+    table = pd.DataFrame({"target": targets, "cost": [0.998 * target for target in targets]})
+    table = table.assign(iqm=table["target"].rank() / 100, low=0.0, high=0.1, n=5, k=len(targets))
+    table = table.assign(setting="here", targets="all", strategy="joint", cost_unit="1e6 MACs")
+    figure = Figure(figsize=PANEL, layout="constrained")
+    ax = panels.front(table, figure.add_subplot())
+    figure.draw_without_rendering()
+    labels = [label for label in ax.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in sorted(labels, key=lambda label: label.get_position())]
+    assert len(boxes) >= 3
+    gap = 0.3 * labels[0].get_fontsize() * figure.dpi / 72
+    assert all(first.x1 + gap <= second.x0 for first, second in itertools.pairwise(boxes))
 
 
 ORDERS = {"top_down": "loosest", "bottom_up": "tightest", "joint": "together"}
@@ -161,7 +185,7 @@ def record(strategy: str, **changes: Any) -> dict[str, Any]:
     return {**facts, **nothing, **spent, **changes}
 
 
-REACHED = "82.81 % [82.80, 82.82] on average over 3 targets (24 seeds)"
+REACHED = "82.81 % [82.80, 82.82] predicted top-1 on average over 3 targets (24 seeds)"
 
 
 @pytest.mark.parametrize(
@@ -169,37 +193,40 @@ REACHED = "82.81 % [82.80, 82.82] on average over 3 targets (24 seeds)"
     [
         (
             {"difference": -0.0005, "difference_low": -0.0007, "difference_high": -0.0003},
-            f"joint is best with {REACHED}, 0.05 [0.03, 0.07] points above top_down",
+            f"joint is best with {REACHED}, 0.05 [0.03, 0.07] percentage points above top_down",
         ),
         (
             {"difference": -0.0001, "difference_low": -0.0003, "difference_high": 0.0001},
-            f"joint has the highest mean, {REACHED}, but it is not clearly better than top_down: "
-            "0.01 [-0.01, 0.03] points ahead",
+            f"joint has the highest mean with {REACHED}, but is not clearly better than top_down: "
+            "it is 0.01 [-0.01, 0.03] percentage points ahead",
         ),
         (
             {"difference": -0.0005},
-            f"joint has the highest mean, {REACHED}, 0.05 points above top_down (no interval)",
+            f"joint has the highest mean with {REACHED}, 0.05 percentage points above top_down (no interval)",
         ),
         (
             {"difference": -0.0, "difference_low": -0.0, "difference_high": -0.0},
-            f"joint and top_down have the same answers, {REACHED}",
+            f"joint and top_down found the same answers, with {REACHED}",
         ),
         (
             {"difference": -0.0005, "difference_low": -0.0007, "difference_high": -0.0003, "pairs": 12},
-            f"joint is best with {REACHED}, 0.05 [0.03, 0.07] points on 12 shared seeds above top_down",
+            f"joint is best with {REACHED}, 0.05 [0.03, 0.07] percentage points above top_down "
+            "on 12 shared seeds",
         ),
-        ({}, f"joint has the highest mean, {REACHED}; it shares no seeds with top_down"),
+        ({}, f"joint has the highest mean with {REACHED}. It shares no seeds with top_down"),
     ],
 )
 def test_the_sentence(changes: dict[str, float], words: str) -> None:
-    time = "joint takes 30 % of the time (1.2 s against 4 s a search)"
+    time = "joint takes 30 % of the time of top_down (1.2 s against 4 s for each search)"
     found = sentence("here", [record("joint"), record("top_down", seconds=4.0, **changes)])
-    assert found == f"here: {words}; {time}."
+    assert found == f"here: {words}. {time}."
 
 
 def test_the_sentence_of_one_strategy_and_of_one_seed() -> None:
     alone = record("joint", k=1, n=1, low=math.nan, high=math.nan)
-    assert sentence("here", [alone]) == "here: joint reaches 82.81 % for its target (one seed)."
+    assert (
+        sentence("here", [alone]) == "here: joint reaches 82.81 % predicted top-1 for its target (one seed)."
+    )
 
 
 def test_the_sentence_names_the_next_label_what_is_spent_and_what_was_missed() -> None:
@@ -210,8 +237,8 @@ def test_the_sentence_names_the_next_label_what_is_spent_and_what_was_missed() -
     ]
     rows.append(record("top_down", predictor_rows=100.0, **clear))
     assert sentence("here", rows).endswith(
-        "(20 seeds), 0.05 [0.03, 0.07] points above top_down; joint (A) uses 5 times the predictor rows; "
-        "joint (A) met all targets in 20 of 24 searches."
+        "(20 seeds), 0.05 [0.03, 0.07] percentage points above top_down. joint (A) uses 5 times the "
+        "predictor rows of top_down. joint (A) met all targets in 20 of 24 searches."
     )
 
 

@@ -162,7 +162,7 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
     table.write(path)
     whole = pq.read_table(path)
     pq.write_table(whole.slice(1), path)
-    with pytest.raises(UserError, match="expected every layer of mobilenet_v3 once, found none of Layer"):
+    with pytest.raises(UserError, match="expected every layer of mobilenet_v3 once, found no row for Layer"):
         latency_table.read(path)
 
 
@@ -172,10 +172,12 @@ def test_costs_by_name(tmp_path: Path) -> None:
     assert load_cost(path, PROXYLESS).name == "table:t"
     with pytest.raises(UserError, match=r"is a table of proxyless, found the space 'resnet50d'"):
         load_cost(path, RESNET50D)
-    with pytest.raises(UserError, match=r"\+corrected: expected a table that was checked"):
+    with pytest.raises(
+        UserError, match=r"\+corrected: expected a table that was compared with whole subnets"
+    ):
         load_cost(f"{path}+corrected", PROXYLESS)
     with pytest.raises(
-        UserError, match=r"expected a measured table .* in front of \+corrected, found 'note10\+corrected'"
+        UserError, match=r"expected a measured table .* before \+corrected, found 'note10\+corrected'"
     ):
         load_cost("note10+corrected", MOBILENET_V3)
     assert full_name("note10") == "note10"
@@ -207,7 +209,7 @@ def test_published_form_is_written_and_read(space: Space, tmp_path: Path) -> Non
 
 
 def test_there_is_no_published_form_for_resnets(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="resnet50d: expected a space of which OFA publishes tables"):
+    with pytest.raises(UserError, match="resnet50d: expected a space for which OFA publishes tables"):
         ofa_tables.export(made_up(RESNET50D), tmp_path / "yaml")
     assert not (tmp_path / "yaml").exists()
 

@@ -102,9 +102,9 @@ def test_a_refused_table_is_one_line_of_the_command(
         ("high_ms", math.inf, "expected a number of ms > 0, found inf"),
         ("median_ms", 1e8, "expected layers whose sum is at most 8,388,608 ms, found up to 1e+08 ms"),
         ("count", -1, "expected a whole number >= 0, found -1"),
-        ("median_ms", None, "median_ms: expected a value for every layer, found none for 1"),
-        ("kind", None, "kind: expected a value for every layer, found none for 1"),
-        ("size_in", None, "size_in: expected a value for every layer, found none for 1"),
+        ("median_ms", None, "median_ms: expected a value for every layer, found 1 without one"),
+        ("kind", None, "kind: expected a value for every layer, found 1 without one"),
+        ("size_in", None, "size_in: expected a value for every layer, found 1 without one"),
     ],
 )
 def test_entries_that_are_no_latencies(column: str, value: Any, found: str, tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_sums_stay_exact_up_to_the_largest_that_is_accepted(tmp_path: Path) -> N
         ),
         (
             {"facts": {"seconds": None}},
-            "metadata: facts: seconds: expected a number beside noise, found none",
+            "metadata: facts: seconds: expected a number, because there is noise, found none",
         ),
         ({"check": []}, "metadata: check: "),
         ({"check": {"slope": "1"}}, "metadata: check.slope: expected a valid number, found '1'"),
-        ({"check": {"bias": None}}, "metadata: check: expected bias beside "),
+        ({"check": {"bias": None}}, "metadata: check: expected bias in addition to "),
         ({"check": {"slope": 10**400}}, "metadata: check.slope: "),
     ],
 )

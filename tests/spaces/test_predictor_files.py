@@ -72,12 +72,12 @@ def test_an_activation_that_nobody_states_is_not_guessed(activation: Any, tmp_pa
     for name in ("p.pth", "p.safetensors"):
         line = complaint(save(tmp_path / name, state))
         assert "expected a predictor whose layers are known to have ReLU between them" in line
-        assert "['0.bias', '0.weight', '2.bias', '2.weight'], which do not state it" in line
+        assert "['0.bias', '0.weight', '2.bias', '2.weight'] without this metadata" in line
     line = complaint(save(tmp_path / "p.safetensors", state, activation="sigmoid"))
     assert "metadata 'activation': expected relu, found 'sigmoid'" in line
     # the space alone says nothing of the activation
     save(tmp_path / "p.safetensors", state, space="mobilenet_v3")
-    assert "which do not state it" in complaint(tmp_path / "p.safetensors")
+    assert "without this metadata" in complaint(tmp_path / "p.safetensors")
 
 
 def test_a_stated_relu_is_read_as_torch_reads_it(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_ofas_layouts_are_known_by_their_names_and_shapes(tmp_path: Path) -> Non
             expected = network.predict_acc([RESNET50D.to_config(row) for row in genes])
         torch.testing.assert_close(predictor(genes), expected, rtol=0, atol=1e-6)
     narrow = perceptron(128, 200, 400, 400, 1).state_dict()
-    assert "which do not state it" in complaint(save(tmp_path / "narrow.pth", narrow))
+    assert "without this metadata" in complaint(save(tmp_path / "narrow.pth", narrow))
     # ofa.nas orders MobileNetV3's features otherwise than ofa.tutorial, and tensors do not tell its order of
     # image sizes
     first = {"layers.0.0.weight": torch.zeros(400, 128)}
-    assert "which do not state it" in complaint(save(tmp_path / "nas.pth", {**state_of_nas(), **first}))
+    assert "without this metadata" in complaint(save(tmp_path / "nas.pth", {**state_of_nas(), **first}))
 
 
 def state_of_nas() -> dict[str, torch.Tensor]:
@@ -131,7 +131,7 @@ def test_what_earlier_versions_wrote_is_known(metadata: dict[str, str], tmp_path
     state = perceptron(82, 16, 1).state_dict()
     path = save(tmp_path / "p.safetensors", state, space="resnet50d", **metadata)
     assert load_predictor(str(path), RESNET50D).predictor_space == "resnet50d"
-    assert "which do not state it" in complaint(save(path, state, **metadata), RESNET50D)
+    assert "without this metadata" in complaint(save(path, state, **metadata), RESNET50D)
 
 
 def test_tensors_of_other_layers_are_refused(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_no_sum_can_leave_float32(tmp_path: Path) -> None:
             for layer in (network[0], network[2]):
                 layer.weight[:rows] = scale  # type: ignore[index,union-attr]
         line = complaint(save(tmp_path / "p.safetensors", network.state_dict(), activation="relu"))
-        assert "expected layers whose sums float32 can hold, found sums up to " in line
+        assert "expected layers whose sums fit into float32, found sums up to " in line
 
 
 # --- files that are no checkpoints --------------------------------------------------------------------------

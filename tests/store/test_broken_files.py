@@ -181,11 +181,11 @@ def test_latency_tables(tmp_path: Path) -> None:
         latency_table.read, broken(table.replace_schema_metadata(newer))
     )
     assert "expected the columns" in complaint(latency_table.read, broken(table.drop_columns(["count"])))
-    assert "expected every layer of resnet50d once, found none of" in complaint(
+    assert "expected every layer of resnet50d once, found no row for" in complaint(
         latency_table.read, broken(table.slice(1))
     )
     twice = pa.concat_tables([table, table.slice(0, 1)])
-    assert "found one twice" in complaint(latency_table.read, broken(twice))
+    assert "found one layer twice" in complaint(latency_table.read, broken(twice))
     assert complaint(load_cost, str(tmp_path / "missing.parquet"), RESNET50D).startswith(
         f"{tmp_path}/missing.parquet: expected a latency table, found no readable file"
     )
@@ -219,7 +219,7 @@ def test_measured_accuracies(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     assert "expected a table of measured accuracies (Parquet), found" in complaint(read_table, path)
     write_table(measured().drop_columns(["top1"]), path)
-    assert "found none called top1" in complaint(read_table, path)
+    assert "found no column top1" in complaint(read_table, path)
     pq.write_table(pa.table({**measured().to_pydict(), "top1": ["good"] * 25}), path)
     assert "expected the columns of measured accuracies, found" in complaint(read_table, path)
     # of another's making: what only informs may lack
@@ -236,7 +236,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         complaint(write_table, measured(), out) == f"{out}: expected a place to write to, found File exists"
     )
     assert "expected a folder to write to, found" in complaint(Evaluations(tmp_path, "file").open)
-    with pytest.raises(StoreError, match="out: expected room and leave to write, found: "):
+    with pytest.raises(StoreError, match="out: expected free space and permission to write, found: "):
         Place(tmp_path / "file").write("out", b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 

@@ -154,7 +154,7 @@ def test_pipes_devices_and_links_to_nothing(
         (out / name).symlink_to(kind if kind == "/dev/zero" else tmp_path / "nowhere")
     found = (
         f"{out}/{name}: expected a regular file, found "
-        f"{'a link to nothing' if kind == 'dangling' else 'a pipe or device'}"
+        f"{'a broken link' if kind == 'dangling' else 'a pipe or device'}"
     )
     file = sweep_file(tmp_path, strategies=["prune"], seeds=2)
     commands: list[list[object]] = [["sweep", file, "--out", out, "--address", "none"]]

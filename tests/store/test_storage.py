@@ -105,7 +105,9 @@ def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads(again.stdout)["done"] == 5
     Place(out).delete("run.json")
     assert_one_line(
-        main_in_process(["status", out], capsys), "found no readable run.json", "its parts are there"
+        main_in_process(["status", out], capsys),
+        "found no readable run.json",
+        "the folder contains parts of a sweep",
     )
     # written anew
     again = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json"], capsys)
@@ -163,7 +165,8 @@ def test_an_object_store_that_refuses_is_one_clear_error(
     monkeypatch.setattr(Place._put.retry, "wait", lambda state: tried.append(state.attempt_number) or 0)  # type: ignore[attr-defined]
     place = Place(uri(server, "x").replace("results", "nowhere"))
     with pytest.raises(
-        StoreError, match=r"nowhere/x/run.json\?.*: expected room and leave to write, found: .*NO_SUCH_BUCKET"
+        StoreError,
+        match=r"nowhere/x/run.json\?.*: expected free space and permission to write, found: .*NO_SUCH_BUCKET",
     ):
         place.write("run.json", b"{}")
     assert tried == [1, 2, 3, 4]

@@ -112,7 +112,7 @@ def test_a_changed_column_is_named(column: str, finished: Path, tmp_path: Path) 
     folder = rewritten(finished, tmp_path / "out", change)
     if column in ("k", "target_index"):  # contradicts the row's own targets, which loading tells
         with pytest.raises(
-            UserError, match="searches: targets: expected k targets, target_index one of them"
+            UserError, match="searches: targets: expected k targets and the target_index of one of them"
         ):
             load(folder)
         return

@@ -1,4 +1,4 @@
-// The explorer: points, controls and chart. The page puts this file and explorer_panel.js into one function.
+// The explorer: points, controls and chart. The page wraps explorer_panel.js and this file in one function.
 const root = document.querySelector("#explorer .explorer");
 const data = JSON.parse(document.getElementById("explorer-data").textContent);
 const find = selector => root.querySelector(selector);
@@ -11,7 +11,7 @@ const make = (tag, text = "", className = "") => {
 
 // --- words and numbers
 
-const number = value => {  // four digits, and never fewer than one decimal below 10,000
+const number = value => {  // four digits, with at least one decimal below 10,000
   const size = Math.abs(value);
   return size >= 1e4 ? value.toFixed(0) : size >= 100 ? value.toFixed(1) : size >= 10 ? value.toFixed(2)
     : size >= 1 || size === 0 ? value.toFixed(3) : value.toPrecision(4);
@@ -20,7 +20,7 @@ const exact = value => String(Number(value.toPrecision(9)));
 const percent = value => `${value.toFixed(2)} %`;
 const withUnit = (text, unit) => unit.startsWith("1e6") ? `${text} x ${unit}` : `${text} ${unit}`.trim();
 
-// --- points: one object each, as the chart and the panel take them
+// --- points: one object each, for the chart and the panel
 
 const points = data.points.cell.map((place, i) => {
   const column = name => data.points[name][i];
@@ -29,7 +29,7 @@ const points = data.points.cell.map((place, i) => {
   const point = {id: i, setting, strategy, set, target, unit, seed: column("seed"), cost: column("cost"),
     accuracy: column("accuracy"), macs: column("macs"), params: column("params"),
     subject: data.subjects[column("subject")], arch: data.archs[column("arch")], best: false};
-  point.targetText = target === null ? "none: of a front" : withUnit(exact(target), unit);
+  point.targetText = target === null ? "none (from a front)" : withUnit(exact(target), unit);
   point.costText = withUnit(exact(Number(point.cost.toFixed(4))), unit);
   point.accuracyText = `${point.accuracy.toFixed(4)} %`;
   point.intervalText = low === null ? "none" : `${low.toFixed(2)} to ${high.toFixed(2)} % (n = ${n})`;
@@ -138,7 +138,7 @@ function marks() {
   return marked;
 }
 
-function fronts(shown) {  // what no other point of its strategy's fronts beats goes into the line
+function fronts(shown) {  // the line has the points that no other point of the strategy's fronts beats
   const highest = {};
   return shown.filter(point => point.target === null).sort(byCost).map(point => {
     const before = highest[point.strategy] ?? -Infinity;
@@ -150,7 +150,7 @@ function fronts(shown) {  // what no other point of its strategy's fronts beats 
 function refresh(all = true) {
   const found = best(), limit = withUnit(number(state.limit), ofSetting()[0].unit);
   find("output").textContent = found ? `At most ${limit}: ${describe(found)}`
-    : `At most ${limit}: none of the answers that are shown.`;
+    : `At most ${limit}: no answer that is shown.`;
   find(".show").disabled = !found;
   if (!view) return;
   if (all) {
@@ -169,7 +169,7 @@ function draw() {
     const [ink, soft, line] = ["--ink", "--soft", "--line"].map(colour);
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const spec = structuredClone(data.chart), own = ofSetting(), {unit} = own[0];
-    const extent = key => {  // fixed, so that the axes stay while strategies come and go
+    const extent = key => {  // fixed, so that the axes do not change when strategies are shown or hidden
       const values = own.map(point => point[key]);
       const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
       return low < high ? [low, high] : [low - 1, high + 1];
@@ -223,7 +223,7 @@ find(".chart").addEventListener("keydown", event => {
 
 // --- begin
 
-async function loadBundle() {  // compressed, as a part of this page
+async function loadBundle() {  // it is embedded in this page, compressed
   const packed = document.getElementById("explorer-bundle").textContent;
   const bytes = Uint8Array.from(atob(packed), letter => letter.charCodeAt(0));
   const script = make("script");
@@ -251,5 +251,5 @@ loadBundle().then(() => {
   root.hidden = false;
   enterSetting();
 }, () => {
-  root.before(make("p", "The explorer needs a newer browser; the figures and tables below show the same answers.", "note"));
+  root.before(make("p", "The explorer needs a newer browser. The figures and tables below show the same answers.", "note"));
 });

@@ -1,10 +1,10 @@
-// The explorer's panel of an architecture: its layers, what they cost, and how to take it along. See explorer.js.
+// The explorer's panel of an architecture: its layers, their costs, and buttons to copy it. See explorer.js.
 
 const KINDS = {conv: "convolution", mbconv: "inverted bottleneck", bottleneck: "bottleneck",
   max_pool: "max-pooling", mean_pool: "global average pooling", linear: "classifier"};
 
 function layersOf(point) {
-  // [{layer, stage, expand, cost}] from the input to the classifier, and what the table adds
+  // [{layer, stage, expand, cost}] from the input to the classifier, and the constant that the cost table adds
   const {space: place, costs} = point.subject, {choices, tables} = data.spaces[place];
   const genes = [...point.arch].map(digit => parseInt(digit, 36));
   const outside = [], blocks = [], groups = [];
@@ -95,7 +95,7 @@ function open(point) {
   find(".panel h3").textContent = `Architecture: ${describe(point)}`;
   const resolution = JSON.parse(configOf(point)).image_size;
   const counted = (value, text, what) => value === null ? [] : [`${text} x 1e6 ${what}`];
-  find(".facts").textContent = [point.target === null ? `front of a search for the targets ${point.set}`
+  find(".facts").textContent = [point.target === null ? `from the front of a search for the targets ${point.set}`
     : `target ${point.targetText} of the set ${point.set}`, ...counted(point.macs, point.macsText, "MACs"),
     ...counted(point.params, point.paramsText, "parameters"),
     ...(resolution === undefined ? [] : [`images of ${resolution}×${resolution}`])].join("; ");
@@ -104,11 +104,11 @@ function open(point) {
   find(".drawing").replaceChildren(...(drawable ? [drawLayers(point)] : []));
   find(".drawing").tabIndex = drawable ? 0 : -1;
   find(".costs").textContent = !drawable
-    ? "The layers of this architecture are not known here: this installation lacks its space."
-    : point.subject.costs === null ? "The cost table is not available here, so shares are left out."
-      : `Costs in ${point.unit}, from ${point.subject.cost}; the shares are of ${withUnit(exact(point.cost), point.unit)}. `
-        + "The bars under width grow with the square root of the output channels; their colour is the kernel's. "
-        + "SE: squeeze-and-excite.";
+    ? "The layers of this architecture are not shown, because the report was made without its space."
+    : point.subject.costs === null ? "Shares are not shown, because the report was made without the cost table."
+      : `Costs are in ${point.unit}, from ${point.subject.cost}. Shares are parts of ${withUnit(exact(point.cost), point.unit)}. `
+        + "The bars under “width” grow with the square root of the output channels; their colour shows the kernel size. "
+        + "SE is squeeze-and-excite.";
   find(".config").hidden = drawable;
   find(".config").textContent = drawable ? "" : configOf(point);
   panel.hidden = false;
@@ -130,7 +130,7 @@ async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
     done = true;
-  } catch {  // from a file, or without permission
+  } catch {  // the page is a file, or has no permission
     const area = make("textarea");
     area.value = text;
     area.setAttribute("readonly", "");
@@ -142,6 +142,6 @@ async function copy(text, what) {
     area.remove();
     focused?.focus({preventScroll: true});
   }
-  find(".copied").textContent = done ? `Copied: ${what}.` : `The browser refused; this is the ${what}:`;
+  find(".copied").textContent = done ? `Copied the ${what}.` : `The browser does not allow copying. Copy the ${what} by hand:`;
   if (!done) Object.assign(find(".config"), {hidden: false, textContent: text});
 }

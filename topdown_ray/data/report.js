@@ -1,5 +1,5 @@
 "use strict";
-// Tables: a click on a heading sorts, a field searches, a link downloads the CSV file that the page carries.
+// Tables: a click on a heading sorts, a field searches, a link downloads the CSV file embedded in the page.
 
 const numberIn = text => {
   const found = text.replaceAll(",", "").match(/[-+]?\d+(\.\d+)?(e[-+]?\d+)?/i);
@@ -54,7 +54,7 @@ for (const field of document.querySelectorAll("input.search")) {
 
 for (const link of document.querySelectorAll("a[data-csv]")) {
   link.addEventListener("click", async event => {
-    if (typeof DecompressionStream === "undefined") return; // then the file beside the page
+    if (typeof DecompressionStream === "undefined") return; // the link then opens the file next to the page
     event.preventDefault();
     const bytes = Uint8Array.from(atob(link.dataset.csv), letter => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));

@@ -1,1 +1,1 @@
-"""From tables to statistics, pictures and one page."""
+"""Turn result tables into statistics, pictures and one HTML page."""

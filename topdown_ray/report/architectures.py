@@ -1,6 +1,6 @@
-"""The architectures that searches found: the best one for each target, how far the seeds agree on each gene,
-and which choices the answers share. Frames in, frames out.
-"""
+"""Compare the architectures that searches found: the best for each target, and how far seeds agree on genes.
+
+The functions take and return data frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.strategy_styles import strategy_rank
 
 _KEYS = ["setting", "space", "protocol", "strategy", "k", "targets", "target", "cost_unit"]
-# numbers of a list that a short text spells out: depths and widths, but not a gene of each block
+# lists of at most this length are written out in a short text: depths and widths, but not one gene per block
 _LONGEST = 8
 _SHORT = {"image_size": "r"}
 
@@ -32,12 +32,13 @@ class Compared(NamedTuple):
 
 
 def best_architectures(data: Data) -> pd.DataFrame:
-    """The most accurate feasible answer for each setting and target: target, accuracy (a fraction), cost,
-    macs_m, params_m (1e6), strategy, seed, ``found_for`` (the target that the answer was found for), arch.
+    """Return the most accurate feasible answer for each setting and target: target, accuracy (a fraction),
+    cost, macs_m, params_m (1e6), strategy, seed, ``found_for`` (the target that the answer was found for),
+    arch.
 
-    An answer counts for every target that it meets: its own, and those that are no less than its cost. Of
-    equally accurate ones the cheapest is taken, then the first strategy, then the lowest seed. Targets with
-    different limits are kept apart (column ``limits``)."""
+    An answer counts for every target that it meets: its own, and those that are not below its cost. Of
+    equally accurate answers the cheapest is taken, then the first strategy, then the lowest seed. Targets
+    with different limits have separate rows (column ``limits``)."""
     rows = _feasible(data)
     names = sorted(rows["strategy"].unique(), key=strategy_rank)
     rank = rows["strategy"].map(names.index)
@@ -57,20 +58,20 @@ def best_architectures(data: Data) -> pd.DataFrame:
 
 
 def compared(data: Data) -> Compared:
-    """How the answers of different seeds compare, for each setting, strategy, target set and target.
+    """Compare the answers of different seeds, for each setting, strategy, target set and target.
 
-    ``agreement``, where there are at least two answers (``n``): ``agreement``, the share of equal genes, the
-    mean over all pairs of answers and all genes that are active in both; ``identical``, the share of pairs
-    with the same architecture; ``different``, the number of different architectures.
+    The table ``agreement`` has rows with at least two answers (``n``): ``agreement`` is the share of equal
+    genes, the mean over all pairs of answers and all genes that are active in both; ``identical`` is the
+    share of pairs with the same architecture; ``different`` is the number of different architectures.
 
-    ``genes``, a row a gene: its number ``gene``, ``kind``, ``place`` (``2.3`` is the third block of the
-    second stage) and ``name``; ``active``, the share of answers in which it is active; ``choice``, the mean
-    choice of those, from 0 (its smallest choice) to 1 (its largest); ``most_frequent``, the choice that most
-    of them share (of several, the smallest), and its ``share``; ``agreement`` over ``pairs`` of answers in
-    which it is active. In a space that is not known here a gene has a number only, counts as active, and its
-    choices are indices."""
+    The table ``genes`` has one row for each gene: its number ``gene``, ``kind``, ``place`` (``2.3`` is the
+    third block of the second stage) and ``name``; ``active``, the share of answers in which it is active;
+    ``choice``, the mean choice of these answers, from 0 (its smallest choice) to 1 (its largest);
+    ``most_frequent``, the most frequent choice (of several, the smallest), and its ``share``; ``agreement``
+    over ``pairs`` of answers in which it is active. If the space is not installed here, a gene has only a
+    number and counts as active, and its choices are indices."""
     rows = _feasible(data)
-    # a folder of before there were genes has none
+    # folders of an older schema have no genes
     known = [isinstance(genes, list | np.ndarray) for genes in rows.get("genes", [None] * len(rows))]
     rows = rows[np.array(known, bool)]
     parts = [_of_setting(own) for _, own in rows.groupby("setting", sort=False, observed=True)]
@@ -81,8 +82,8 @@ def compared(data: Data) -> Compared:
 
 
 def leading(accuracy: pd.DataFrame) -> dict[str, str]:
-    """For each setting, the strategy with the highest mean accuracy over the targets of the widest set.
-    accuracy: ``tables.accuracy``; only strategies with as many targets as any other count.
+    """Return for each setting the strategy with the highest mean accuracy over the targets of the widest set.
+    accuracy: ``tables.accuracy``. Only strategies with the largest number of targets count.
     """
     rows = accuracy[(accuracy["targets"] == accuracy["setting"].map(widest(accuracy))) & (accuracy["n"] > 0)]
     means = rows.groupby(["setting", "strategy"], observed=True)["mean"].agg(["size", "mean"]).reset_index()
@@ -93,8 +94,8 @@ def leading(accuracy: pd.DataFrame) -> dict[str, str]:
 
 
 def short_text(arch: str) -> str:
-    """What a line has room for of an architecture (JSON): its resolution, depths and widths, as
-    ``r208 d 2 3 4 2 3``; "" for what is no architecture.
+    """Shorten an architecture (JSON) to its resolution, depths and widths, for example ``r208 d 2 3 4 2 3``.
+    Returns "" for other text.
     """
     try:
         config = json.loads(arch)
@@ -117,7 +118,7 @@ def _feasible(data: Data) -> pd.DataFrame:
 
 
 def _space(rows: pd.DataFrame, genes: NDArray[np.int8]) -> Space | None:
-    """The space of a setting's rows, where it is known here and is the one that they were searched in."""
+    """The space of a setting's rows, if it is installed here and is the one that was searched."""
     space = known_space(str(rows["space"].iloc[0]), str(rows["protocol"].iloc[0]))
     fits = space is not None and genes.shape[1] == space.G and (genes < np.array(space.sizes)).all()
     return space if fits else None
@@ -161,7 +162,7 @@ def _by_gene(
     """The table ``genes`` of :func:`compared`, from the counts (groups, G, choices)."""
     n, n_genes, n_choices = counts.shape
     on = counts.sum(axis=2)  # (groups, G)
-    # of an unknown space, the choices that were seen
+    # in an unknown space, the choices that occur
     choices = [range(n_choices) if own is None else own for own in described["choices"]]
     largest = np.array([max(len(own) - 1, 1) for own in choices])
     mean = _share((counts * np.arange(n_choices)).sum(axis=2), on) / largest
@@ -184,13 +185,13 @@ def _by_gene(
 
 
 def _pairs(n: NDArray[Any]) -> NDArray[np.float64]:
-    """How many pairs there are among so many."""
+    """The number of pairs among n."""
     pairs: NDArray[np.float64] = n * (n - 1) / 2
     return pairs
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """part / whole; NaN of nothing."""
+    """part / whole; NaN if whole is 0."""
     share: NDArray[np.float64] = np.full(np.shape(part), np.nan)
     np.divide(part, whole, out=share, where=whole > 0)
     return share
@@ -208,7 +209,7 @@ def _described(space: Space | None, n_genes: int) -> pd.DataFrame:
         for g in (block.expand, block.kernel)
         if g >= 0
     }
-    # genes in front of all stages are numbered where there are several of a kind
+    # genes before the first stage are numbered if there are several of a kind
     lone = Counter(gene.kind for gene in space.genes if gene.stage < 0)
     rows = []
     for g, gene in enumerate(space.genes):

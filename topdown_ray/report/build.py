@@ -1,9 +1,7 @@
-"""``topdown-ray report``: one self-contained page of a sweep's tables and pictures, with every one of them as
-a file.
+"""Write the report of ``topdown-ray report``: one self-contained page, and its tables and pictures as files.
 
-It reads finished and half-finished result folders, and names the searches that are missing. Several folders
-are combined: a search that more than one of them holds counts once for accuracy, and under the clock of each
-folder for time."""
+It reads complete and incomplete result folders, and lists missing searches. Several folders are combined. A
+search in more than one of them counts once for accuracy, and once for each folder for time."""
 
 from __future__ import annotations
 
@@ -29,20 +27,21 @@ from topdown_ray.store.results import Results, load_columns
 
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """The files that were written, and the findings."""
 
     path: Path
     tables: int
     figures: int
-    missing: int  # searches that the sweeps promise and the folders lack
-    findings: tuple[str, ...]  # a sentence a setting: which strategy is best
+    missing: int  # searches of the sweeps that the folders do not have
+    findings: tuple[str, ...]  # for each setting, which strategy is best
 
 
 def report_folder(folder: str) -> Path:
-    """Where the report of a result folder goes unless told otherwise. Raises UserError for a URI."""
+    """Return the default folder for the report of a result folder. Raises UserError for a URI."""
     if is_uri(folder):
         raise UserError(
-            f"--out: expected a local folder for the report, since {Place(folder).name} is a URI, found none"
+            f"--out: expected a local folder for the report, because {Place(folder).name} is a URI, "
+            "found none"
         )
     return Path(folder) / "report"
 
@@ -58,14 +57,14 @@ def write_report(
     options = Options() if options is None else options
     _check(options)
     sources, data = _load(folders)
-    bundle()  # is made while the other sections are
+    bundle()  # in a thread, while the other sections are made
     if options.published and notebook.comparable(data.searches).empty:
         raise UserError(
             "--published: expected MobileNetV3 or the notebook protocol on the Note10 table, found neither"
         )
     reference = None if options.reference is None else comparisons.read_reference(options.reference)
     with written_folder(out) as new, contextlib.ExitStack() as stack:
-        # a few pictures are drawn before another process has imported what it needs
+        # a second process is not worth its start-up time for a few pictures
         several = data.searches["setting"].nunique() > 1 and (os.cpu_count() or 1) > 1
         pen = stack.enter_context(Beside()).draw if several else Drawing.drawn
         for name in ("figures", "tables"):
@@ -75,7 +74,7 @@ def write_report(
         shown = [table for section in sections for table in section.tables]
         for table in shown:
             table.write(new / "tables")
-        # the other process draws from the first on, this one from the last, until they meet
+        # the other process draws from the first picture on, this one from the last, until they meet
         for picture in reversed([picture for section in sections for picture in section.pictures]):
             _ = picture.svg
         top = findings.top(context)
@@ -102,7 +101,7 @@ def _load(folders: Sequence[str | Path]) -> tuple[list[ReportSource], Data]:
     data = prepare(results, names)
     sources = []
     for folder, name, part in zip(folders, names, results, strict=True):
-        lean = dataclasses.replace(part, trace=part.trace.head(0).copy())  # what data holds of it is enough
+        lean = dataclasses.replace(part, trace=part.trace.head(0).copy())  # data has what is needed of it
         sources.append(ReportSource(folder, name, lean, tables.missing(part)))
     return sources, data
 

@@ -1,8 +1,8 @@
-"""Compare two result folders: the same searches before and after a change. Frames in, frames out.
+"""Compare two result folders: the same searches before and after a change.
 
-A group is one label of a sweep's strategies at one target set, under one space, cost, protocol, predictor and
-limits. Groups of two folders are compared even if their algorithm, hyper-parameters and search identities
-differ, because these differences are the subject of a comparison."""
+A group is a label of a sweep's strategies at one target set, under one space, cost, protocol, predictor and
+limits. Groups of two folders are matched even if their algorithm, hyper-parameters and search identities
+differ, because a comparison is about these differences. The functions take and return data frames."""
 
 from __future__ import annotations
 
@@ -144,10 +144,10 @@ def regressions(comparison: Comparison, below: float) -> list[str]:
     for _, group in comparison.rows.groupby(["setting", "targets", "strategy", *_HASHED], sort=False):
         whole, single = group.iloc[0], group.iloc[1:]
         name = group_name(whole.to_dict())
-        # where no search has an answer for every target, the targets count one by one
+        # if no search has an answer for every target, look at each target
         mean = whole["difference"] if whole["n_after"] else single["difference"].mean()
         if round(mean - below, 12) < 0:
-            found.append(f"{name}: {100 * mean:+.3f} points")
+            found.append(f"{name}: {100 * mean:+.3f} percentage points")
         lost = int(whole["became_infeasible"] + whole["missing"])
         if lost:
             found.append(f"{name}: {lost} feasible answers missing")
@@ -176,7 +176,7 @@ def _limits(rows: pd.DataFrame) -> pd.Series:
 
 def _in_words(texts: Sequence[str]) -> str:
     limits = [json.loads(text) if text else {} for text in texts]
-    if any(one != limits[0] for one in limits):  # the words may leave some of them out
+    if any(one != limits[0] for one in limits):  # the words may not mention all of them
         return f"{limits_text(limits)} ({short_hash(compact_json(limits))[:4]})"
     return " and ".join(f"{name} <= {most:.12g}" for name, most in sorted(limits[0].items()))
 
@@ -214,7 +214,7 @@ def _pairs(before: Sequence[dict[Any, Any]], after: Sequence[dict[Any, Any]]) ->
     for one in before:
         free = candidates[tuple(one[name] for name in _KEY)]
         fitting = [other for other in free if _differs(one, other) is None]
-        if fitting:  # an equal hash rather than one that is not recorded
+        if fitting:  # prefer an equal hash to one that is not recorded
             best = max(fitting, key=lambda other: sum(one[name] == other[name] for name in _HASHED))
             free.remove(best)
             pairs.append((one["code"], best["code"]))
@@ -320,7 +320,8 @@ def _of_group(
     }
     if len(shared):
         before, after = x.where(y.notna()), y.where(x.notna())
-    answered = before.notna().any() & after.notna().any()  # a target without answers must not empty the mean
+    # a target without any answers must not make every mean NaN
+    answered = before.notna().any() & after.notna().any()
     whole = (table.loc[:, answered].dropna().mean(axis=1).dropna() for table in (before, after))
     first, second = (table.to_numpy(float) for table in whole)
     cells: dict[float, tuple[stats.Array, stats.Array]] = {math.nan: (first, second)}

@@ -1,6 +1,6 @@
-"""Comparisons between strategies: paired differences, anytime curves, what it takes to reach an accuracy,
-fronts, regret. Frames in and out.
-"""
+"""Compare strategies: paired differences, anytime curves, effort to reach an accuracy, fronts and regret.
+
+The functions take and return data frames."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from topdown_ray.report.labelling import Data
 from topdown_ray.report.tables import spent, widest
 from topdown_ray.strategy_styles import strategy_rank
 
-# below the best accuracy known for a target: the levels to be reached, unless levels are given
+# the default levels to be reached, as distances below the best accuracy known for a target
 GAPS = (
     0.01,
     0.005,
     0.002,
 )
-FLOOR = 0.75  # the reference point's accuracy: below it an architecture adds nothing to a hypervolume
-# its cost, relative to the loosest target: beyond it, so that the answer for that target counts as well
+FLOOR = 0.75  # accuracy of the reference point; architectures below it add nothing to a hypervolume
+# cost of the reference point relative to the loosest target; above 1 so that the answer for it counts as well
 BEYOND = 1.1
 GRID_POINTS = 40
-CURVE_RESAMPLES = 2_000  # a band has many points; its edges need no more
+CURVE_RESAMPLES = 2_000  # enough for the edges of a band, which has many points
 
 
 def differences(data: Data) -> pd.DataFrame:
-    """Accuracy of one strategy minus that of another, paired by seed and target, for each setting, target set
-    and target.
+    """Return the accuracy of one strategy minus that of another, paired by seed and target, for each setting,
+    target set and target.
 
-    A row with target NaN is the mean over the set's targets in each search. low, high: of the mean
-    difference. improvement: the share of pairs in which ``strategy`` is better, a tie counting half, with
-    Wilson's interval. p: paired permutation test (random signs); p_holm: corrected for the targets of the
-    set."""
+    A row with target NaN is the mean over the set's targets in each search. low, high: interval of the mean
+    difference. improvement: the share of pairs in which ``strategy`` is better, where a tie counts half, with
+    Wilson's interval. p: p-value of the paired permutation test (random signs); p_holm: corrected for the
+    targets of the set."""
     rows = data.distinct()
     rows = rows[rows["feasible"]]
     keys = ["setting", "space", "k", "targets", "cost_unit"]
@@ -88,8 +88,8 @@ def _of_widest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, stats.Array]:
-    """The anytime curves of these rows, one after another: the place of the row, evaluations and best
-    accuracy of each point.
+    """Return the points of these rows' anytime curves, one curve after another: the place of the row,
+    evaluations and best accuracy of each point.
     """
     answers = rows["answer"].to_numpy()
     begin, n = data.curves[answers], np.diff(data.curves)[answers]
@@ -99,17 +99,18 @@ def traces(data: Data, rows: pd.DataFrame) -> tuple[NDArray[Any], stats.Array, s
 
 
 def _spread(values: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most so many of the sorted values, evenly spread, both ends among them."""
+    """At most this many of the sorted values, evenly spread and including both ends."""
     places = np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)
     chosen: NDArray[Any] = values[places]
     return chosen
 
 
 def curves(data: Data, most: int | None = None) -> pd.DataFrame:
-    """Best accuracy against the evaluations spent on a target, for each setting's widest target set: the
-    inter-quartile mean. most: of that many targets, from the loosest to the tightest; None: of all.
+    """Return the inter-quartile mean of the best accuracy against the evaluations spent on a target, for each
+    setting's widest target set. most: the largest number of targets, from the loosest to the tightest; None
+    for all.
 
-    Evaluations count within the target: what a strategy spent on the targets before is not in them.
+    Evaluations are counted within the target, without those for earlier targets.
     """
     keys = ["setting", "space", "strategy", "k", "targets", "target", "cost_unit"]
     rows = _of_widest(data.distinct())
@@ -141,12 +142,13 @@ def curves(data: Data, most: int | None = None) -> pd.DataFrame:
 
 
 def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
-    """What it takes within a target to reach a given accuracy, for each setting's widest target set and each
-    clock: evaluations, seconds, predictor rows, CPU seconds.
+    """Return the effort within a target to reach a given accuracy, for each setting's widest target set and
+    each clock: evaluations, seconds, predictor rows, CPU seconds.
 
     levels: top-1 as fractions; by default ``GAPS`` below the best accuracy that any search found for the
-    target. The median counts searches that never got there as infinitely late; it is NaN where half or more
-    of them did not. All but evaluations are counted at the mean rate of the search within the target."""
+    target. Searches that never reached a level count as infinitely late, so the median is NaN if half or more
+    of them did not. Seconds, predictor rows and CPU seconds are computed from the evaluations at the search's
+    mean rate within the target."""
     rows = _of_widest(
         data.searches.drop_duplicates(["setting", "clock", "search_id", "target_index"])
     ).reset_index(drop=True)
@@ -173,7 +175,7 @@ def reach(data: Data, levels: Sequence[float] = ()) -> pd.DataFrame:
     return frame.sort_values(by, kind="stable").drop(columns=["order", "rank"]).reset_index(drop=True)
 
 
-# what is spent on a target -> the column of searches that counts it
+# kind of effort -> the column of searches that counts it
 _SPENT = {"seconds": "wall_s", "predictor_rows": "predictor_rows", "cpu_s": "cpu_s"}
 _CLOCKED = ("wall_s", "cpu_s")
 
@@ -181,8 +183,8 @@ _CLOCKED = ("wall_s", "cpu_s")
 def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
     """How much of a column each search spent per evaluation within the target.
 
-    A search that was not timed gets the mean of the others. A group is NaN if the column lacks a value for
-    some search of it."""
+    A search that was not timed gets the mean of the others. A group is NaN if the column has no value for
+    one of its searches."""
     like = [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
     rate: pd.Series = rows[column] / rows["evaluations"].clip(lower=1)  # a target may have had no child
     if column in _CLOCKED:
@@ -193,17 +195,18 @@ def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _at_rate(evaluations: stats.Array, rate: pd.Series) -> stats.Array:
-    """What these evaluations cost; infinity for infinitely many, NaN where the rate is not known."""
+    """The cost of these evaluations: infinity for infinitely many, NaN if the rate is not known."""
     known = np.where(np.isfinite(evaluations), evaluations, 0.0) * rate.to_numpy(float)
     return np.where(np.isnan(known) | np.isfinite(evaluations), known, math.inf)
 
 
 def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Hypervolume of each search's front, for each setting, strategy and target set of two or more targets.
+    """Return the hypervolume of each search's front, for each setting, strategy and target set of two or more
+    targets.
 
-    The reference point is (``BEYOND`` times the set's loosest target, ``floor``); the unit is the cost's
-    times percentage points. With a reference front (:func:`read_reference`) also the distance to it (IGD+).
-    low, high: of the mean over searches."""
+    The reference point is (``BEYOND`` times the set's loosest target, ``floor``). The unit is that of the
+    cost times percentage points. With a reference front (:func:`read_reference`) the table also has the
+    distance to it (IGD+). low, high: interval of the mean over searches."""
     rows = data.distinct()
     rows = rows[rows["feasible"] & (rows["k"] > 1)]
     keys = ["setting", "space", "k", "targets", "cost_unit", "strategy"]
@@ -240,12 +243,12 @@ def fronts(data: Data, floor: float = FLOOR, reference: pd.DataFrame | None = No
 
 
 def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
-    """What each strategy lacks to a reference front, for each setting, target set and target; low, high: of
-    the mean.
+    """Return the regret of each strategy against a reference front, for each setting, target set and target;
+    low, high: interval of the mean.
 
-    The reference for a target is its most accurate architecture that meets it. A row with target NaN is the
-    mean over the set's targets in each search. predictor_rows, cpu_s: see :func:`spent_of_sets`. Empty where
-    the front is of another space, cost table or predictor."""
+    The reference for a target is the front's most accurate architecture that meets it. A row with target NaN
+    is the mean over the set's targets in each search. predictor_rows, cpu_s: see :func:`spent_of_sets`. The
+    table is empty if the front belongs to another space, cost table or predictor."""
     rows = data.distinct()
     rows = rows[rows["feasible"] & rows["accuracy"].notna()]
     keys = [
@@ -297,9 +300,10 @@ def regret(data: Data, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def spent_of_sets(data: Data) -> pd.DataFrame:
-    """Mean ``predictor_rows`` and ``cpu_s`` of a whole search, for each setting, strategy and target set.
+    """Return the mean ``predictor_rows`` and ``cpu_s`` of a whole search, for each setting, strategy and
+    target set.
 
-    cpu_s is NaN where the searches were timed by several clocks, which do not meet in one number."""
+    cpu_s is NaN if the searches were timed by several clocks, which cannot be averaged."""
     keys = ["setting", "space", "strategy", "k", "targets"]
     frame = spent(data, keys)[[*keys, "predictor_rows", "cpu_s"]]
     clocks = data.searches.groupby(keys, observed=True)["clock"].nunique().reset_index()
@@ -307,19 +311,19 @@ def spent_of_sets(data: Data) -> pd.DataFrame:
 
 
 def unlike(data: Data, reference: pd.DataFrame | None) -> list[str]:
-    """A warning where nothing in the data is of the reference front's space, cost table and predictor."""
+    """Return a warning if no data has the reference front's space, cost table and predictor."""
     cases = data.searches[["space", "cost_name", "cost_sha256", "predictor_sha256"]].drop_duplicates()
     if reference is None or not all(known_for(reference, case).empty for _, case in cases.iterrows()):
         return []
     return [
-        "The reference front is of another space, cost table or predictor: there is no regret and no "
-        "distance to it."
+        "The reference front belongs to another space, cost table or predictor. The report therefore has no "
+        "regret against it and no distance to it."
     ]
 
 
 def read_reference(path: Path) -> pd.DataFrame:
-    """A reference front from a CSV file: columns cost, accuracy (a fraction) and, if it differs, space.
-    Raises UserError.
+    """Read a reference front from a CSV file with the columns cost, accuracy (a fraction) and, for several
+    spaces, space. Raises UserError.
     """
     try:
         frame = pd.read_csv(path, comment="#")
@@ -337,7 +341,7 @@ def read_reference(path: Path) -> pd.DataFrame:
         raise UserError(
             f"{path}: accuracy: expected fractions from 0 to 1, found {frame['accuracy'].max():g}"
         )
-    # what made the front, where its file says so: numbers of another predictor or table must not be compared
+    # the predictor and table that made the front, if its file has them: others must not be compared with it
     for line in path.read_text().splitlines():
         name, _, value = line.removeprefix("# ").partition(" ")
         if line.startswith("# ") and name in ("cost_sha256", "predictor_sha256"):
@@ -346,7 +350,7 @@ def read_reference(path: Path) -> pd.DataFrame:
 
 
 def known_for(reference: pd.DataFrame, case: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
-    """The rows of a reference front that are of the same space, cost table and predictor, as far as its file
+    """Return the rows of a reference front with the same space, cost table and predictor, as far as its file
     names them.
     """
     for column in ("space", "cost_name", "cost_sha256", "predictor_sha256"):

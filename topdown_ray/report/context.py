@@ -1,4 +1,4 @@
-"""What every section of a report is made from: rows, options, tables that are computed once, and a pen."""
+"""Hold the input of all sections of a report: rows, options, shared tables, and a function that draws."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from topdown_ray.store.results import Results
 
 @dataclass(frozen=True)
 class Options:
-    """What a report shows beside the sweep itself."""
+    """The options of a report."""
 
-    published: bool = False  # the original notebook's figures beside ours
+    published: bool = False  # also show the original notebook's figures
     reference: Path | None = None  # a reference front, CSV
-    levels: tuple[float, ...] = ()  # accuracies to be reached, fractions
+    levels: tuple[float, ...] = ()  # accuracies to be reached, as fractions
     floor: float = comparisons.FLOOR  # the hypervolume's reference accuracy
 
 
@@ -34,8 +34,8 @@ class ReportSource:
     """A result folder of the report."""
 
     where: str | Path
-    name: str  # as messages give it
-    results: Results  # without the anytime curves, which Data holds
+    name: str  # the name in messages
+    results: Results  # without the anytime curves, which Data has
     missing: pd.DataFrame  # see tables.missing
 
 
@@ -45,19 +45,19 @@ def _target_set(row: TableRow) -> str:
 
 
 OF_SETTING: Sequence[Column] = (text("setting"),)
-#: What groups the rows of most tables.
+#: The columns that group the rows of most tables.
 OF_SET: Sequence[Column] = (text("setting"), Column("target set", _target_set, numeric=False))
 
 
 @dataclass(frozen=True)
 class Context:
-    """The input of every section. Each table is computed when it is first asked for, and then kept."""
+    """The input of every section. Each table is computed at its first use, and then kept."""
 
     sources: Sequence[ReportSource]
     data: Data
     options: Options
     reference: pd.DataFrame | None  # a reference front
-    figures: Path  # the folder that pictures go to
+    figures: Path  # the folder for pictures
     pen: Callable[[Drawing], Picture] = Drawing.drawn
 
     @cached_property
@@ -87,7 +87,7 @@ class Context:
 
     @cached_property
     def names(self) -> list[str]:
-        """The folders as the page names them: without what leads to them, unless that tells two apart."""
+        """The names of the folders on the page: without parent folders, unless two would be equal."""
         short = [Path(source.name).name for source in self.sources]
         sources = zip(short, self.sources, strict=True)
         return [name if short.count(name) == 1 else source.name for name, source in sources]
@@ -111,7 +111,7 @@ class Context:
         size: tuple[float, float] = PANEL,
         **options: Any,
     ) -> Picture:
-        """Draw a table by one of the functions of ``plots``, into the report's folder of figures. size: width
-        and height in inches.
+        """Draw a table with one of the functions of ``plots`` into the report's folder of figures. size:
+        width and height in inches.
         """
         return self.pen(Drawing(self.figures, name, caption, plot, table, size, options))

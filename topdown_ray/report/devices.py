@@ -1,5 +1,4 @@
-"""What searches for several devices come to: the front of each device, and what an architecture that was
-found for one of them lacks on another."""
+"""Evaluate searches for several devices: the front of each, and the loss of its answers on another device."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ _KEYS = ["space", "strategy"]
 
 
 def on_devices(data: Data) -> pd.DataFrame:
-    """The feasible answers of sweeps over several devices, each once: a row an answer, with the mapping
-    ``on`` of what it costs on each device of its sweep.
+    """Return the feasible answers of sweeps over several devices, one row for each answer. The column ``on``
+    maps each device of its sweep to the answer's cost there.
     """
     rows = data.distinct()
     rows = rows[rows["feasible"] & rows["accuracy"].notna()]
@@ -36,7 +35,7 @@ def on_devices(data: Data) -> pd.DataFrame:
 
 
 def front_points(rows: pd.DataFrame) -> pd.DataFrame:
-    """The mean answer for each target of each device, of the largest target set: cost, accuracy, and
+    """Return the mean answer for each target of each device in the largest target set: cost, accuracy, and
     ``share``, the cost as a share of the device's loosest target. rows: :func:`on_devices`.
     """
     widest = rows["k"] == rows.groupby([*_KEYS, "cost_name"])["k"].transform("max")
@@ -47,13 +46,13 @@ def front_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the answers found for one device lack on another one, for each space and strategy: a row a pair of
-    devices. rows: :func:`on_devices`.
+    """Return the loss of answers for one device on another one, for each space and strategy, one row for each
+    pair of devices. rows: :func:`on_devices`.
 
-    An answer lacks ``loss`` (a fraction) to the most accurate of all answers here, for any device and by any
-    strategy, that cost no more than it does on the other device. Only answers count whose cost there lies
-    between that device's cheapest answer and its loosest target; ``n`` of ``answers``. low, high: a 95 %
-    interval of the mean over seeds."""
+    ``loss`` (a fraction) is the difference from the most accurate answer, for any device and by any strategy,
+    that costs no more on the other device. An answer counts only if its cost there is between that device's
+    cheapest answer and its loosest target: ``n`` of ``answers`` do. low, high: a 95 % interval of the mean
+    over seeds."""
     records: list[dict[str, Any]] = []
     cells: list[stats.Array] = []
     for space, of_space in rows.groupby("space", sort=False, observed=True):
@@ -95,7 +94,7 @@ class _Staircase:
         return cls(cost, known["accuracy"].to_numpy(float))
 
     def at(self, cost: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The best accuracy at no more than these costs; NaN where nothing is known."""
+        """The best accuracy at no more than these costs; NaN if no architecture is known."""
         places = np.searchsorted(self._cost, cost, side="right")
         best: NDArray[np.float64] = np.concatenate([[np.nan], self._best])[
             np.where(np.isnan(cost), 0, places)

@@ -1,4 +1,4 @@
-"""Durations in the unit that a reader would choose."""
+"""Format durations in a suitable unit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _UNITS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
 
 
 def unit_of(seconds: float) -> tuple[float, str]:
-    """How many seconds the unit has in which a duration of this length is told, and its name: minutes from
-    120 s on, hours from 120 minutes on, milliseconds below 1 s.
+    """Return the unit for a duration of this length, as its number of seconds and its name: milliseconds
+    below 1 s, minutes from 120 s on, hours from 120 minutes on.
     """
     if math.isnan(seconds):
         return 1.0, "s"
@@ -21,7 +21,7 @@ def _least(unit: float) -> float:
 
 
 def duration(seconds: float) -> str:
-    """A duration in words: ``1.5 min``, ``312 ms``; "" of NaN."""
+    """Return a duration in words, for example ``1.5 min`` or ``312 ms``; "" for NaN."""
     if math.isnan(seconds):
         return ""
     scale, unit = unit_of(seconds)

@@ -1,8 +1,7 @@
-"""What the explorer of a report knows: answers and fronts as columns, and tables that tell the layers of
-every architecture and what they cost.
+"""Prepare the data of a report's explorer: answers, fronts, and the layers and costs of architectures.
 
-It is kept small, since it is a part of the page: texts by index, architectures as the digits of their genes,
-and no more than so many points."""
+The data are embedded in the page and are therefore kept small: texts are stored by index, architectures as
+the digits of their genes, and the number of points is limited."""
 
 from __future__ import annotations
 
@@ -25,23 +24,23 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import read_front
 
-MOST_ANSWERS = 5000  # of all settings, in the page
-MOST_OF_FRONT = 300  # of the front of a strategy and target set
-MOST_OF_FRONTS = 2000  # of all of them
-MOST_SEARCHES = 64  # of a strategy and target set, whose fronts are read: each may have 1,024 architectures
+MOST_ANSWERS = 5000  # answers of all settings in the page
+MOST_OF_FRONT = 300  # points of the front of a strategy and target set
+MOST_OF_FRONTS = 2000  # points of all fronts
+MOST_SEARCHES = 64  # searches of a strategy and target set whose fronts (up to 1,024 points each) are read
 
-_CODE = "0123456789abcdefghijklmnopqrstuvwxyz"  # of a gene's choice, by index
+_CODE = "0123456789abcdefghijklmnopqrstuvwxyz"  # the digit of a gene's choice, by index
 _CELL = ["setting", "strategy", "targets", "target"]
 _GROUP = ["setting", "strategy", "targets"]
-# what decides the layers of a row's architecture, and what they cost
+# the columns that decide the layers of a row's architecture and their costs
 _SUBJECT = ["space", "protocol", "cost_name", "cost_sha256", "cost_unit", "folder"]
 
 
 def payload(context: Context) -> dict[str, Any] | None:
-    """What the page knows, for JSON; None where no search met its target.
+    """Return the data of the explorer for JSON, or None if no search met its target.
 
-    ``points`` holds columns: cell, subject, seed, cost (in the unit of the subject), accuracy (top-1 in %),
-    macs and params (1e6, None where not known), arch. A cell without a target is that of a front."""
+    ``points`` has the columns cell, subject, seed, cost (in the unit of the subject), accuracy (top-1 in %),
+    macs and params (1e6, None if not known) and arch. A cell without a target belongs to a front."""
     rows = context.data.distinct()
     good = rows["feasible"] & rows["accuracy"].notna() & np.isfinite(rows["cost"])
     answers = rows[good]
@@ -82,17 +81,17 @@ def payload(context: Context) -> dict[str, Any] | None:
 
 
 def embedded(value: Any) -> str:
-    """JSON for the inside of a script element: no text in it can end that."""
+    """Return JSON for a script element, in which no text can end the element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-# --- which points -------------------------------------------------------------------------------------------
+# --- selection of points ------------------------------------------------------------------------------------
 
 
 def thinned(answers: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many answers, in their order: first those that no other answer of their setting beats in
-    both cost and accuracy, then those that none of their strategy and target set beats, then the most
-    accurate ones of each strategy and target.
+    """Select at most this many answers and keep their order. First come those that no other answer of their
+    setting beats in both cost and accuracy, then those that none of their strategy and target set beats, then
+    the most accurate ones of each strategy and target.
     """
     if len(answers) <= most:
         return answers
@@ -102,7 +101,7 @@ def thinned(answers: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _undominated(rows: pd.DataFrame, group: Sequence[str] = _GROUP) -> pd.Series:
-    """Which rows are more accurate than every cheaper one of their group."""
+    """A mask of the rows that are more accurate than every cheaper row of their group."""
     inside = rows.sort_values(["cost", "accuracy"], ascending=[True, False], kind="stable")
     groups = inside.groupby(list(group), observed=True)["accuracy"]
     before = groups.cummax().groupby([inside[key] for key in group], observed=True).shift()
@@ -110,10 +109,11 @@ def _undominated(rows: pd.DataFrame, group: Sequence[str] = _GROUP) -> pd.Series
 
 
 def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
-    """The fronts that searches kept, one of each setting, strategy and target set: ``rows`` in the columns of
-    the answers, thinned evenly along the cost but for those that none of the setting beats, and ``of``, how
-    many there were. Of a strategy and target set
-    with many searches, the fronts of the first ``MOST_SEARCHES`` seeds count.
+    """Combine the fronts that searches kept into one for each setting, strategy and target set.
+
+    Returns ``rows`` with the columns of the answers, and ``of``, the number of points before thinning. Points
+    are thinned evenly along the cost, except those that no other point of the setting beats. For a strategy
+    and target set with many searches, only the fronts of the first ``MOST_SEARCHES`` seeds are read.
     """
     searches = rows.drop_duplicates("search_id").sort_values("seed", kind="stable")
     facts = searches.groupby(_GROUP, observed=True).head(MOST_SEARCHES)
@@ -125,7 +125,7 @@ def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
     kept = kept[kept["accuracy"].notna() & np.isfinite(kept["cost"])].reset_index(drop=True)
     if kept.empty:
         return {"rows": kept.assign(target=math.nan), "of": 0}
-    best = _undominated(kept, ["setting"])  # what the slider may name, so all of them
+    best = _undominated(kept, ["setting"])  # all of them, because the slider may name them
     union = kept[best | _undominated(kept)].assign(best=best).sort_values([*_GROUP, "cost"], kind="stable")
     groups = union.groupby(_GROUP, observed=True, sort=False)
     most = max(2, min(MOST_OF_FRONT, MOST_OF_FRONTS // groups.ngroups))
@@ -134,7 +134,7 @@ def union_fronts(context: Context, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _evenly(n: int, most: int) -> npt.NDArray[np.bool_]:
-    """Which of n rows are among at most so many, evenly spread."""
+    """A mask that selects at most this many of n rows, evenly spread."""
     chosen = np.zeros(n, dtype=bool)
     chosen[np.linspace(0, n - 1, min(n, most)).round().astype(int)] = True
     return chosen
@@ -174,7 +174,7 @@ def _subjects(
     context: Context, subjects: pd.DataFrame
 ) -> tuple[list[tuple[Space, LayerTables | None]], list[dict[str, Any]]]:
     """The known spaces, and for each subject its space among them (-1: unknown) and the costs of its terms
-    (None: not at hand).
+    (None if not available).
     """
     spaces: dict[Space, LayerTables | None] = {}
     described = []
@@ -200,7 +200,7 @@ def _subjects(
 
 
 def _names(manifest: Mapping[str, Any], row: Mapping[Any, Any]) -> list[str]:
-    """What the cost of a row may be called: its name, and the files that the sweep names."""
+    """The possible names of a row's cost: its own name, and the files that the sweep names."""
     named = manifest.get("spec", {}).get("cost", {}).get(row["space"], [])
     return [row["cost_name"], *([named] if isinstance(named, str) else named)]
 
@@ -220,8 +220,8 @@ def _architectures(
     described: Sequence[Mapping[str, Any]],
     spaces: Sequence[tuple[Space, LayerTables | None]],
 ) -> tuple[list[str], list[int]]:
-    """The different architectures, and each row's place among them: the codes of the genes, or the JSON
-    itself (it begins with ``{``) where they are not known.
+    """The different architectures, and each row's place among them. An architecture is written as the codes
+    of its genes, or as JSON (which begins with ``{``) if the genes are not known.
     """
 
     rows = texts.fillna("{}").astype(str).to_numpy(object)
@@ -237,7 +237,9 @@ def _architectures(
 
 
 def _written(space: Space, texts: Sequence[str]) -> list[str]:
-    """The codes of the genes of different architectures; of what is none of the space, the text itself."""
+    """The codes of the genes of different architectures. A text that is not an architecture of the space is
+    returned as it is.
+    """
     places = [(gene.key, gene.position) for gene in space.genes]
     indices = [{choice: i for i, choice in enumerate(gene.choices)} for gene in space.genes]
 
@@ -257,7 +259,7 @@ def _written(space: Space, texts: Sequence[str]) -> list[str]:
 
 
 def _checked(space: Space, text: str) -> str:
-    """The same for one text that is not written as this package writes architectures."""
+    """The same for one text that does not have this package's format of architectures."""
     try:
         return "".join(_CODE[gene] for gene in space.from_config(parse_json(text, "architecture")))
     except UserError:

@@ -1,10 +1,11 @@
-"""The rows of result folders, labelled for comparison.
+"""Label the rows of result folders with their setting, series and clock, so that they can be compared.
 
-A *setting* is what makes two accuracies comparable: space, protocol, cost table, predictor and limits. What
-is compared within it are the *series* (see :mod:`topdown_ray.report.series`). A *clock* is how a time was
-taken: of lone searches, or amortised over batches of one size; no two of them meet in one number. All
-searches of a batch share its time, so a batch is one timing, however many searches it holds. A batch of
-another size than the others of its strategy and targets (the last one of a sweep, say) is no timing."""
+Accuracies are comparable within a *setting*: the same space, protocol, cost table, predictor and limits. The
+*series* of a setting (see :mod:`topdown_ray.report.series`) are compared with each other. A *clock* is the
+way in which a time was taken: for single searches, or amortised over batches of one size. Times of different
+clocks are never averaged. All searches of a batch share its time, so a batch is one timing. A batch is not a
+timing if its size differs from that of the other batches of its strategy and targets, as the last batch of a
+sweep may."""
 
 from __future__ import annotations
 
@@ -29,11 +30,11 @@ from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 from topdown_ray.strategy_styles import strategy_rank
 
-LONE = "lone searches"
+LONE = "single searches"
 AMORTISED = "amortised over batches"
 PUBLISHED = "published (another machine)"
 
-_NEEDED = [  # of every schema
+_NEEDED = [  # columns that every schema has
     "search_id",
     "shard_id",
     "space",
@@ -47,9 +48,9 @@ _NEEDED = [  # of every schema
     "cost",
 ]
 _NEEDED += ["evaluations", "wall_s", "search_wall_s", "batch_size"]
-# missing where an older schema lacks them
+# columns that are missing in an older schema
 _COUNTS = ("unique_evaluations", "gradients", "gradient_rows", "cpu_s", "search_cpu_s")
-_DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
+_DEFAULTS: dict[str, Any] = {  # for columns that are missing in an older schema
     **dict.fromkeys(("predictor_name", "cost_sha256", "predictor_sha256", "cost_unit", "device"), ""),
     "protocol": "default",
     "cost_name": "cost",
@@ -57,18 +58,18 @@ _DEFAULTS: dict[str, Any] = {  # for columns that an older schema lacks
     "feasible": True,
     "limits": "",
 }
-_ARCHITECTURES = ("arch", "genes", "macs_m", "params_m")  # what a folder tells of them may be nothing
-#: The columns of ``searches`` and ``trace`` that summaries read, and those that a report reads besides.
+_ARCHITECTURES = ("arch", "genes", "macs_m", "params_m")  # columns that a folder may not have
+#: The columns of ``searches`` and ``trace`` that summaries read, and the further ones that a report reads.
 SEARCH_COLUMNS = (*_NEEDED, "label", "predictor_space", "costs", *_COUNTS, *_DEFAULTS, "host")
 REPORT_COLUMNS = (*SEARCH_COLUMNS, *_ARCHITECTURES)
 TRACE_COLUMNS = ("search_id", "target_index", "evaluations", "best_accuracy")
 
-_MOST_LIMITS = 3  # of different limits that a label spells out
+_MOST_LIMITS = 3  # different limits that a label lists
 _SETTING = ("protocol", "predictor_name", "cost_sha256", "predictor_sha256", "limits_hash")
 
 
 class Loaded(Protocol):
-    """What :func:`topdown_ray.load` returns, as far as it matters here."""
+    """The attributes of :func:`topdown_ray.load`'s results that are used here."""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Loaded(Protocol):
 
     @property
     def searches(self) -> pd.DataFrame:
-        """A row a search and target."""
+        """One row for each search and target."""
 
     @property
     def trace(self) -> pd.DataFrame:
@@ -85,27 +86,27 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of one or more folders, labelled: ``setting``, ``clock``, ``folder``, ``targets`` as text, as
-    ``strategy`` the series (the label that the sweep gives to a strategy, and a letter where that is needed),
-    and as ``kind`` the registered strategy. ``trace``: the points of anytime curves, in the order of
-    ``answer``, a number of each row of ``searches``.
+    """The labelled rows of one or more folders: ``setting``, ``clock``, ``folder``, ``targets`` as text,
+    ``strategy`` (the series: the label in the sweep, with a letter if necessary) and ``kind`` (the registered
+    strategy). ``trace``: the points of anytime curves, in the order of ``answer``, the number of a row of
+    ``searches``.
     """
 
     searches: pd.DataFrame
     trace: pd.DataFrame
     notes: list[str] = field(default_factory=list)
-    timing_notes: list[str] = field(default_factory=list)  # what a reader of times must know
+    timing_notes: list[str] = field(default_factory=list)  # notes for a reader of times
     marks: list[Mark] = field(default_factory=list)  # the legend of letters in the names of series
 
     def distinct(self) -> pd.DataFrame:
-        """Every search of a series once, though several folders may hold it: the same search has the same
-        answer.
+        """Return every search of a series once, even if several folders have it, because the same search has
+        the same answer.
         """
         return self._distinct
 
     @cached_property
     def curves(self) -> NDArray[np.int64]:
-        """Where the anytime curve of each answer begins in ``trace``, and behind them the end of the last."""
+        """The place in ``trace`` where each answer's anytime curve begins, and last the end of ``trace``."""
         return np.searchsorted(self.trace["answer"].to_numpy(), np.arange(len(self.searches) + 1))
 
     @cached_property
@@ -115,8 +116,8 @@ class Data:
 
 
 def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data:
-    """Put the rows of one or more result folders together. names: of the folders, for messages. Raises
-    UserError.
+    """Combine and label the rows of one or more result folders. names: those of the folders, for messages.
+    Raises UserError.
     """
     names = (
         [str(part.manifest.get("spec", {}).get("name", i)) for i, part in enumerate(parts)]
@@ -144,7 +145,10 @@ def prepare(parts: Sequence[Loaded], names: Sequence[str] | None = None) -> Data
         disagree = searches.groupby(["search_id", "target_index"])["accuracy"].nunique() > 1
         if disagree.any():
             n = int(disagree.sum())
-            notes.append(f"{n} answers differ between folders that hold the same search; the first is used.")
+            notes.append(
+                f"{n} {'answer differs' if n == 1 else 'answers differ'} between folders that contain the "
+                "same search. The report uses the first folder."
+            )
     if note := footnote(searches):
         notes.append(note)
     return Data(searches, traces, notes, _untimed(searches), marks)
@@ -158,12 +162,10 @@ def _split(searches: pd.DataFrame, parts: Sequence[pd.DataFrame]) -> Iterator[pd
 
 
 def _curves(trace: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """A folder's anytime curves as numbers only: ``answer`` (the row of searches), evaluations,
-    best_accuracy.
-    """
+    """A folder's anytime curves as numbers: ``answer`` (the row of searches), evaluations, best_accuracy."""
     codes, known = pd.factorize(rows["search_id"])
     width = int(rows["target_index"].max()) + 1
-    # one place more, for searches that are not among the rows
+    # one more place, for searches that are not among the rows
     answers = np.full((len(known) + 1) * width, -1, np.int64)
     answers[codes * width + rows["target_index"].to_numpy()] = rows["answer"].to_numpy()
     index = trace["target_index"].to_numpy()
@@ -232,7 +234,7 @@ def _labelled(part: Loaded, folder: int, name: str) -> pd.DataFrame:
 
 
 def _target_sets(targets: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """A code for each row, and the sets of targets; rows of one set may share the list of it."""
+    """A code for each row, and the sets of targets. Rows of one set may share its list."""
     values = targets.to_numpy(object)
     ids = np.fromiter(map(id, values), np.int64, len(values))
     _, first, at = np.unique(ids, return_index=True, return_inverse=True)
@@ -243,7 +245,7 @@ def _target_sets(targets: pd.Series) -> tuple[NDArray[np.int64], NDArray[Any]]:
 
 
 def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:
-    """The further limits of a space's targets, in words, and a hash of them; "" where there are none."""
+    """The further limits of a space's targets in words, and a hash of them; "" if there are none."""
     of_space = (spec.get("limits") or {}).get(space, [])
     sets = of_space if isinstance(of_space, list) else [part for own in of_space.values() for part in own]
     limits = [limit for part in sets for limit in part]
@@ -253,7 +255,7 @@ def _limits(spec: Mapping[str, Any], space: str) -> tuple[str, str]:
 
 
 def limits_text(limits: Sequence[Mapping[str, float]]) -> str:
-    """The limits of several targets in words: ``params <= 6``, or ``params <= 6, 5 by target``."""
+    """Return the limits of several targets in words: ``params <= 6``, or ``params <= 6, 5 by target``."""
     texts = []
     for name in dict.fromkeys(name for limit in limits for name in limit):
         values = list(dict.fromkeys(limit.get(name) for limit in limits))
@@ -269,8 +271,8 @@ def _constant(value: str, rows: pd.DataFrame) -> pd.Series:
 
 
 def _predictor_rows(strategy: pd.Series, counts: Mapping[str, pd.Series]) -> pd.Series:
-    """What a target cost in rows of the predictor, its gradients by the rows that one was measured to cost;
-    NaN where not known.
+    """The work of a target in predictor rows, where a gradient counts as the number of rows that were
+    measured to take the same time; NaN if not known.
     """
     gradients = counts["gradients"].where(counts["gradients"].notna() | (strategy == "joint"), 0.0)
     rows: pd.Series = counts["unique_evaluations"] + (gradients * counts["gradient_rows"]).where(
@@ -280,7 +282,7 @@ def _predictor_rows(strategy: pd.Series, counts: Mapping[str, pd.Series]) -> pd.
 
 
 def _settings(rows: pd.DataFrame) -> pd.Series:
-    """Labels of the settings: space and cost, and only what else is needed to tell two of them apart."""
+    """Labels of the settings: space and cost, and further facts only if two labels would be equal."""
     codes, settings = representatives(rows, ["space", "cost_name", "marked", "set_limits", *_SETTING])
     marks = settings["marked"].map({True: MARK, False: ""})
     base = settings["space"].astype(object) + marks + " on " + settings["cost_name"].astype(object)
@@ -303,10 +305,10 @@ def _settings(rows: pd.DataFrame) -> pd.Series:
 def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
     """How each row was timed (``clock``), and whether its batch is a timing of that clock (``timed``).
 
-    In each folder and setting a batch size is preferred that most pairs of strategy and target set share
-    (then the one with most timings, then the largest); a pair that lacks it has the size of most of its
-    searches. The label names the batch size where there are several, device and processor where more than one
-    took part."""
+    In each folder and setting, the preferred batch size is the one that most pairs of strategy and target set
+    have (then the one with most timings, then the largest). A pair without it uses the size of most of its
+    searches. The label has the batch size if there are several, and device and processor if there are
+    several."""
     machine = ["device", "threads", "processor"]
     group, cell = ["folder", "setting", *machine], ["folder", "setting", *machine, "strategy", "targets"]
     shards = rows.drop_duplicates(["folder", "setting", "shard_id"])  # a search may serve several devices
@@ -353,30 +355,30 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _untimed(searches: pd.DataFrame) -> list[str]:
-    """What the reader of timing tables must know: batches that are left out, and strategies that do not
-    compare.
+    """Notes for the reader of timing tables: batches that are left out, and strategies whose times cannot be
+    compared.
     """
     notes = []
     odd = searches.loc[~searches["timed"]].drop_duplicates(["folder", "shard_id"])
     if len(odd):
         n = int(odd["batch_size"].sum())
         notes.append(
-            f"{len(odd)} batches ({n} searches) have another size than the other batches of their strategy "
-            "and targets: their times "
-            "are left out of the timing tables; their answers count."
+            f"The timing tables leave out {len(odd)} {'batch' if len(odd) == 1 else 'batches'} "
+            f"({n} searches), because their size differs from the other batches of their strategy and "
+            "targets. Their answers count."
         )
     cells = searches.drop_duplicates(["folder", "setting", "strategy", "targets", "clock"])
     if (cells.groupby(["folder", "setting"], observed=True)["clock"].nunique() > 1).any():
         notes.append(
-            "Strategies or target sets ran in batches of different sizes or on different machines: their "
-            "times do not compare, and "
-            "each size is shown apart. Run the sweep with `batch: N` to compare them."
+            "Strategies or target sets ran in batches of different sizes or on different machines. Their "
+            "times cannot be compared and are shown separately. To compare them, run the sweep with "
+            "`batch: N`."
         )
     return notes
 
 
 def ordered(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The rows sorted by these columns, strategies in their fixed order."""
+    """Sort rows by these columns, with strategies in their fixed order."""
     ranks = {name: rank for rank, name in enumerate(sorted(frame["strategy"].unique(), key=strategy_rank))}
     keys = frame.assign(strategy=frame["strategy"].map(ranks))[list(by)]
     return frame.loc[keys.sort_values(list(by), kind="stable").index].reset_index(drop=True)

@@ -1,8 +1,8 @@
-"""The layers of architectures and their shares of a cost, as tables that genes are looked up in.
+"""Tabulate the layers of a space's architectures and their costs, so that genes can be looked up in them.
 
-An architecture's layers are not stored: a space's terms tell, for each combination of the choices of a few
-genes, which layers it has (a *group*), and a cost model tells what each combination costs. Both are small,
-and serve every architecture of the space."""
+The layers of an architecture are not stored. The terms of a space define, for each combination of the choices
+of a few genes, a *group* of layers, and a cost model defines the cost of each combination. Both tables are
+small and cover every architecture of the space."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from topdown_ray.spaces.layers import Layer, OfLayer, parameters
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import Array, aligned
 
-DIGITS = 6  # decimals of costs in the page: single MACs and parameters, nanoseconds
+DIGITS = 6  # decimals of costs in the page: exact to single MACs, single parameters and nanoseconds
 
 
 @dataclass(frozen=True)
 class LayerTerm:
-    """A term of a space: the group of layers that each combination of choices has.
+    """A term of a space: the group of layers for each combination of choices.
 
-    groups: ints (choices of gene 0, of gene 1, ...); expand: the gene of the expand ratio, -1 for layers that
-    are not searched; stage: from 0, -1 likewise."""
+    groups: ints (choices of gene 0, of gene 1, ...); expand: the gene of the expand ratio; stage: from 0.
+    Both are -1 for layers that are not searched."""
 
     genes: tuple[int, ...]
     groups: Array
@@ -42,14 +42,14 @@ class LayerTerm:
 
 @dataclass(frozen=True)
 class LayerTables:
-    """The layers of a space: ``groups[g]`` are the layers of a group, of which the first one has none."""
+    """The layers of a space: ``groups[g]`` are the layers of group g; group 0 is empty."""
 
     space: Space
     groups: tuple[tuple[Layer, ...], ...]
     terms: tuple[LayerTerm, ...]
 
     def payload(self) -> dict[str, Any]:
-        """The same as JSON: layers by index, and the entries of each term in the order of its genes."""
+        """Return the tables for JSON: layers by index, and each term's entries in the order of its genes."""
         layers = {
             layer: i for i, layer in enumerate(dict.fromkeys(x for group in self.groups for x in group))
         }
@@ -70,7 +70,7 @@ class LayerTables:
 
 
 def layer_tables(space: Space) -> LayerTables | None:
-    """The layers of a space; None for a space that does not tell them."""
+    """Return the layers of a space, or None if the space does not define them."""
     if space.provides is None:
         return None
     groups: dict[tuple[Layer, ...], int] = {(): 0}  # 0 is also the value of a block that is off
@@ -89,7 +89,7 @@ def layer_tables(space: Space) -> LayerTables | None:
     sums = np.array([sum(map(parameters, group)) for group in found])
     for term, total in zip(terms, counted, strict=True):
         if term.values.max() >= len(found) or (sums[term.values.astype(int)] != total.values).any():
-            return None  # a plug-in that joins layers in a way of its own
+            return None  # a plug-in that combines layers in its own way
     return LayerTables(space, found, tuple(_labelled(space, term.genes, term.values) for term in terms))
 
 
@@ -99,7 +99,7 @@ def _labelled(space: Space, genes: tuple[int, ...], groups: Array) -> LayerTerm:
 
 
 def config_pattern(space: Space) -> str:
-    """The JSON of an architecture in OFA's form, with ``%g%`` in place of the choice of gene g."""
+    """Return the JSON of an architecture in OFA's form, with ``%g%`` in place of the choice of gene g."""
     config = space.to_config([0] * space.G)
     for g, gene in enumerate(space.genes):
         if gene.key == "image_size":
@@ -111,18 +111,20 @@ def config_pattern(space: Space) -> str:
 
 # --- costs --------------------------------------------------------------------------------------------------
 
-#: What a combination of choices costs: one number; or one for each of its layers, and behind them what the
-#: cost table adds to every architecture.
+#: The cost of a combination of choices: one number, or one for each of its layers and then the constant that
+#: the cost table adds to every architecture.
 Entry = float | list[float]
 
 
 def term_costs(
     tables: LayerTables, names: Sequence[str], sha256: str
 ) -> tuple[tuple[Entry, ...], ...] | None:
-    """The costs of each term's entries, in the order of :meth:`LayerTables.payload` and in the cost's unit.
+    """Return the costs of each term's entries, in the order of :meth:`LayerTables.payload` and in the cost's
+    unit.
 
-    names: what the cost may be called (see :func:`load_cost`); the one with this hash is taken. None where it
-    is not at hand, or where its terms are of other genes. Nothing is fetched, and no plug-in is called."""
+    names: possible names of the cost (see :func:`load_cost`); the one with this hash is used. Returns None if
+    the cost is not available, or if its terms have other genes. This downloads nothing and calls no
+    plug-in."""
     for name in names:
         with contextlib.suppress(UserError):
             if not _at_hand(name, tables.space):
@@ -155,7 +157,7 @@ def _entries(
 
 
 def _of_term(totals: list[float], own: list[tuple[float, ...]]) -> tuple[Entry, ...]:
-    """The layers' own costs where what they leave of the entries is the same for all of them."""
+    """The layers' own costs, if they leave the same remainder of all entries."""
     plain = tuple(round(total, DIGITS) for total in totals)
     rests = [total - sum(parts) for total, parts in zip(totals, own, strict=True) if parts]
     negligible = 1e-6 * max(map(abs, [*totals, *rests]))
@@ -171,7 +173,7 @@ def _of_term(totals: list[float], own: list[tuple[float, ...]]) -> tuple[Entry, 
 
 
 def _apart(tables: LayerTables, of_layer: OfLayer) -> list[list[tuple[float, ...]]]:
-    """What the layers of each term's entries cost, each for itself."""
+    """The cost of each single layer of each term's entries."""
     several: list[tuple[float, ...]] = []
 
     def joined(values: Iterable[float]) -> float:
@@ -191,7 +193,7 @@ def _apart(tables: LayerTables, of_layer: OfLayer) -> list[list[tuple[float, ...
 
 
 def _of_layer(name: str, space: Space) -> OfLayer:
-    """What one layer costs in the unit of the cost of this name, as far as that tells."""
+    """A function for the cost of one layer, in the unit of the cost of this name, if the cost has one."""
     if name in COUNTED:
         rule = {"macs": _multiply_accumulates, "params": parameters}[name]
         return lambda layer, _: rule(layer) * ONE_TICK
@@ -207,7 +209,7 @@ def _of_layer(name: str, space: Space) -> OfLayer:
 
 
 def _multiply_accumulates(layer: Layer) -> int:
-    """Of a layer outside the searched blocks, by OFA's rule; the blocks' own terms tell theirs."""
+    """Count those of a layer outside the searched blocks, by OFA's rule. Blocks have terms of their own."""
     x = layer
     if x.kind in ("conv", "linear"):
         return x.size_out**2 * x.kernel**2 * x.width_in * x.width_out

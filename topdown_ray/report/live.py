@@ -1,6 +1,7 @@
-"""The pictures of a sweep that may still run, as a live page shows them. They are drawn again and again, so
-they are made from few columns and at most ``MOST_SEEDS`` searches of a group.
-"""
+"""Draw the pictures of a live page, which follows a sweep while it runs.
+
+They are drawn again and again. For speed, they are made from few columns and from at most ``MOST_SEEDS``
+searches of each group."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from topdown_ray.store.manifest import read_manifest
 from topdown_ray.store.results import load_columns
 from topdown_ray.store.transferred import footnote
 
-MOST_SEEDS = 200  # seeds are exchangeable, and the first ones are computed first
-MOST_PANELS = 12  # of a page
+MOST_SEEDS = 200  # the first ones, because they are computed first
+MOST_PANELS = 12  # pictures of a page
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class LivePicture:
 
 @dataclass(frozen=True)
 class Album:
-    """The pictures of a sweep's finished searches. note: which searches those are, and what a mark means."""
+    """The pictures of a sweep's finished searches. note: which searches those are, and the meaning of a
+    mark in the names of spaces.
+    """
 
     note: str = ""
     pictures: tuple[LivePicture, ...] = ()
@@ -53,14 +56,15 @@ def draw_album(where: str | Path) -> Album:
         pictures = _draw(data, Path(folder))
         files = [(Path(folder) / f"{picture.name}.svg").read_bytes() for picture in pictures]
     shown = (LivePicture(picture.caption, svg) for picture, svg in zip(pictures, files, strict=True))
-    notes = [f"Drawn from {n:,} {'search' if n == 1 else 'searches'}{of_seeds}.", footnote(data.searches)]
+    drawn = f"The pictures show {n:,} {'search' if n == 1 else 'searches'}{of_seeds}."
+    notes = [drawn, footnote(data.searches)]
     if len(pictures) == MOST_PANELS:
-        notes.insert(1, f"There is room for {MOST_PANELS} pictures; the report has all of them.")
+        notes.insert(1, f"This page shows at most {MOST_PANELS} pictures; the report has all of them.")
     return Album(" ".join(filter(None, notes)), tuple(shown))
 
 
 def _draw(data: Data, folder: Path) -> list[Picture]:
-    """Draw what a live page shows of these rows: accuracy against work, as the first screen of a report."""
+    """Draw accuracy against work for these rows, as in the overview of a report."""
     curves = whole_sets.anytime(data)
     panels = curves[["setting", "work"]].drop_duplicates().head(MOST_PANELS).itertuples(index=False)
     return [

@@ -1,9 +1,9 @@
-"""The figures published with the original notebook of Kumar and Szidon (arXiv 2012.06748), and ours beside
-them.
+"""Compare with the figures published in the original notebook of Kumar and Szidon (arXiv 2012.06748).
 
-Its seconds are another machine's. Its accuracies are single runs, and below the loosest target of a top-down
-search the reported architecture was pruned further after its accuracy had been taken. Under all three names
-it searched MobileNetV3's genes, so only MobileNetV3 and the notebook protocol compare with it."""
+Its times were measured on another machine. Its accuracies are single runs. In its top-down searches, the
+architectures reported for all targets but the loosest were pruned further after they had been scored. It
+searched MobileNetV3's genes under the names of all three spaces, so only MobileNetV3 and the notebook
+protocol can be compared with it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from topdown_ray.report.tables import fit_growth
 
 
 def published() -> pd.DataFrame:
-    """One row a published number: experiment, space, strategy, k, target (ms; NaN for a whole search),
-    metric, value.
+    """Return one row for each published number: experiment, space, strategy, k, target (ms; NaN for a whole
+    search), metric, value.
     """
     records: list[dict[str, Any]] = []
     for row in _table().to_dict("records"):
@@ -32,14 +32,14 @@ def published() -> pd.DataFrame:
 
 
 def _table() -> pd.DataFrame:
-    """The figures as they are written down."""
+    """The figures as in the file of the package."""
     with data("notebook_experiments.csv").open() as file:
         return pd.read_csv(file, comment="#", dtype={"targets_ms": str, "value": str})
 
 
 def comparable(searches: pd.DataFrame) -> pd.DataFrame:
-    """The settings (setting, space) that searched what the notebook did: MobileNetV3's genes under the Note10
-    table, in ms.
+    """Return the settings (setting, space) that can be compared with the notebook: those that searched
+    MobileNetV3's genes under the Note10 table, in ms.
     """
     rows = searches[["setting", "space", "protocol", "cost_name", "cost_unit"]].drop_duplicates()
     same = rows["space"].isin(_table()["searched"].unique()) | (rows["protocol"] == "notebook")
@@ -49,7 +49,7 @@ def comparable(searches: pd.DataFrame) -> pd.DataFrame:
 
 
 def for_settings(searches: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """The published numbers of an experiment (running_time, accuracy or single_target_time), for each
+    """Return the published numbers of an experiment (running_time, accuracy or single_target_time) for each
     comparable setting.
     """
     table = published()
@@ -57,8 +57,8 @@ def for_settings(searches: pd.DataFrame, experiment: str) -> pd.DataFrame:
 
 
 def accuracy_beside(searches: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
-    """Experiment 2, published and ours: of our target sets the one with the same ten targets, else
-    nothing.
+    """Return the accuracies of experiment 2, published and from this sweep's set of the same ten targets. The
+    table is empty if there is no such set.
     """
     theirs = for_settings(searches, "accuracy").rename(columns={"value": "published"})
     ours = accuracy[["setting", "strategy", "k", "target", "n", "mean", "sd", "iqm", "low", "high"]]
@@ -70,7 +70,7 @@ def accuracy_beside(searches: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFr
 
 
 def growth(searches: pd.DataFrame) -> pd.DataFrame:
-    """The published running times, fitted as :func:`topdown_ray.report.tables.growth` fits ours."""
+    """Fit the published running times as :func:`topdown_ray.report.tables.growth` fits those of a sweep."""
     records = []
     for (setting, space, strategy), group in for_settings(searches, "running_time").groupby(
         ["setting", "space", "strategy"]

@@ -1,6 +1,4 @@
-"""How a report is laid out: tables with formatted cells, pictures as SVG and PDF, sections, and one HTML page
-of them.
-"""
+"""Lay out a report: tables with formatted cells, sections, and one HTML page of them."""
 
 from __future__ import annotations
 
@@ -22,11 +20,14 @@ from markupsafe import Markup
 from topdown_ray.figures import Picture
 from topdown_ray.files import data
 
-MOST_ROWS = 400  # of a table in the page; the files hold all
-_MOST_DOWNLOAD = 150_000  # characters of a compressed table that the page carries along
+MOST_ROWS = 400  # rows of a table in the page; the files have all
+_MOST_DOWNLOAD = 150_000  # characters of a compressed table that is embedded in the page
 
-DASH = "\N{EN DASH}"  # for what a folder does not tell
-# how numbers read
+DASH = "\N{EN DASH}"  # for values that a folder does not record
+# ends of captions
+BANDS = ". Bands show 95 % intervals."
+LINES = ". Lines show 95 % intervals."
+# formats of numbers
 PERCENT: dict[str, Any] = {"digits": ".2f", "scale": 100.0}
 POINTS: dict[str, Any] = {"digits": "+.2f", "scale": 100.0}
 COUNT: dict[str, Any] = {"digits": ",.0f", "missing": DASH}
@@ -36,7 +37,7 @@ TableRow = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a shown table: its heading and how a row's cell reads."""
+    """A column of a shown table: its heading, and a function that formats the cell of a row."""
 
     heading: str
     cell: Callable[[TableRow], str]
@@ -46,20 +47,20 @@ class Column:
 def _number(value: float | None, digits: str, scale: float) -> str:
     if value is None or math.isnan(value):
         return ""
-    value = round(scale * value, 9)  # what is left of a fit that is exact
+    value = round(scale * value, 9)  # removes rounding errors of exact fits
     shown = format(value, ",.0f" if abs(value) >= 10_000 and digits.endswith("g") else digits)
-    return shown if shown.strip("+-0.") else shown.lstrip("+-")  # no sign on what rounds to zero
+    return shown if shown.strip("+-0.") else shown.lstrip("+-")  # no sign if the number rounds to zero
 
 
 def text(name: str, heading: str | None = None) -> Column:
-    """A column of words."""
+    """Return a column of words."""
     return Column(heading or name.replace("_", " "), lambda row: str(row[name]), numeric=False)
 
 
 def number(
     name: str, heading: str | None = None, digits: str = ".4g", scale: float = 1.0, missing: str = ""
 ) -> Column:
-    """A column of numbers; ``missing`` where there is none."""
+    """Return a column of numbers, which shows ``missing`` for NaN."""
 
     return Column(heading or name.replace("_", " "), lambda row: _number(row[name], digits, scale) or missing)
 
@@ -67,7 +68,7 @@ def number(
 def interval(
     low: str, high: str, heading: str = "95 % interval", digits: str = ".4g", scale: float = 1.0
 ) -> Column:
-    """A column of intervals; empty where there is none."""
+    """Return a column of intervals, which is empty where there is none."""
 
     def cell(row: TableRow) -> str:
         if math.isnan(row[low]) or math.isnan(row[high]):
@@ -79,11 +80,11 @@ def interval(
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report: all of ``frame`` goes into the CSV file, ``columns`` are what is shown.
+    """A table of the report. The CSV file has all of ``frame``; the page shows ``columns``.
 
     group: the first columns, which the page shows as headings between the rows, so that no row repeats them.
-    in_page: whether the page shows the table, or only offers its file (the data of a picture). view: what is
-    shown instead of ``frame``."""
+    in_page: whether the page shows the table or only links to its file (the data of a picture). view: a frame
+    that is shown instead of ``frame``."""
 
     name: str
     title: str
@@ -102,12 +103,12 @@ class Table:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The rows that the columns show."""
+        """The rows that are shown."""
         return self.frame if self.view is None else self.view
 
     @property
     def shown(self) -> list[tuple[str, list[list[tuple[str, bool]]]]]:
-        """The rows of the page by group: its heading, and its cells, each with whether it is a number."""
+        """The rows of the page by group: the heading, and the cells, each with a flag for numbers."""
         numeric = [column.numeric for column in self.shown_columns]
         groups: dict[str, list[list[tuple[str, bool]]]] = {}
         for row in self.rows.head(MOST_ROWS).to_dict("records"):
@@ -118,17 +119,17 @@ class Table:
 
     @functools.cached_property
     def csv(self) -> str:
-        """The whole table as CSV, raw values."""
+        """The whole table as CSV with raw values."""
         return csv_of(self.frame)
 
     @functools.cached_property
     def download(self) -> str:
-        """The CSV file, compressed, as text for the page; "" where it is large: the file lies beside it."""
+        """The compressed CSV file as text for the page, or "" if it is too large to be embedded."""
         file = packed(self.csv)
         return file if len(file) <= _MOST_DOWNLOAD else ""
 
     def markdown(self) -> str:
-        """The shown table as Markdown."""
+        """Return the shown table as Markdown."""
         columns = [*self.group, *self.shown_columns]
         lines = [
             [column.heading for column in columns],
@@ -140,22 +141,22 @@ class Table:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the CSV (raw values) and, of a table that the page shows, the Markdown file."""
+        """Write the CSV file (raw values) and, if the page shows the table, the Markdown file."""
         (folder / f"{self.name}.csv").write_text(self.csv)
         if self.in_page:
             (folder / f"{self.name}.md").write_text(f"{self.title}\n\n{self.markdown()}")
 
 
 def packed(content: str) -> str:
-    """A text for the inside of a page, which unpacks it: compressed, in base64."""
+    """Compress a text and encode it in base64, to be embedded in the page, which unpacks it."""
     return base64.b64encode(gzip.compress(content.encode(), mtime=0)).decode()
 
 
 def csv_of(frame: pd.DataFrame) -> str:
-    """A frame as CSV that a spreadsheet takes for text and numbers alone.
+    """Return a frame as CSV in which a spreadsheet finds no formulas.
 
-    A cell of text that a spreadsheet would calculate (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a
-    line break) gets an apostrophe in front, as OWASP advises against CSV injection; numbers stay as they are.
+    A spreadsheet would calculate a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break.
+    Such a cell gets an apostrophe in front, as OWASP advises against CSV injection. Numbers are not changed.
     """
     plain = frame.map(_harmless)
     plain.columns = pd.Index([_harmless(name) for name in frame.columns])
@@ -165,16 +166,14 @@ def csv_of(frame: pd.DataFrame) -> str:
 def _harmless(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    # which is quoted: a bare \r ends the row for some readers, and the next begins where it likes
+    # some readers end a row at a bare \r, even inside quotes
     cell = cell.replace("\r", "\n")
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\n")) else cell
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the report: words, HTML of its own, pictures, tables, and text to be kept as it is
-    (specifications).
-    """
+    """A section of the report: words, its own HTML, pictures, tables, and verbatim text (specifications)."""
 
     id: str
     title: str
@@ -182,13 +181,13 @@ class Section:
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     verbatim: Sequence[tuple[str, str]] = field(default_factory=tuple)
-    html: str = ""  # markup that is taken as it is
+    html: str = ""  # markup that is not escaped
 
 
 @dataclass(frozen=True)
 class Top:
-    """What stands above the sections: the main findings, what a reader must know before reading on, and what
-    the letters in the names of series stand for.
+    """The part of the page above the sections: the main findings, warnings about the data, and the meaning of
+    the letters in the names of series.
     """
 
     title: str
@@ -198,12 +197,12 @@ class Top:
 
 
 def _code(words: str) -> Markup:
-    """Words with what stands between backticks as code."""
+    """Escape words for HTML, and mark the parts between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(Markup.escape(words))))
 
 
 def template_of(name: str) -> jinja2.Template:
-    """A template of the package; its filter ``code`` shows what stands between backticks as code."""
+    """Load a template of the package. Its filter ``code`` shows text between backticks as code."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -212,7 +211,7 @@ def template_of(name: str) -> jinja2.Template:
 
 
 def page(top: Top, sections: Sequence[Section]) -> str:
-    """The whole report as one HTML document that needs nothing else."""
+    """Return the whole report as one self-contained HTML document."""
     template = template_of("report.html.j2")
     css, script = (Markup(data(name).read_text()) for name in ("report.css", "report.js"))
     return template.render(top=top, sections=sections, css=css, script=script, most_rows=MOST_ROWS)

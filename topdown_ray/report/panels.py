@@ -1,5 +1,6 @@
-"""The two pictures of a report's first screen: the fronts of all strategies, and how good their answers were
-after how much work. Each takes a table and matplotlib axes, and returns the axes."""
+"""Draw the two pictures of the overview: the fronts of all strategies, and accuracy against work.
+
+Each function takes a table and matplotlib axes, and returns the axes."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from topdown_ray.report.axes import (
 from topdown_ray.report.durations import unit_of
 from topdown_ray.strategy_styles import style_of
 
-_FEW_DECADES = 300.0  # the ratio of an axis' ends up to which its ticks have room for 2 and 5
+_FEW_DECADES = 300.0  # up to this ratio of its ends, an axis has room for ticks at 2 and 5
 
 
 def front(
@@ -34,9 +35,9 @@ def front(
     setting: str | None = None,
     reference: pd.DataFrame | None = None,
 ) -> Axes:
-    """Accuracy against cost: for each target of the widest set the answers' mean cost and inter-quartile mean
-    accuracy, with its interval as a band. table: ``summary().accuracy``. reference: a front, see
-    :func:`comparisons.read_reference`.
+    """Draw accuracy against cost: for each target of the widest set, the answers' mean cost and
+    inter-quartile mean accuracy, with its interval as a band. table: ``summary().accuracy``. reference: a
+    front, see :func:`comparisons.read_reference`.
     """
     ax = axes_or_new(ax)
     table = of_widest(table, setting, None)
@@ -62,8 +63,8 @@ def front(
 def quality(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, work: str | None = None
 ) -> Axes:
-    """Accuracy against the work of a whole search: the mean over the widest set's targets, from when at
-    least half of the searches have an answer for every target. A marker is the mean finished search.
+    """Draw accuracy against the work of a whole search: the mean over the widest set's targets, from the
+    point at which half of the searches have an answer for every target. A marker is the mean finished search.
     table: ``whole_sets.anytime``.
     """
     ax = axes_or_new(ax)
@@ -101,15 +102,15 @@ def quality(
 
 
 def quality_caption(curves: pd.DataFrame, setting: str, work: str) -> str:
-    """What :func:`quality` draws of these curves."""
+    """Return the caption of the picture that :func:`quality` draws of these curves."""
     own = curves[curves["setting"] == setting]
     part = own[own["work"] == work]
     told = f"time ({part['clock'].iloc[0]})" if work == "seconds" else work
-    sentences = [f"{setting}: accuracy against {told}.", "Markers: finished searches."]
+    sentences = [f"{setting}: accuracy against {told}.", "Markers show finished searches."]
     if not part["end"].all():
         sentences.append("A curve begins when at least half of the searches have an answer for every target.")
     if part["low"].notna().any():
-        sentences.append("Bands and bars: 95 %.")
+        sentences.append("Bands and bars show 95 % intervals.")
     if absent := [name for name in own["strategy"].unique() if name not in set(part["strategy"])]:
-        sentences.append(f"Left out, since they were timed differently: {', '.join(absent)}.")
+        sentences.append(f"Strategies that were timed differently are left out: {', '.join(absent)}.")
     return " ".join(sentences)

@@ -1,8 +1,7 @@
-"""Who draws the pictures of a report: this process, or one beside it, so that the next tables are computed
-meanwhile.
+"""Draw the pictures of a report in this process, or in a second process while the tables are computed.
 
-The other process takes requests on its standard input until that ends, as it does with this process, and
-answers on its standard output."""
+The second process reads requests from its standard input and answers on its standard output. It ends when its
+input is closed, which also happens when this process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from topdown_ray.figures import Picture, draw
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is to be drawn: a table, by a function of a module that takes it and axes."""
+    """A picture to be drawn: a table, and the function of a module that draws it into axes."""
 
     folder: Path
     name: str
@@ -40,7 +39,7 @@ class Drawing:
     styles: strategy_styles.Chosen = field(default_factory=strategy_styles.chosen)
 
     def drawn(self) -> Picture:
-        """Draw it."""
+        """Draw the picture."""
         return draw(
             self.folder,
             self.name,
@@ -77,7 +76,9 @@ class Beside:
         self._process.communicate()
 
     def draw(self, drawing: Drawing) -> Picture:
-        """A picture that the other process draws, or this one if it is asked for before that has begun."""
+        """Return a picture that the other process draws. If it is needed before that has begun, this process
+        draws it.
+        """
         answer = self._asking.submit(self._ask, drawing)
 
         @functools.cache
@@ -104,7 +105,7 @@ class Beside:
 def main() -> None:
     """Draw what standard input asks for, until it ends."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps other output out of the answers
         while True:
             try:
                 drawing = pickle.load(sys.stdin.buffer)
@@ -113,7 +114,7 @@ def main() -> None:
             strategy_styles.adopt(drawing.styles)
             try:
                 answer: Markup | Exception = drawing.drawn().svg
-            except Exception as error:  # raised where the picture is asked for
+            except Exception as error:  # raised again in the process that asked
                 answer = error
             pickle.dump(answer, answers)
             answers.flush()

@@ -1,9 +1,9 @@
-"""The report's pictures, each drawn from a table into matplotlib axes, which it takes and returns.
+"""Draw the report's pictures from tables into matplotlib axes.
 
 >>> results = topdown_ray.load("results/paper")  # doctest: +SKIP
 >>> axes = plots.accuracy(topdown_ray.summary(results).accuracy)  # doctest: +SKIP
 
-A strategy keeps its colour, marker and dash everywhere (:mod:`topdown_ray.strategy_styles`)."""
+A strategy has the same colour, marker and dash in all pictures (:mod:`topdown_ray.strategy_styles`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from topdown_ray.report.axes import (
 from topdown_ray.report.durations import unit_of
 from topdown_ray.strategy_styles import series_style, style_of
 
-MOST_POINTS = 300  # of a strategy in a scatter
+MOST_POINTS = 300  # points of a strategy in a scatter plot
 
 
 def accuracy(
@@ -41,7 +41,7 @@ def accuracy(
     targets: str | None = None,
     published: pd.DataFrame | None = None,
 ) -> Axes:
-    """Predicted top-1 against target: inter-quartile means with their intervals as bands (experiment 2).
+    """Draw predicted top-1 against target: inter-quartile means with their intervals as bands (experiment 2).
 
     table: ``summary().accuracy``. published: the notebook's numbers of this setting, drawn hollow.
     """
@@ -74,7 +74,9 @@ def accuracy(
 
 
 def _bars(ax: Axes, table: pd.DataFrame, at: str, value: str = "mean") -> list[float]:
-    """Grouped bars, a group for each value of ``at``; intervals where there are any. Returns the groups."""
+    """Draw grouped bars, one group for each value of ``at``, with intervals if there are any. Returns the
+    groups.
+    """
     groups, names = sorted(table[at].unique()), strategies_of(table)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
@@ -115,10 +117,10 @@ def _in_unit(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def time_by_k(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, clock: str | None = None
 ) -> Axes:
-    """Seconds of a whole search against its number of targets, of one clock (experiment 1). table:
+    """Draw the time of a whole search against its number of targets, for one clock (experiment 1). table:
     ``summary().time``.
 
-    Of several target sets with as many targets, the one with most timings is drawn.
+    If several target sets have the same number of targets, the one with most timings is drawn.
     """
     ax = axes_or_new(ax)
     table = pick(table, setting=setting, clock=clock)
@@ -141,10 +143,10 @@ def single_target(
     clock: str | None = None,
     alone: bool | None = None,
 ) -> Axes:
-    """Seconds spent on each target, of one clock (experiment 3). table: ``summary().single_target``.
+    """Draw the time spent on each target, for one clock (experiment 3). table: ``summary().single_target``.
 
-    alone: of searches for that target alone (k = 1), or the targets' shares of the widest set's searches; by
-    default whichever of the two shows more targets."""
+    alone: True for searches for that target alone (k = 1), False for the targets' shares of the widest set's
+    searches; by default the one of the two that shows more targets."""
     ax = axes_or_new(ax)
     table = pick(table, setting=setting, clock=clock)
     lone = table[table["k"] == 1]
@@ -164,7 +166,7 @@ def differences(
     targets: str | None = None,
     against: str = "independent",
 ) -> Axes:
-    """Mean paired difference in accuracy from one strategy, with intervals, for each target. table:
+    """Draw the mean paired difference in accuracy from one strategy for each target, with intervals. table:
     ``comparisons.differences``.
     """
     ax = axes_or_new(ax)
@@ -197,7 +199,9 @@ def differences(
 def anytime(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, target: float | None = None
 ) -> Axes:
-    """Best accuracy so far against the evaluations spent on a target. table: ``comparisons.curves``."""
+    """Draw the best accuracy so far against the evaluations spent on a target. table:
+    ``comparisons.curves``.
+    """
     ax = axes_or_new(ax)
     table = pick(table, setting=setting, target=target)
     names = strategies_of(table)
@@ -238,8 +242,8 @@ def front(
     setting: str | None = None,
     reference: pd.DataFrame | None = None,
 ) -> Axes:
-    """The answers of the widest target set, cost against accuracy; at most ``MOST_POINTS`` a strategy.
-    searches: labelled rows.
+    """Draw accuracy against cost for the answers of the widest target set, at most ``MOST_POINTS`` for each
+    strategy. searches: labelled rows.
     """
     ax = axes_or_new(ax)
     table = of_widest(searches[searches["feasible"]], setting, None)
@@ -271,8 +275,9 @@ def front(
 
 
 def devices(table: pd.DataFrame, ax: Axes | None = None, title: str = "") -> Axes:
-    """The mean answers of one strategy on every device, cost against accuracy. table:
-    ``devices.front_points``; where the costs have several units, as shares of each device's loosest target.
+    """Draw accuracy against cost for the mean answers of one strategy on every device. table:
+    ``devices.front_points``. If the costs have several units, they are shares of each device's loosest
+    target.
     """
     ax = axes_or_new(ax)
     units = table["cost_unit"].unique()
@@ -295,7 +300,7 @@ def devices(table: pd.DataFrame, ax: Axes | None = None, title: str = "") -> Axe
 def hypervolume(
     table: pd.DataFrame, ax: Axes | None = None, setting: str | None = None, targets: str | None = None
 ) -> Axes:
-    """Mean hypervolume of a search, with intervals, of the widest target set. table:
+    """Draw the mean hypervolume of a search for the widest target set, with intervals. table:
     ``comparisons.fronts``.
     """
     ax = axes_or_new(ax)

@@ -1,10 +1,10 @@
-"""Heat maps of genes against targets: which choices the answers share, and how far they agree.
+"""Draw heat maps of genes against targets: which choices the answers share, and how far they agree.
 
 >>> data = tables.prepare([topdown_ray.load("results/paper")])  # doctest: +SKIP
 >>> axes = plots_genes.choices(architectures.compared(data).genes)  # doctest: +SKIP
 
-A row is a gene, in bands of one kind; a column is a target. Both colour maps are sequential; the colour-blind
-can read them, and they show on light and dark pages."""
+Each row is a gene, with genes of one kind together in a band, and each column is a target. Both colour maps
+are sequential, suit colour-blind readers, and are visible on light and dark pages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from topdown_ray.figures import PANEL
 from topdown_ray.report.axes import pick
 from topdown_ray.report.tables import widest
 
-_FONT = 8  # points; the smallest that a telephone shows at nine pixels
-_ROW = 0.135  # inches of a gene
-_AROUND = 1.4  # inches of title, targets and colour bar
+_FONT = 8  # points; the smallest size that is nine pixels high on a telephone
+_ROW = 0.135  # inches for each gene
+_AROUND = 1.4  # inches for title, targets and colour bar
 _GAP = 0.8  # rows between two bands
-_LINE = 46  # characters that a line of targets has room for
-_LONE = 3  # rows of a band that has its kind beside it; the rows of a smaller one have it in their names
+_LINE = 46  # characters that fit into the line of targets
+_LONE = 3  # the smallest number of rows whose kind is written next to the band; else each row has it
 _UNKNOWN = "#8c8c8c"
-_BESIDE: dict[str, Any] = {  # how the name of a band stands at its left
+_BESIDE: dict[str, Any] = {  # where the name of a band is written
     "xycoords": ("axes fraction", "data"),
     "rotation": 90,
     "ha": "center",
@@ -42,7 +42,7 @@ _EQUAL = "share of pairs of answers with the same choice"
 
 
 def size(table: pd.DataFrame) -> tuple[float, float]:
-    """The width and height of a picture of this table's genes, in inches."""
+    """Return the width and height of a picture of this table's genes, in inches."""
     genes = table.drop_duplicates("gene")
     rows = len(genes) + _GAP * (genes["kind"].nunique() - 1)
     return PANEL[0], _AROUND + _ROW * max(rows, 4)
@@ -55,10 +55,11 @@ def choices(
     strategy: str | None = None,
     targets: str | None = None,
 ) -> Axes:
-    """The mean choice of each gene for each target, from its smallest choice to its largest. table:
+    """Draw the mean choice of each gene for each target, from its smallest choice to its largest. table:
     ``architectures.compared().genes``.
 
-    Hatched where no answer has the gene active. By default the table's first strategy and widest target set.
+    A cell is hatched if the gene is active in no answer. By default, the table's first strategy and widest
+    target set are drawn.
     """
     return _heat(table, ax, (setting, strategy, targets), "choice", "viridis", _CHOICE)
 
@@ -70,15 +71,15 @@ def agreement(
     strategy: str | None = None,
     targets: str | None = None,
 ) -> Axes:
-    """The share of pairs of answers that agree on a gene, for each gene and target. table:
+    """Draw the share of pairs of answers that agree on a gene, for each gene and target. table:
     ``architectures.compared().genes``.
 
-    Hatched where no two answers have the gene active."""
+    A cell is hatched if the gene is active in fewer than two answers."""
     return _heat(table, ax, (setting, strategy, targets), "agreement", "cividis", _EQUAL)
 
 
 def _bands(kinds: pd.Series) -> list[str]:
-    """The kinds of genes from top to bottom: those of the whole network first, those of each block last."""
+    """The kinds of genes from top to bottom: first those of the whole network, last those of each block."""
     sizes = kinds.value_counts(sort=False).sort_values(kind="stable")
     return list(sizes.index)
 
@@ -133,7 +134,7 @@ def _band(ax: Axes, values: pd.DataFrame, top: float, colours: str) -> AxesImage
     """Draw the genes of one kind, from ``top`` downwards."""
     height, width = values.shape
     hatch: dict[str, Any] = {"hatch": "//////", "edgecolor": _UNKNOWN, "linewidth": 0, "fill": False}
-    ax.add_patch(Rectangle((0, top), width, height, zorder=-1, **hatch))  # seen where there is no value
+    ax.add_patch(Rectangle((0, top), width, height, zorder=-1, **hatch))  # visible in cells without a value
     place: dict[str, Any] = {"extent": (0, width, top + height, top), "aspect": "auto"}
     cells = values.to_numpy(float)
     return ax.imshow(cells, colours, interpolation="none", vmin=0, vmax=1, **place)

@@ -1,8 +1,8 @@
-"""The series of a report: what one line, colour and row of its tables stands for.
+"""Name the series of a report. A series has one line and colour in pictures, and one row in tables.
 
-A series is an entry of a sweep's ``strategies``, by its label. Where several folders hold the same label with
-other hyper-parameters, or made by another version of the algorithm, each of them is a series of its own,
-marked with the letter of its folder: ``top_down (A)``. A legend says once what a letter stands for."""
+A series is an entry of a sweep's ``strategies``, by its label. If several folders have the same label with
+different hyper-parameters or from different versions of the algorithm, each of them is a series of its own
+and is marked with the letter of its folder: ``top_down (A)``. A legend explains the letters."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from topdown_ray import strategy_styles
 from topdown_ray.store.manifest import labelled
 from topdown_ray.store.reading import words
 
-#: What tells the series of one label apart, beside the setting.
+#: The columns that distinguish the series of one label, in addition to the setting.
 HOW = ("search", "algorithm")
 
 
 class Mark(NamedTuple):
-    """What a letter in the names of series stands for."""
+    """The meaning of a letter in the names of series."""
 
     letter: str
     folder: str
-    text: str  # in what its searches differ from those of other letters
+    text: str  # how its searches differ from those of other letters
 
 
 def hyper_parameters(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The hyper-parameters of the searches of each label, as JSON: those of the sweep, overridden by the
-    entry's own.
+    """Return the hyper-parameters of the searches of each label as JSON: those of the sweep, overridden by
+    the entry's own.
     """
     spec, plugins = manifest.get("spec", {}), manifest.get("strategies", {})
     shared = dict(spec.get("search", {}))
@@ -53,14 +53,14 @@ _OF_ENTRY = ("name", "label", "colour")
 
 
 def letter_of(folder: int) -> str:
-    """The letter of a folder of the report, by its place."""
+    """Return the letter of a folder of the report, by its place."""
     return string.ascii_uppercase[folder] if folder < 26 else str(folder + 1)
 
 
 def series(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series, list[Mark]]:
-    """The series of each row, and the legend of the letters in them.
+    """Return the series of each row, and the legend of the letters in them.
 
-    rows: with setting, strategy (the label), search_id, folder, and the columns ``HOW``. names: of the
+    rows: have the columns setting, strategy (the label), search_id, folder and ``HOW``. names: those of the
     folders."""
     codes, cells = representatives(rows, ["setting", "strategy", *HOW])
     of_label = cells.groupby(["setting", "strategy"], sort=False, observed=True).indices
@@ -91,7 +91,7 @@ def series(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.Series, list[Ma
 
 
 def _new(label: str, letter: str, taken: Collection[str]) -> str:
-    """A name for a series, which is no label either: labels may look like the names of series."""
+    """Make a name for a series that is not a label, because labels may look like names of series."""
     name = f"{label} ({letter})"
     while name in taken:
         name += "'"
@@ -104,8 +104,8 @@ def _searches(rows: pd.DataFrame, codes: NDArray[Any], wanted: set[int]) -> dict
 
 
 def _without_copies(places: Sequence[int], searches: Mapping[int, set[str]]) -> dict[int, int]:
-    """For each cell the first one that holds some of the same searches: parameters that a strategy does not
-    read make no other series.
+    """Map each cell to the first one that has some of the same searches, because parameters that a strategy
+    does not read do not make another series.
     """
     roots: dict[int, int] = {}
     for place in places:
@@ -115,7 +115,7 @@ def _without_copies(places: Sequence[int], searches: Mapping[int, set[str]]) -> 
 
 
 def _differing(cells: pd.DataFrame) -> list[str]:
-    """In words, the hyper-parameters and versions in which these cells differ."""
+    """The hyper-parameters and versions in which these cells differ, in words."""
     parsed = [
         {**json.loads(row["search"]), "algorithm": row["algorithm"]} for row in cells.to_dict("records")
     ]
@@ -135,14 +135,14 @@ def _value(value: Any) -> str:
 
 
 def _joined(told: Mapping[str, str]) -> str:
-    """What labels differ in, said once where it is the same for all of them."""
+    """Join the differences of all labels; if they are the same for all, return them once."""
     if len(set(told.values())) == 1:
         return next(iter(told.values()))
     return "; ".join(f"{label}: {text}" for label, text in told.items())
 
 
 def representatives(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[NDArray[Any], pd.DataFrame]:
-    """A code for each row, and a row for each code: rows that agree in these columns share one."""
+    """Return a code for each row, and a row for each code. Rows that agree in these columns share a code."""
     codes = rows.groupby(list(columns), sort=False, dropna=False, observed=True).ngroup().to_numpy()
     first = np.unique(codes, return_index=True)[1]
     return codes, rows.iloc[first].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The spaces of reported architectures, as far as this process knows them."""
+"""Find the spaces of reported architectures, if this installation has them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from topdown_ray.spaces.space import Genes, Space
 
 
 def known_space(name: str, protocol: str = "default") -> Space | None:
-    """The space whose genes the rows of this space and protocol hold; None where it is a plug-in that is not
-    installed here or cannot be loaded.
+    """Return the space of the genes in rows of this space and protocol, or None if it is a plug-in that is
+    not installed here or cannot be loaded.
     """
     try:
         return searched_space(name, protocol) if name in SPACES else None
@@ -21,7 +21,7 @@ def known_space(name: str, protocol: str = "default") -> Space | None:
 
 
 def active_genes(space: Space, genes: Genes) -> NDArray[np.bool_]:
-    """:meth:`Space.active` without torch, which a report does not need otherwise: (N, G) -> (N, G)."""
+    """Compute :meth:`Space.active` without torch, which a report does not need: (N, G) -> (N, G)."""
     controllers = [max(gene.depth_gene, 0) for gene in space.genes]
     active: NDArray[np.bool_] = genes[:, controllers] >= [gene.minimum_depth for gene in space.genes]
     return active

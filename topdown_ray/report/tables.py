@@ -1,6 +1,6 @@
-"""Tables of the outcome of a sweep: accuracy for each target, time, and how time grows with the number of
-targets. The functions take frames and return frames.
-"""
+"""Summarise sweeps as tables: accuracy for each target, time, and its growth with the number of targets.
+
+The functions take and return data frames."""
 
 from __future__ import annotations
 
@@ -298,6 +298,6 @@ def _line_and_power(k: np.ndarray[Any, Any], means: np.ndarray[Any, Any]) -> np.
     slope = level @ centred / (centred**2).sum()
     intercept = level.mean(axis=1) - slope * at.mean()
     exponent = np.log(level) @ log_k / (log_k**2).sum()
-    intercept[np.abs(intercept) < 1e-9 * level.mean()] = 0.0  # of an exact line through the origin
+    intercept[np.abs(intercept) < 1e-9 * level.mean()] = 0.0  # rounding error of a line through the origin
     first = intercept + slope
     return np.stack([slope, intercept, slope / np.where(first > 0, first, math.nan), exponent])

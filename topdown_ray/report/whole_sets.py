@@ -1,7 +1,6 @@
-"""What searches come to for a whole set of targets: which strategy is best, at which share of the time, and
-how good all answers were after how much of it.
+"""Evaluate searches over a whole set of targets: the best strategy, its share of the time, and its progress.
 
-A search's *quality* is the mean of its answers' accuracies over the targets of the set. Only searches that
+The *quality* of a search is the mean accuracy of its answers over the targets of the set. Only searches that
 met all targets have one."""
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _ORDER |= {"bottom_up": "tightest", "joint": "together"}
 
 
 def quality(data: Data) -> pd.DataFrame:
-    """The quality of each search of each setting's widest set: a row a search, with ``seconds`` (NaN where
-    its batch is no timing of ``clock``, the setting's main clock), ``predictor_rows`` and ``evaluations``.
-    ``met``: whether it met all targets; else its quality is NaN.
+    """Return the quality of each search of each setting's widest set, one row for each search, with
+    ``seconds`` (NaN if its batch is no timing of ``clock``, the setting's main clock), ``predictor_rows`` and
+    ``evaluations``. ``met``: whether it met all targets; if not, its quality is NaN.
     """
     rows = data.searches[data.searches["targets"] == data.searches["setting"].map(widest(data.searches))]
     clocks = _main_clocks(rows)
@@ -53,9 +52,9 @@ def quality(data: Data) -> pd.DataFrame:
 
 
 def _main_clocks(rows: pd.DataFrame) -> dict[str, str]:
-    """For each setting the clock that times most of its series, and of those the most searches.
+    """For each setting, the clock that times most of its series; of several, the one with most searches.
 
-    A setting of several series has none where each clock times one of them: their times do not compare."""
+    If each clock times only one of several series, the setting has none, because no times can be compared."""
     timed = rows[rows["timed"]]
     counts = timed.groupby(["setting", "clock"], observed=True).agg(
         series=("strategy", "nunique"), searches=("search_id", "nunique")
@@ -67,13 +66,13 @@ def _main_clocks(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def overview(data: Data, searches: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The strategies of each setting's widest set, best first: by the number of others that a strategy is
-    better than on the seeds that both have, then by the mean.
+    """Return the strategies of each setting's widest set, best first: sorted by the number of others that a
+    strategy is better than on shared seeds, then by the mean.
 
-    n: searches that met all targets, of ``searches``. mean: of their quality (a fraction); low, high: of that
-    mean. difference: from the best one, paired by seed, with its interval; NaN of the best one itself.
-    seconds, predictor_rows: means of a search; seconds are those of ``clock``. searches: :func:`quality`,
-    where it is at hand."""
+    n: the number of ``searches`` that met all targets. mean: the mean of their quality (a fraction); low,
+    high: its interval. difference: from the best strategy, paired by seed, with its interval; NaN for the
+    best one. seconds, predictor_rows: means of a search, with seconds by ``clock``. The argument searches is
+    the result of :func:`quality`, if it is already available."""
     all_searches = quality(data) if searches is None else searches
     promised = all_searches.groupby(["setting", "strategy"], observed=True).size()
     records: list[dict[str, Any]] = []
@@ -106,7 +105,7 @@ def overview(data: Data, searches: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def _ranked(by_seed: Mapping[str, pd.Series]) -> list[str]:
-    """Names by the number of others that they are better than, paired by seed where they share some."""
+    """Names, sorted by the number of others that they are better than, paired by seed if they share some."""
 
     def ahead(one: str, other: str) -> float:
         delta = (by_seed[one] - by_seed[other]).dropna()
@@ -117,15 +116,15 @@ def _ranked(by_seed: Mapping[str, pd.Series]) -> list[str]:
 
 
 def anytime(data: Data, searches: pd.DataFrame | None = None) -> pd.DataFrame:
-    """How good the answers for a whole set were after how much work, for each setting's widest set.
+    """Return the quality of the answers against the work done so far, for each setting's widest set.
 
-    A curve begins when all searches have an answer for every target (half of them, where the others only do
-    when the searches are done on average), and ends when they are done on average. work: ``seconds`` (of the
-    setting's main clock), ``predictor rows`` (or ``evaluations`` where a folder does not tell those); x: in
-    it, mean, low, high: of the quality. Within a target, work is spread evenly over its evaluations;
-    ``joint`` serves all targets at once, the others one after another. ``end``: the point of finished
-    searches, at their mean work. A strategy whose order is not known has this point only. searches:
-    :func:`quality`, where it is at hand.
+    A curve begins when all searches have an answer for every target. If the last of them has it only after
+    the mean work of a search, the curve begins when half of them do. It ends at that mean. work: ``seconds``
+    (by the setting's main clock) or ``predictor rows`` (``evaluations`` if a folder does not record these);
+    x: the amount of work; mean, low, high: those of the quality. Within a target, work is spread evenly over
+    its evaluations; ``joint`` searches for all targets at once, the others for one after another. ``end``
+    marks the point of finished searches at their mean work. A strategy whose order is not known has only this
+    point. searches: the result of :func:`quality`, if it is already available.
     """
     searches = quality(data) if searches is None else searches
     searches = searches[searches["met"]]
@@ -164,7 +163,9 @@ def anytime(data: Data, searches: pd.DataFrame | None = None) -> pd.DataFrame:
 def _curve(
     data: Data, rows: pd.DataFrame, column: str, order: str, k: int
 ) -> Sequence[tuple[float, stats.Array]]:
-    """Points of the work done, each with the quality of the searches then. rows: by search and target."""
+    """Points of the work done, each with the quality of the searches at that point. rows: one for each search
+    and target.
+    """
     curve, evaluations, best = traces(data, rows)
     if not len(curve):
         return []
@@ -189,7 +190,7 @@ def _curve(
 
 
 def _spans(work: NDArray[Any], order: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """When the work on each target begins, and how long it takes; work: (searches, targets)."""
+    """The start and the length of the work on each target; work: (searches, targets)."""
     if order == "together":
         total = work.sum(axis=1, keepdims=True)
         return np.zeros_like(work), np.broadcast_to(total, work.shape)

@@ -1,1 +1,1 @@
-"""Design spaces: what subnets are made of, what they cost, and how accurate a predictor takes them to be."""
+"""Define the design spaces: the choices of their subnets, their costs, and their accuracy predictors."""

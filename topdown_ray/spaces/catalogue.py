@@ -1,8 +1,8 @@
-"""Everything that a sweep can name: predictors, latency tables, MACs, parameters and supernet weights, with
-unit, range and source.
+"""List everything that a sweep can name, with unit, range and source: predictors, costs and supernet weights.
 
-A cost's range is exact: its cheapest and its dearest architecture. A predictor's is that of 5,000 random
-architectures, as its space states it: the file is pinned by its hash, so that nothing is predicted here."""
+The range of a cost is exact: from its cheapest to its most expensive architecture. The range of a predictor
+is that of 5,000 random architectures. It is a constant in the file of the space, because the predictor's hash
+is fixed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
 SHIPPED = "this package"
-NOT_HERE = "not here"
-_KINDS = (("MACs", "OFA's rule"), ("parameters", "OFA's subnets"))  # of the counted costs
+NOT_HERE = "not downloaded"
+_KINDS = (("MACs", "OFA's rule"), ("parameters", "OFA's subnets"))  # kind and source of the counted costs
 
 
 class CatalogueEntry(NamedTuple):
-    """One thing that there is, for one space."""
+    """One item of the catalogue, for one space."""
 
-    name: str  # as a sweep file or ``assets fetch`` knows it
+    name: str  # its name in a sweep file or ``assets fetch``
     kind: str  # predictor, latency table, MACs, parameters, supernet weights
     space: str
-    unit: str  # "" where there is none
-    low: float | None  # None: not known without the file
+    unit: str  # "" if there is none
+    low: float | None  # None if it is not known without the file
     high: float | None
     source: str
     size: int | None  # bytes on this machine
-    where: str  # which folder it lies in, or why it will not do
-    path: str | None  # of the file, or of the folder of several
+    where: str  # its folder in words, or why it cannot be used
+    path: str | None  # the path of the file, or of the folder if there are several files
 
 
 class _Extent(NamedTuple):
@@ -44,7 +44,7 @@ class _Extent(NamedTuple):
 
 
 def entries() -> list[CatalogueEntry]:
-    """All there is: published, shipped and computed. Nothing is fetched."""
+    """Return the whole catalogue: published, shipped and computed items. This downloads nothing."""
     return [*_predictors(), *_tables(), *_counted(), *_weights()]
 
 
@@ -108,13 +108,13 @@ def _shipped(name: str, kind: str, space: Space, extent: _Extent, source: str, p
 def _published(
     name: str, kind: str, unit: str, space: Space, paths: list[str], extent: Callable[[], _Extent]
 ) -> CatalogueEntry:
-    """A published thing, of one file or several; its range where all of them are here and right."""
+    """A published item of one file or several. It has a range if all files are here and intact."""
     here = [found for path in paths if (found := assets.local(path)) is not None]
     asset = assets.ASSETS[paths[0]]
     source = (
         f"OFA's authors: {asset.name}"
         if asset.sha256
-        else "OFA's authors; hash unknown: the first fetch records it"
+        else "OFA's authors (no published hash; recorded at the first download)"
     )
     if len(here) < len(paths):
         where = f"{len(here)} of {len(paths)} files" if here else NOT_HERE

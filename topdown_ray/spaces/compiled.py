@@ -1,7 +1,6 @@
-"""Sums over terms in code that Numba compiles for CPUs: the places of a row's terms, and the first layer of a
-perceptron.
+"""Compute sums over terms in code that Numba compiles for CPUs.
 
-Letters: N rows, G genes, T terms, H hidden units."""
+Dimensions: N rows, G genes, T terms, H hidden units."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ Floats = npt.NDArray[np.float32]
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function with Numba, once for all processes of a machine."""
+    """Compile a function with Numba. The result is cached for all processes of a machine."""
     return cast(Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 @compiled
 def place_of(terms: FlatTerms, t: int, row: Bytes) -> Any:
-    """The place of a row's t-th term in the concatenated table."""
+    """Return the place of a row's t-th term in the concatenated table."""
     genes, strides = terms.genes[t], terms.strides[t]
     return (
         terms.offsets[t]
@@ -41,8 +40,8 @@ def place_of(terms: FlatTerms, t: int, row: Bytes) -> Any:
 def first_layer(
     genes: Bytes, terms: FlatTerms, table: Floats, bias: Floats, padding: int, relu: bool
 ) -> Floats:
-    """Sums over the terms' rows of ``table`` (rows, H), one after another, and the bias (H,): genes (N, G) ->
-    (N + padding, H), zeros in the padding.
+    """Add the terms' rows of ``table`` (rows, H) in order, and the bias (H,): genes (N, G) ->
+    (N + padding, H), with zeros in the padding.
     """
     N, T, H = len(genes), len(terms.offsets), table.shape[1]
     out, places = np.empty((N + padding, H), np.float32), np.empty(T, np.int64)
@@ -53,7 +52,7 @@ def first_layer(
         for h in range(H):
             out[i, h] = table[places[0], h]
         t = 1
-        while t + 4 <= T:  # four at once, in the same order: fewer passes over the sums
+        while t + 4 <= T:  # four at a time in the same order, for fewer passes over the sums
             a, b, c, d = places[t], places[t + 1], places[t + 2], places[t + 3]
             for h in range(H):
                 out[i, h] = (((out[i, h] + table[a, h]) + table[b, h]) + table[c, h]) + table[d, h]
@@ -75,9 +74,9 @@ def first_layer(
 
 @compiled
 def swapped(genes: Bytes, terms: FlatTerms, values: Any, swaps: Ints, total: Any) -> None:
-    """Add to ``total`` (N, C) what each single change of rows changes in a sum over terms. genes (N, G);
-    values of the table's rows (N, rows), or (1, rows) for all; swaps (n, 5): change, term, gene, choice and
-    stride.
+    """Add to ``total`` (N, C) the difference that each single change of a row makes to a sum over terms.
+    genes (N, G); values of the table's rows (N, rows), or (1, rows) for all; swaps (n, 5): change, term,
+    gene, choice and stride.
     """
     places = np.empty(len(terms.offsets), np.int64)
     for i in range(len(genes)):

@@ -1,10 +1,10 @@
-"""Costs of architectures: genes (N, G) -> cost float64 (N,), in ms (latency tables), 1e6 MACs or 1e6
-parameters.
+"""Compute the costs of architectures in ms (latency tables), 1e6 MACs or 1e6 parameters.
 
-A cost is a sum over terms in whole ticks (2^-30 ms, single MACs or parameters) held in float64: every partial
-sum is exact, so a cost does not depend on the order of summation, the batch or the device. Sources: the
-arithmetic of ``ofa.tutorial.LatencyTable`` for Note10, and ``ofa.nas.efficiency_predictor``'s FLOPs models
-for MACs (MobileNetV3's count the squeeze-and-excite layers)."""
+A cost model maps genes (N, G) to costs float64 (N,). A cost is a sum over terms in whole ticks (2^-30 ms,
+single MACs or parameters) in float64. Because every partial sum is exact, a cost does not depend on the order
+of summation, the batch or the device. Sources: the arithmetic of ``ofa.tutorial.LatencyTable`` for Note10,
+and the FLOPs models of ``ofa.nas.efficiency_predictor`` for MACs (MobileNetV3's includes squeeze-and-excite
+layers)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 MS_TICK = 2.0**-30
 ONE_TICK = 1e-6
-_MOST_TICKS = 2.0**53  # up to which float64 holds every whole number
+_MOST_TICKS = 2.0**53  # float64 represents every whole number up to this one
 
 
 @dataclass(frozen=True, eq=False)
 class _OverTerms:
-    """A cost of one space that looks small tables up and joins their values."""
+    """A cost of one space that combines values from small tables."""
 
     name: str
     unit: str  # "ms", "1e6 MACs", "1e6 parameters", "MB"
@@ -51,18 +51,18 @@ class _OverTerms:
 
     @functools.cached_property
     def _tensors(self) -> tuple[TermIndex, torch.Tensor]:
-        """The places of the terms and the table that they point into, on the device; made when an
-        architecture is first looked up: names, hashes and ranges need no torch.
+        """The places of the terms and the concatenated table, on the device. They are made at the first
+        lookup, because names, hashes and ranges do not need torch.
         """
         import torch
 
         device = torch.device(self.device)
-        with torch.inference_mode(False):  # whoever asks first: tensors of that mode are no others' to use
+        with torch.inference_mode(False):  # tensors of inference mode could not be used outside of it
             index = TermIndex(self.terms, len(self.sizes)).to(device)
             return index, torch.from_numpy(concatenate(self.terms)).to(device)
 
     def looked_up(self, genes: torch.Tensor) -> torch.Tensor:
-        """The values of the terms: genes int8 (N, G) -> float64 (N, T), in ticks."""
+        """Return the values of the terms: genes int8 (N, G) -> float64 (N, T), in ticks."""
         index, table = self._tensors
         places = index(genes)
         return table.index_select(0, places.view(-1)).view(places.shape)
@@ -77,16 +77,16 @@ class CostModel(_OverTerms):
         return self.in_ticks(genes).mul_(self.tick)
 
     def in_ticks(self, genes: torch.Tensor) -> torch.Tensor:
-        """Costs as whole numbers: genes int8 (N, G) -> float64 (N,) in ticks, or in single MACs; exact."""
+        """Return exact costs as whole numbers: genes int8 (N, G) -> float64 (N,) in ticks or single MACs."""
         return self.looked_up(genes).sum(1)
 
     @functools.cached_property
     def flat(self) -> FlatSum:
-        """The same sum for compiled code."""
+        """Return the same sum for compiled code."""
         return FlatSum.of([(self.terms, self.tick, np.inf)])
 
     def cheapest(self) -> tuple[float, Genes]:
-        """The lowest cost of any architecture of the space, and its genes (G,); exact."""
+        """Return the exact lowest cost of all architectures of the space, and its genes (G,)."""
         ticks, genes = self._lowest
         return ticks * self.tick, genes.copy()
 
@@ -95,22 +95,22 @@ class CostModel(_OverTerms):
         return minimise(self.terms, self.sizes)
 
     def range(self) -> tuple[float, float]:
-        """The lowest and the highest cost of any architecture of the space; exact."""
+        """Return the exact lowest and highest cost of all architectures of the space."""
         highest, _ = minimise([Term(term.genes, -term.values) for term in self.terms], self.sizes)
         return self.cheapest()[0], -highest * self.tick
 
 
 def with_unit(number: str, unit: str) -> str:
-    """A number and the unit of a cost: ``35 ms``, ``400 x 1e6 MACs``."""
+    """Return a number with the unit of a cost, for example ``35 ms`` or ``400 x 1e6 MACs``."""
     return f"{number} x {unit}" if unit.startswith("1e6") else f"{number} {unit}"
 
 
-# where typical targets lie between a space's cheapest and dearest architecture
+# typical targets, as shares of the way from a space's cheapest to its most expensive architecture
 _SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 def typical_targets(low: float, high: float) -> list[float]:
-    """Five round targets within the range of a cost, loosest first."""
+    """Return five round targets within the range of a cost, loosest first."""
     return [float(f"{low + share * (high - low):.2g}") for share in _SHARES]
 
 
@@ -118,14 +118,16 @@ def typical_targets(low: float, high: float) -> list[float]:
 
 
 def published(name: str, space: Space) -> CostModel:
-    """A latency table that is published for a space (``note10``), in ms; found, fetched and verified."""
+    """Load a latency table that is published for a space (``note10``), in ms. It is downloaded if necessary,
+    and verified.
+    """
     return _of_ofas_form(name, space, ofa_tables.find_published(name, space))
 
 
 def published_tables(space: Space, folder: Path) -> CostModel:
-    """Latency tables of OFA's published form (``R_lookup_table.yaml`` for each resolution R), in ms.
+    """Load latency tables of OFA's published form (``R_lookup_table.yaml`` for each resolution R), in ms.
 
-    Raises UserError that names the file and the entry which is missing or not a finite number above 0.
+    Raises UserError that names the file and the entry, if an entry is missing or not a finite number above 0.
     """
     return _of_ofas_form(f"table:{folder.resolve().name}", space, ofa_tables.files_in(folder, space))
 
@@ -139,7 +141,7 @@ def _of_ofas_form(name: str, space: Space, paths: Mapping[int, Path]) -> CostMod
 
 
 def _ms_ticks(terms: Sequence[Term], space: Space, where: str) -> tuple[Term, ...]:
-    """The same terms in whole ticks. Raises UserError where sums are no longer exact or an architecture would
+    """The same terms in whole ticks. Raises UserError if sums would not be exact or an architecture would
     cost nothing.
     """
     with np.errstate(over="ignore"):
@@ -164,17 +166,17 @@ def _ms_ticks(terms: Sequence[Term], space: Space, where: str) -> tuple[Term, ..
 
 
 def macs(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> CostModel:
-    """Multiply-accumulates in 1e6, counted by OFA's own rule
+    """Return the cost in 1e6 multiply-accumulates, counted by OFA's own rule
     (``ofa.nas.efficiency_predictor.*FLOPsModel``).
 
-    width: of the supernet, relative to the published one; n_classes: of its classifier."""
+    width: width of the supernet relative to the published one; n_classes: classes of its classifier."""
     terms = space.traits.mac_terms(space, width, n_classes)
     digest = hashlib.sha256(b"".join(term.values.tobytes() for term in terms)).hexdigest()
     return CostModel("macs", "1e6 MACs", digest, space.name, ONE_TICK, tuple(terms), space.sizes)
 
 
 def parameters(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> CostModel:
-    """Trainable parameters in 1e6, those of OFA's materialised subnets; width and n_classes as in
+    """Return the cost in 1e6 trainable parameters of OFA's materialised subnets; width and n_classes as in
     :func:`macs`.
     """
     terms = space.traits.layer_terms(space, lambda layer, _: layers.parameters(layer), width, n_classes)
@@ -184,8 +186,8 @@ def parameters(space: Space, width: float = 1.0, n_classes: int = N_CLASSES) -> 
 
 @dataclass(frozen=True, eq=False)
 class PeakCost(_OverTerms):
-    """The largest of an architecture's terms, as the memory that its layers need one after another. Calling
-    it: genes int8 (N, G) -> float64 (N,) in ``unit``.
+    """The largest of an architecture's terms, for example the memory of layers that run one after another.
+    Calling it: genes int8 (N, G) -> float64 (N,) in ``unit``.
     """
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
@@ -198,20 +200,20 @@ class PeakCost(_OverTerms):
         return float(self(torch.tensor([list(row)], dtype=torch.int8, device=self.device))[0])
 
     def cheapest(self) -> tuple[float, Genes]:
-        """The lowest cost and its genes (G,): those of the smallest choices, since every term grows with each
-        choice.
+        """Return the lowest cost and its genes (G,), which are the smallest choices, because every term grows
+        with each choice.
         """
         genes = np.zeros(len(self.sizes), dtype=np.int8)
         return self._of(genes.tolist()), genes
 
     def range(self) -> tuple[float, float]:
-        """The lowest and the highest cost of any architecture of the space."""
+        """Return the lowest and the highest cost of all architectures of the space."""
         return self.cheapest()[0], self._of([size - 1 for size in self.sizes])
 
 
 def peak_activation(space: Space) -> PeakCost:
-    """The largest sum of live activations while a subnet runs on one image, in 1e6 bytes at float32: see
-    :func:`topdown_ray.spaces.layers.live_values`.
+    """Return the cost in 1e6 bytes of the largest sum of live float32 activations while a subnet runs on one
+    image, see :func:`topdown_ray.spaces.layers.live_values`.
     """
     terms = space.traits.layer_terms(space, lambda layer, _: 4 * layers.live_values(layer), joined=max)
     digest = hashlib.sha256(b"peak" + b"".join(term.values.tobytes() for term in terms)).hexdigest()
@@ -219,7 +221,7 @@ def peak_activation(space: Space) -> PeakCost:
     return PeakCost(*facts, tuple(terms), space.sizes)
 
 
-#: The costs that follow from an architecture alone: sums over terms.
+#: The costs that depend only on the architecture. They are sums over terms.
 COUNTED: Mapping[str, Callable[[Space], CostModel]] = {"macs": macs, "params": parameters}
 PEAK = "peak_activation"
 
@@ -231,14 +233,14 @@ class SubnetCounts:
         self._models = macs(space, width, n_classes), parameters(space, width, n_classes)
 
     def __call__(self, genes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """MACs and parameters in 1e6: genes int8 (N, G) -> two float64 (N,), rounded once, as OFA divides."""
+        """Return MACs and parameters in 1e6: genes int8 (N, G) -> two float64 (N,), rounded once like OFA."""
         macs_m, params_m = (model.in_ticks(genes) / 1e6 for model in self._models)
         return macs_m, params_m
 
 
 def counts_of(space: Space, genes: Sequence[int]) -> tuple[float, float]:
-    """MACs and parameters of one architecture (G,) in 1e6, as :class:`SubnetCounts` counts those of many;
-    torch is not imported.
+    """Return MACs and parameters of one architecture (G,) in 1e6, as :class:`SubnetCounts` does for many, but
+    without importing torch.
     """
     macs_m, params_m = (
         sum(float(term.values[tuple(genes[g] for g in term.genes)]) for term in model.terms) / 1e6
@@ -251,14 +253,16 @@ def counts_of(space: Space, genes: Sequence[int]) -> tuple[float, float]:
 
 
 def measured(source: latency_table.Source, space: Space) -> CostModel:
-    """A table of ``topdown-ray measure`` as a cost, in ms (of a whole batch of images). Raises UserError."""
+    """Load a table of ``topdown-ray measure`` as a cost, in ms for a whole batch of images. Raises
+    UserError.
+    """
     csv = source.path.suffix == csv_table.SUFFIX
     table = csv_table.read(source.path, space) if csv else latency_table.read(source.path)
     return _of_table(source, table, space)
 
 
 def _of_table(source: latency_table.Source, table: latency_table.LatencyTable, space: Space) -> CostModel:
-    """A table that is read as a cost. Raises UserError."""
+    """Make a cost from a table. Raises UserError."""
     if table.space != space.name:
         raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
     values, where = table.values, brief_path(source.path)
@@ -269,7 +273,7 @@ def _of_table(source: latency_table.Source, table: latency_table.LatencyTable, s
         except UserError as error:
             raise UserError(f"{where}{error}") from error
         where += latency_table.CORRECTED
-        with np.errstate(over="ignore"):  # refused below
+        with np.errstate(over="ignore"):  # rejected below
             scaled = [Term(term.genes, term.values * slope) for term in terms]
         # every architecture has one entry of a term
         terms = [
@@ -289,9 +293,7 @@ def _of_table(source: latency_table.Source, table: latency_table.LatencyTable, s
 
 @dataclass(frozen=True)
 class ShippedTable:
-    """A latency table that comes with the package: the range of its space in ``unit``, and where it was
-    measured.
-    """
+    """A latency table that comes with the package, with the range of costs in ``unit`` and the machine."""
 
     name: str
     space: str
@@ -303,7 +305,7 @@ class ShippedTable:
 
 
 def shipped_tables() -> list[ShippedTable]:
-    """Every latency table that comes with the package, a row a space."""
+    """Return the latency tables that come with the package, one for each name and space."""
     rows = []
     for name, of_space in latency_table.shipped().items():
         for space, path in of_space.items():
@@ -313,13 +315,13 @@ def shipped_tables() -> list[ShippedTable]:
     return rows
 
 
-#: A cost of a space: a sum over terms, a maximum over terms, or any function of the user's own.
+#: A cost of a space: a sum over terms, a maximum over terms, or a user's own function.
 AnyCost = Union[CostModel, PeakCost, "PluginCost"]
 
 
 def any_cost(cost: str, space: Space) -> AnyCost:
-    """As :func:`load_cost`, and also ``peak_activation``, or a plug-in: ``module:object``, or the name of an
-    entry point.
+    """Load a cost as :func:`load_cost` does, or ``peak_activation``, or a plug-in (``module:object`` or the
+    name of an entry point).
     """
     if cost == PEAK:
         return peak_activation(space)
@@ -331,8 +333,8 @@ def any_cost(cost: str, space: Space) -> AnyCost:
 
 
 def load_cost(cost: str, space: Space) -> CostModel:
-    """The cost model of a space by name: ``macs``, ``params``, the name of a published or measured table, a
-    path, a folder. Raises UserError.
+    """Load the cost model of a space: ``macs``, ``params``, the name of a published or measured table, a path
+    or a folder. Raises UserError.
     """
     if cost in COUNTED:
         return COUNTED[cost](space)
@@ -358,12 +360,12 @@ def load_cost(cost: str, space: Space) -> CostModel:
 
 
 def names() -> list[str]:
-    """The costs that have names: published tables, counts, tables that come with the package."""
+    """Return the names of costs: published tables, counts, and tables that come with the package."""
     return [*ofa_tables.published_names(), *COUNTED, PEAK, *latency_table.shipped()]
 
 
 def full_name(cost: str) -> str:
-    """A ``cost`` of a sweep file with the whole path where it is one."""
+    """Return a ``cost`` of a sweep file; if it is a path, make it absolute."""
     plain = cost.removesuffix(latency_table.CORRECTED)
     if plain in names() or not Path(plain).exists():
         return cost

@@ -1,4 +1,4 @@
-"""Latency tables as CSV files: a row for each layer of a space, with its milliseconds on a device of yours.
+"""Read and write latency tables as CSV files, with one row for each layer of a space and its milliseconds.
 
 The columns are the fields of :class:`topdown_ray.spaces.layers.Layer` and ``ms``. ``topdown-ray table NAME
 --export-csv FILE`` writes such a file, with the layers in the order in which they are needed."""
@@ -21,21 +21,21 @@ from topdown_ray.spaces.space import Space
 SUFFIX = ".csv"
 _KINDS = get_type_hints(Layer)
 COLUMNS = (*_KINDS, "ms")
-_NAMED = 3  # missing layers
+_NAMED = 3  # missing layers that a message names
 
 
 def read(path: Path, space: Space) -> LatencyTable:
-    """The table of a space. Raises UserError with the line and column, or the layers that are missing."""
+    """Read the table of a space. Raises UserError with the line and column, or with the missing layers."""
     where = brief_path(path)
     check_regular(path, "a latency table (.csv)", LARGEST_DOCUMENT)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             reader = csv.DictReader(file)
             found = set(reader.fieldnames or ())
             if found != set(COLUMNS):
                 lacking = ", ".join(name for name in COLUMNS if name not in found)
                 others = one_line(", ".join(sorted(found - set(COLUMNS))))
-                wrong = [f"none called {lacking}"] * bool(lacking) + [f"also {others}"] * bool(others)
+                wrong = [f"no {lacking}"] * bool(lacking) + [f"also {others}"] * bool(others)
                 expected = f"expected the columns {', '.join(COLUMNS)}"
                 raise UserError(f"{where}: {expected}, found {' and '.join(wrong)}")
             rows = [_row(row, f"{where}: line {reader.line_num}") for row in reader]
@@ -84,7 +84,7 @@ def _in_words(layer: Layer) -> str:
 
 
 def write(table: LatencyTable, path: Path) -> None:
-    """Write a table as CSV, whole or not at all. Raises UserError."""
+    """Write a table as CSV, completely or not at all. Raises UserError."""
     with written(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

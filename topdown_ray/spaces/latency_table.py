@@ -1,9 +1,9 @@
-"""Measured latency tables: the milliseconds of every layer of a space on one machine, in a Parquet file that
-says what it is.
+"""Read and write measured latency tables: the milliseconds of every layer of a space on one machine.
 
-A table names its machine and conditions, the interval and the number of runs of every layer, and what a
-comparison with whole subnets found (see ``subnets``), with a fitted correction that is used only when asked
-for: ``NAME+corrected``. Tables that come with the package are known by name."""
+A table is a Parquet file. It also records the machine and conditions, the interval and the number of runs of
+every layer, and the result of a comparison with whole subnets (see ``whole_subnets``) with a fitted
+correction. The correction is used only on request, as ``NAME+corrected``. Tables that come with the package
+have names."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ CORRECTED = "+corrected"
 SUFFIX = ".parquet"
 _SHIPPED_PREFIX = "latency_"
 _METADATA = b"topdown_ray_latency"
-_MOST_ROWS = 100_000  # of a table; the largest space has 1,247 layers
+_MOST_ROWS = 100_000  # rows of a table; the largest space has 1,247 layers
 _MOST_MS = 1e9
-# what pyarrow raises for broken files
+# the exceptions of pyarrow for broken files
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -73,7 +73,7 @@ _NUMBERS = _SCHEMA.names[len(Layer._fields) :]
 
 @dataclass(frozen=True)
 class Conditions:
-    """How layers ran. ``batch`` images at once: every time is that of the whole batch."""
+    """The conditions of a measurement. ``batch`` images run at once, and every time is that of the batch."""
 
     device: str = "cpu"  # cpu, cuda or cuda:N
     threads: int = 1  # of torch, on the CPU
@@ -84,7 +84,7 @@ class Conditions:
 
 
 class Correction(NamedTuple):
-    """A whole subnet's time as a line over the table's sum: ``offset_ms + slope x sum``."""
+    """The time of a whole subnet as a linear function of the table's sum: ``offset_ms + slope x sum``."""
 
     offset_ms: float
     slope: float
@@ -92,8 +92,8 @@ class Correction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
-    """The milliseconds of every layer of a space: ``values[layer]`` with 95 % interval, runs and outliers,
-    and where they come from.
+    """The milliseconds of every layer of a space, ``values[layer]``, with 95 % intervals, numbers of runs and
+    outliers, and their origin.
     """
 
     space: str
@@ -114,13 +114,13 @@ class LatencyTable:
 
     @property
     def correction(self) -> Correction:
-        """The fitted correction. Raises UserError where the table was never compared with whole subnets, or
-        the line is no cost.
+        """The fitted correction. Raises UserError if the table was never compared with whole subnets, or the
+        line cannot be a cost.
         """
         if "slope" not in self.check:
             raise UserError(
-                f"{CORRECTED}: expected a table that was checked (topdown-ray measure --check TABLE), found "
-                "no check"
+                f"{CORRECTED}: expected a table that was compared with whole subnets (topdown-ray measure "
+                "--check TABLE), found no comparison"
             )
         offset, slope = self.check["offset_ms"], self.check["slope"]
         if not math.isfinite(offset):
@@ -130,7 +130,7 @@ class LatencyTable:
         return Correction(offset, slope)
 
     def describe(self) -> str:
-        """The machine and conditions in words."""
+        """Return the machine and conditions in words."""
         conditions, versions = self.conditions, self.facts.get("versions", {})
         threads = (
             f"{conditions.threads} thread{'s' * (conditions.threads > 1)}, "
@@ -145,13 +145,15 @@ class LatencyTable:
         return f"{words}{conditions.mode}{layout}, torch {versions.get('torch', '?')}"
 
     def sha256(self, corrected: bool = False) -> str:
-        """The hash of what decides a cost: space, layers, medians, and the correction if it is used."""
+        """Return the hash of everything that decides a cost: space, layers, medians, and the correction if it
+        is used.
+        """
         lines = [",".join(map(str, (*layer, repr(value)))) for layer, value in sorted(self.values.items())]
         lines += [repr(tuple(self.correction))] if corrected else []
         return hashlib.sha256("\n".join([self.space, *lines]).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all. Raises UserError."""
+        """Write the file, completely or not at all. Raises UserError."""
         columns: dict[str, Any] = {
             name: [layer[i] for layer in self.layers] for i, name in enumerate(Layer._fields)
         }
@@ -186,7 +188,7 @@ class _Conditions(BaseModel):
 
 
 class _Noise(BaseModel):
-    """How steady a measurement was, as ``measure`` prints it."""
+    """The noise of a measurement, as ``measure`` prints it."""
 
     model_config = ConfigDict(strict=True)
 
@@ -203,7 +205,7 @@ class _Noise(BaseModel):
 
 
 class _Facts(BaseModel):
-    """What a table says of its machine; further facts are kept as they are."""
+    """The facts of a table about its machine. Further facts are kept as they are."""
 
     model_config = ConfigDict(strict=True)
 
@@ -218,12 +220,12 @@ class _Facts(BaseModel):
     @pydantic.model_validator(mode="after")
     def _timed(self) -> _Facts:
         if self.noise is not None and self.seconds is None:
-            raise ValueError("seconds: expected a number beside noise, found none")
+            raise ValueError("seconds: expected a number, because there is noise, found none")
         return self
 
 
 class _Check(BaseModel):
-    """The comparison with whole subnets: nothing, the fitted line alone, or all figures."""
+    """The comparison with whole subnets: nothing, only the fitted line, or all figures."""
 
     model_config = ConfigDict(strict=True)
 
@@ -246,7 +248,9 @@ class _Check(BaseModel):
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         wanted = {"offset_ms", "slope"} if given <= {"offset_ms", "slope"} else set(type(self).model_fields)
         if given and given != wanted:
-            raise ValueError(f"expected {', '.join(sorted(wanted - given))} beside {min(given)}, found none")
+            raise ValueError(
+                f"expected {', '.join(sorted(wanted - given))} in addition to {min(given)}, found none"
+            )
         return self
 
 
@@ -262,8 +266,8 @@ class _About(BaseModel):
 
 
 def read(path: Path) -> LatencyTable:
-    """Read a measured table. Raises UserError: not readable, not such a table, a number that is no latency,
-    layers missing.
+    """Read a measured table. Raises UserError if it cannot be read, is not such a table, has a number that is
+    no latency, or does not have all layers.
     """
     what, where = "a latency table of `topdown-ray measure`", brief_path(path)
     check_regular(path, "a latency table", LARGEST_DOCUMENT)
@@ -297,20 +301,20 @@ def read(path: Path) -> LatencyTable:
                 )
     missing = set(SPACES[space].distinct_layers()) - set(layers)
     if missing or len(set(layers)) < len(layers):
-        found = f"none of {min(missing)}" if missing else "one twice"
+        found = f"no row for {min(missing)}" if missing else "one layer twice"
         raise UserError(f"{where}: expected every layer of {space} once, found {found}")
     return LatencyTable(
         space=space,
         conditions=Conditions(**about.conditions.model_dump()),
         layers=layers,
         facts=description["facts"],
-        check=description["check"],  # as it is written: the hash of a corrected table is of these figures
+        check=description["check"],  # unchanged, because the hash of a corrected table covers these figures
         **{name: np.asarray(columns[name]) for name in _NUMBERS},
     )
 
 
 def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
-    """The columns of a table as lists without gaps. Raises UserError."""
+    """The columns of a table as lists without missing values. Raises UserError."""
     found = table.schema.names
     if not set(_SCHEMA.names) <= set(found) or any(found.count(name) > 1 for name in _SCHEMA.names):
         raise UserError(
@@ -324,7 +328,8 @@ def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
     for name in _SCHEMA.names:
         if table[name].null_count:
             raise UserError(
-                f"{where}: {name}: expected a value for every layer, found none for {table[name].null_count}"
+                f"{where}: {name}: expected a value for every layer, found {table[name].null_count} "
+                "without one"
             )
     return columns
 
@@ -333,7 +338,7 @@ def _columns(table: pa.Table, where: str) -> dict[str, list[Any]]:
 
 
 def shipped() -> dict[str, dict[str, Path]]:
-    """The tables that come with the package: name -> space -> file."""
+    """Return the tables that come with the package: name -> space -> file."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(data().glob(f"{_SHIPPED_PREFIX}*{SUFFIX}")):
         name, _, space = path.stem.removeprefix(_SHIPPED_PREFIX).partition(".")
@@ -342,9 +347,7 @@ def shipped() -> dict[str, dict[str, Path]]:
 
 
 class Source(NamedTuple):
-    """Where a measured table of a sweep lies: its name in the rows, its file, and whether its correction is
-    used.
-    """
+    """A measured table of a sweep: its name in the rows, its file, and whether its correction is used."""
 
     name: str
     path: Path
@@ -352,8 +355,8 @@ class Source(NamedTuple):
 
 
 def source_of(cost: str, space: Space) -> Source | None:
-    """The measured table that ``cost`` names: a shipped one, or a Parquet file, with ``+corrected`` or
-    without, or a CSV file; else None.
+    """Return the measured table that ``cost`` names, or None: a shipped table or a Parquet file, with or
+    without ``+corrected``, or a CSV file.
 
     Raises UserError for a shipped table that does not cover the space."""
     plain = cost.removesuffix(CORRECTED)
@@ -370,7 +373,6 @@ def source_of(cost: str, space: Space) -> Source | None:
     if corrected:
         known = ", ".join(tables)
         raise UserError(
-            f"cost: expected a measured table ({known} or a file {SUFFIX}) in front of {CORRECTED}, found "
-            f"{cost!r}"
+            f"cost: expected a measured table ({known} or a file {SUFFIX}) before {CORRECTED}, found {cost!r}"
         )
     return None

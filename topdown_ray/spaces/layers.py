@@ -1,8 +1,8 @@
-"""The layers that subnets are made of, as data.
+"""Describe the layers of subnets as data.
 
-A *layer* is what is timed or looked up as one: a convolution with its norm and activation, an inverted
-bottleneck, a bottleneck, a pooling, the classifier. Layers of equal shape are equal wherever they stand.
-Source: OFA's networks (``ofa.imagenet_classification.elastic_nn.networks``)."""
+A *layer* is a unit that is timed or looked up as a whole: a convolution with its norm and activation, an
+inverted bottleneck, a bottleneck, a pooling, or the classifier. Layers of equal shape are equal, regardless
+of their position. Source: OFA's networks (``ofa.imagenet_classification.elastic_nn.networks``)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NORM = 2  # a scale and a shift for each channel
 
 
 class Layer(NamedTuple):
-    """A layer as it runs: sizes of the feature maps in pixels, widths in channels; what does not apply is 0,
-    "" or False.
+    """One layer: sizes of the feature maps in pixels, widths in channels. Fields that do not apply are 0, ""
+    or False.
     """
 
     kind: str  # conv, mbconv, bottleneck, max_pool, mean_pool, linear
@@ -27,17 +27,17 @@ class Layer(NamedTuple):
     kernel: int = 1
     stride: int = 1
     activation: str = ""  # relu, relu6, h_swish
-    norm: bool = False  # batch norm behind the convolutions
+    norm: bool = False  # batch norm after the convolutions
     squeeze: bool = False  # squeeze-and-excite
-    shortcut: bool = False  # the input is added as it is
+    shortcut: bool = False  # the unchanged input is added
 
 
-OfLayer = Callable[[Layer, int], float]  # of a layer in a subnet of this resolution
+OfLayer = Callable[[Layer, int], float]  # the value of a layer in a subnet of this resolution
 Joined = Callable[[Iterable[float]], float]  # sum, or max
 
 
 def parameters(layer: Layer) -> int:
-    """The number of trainable parameters of a layer, 0 for a pooling."""
+    """Return the number of trainable parameters of a layer, 0 for a pooling."""
     x = layer
     if x.kind == "linear":
         return (x.width_in + 1) * x.width_out
@@ -59,16 +59,16 @@ def parameters(layer: Layer) -> int:
 
 
 def live_values(layer: Layer) -> int:
-    """The most numbers that are held at once while a layer runs on one image: inputs and outputs of each of
-    its convolutions, and what a shortcut still needs.
+    """Return the largest number of values in memory at once while a layer runs on one image: the input and
+    output of one of its convolutions, and the input of the layer while its shortcut needs it.
 
-    Norms and activations work in place; vectors of squeeze-and-excite layers are not counted."""
+    Norms and activations work in place. Vectors of squeeze-and-excite layers are not counted."""
     x = layer
     entering, leaving = x.size_in**2 * x.width_in, x.size_out**2 * x.width_out
     if x.kind not in ("mbconv", "bottleneck"):
         return entering + leaving
     before, behind = x.size_in**2 * x.width_mid, x.size_out**2 * x.width_mid
-    if x.kind == "bottleneck":  # its input is needed to the end, for the shortcut
+    if x.kind == "bottleneck":  # the shortcut needs its input until the end
         steps = [before, before + behind, behind + leaving, *([] if x.shortcut else [2 * leaving])]
         return entering + max(steps)
     kept = entering if x.shortcut else 0
@@ -78,13 +78,13 @@ def live_values(layer: Layer) -> int:
 
 
 def strided(size: int, stride: int) -> int:
-    """The size of the feature map behind a layer of this stride."""
+    """Return the size of the feature map after a layer of this stride."""
     return (size - 1) // stride + 1
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """OFA's channel rounding (``ofa.utils.make_divisible``): to a multiple of 8 that is not below nine
-    tenths.
+    """Round channels as OFA does (``ofa.utils.make_divisible``): to a multiple of 8 that is at least nine
+    tenths of the number.
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -1,10 +1,9 @@
-"""Further limits of a target: costs that an architecture has to meet besides the sweep's own, such as at most
-6 x 1e6 parameters, and the proof that an architecture can meet all of them.
+"""Apply further limits to a target, such as at most 6 x 1e6 parameters, and prove that they can be met.
 
-The smallest cost under limits is a multiple-choice knapsack problem over the costs' terms. HiGHS, through
-``scipy.optimize.milp``, solves it: its dual bound proves what no architecture can reach, and its solution is
-an architecture, whose costs are then computed exactly. Only costs that are sums over terms take part in the
-proof; a limit on any other cost can only be tried."""
+The smallest cost under limits is a multiple-choice knapsack problem over the costs' terms, which HiGHS solves
+through ``scipy.optimize.milp``. Its dual bound proves that no architecture costs less. Its solution is an
+architecture, whose costs are then computed exactly. The proof covers only costs that are sums over terms;
+limits on other costs are only tried on random architectures."""
 
 from __future__ import annotations
 
@@ -23,14 +22,14 @@ from topdown_ray.spaces.terms import Array, FlatSum
 if TYPE_CHECKING:
     import torch
 
-_TRIED = 4096  # random architectures, where a limit is on a cost that is no sum over terms
-_SECONDS = 60.0  # for a proof
-_TOLERANCE = 1e-6  # relative, of the solver
+_TRIED = 4096  # random architectures, if a limit is on a cost that is not a sum over terms
+_SECONDS = 60.0  # time limit of a proof
+_TOLERANCE = 1e-6  # relative tolerance of the solver
 
 
 @dataclass(frozen=True, eq=False)
 class LimitedCost:
-    """A cost that is infinite for architectures which break one of the limits.
+    """A cost that is infinite for architectures that break one of the limits.
 
     Calling it: genes int8 (N, G) -> cost float64 (N,) in the unit of ``main``."""
 
@@ -38,11 +37,11 @@ class LimitedCost:
     limits: tuple[tuple[AnyCost, float], ...]
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Costs: genes int8 (N, G) -> float64 (N,)."""
+        """Return costs: genes int8 (N, G) -> float64 (N,)."""
         return self.main(genes).masked_fill_(self.meets(genes).logical_not_(), np.inf)
 
     def meets(self, genes: torch.Tensor) -> torch.Tensor:
-        """Which architectures meet the limits: genes int8 (N, G) -> bool (N,)."""
+        """Return which architectures meet the limits: genes int8 (N, G) -> bool (N,)."""
         import torch
 
         good = torch.ones(len(genes), dtype=torch.bool, device=genes.device)
@@ -52,7 +51,7 @@ class LimitedCost:
 
     @functools.cached_property
     def flat(self) -> FlatSum | None:
-        """The same for compiled code; None where one of the costs is no sum over terms."""
+        """Return the same for compiled code, or None if one of the costs is not a sum over terms."""
         sums = [(self.main, np.inf), *self.limits]
         known = [(cost.terms, cost.tick, most) for cost, most in sums if isinstance(cost, CostModel)]
         return FlatSum.of(known) if len(known) == len(sums) else None
@@ -62,13 +61,13 @@ class Lowest(NamedTuple):
     """The smallest cost of architectures that meet some limits."""
 
     bound: float  # no architecture costs less
-    cost: float  # of ``genes``; infinite where no architecture was found
+    cost: float  # the cost of ``genes``; infinite if no architecture was found
     genes: Genes | None  # (G,)
     exact: bool  # no architecture costs less than ``genes``, or none meets the limits
 
 
 def lowest_under(cost: AnyCost, limits: Sequence[tuple[AnyCost, float]], space: Space) -> Lowest:
-    """The smallest cost under limits, with a proof for those costs that are sums over terms."""
+    """Return the smallest cost under limits, with a proof for the costs that are sums over terms."""
     sums = [(other, most) for other, most in limits if isinstance(other, CostModel)]
     if not isinstance(cost, CostModel):
         return _tried(LimitedCost(cost, tuple(limits)), space, 0.0)
@@ -86,7 +85,7 @@ def lowest_under(cost: AnyCost, limits: Sequence[tuple[AnyCost, float]], space: 
 
 
 def _tried(cost: LimitedCost, space: Space, bound: float) -> Lowest:
-    """The best of the smallest architecture and of random ones: no proof."""
+    """The best of the smallest architecture and random ones, which is no proof."""
     import torch
 
     rows = torch.cat([torch.zeros(1, space.G, dtype=torch.int8), space.random(_TRIED, 0)])
@@ -97,11 +96,11 @@ def _tried(cost: LimitedCost, space: Space, bound: float) -> Lowest:
 
 
 def _solved(cost: CostModel, limits: Sequence[tuple[CostModel, float]]) -> tuple[float, Genes | None]:
-    """A lower bound of the smallest cost under limits, and an architecture that has it up to the solver's
-    tolerance: infinity and None where the solver proves that there is none.
+    """A lower bound of the smallest cost under limits, and an architecture that reaches it up to the solver's
+    tolerance; infinity and None if the solver proves that there is none.
 
-    A variable for each choice of each gene, and one for each entry of each term; a term's entries add up to
-    the choices that they stand for."""
+    The problem has a variable for each choice of each gene and for each entry of each term. The entries of a
+    term that contain a choice add up to the variable of that choice."""
     import scipy.sparse
     from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -168,7 +167,7 @@ def _solved(cost: CostModel, limits: Sequence[tuple[CostModel, float]]) -> tuple
 
 
 def find_limits(names: Sequence[str], space: Space) -> dict[str, AnyCost]:
-    """The costs of limits, by name. Raises UserError that names the field."""
+    """Return the costs of limits by name. Raises UserError that names the field."""
     found = {}
     for name in names:
         try:
@@ -179,8 +178,8 @@ def find_limits(names: Sequence[str], space: Space) -> dict[str, AnyCost]:
 
 
 def witness(cost: AnyCost, target: float, limits: Mapping[str, tuple[AnyCost, float]], space: Space) -> Genes:
-    """An architecture that meets a target and its limits, by the names of their costs. Raises UserError where
-    there is none, or where none was found and there is no proof that there is none.
+    """Return an architecture that meets a target and its limits, given by the names of their costs. Raises
+    UserError if there is none, or if none was found.
     """
     lowest = lowest_under(cost, list(limits.values()), space)
     if lowest.genes is not None and lowest.cost <= target:
@@ -197,5 +196,5 @@ def witness(cost: AnyCost, target: float, limits: Mapping[str, tuple[AnyCost, fl
     most = with_unit(f"{target:g}", cost.unit)
     raise UserError(
         f"targets: {space.name}: expected an architecture of at most {most} under {under}, found none among "
-        f"{_TRIED:,} random ones; that is no proof, since not all of these costs are sums over terms"
+        f"{_TRIED:,} random ones; this is no proof, because some of these costs are not sums over terms"
     )

@@ -1,5 +1,7 @@
-"""What the spaces of the MobileNet family share: stages of inverted-bottleneck blocks whose kernels, expand
-ratios and number are searched."""
+"""Define the common parts of the MobileNet family's spaces.
+
+Their stages consist of inverted-bottleneck blocks. Kernels, expand ratios and the number of blocks are
+searched."""
 
 from __future__ import annotations
 
@@ -29,25 +31,25 @@ RESOLUTIONS = (160, 176, 192, 208, 224)
 
 @dataclass(frozen=True)
 class Frame:
-    """A supernet of the family: its channels, and what surrounds the searched blocks."""
+    """A supernet of the family: its channels, and the layers around the searched blocks."""
 
-    base_widths: tuple[int, ...]  # per stage, at width multiplier 1; as all channels here
+    base_widths: tuple[int, ...]  # per stage; like all channels here, at width multiplier 1
     base_first_conv: int
     base_first_block: int
-    base_final: tuple[int, ...]  # 1x1 layers behind the last block
+    base_final: tuple[int, ...]  # 1x1 layers after the last block
     multiplier: float  # of the published network
     strides: tuple[int, ...]  # per stage
     squeeze: tuple[bool, ...]  # per stage
     h_swish: tuple[bool, ...]  # per stage
     outer: str  # the activation of the first convolution and of the final layers
     inner: str  # of blocks without h_swish
-    pool_after: int = 1  # how many of the final layers run before the global pooling
-    single_block_stages: int = 0  # stages of exactly one block, behind the others
+    pool_after: int = 1  # number of final layers before the global pooling
+    single_block_stages: int = 0  # stages of exactly one block, after the others
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The channels of a supernet as built: ``width`` is relative to the published network."""
+    """The channels of a supernet. ``width`` is relative to the published network."""
 
     widths: tuple[int, ...]  # per stage
     first_conv: int
@@ -56,7 +58,7 @@ class Channels:
 
     @classmethod
     def of(cls, frame: Frame, width: float = 1.0) -> Channels:
-        """As OFA's networks round them."""
+        """Compute the channels, rounded as in OFA's networks."""
 
         def scaled(base: int) -> int:
             return make_divisible(base * (frame.multiplier * width))
@@ -70,7 +72,7 @@ class Channels:
 
 
 def mobile_space(name: str, network: str, frame: Frame, traits: Traits) -> Space:
-    """A space of the family: stages of 2 to 4 inverted-bottleneck blocks, then stages of one block."""
+    """Make a space of the family: stages of 2 to 4 inverted-bottleneck blocks, then stages of one block."""
     stages = len(frame.base_widths) - frame.single_block_stages
     places = [(stage, position) for stage in range(stages) for position in range(max(DEPTHS))]
     places += [(stage, 0) for stage in range(stages, len(frame.base_widths))]
@@ -135,7 +137,7 @@ def _genes(places: Sequence[tuple[int, int]], stages: int) -> list[Gene]:
 
 @dataclass(frozen=True)
 class MobileBlock:
-    """An inverted-bottleneck block as it runs: feature-map sizes (pixels), channels, and its own choices."""
+    """An inverted-bottleneck block: feature-map sizes (pixels), channels, and its own choices."""
 
     block: Block
     resolution: int
@@ -173,7 +175,7 @@ def _terms(
 def _block_term(
     space: Space, block: Block, shapes: list[tuple[int, int, int, int, int]], of_block: OfBlock
 ) -> Term:
-    """A block over resolution, kernel, expand ratio, and depth where that switches it off."""
+    """A block over resolution, kernel, expand ratio, and depth if depth can switch it off."""
     minimum = space.genes[block.kernel].minimum_depth
 
     def value(r: int, k: int, e: int, depth: int = minimum) -> float:
@@ -193,8 +195,8 @@ def layer_terms(
     n_classes: int = N_CLASSES,
     joined: Joined = sum,
 ) -> list[Term]:
-    """Terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``, terms
-    whose maximum is its maximum.
+    """Return terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``,
+    terms whose maximum is the maximum of ``of_layer``.
     """
     channels = Channels.of(frame, width)
 
@@ -226,7 +228,7 @@ def layer_terms(
 def _outer_layers(
     frame: Frame, channels: Channels, resolution: int, last: int, n_classes: int
 ) -> list[Layer]:
-    """The layers in front of the searched blocks and behind them, where the maps have the size ``last``."""
+    """The layers before the searched blocks, and those after them, where the maps have the size ``last``."""
     half, conv, first = strided(resolution, 2), channels.first_conv, channels.first_block
     layers = [
         Layer("conv", resolution, half, 3, 0, conv, 3, 2, frame.outer, norm=True),
@@ -243,7 +245,7 @@ def _outer_layers(
 
 
 def layer_names(frame: Frame, space: Space, genes: Sequence[int]) -> list[str]:
-    """The layers of one architecture as the ``module_str`` of OFA's networks prints them."""
+    """Return the layers of one architecture as the ``module_str`` of OFA's networks prints them."""
     channels = Channels.of(frame)
     outer, shortcut = frame.outer.upper(), "Identity" if channels.first_conv == channels.first_block else None
     names = [
@@ -265,8 +267,9 @@ def layer_names(frame: Frame, space: Space, genes: Sequence[int]) -> list[str]:
 
 
 def mac_terms(frame: Frame, space: Space, width: float, n_classes: int) -> list[Term]:
-    """Single multiply-accumulates by OFA's rule (``MBv3LatencyTable.count_flops_given_config`` and
-    ProxylessNAS's): squeeze-and-excite layers count, activations and norms do not.
+    """Return terms of single multiply-accumulates by OFA's rule
+    (``MBv3LatencyTable.count_flops_given_config`` and ProxylessNAS's): squeeze-and-excite layers count,
+    activations and norms do not.
     """
     channels = Channels.of(frame, width)
 
@@ -292,13 +295,13 @@ def mac_terms(frame: Frame, space: Space, width: float, n_classes: int) -> list[
 
 
 def shape_in_words(layer: Layer) -> str:
-    """The part of a name in OFA's tables that says a layer's sizes and channels."""
+    """Return the part of a name in OFA's tables with a layer's sizes and channels."""
     x = layer
     return f"input:{x.size_in}x{x.size_in}x{x.width_in}-output:{x.size_out}x{x.size_out}x{x.width_out}"
 
 
 def convolution_entry(layer: Layer) -> str:
-    """The name of a convolution's entry in a latency table of OFA's published form."""
+    """Return the name of a convolution's entry in a latency table of OFA's published form."""
     name = "Conv" if layer.width_in == 3 else "Conv_1" if layer.norm else "Conv_2"
     return f"{name}-{shape_in_words(layer)}"
 
@@ -307,10 +310,11 @@ def convolution_entry(layer: Layer) -> str:
 
 
 def encoding(space: Space, predictor_space: Space) -> Encoding:
-    """The layout of ``ofa.tutorial.AccuracyPredictor.spec2feats``: kernels, expand ratios, then resolutions
-    from 112 in steps of 16.
+    """Return the layout of ``ofa.tutorial.AccuracyPredictor.spec2feats``: kernels, expand ratios, then
+    resolutions from 112 in steps of 16.
 
-    A predictor that knows fewer blocks reads the first ones only: MobileNetV3's 20 of ProxylessNAS's 21."""
+    A predictor for fewer blocks reads only the first ones: MobileNetV3's predictor reads 20 of ProxylessNAS's
+    21 blocks."""
     known = len(predictor_space.blocks)
     n = min(known, len(space.blocks))
     lowest = int(space.genes[space.resolution].choices[0])
@@ -329,7 +333,7 @@ def encoding(space: Space, predictor_space: Space) -> Encoding:
 
 
 def choices(n_classes: int) -> dict[str, Any]:
-    """What OFA's constructors of the family take, beside the width."""
+    """Return the arguments of the family's constructors in OFA, except the width."""
     return {
         "dropout_rate": 0,
         "n_classes": n_classes,
@@ -339,13 +343,13 @@ def choices(n_classes: int) -> dict[str, Any]:
     }
 
 
-# --- OFA's own reading, the oracle: without the functions above ---------------------------------------------
+# --- OFA's own reading, for ``verify``: it does not use the functions above ---------------------------------
 
 _REFERENCE_RESOLUTIONS = [160, 176, 192, 208, 224]
 
 
 def reference_genes(network: Any, config: Config) -> list[int]:
-    """Each value's place in the lists of choices of OFA's network, 0 in blocks that are off."""
+    """Return each value's place in the lists of choices of OFA's network, with 0 for inactive blocks."""
     network.set_active_subnet(ks=config["ks"], e=config["e"], d=config["d"])
     stages = zip(network.block_group_info, network.runtime_depth, strict=True)
     off = [index for blocks, depth in stages for index in blocks[depth:]]  # blocks[0] is not searched
@@ -359,8 +363,8 @@ def reference_genes(network: Any, config: Config) -> list[int]:
 
 
 def tutorial_form(config: Config) -> Config:
-    """The dictionary of ``ofa.tutorial``; its predictor reads the first 20 blocks of a ProxylessNAS
-    architecture.
+    """Return an architecture as the dictionary of ``ofa.tutorial``, whose predictor reads the first 20 blocks
+    of a ProxylessNAS architecture.
     """
     return {
         "wid": None,
@@ -374,7 +378,7 @@ def tutorial_form(config: Config) -> Config:
 def reference_predictor(
     ofa: Any, state: Mapping[str, torch.Tensor]
 ) -> Callable[[list[Config]], torch.Tensor]:
-    """``ofa.tutorial``'s predictor with these weights."""
+    """Return ``ofa.tutorial``'s predictor with these weights."""
     predictor = ofa.tutorial.accuracy_predictor.AccuracyPredictor(pretrained=False, device="cpu")
     predictor.model.load_state_dict(state)
 
@@ -386,8 +390,8 @@ def reference_predictor(
 
 
 def reference_features(ofa: Any, config: Config, n_features: int) -> torch.Tensor:
-    """``ofa.tutorial``'s features; for a predictor of 21 blocks, ProxylessNAS's last one follows the 20 in
-    kernels and expand ratios.
+    """Return ``ofa.tutorial``'s features. For a predictor of 21 blocks, ProxylessNAS's last block follows the
+    other 20 in kernels and in expand ratios.
     """
     form = tutorial_form(config)
     encoded: torch.Tensor = ofa.tutorial.accuracy_predictor.AccuracyPredictor.spec2feats(

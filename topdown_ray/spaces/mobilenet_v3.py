@@ -1,4 +1,4 @@
-"""MobileNetV3 of width 1.2 (``ofa_mbv3_d234_e346_k357_w1.2``): all that is special to this space."""
+"""Define the space of MobileNetV3 of width 1.2 (``ofa_mbv3_d234_e346_k357_w1.2``)."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _FRAME = mobile_family.Frame(
 
 
 def build(networks: Any, width: float, n_classes: int) -> Any:
-    """OFA's supernet, ``width`` times as wide as the published one."""
+    """Build OFA's supernet, ``width`` times as wide as the published one."""
     return networks.OFAMobileNetV3(**mobile_family.choices(n_classes), width_mult=_FRAME.multiplier * width)
 
 
 def table_entry(layer: Layer) -> str:
-    """The name of a layer's entry in a latency table of OFA's form (``MBv3LatencyTable``)."""
+    """Return the name of a layer's entry in a latency table of OFA's form (``MBv3LatencyTable``)."""
     x, shape = layer, mobile_family.shape_in_words(layer)
     if x.kind == "mbconv":
         choices = f"expand:{x.width_mid}-kernel:{x.kernel}-stride:{x.stride}-idskip:{int(x.shortcut)}"
@@ -46,7 +46,7 @@ def table_entry(layer: Layer) -> str:
 
 
 def is_predictor(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, which has one size only."""
+    """Whether names and shapes are those of ``ofa.tutorial``'s predictor, which has only one size."""
     layers = [(128, 400), (400, 400), (400, 400), (400, 1)]
     return shapes == {
         key: shape
@@ -58,8 +58,8 @@ def is_predictor(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 def reference_latency(
     ofa: Any, tables: Mapping[int, Mapping[str, Any]], describe: Callable[[Config], Config]
 ) -> Callable[[Config], float]:
-    """``ofa.tutorial.LatencyTable`` on these tables (its constructor downloads, and calls yaml.load as PyYAML
-    6 refuses).
+    """Return ``ofa.tutorial.LatencyTable`` on these tables, without its constructor, which downloads files
+    and calls yaml.load in a way that PyYAML 6 does not accept.
     """
     classes = ofa.tutorial.latency_table
     table = classes.LatencyTable.__new__(classes.LatencyTable)

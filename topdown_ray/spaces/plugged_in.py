@@ -1,10 +1,8 @@
-"""Predictors and costs as plug-ins: functions of a batch of architectures, which they read in one of three
-forms.
+"""Wrap users' own predictors and costs, which are functions of a batch of architectures.
 
-Wrap a function with ``on_genes``, ``on_configs`` or ``on_features`` to choose the form. A
-``torch.nn.Module``, and an object with a method ``predict`` such as a regressor of scikit-learn, read
-features without a wrapper.
-"""
+``on_genes``, ``on_configs`` and ``on_features`` declare the form in which a function reads architectures. A
+``torch.nn.Module`` and an object with a method ``predict`` (for example a regressor of scikit-learn) need no
+wrapper, and read features."""
 
 from __future__ import annotations
 
@@ -21,8 +19,8 @@ from topdown_ray.spaces.predictor import features, one_hot
 from topdown_ray.spaces.space import Encoding, Genes, Space
 from topdown_ray.spaces.tiles import TILE
 
-_PROBED = TILE  # random architectures that a function is tried on
-_RANDOM = 2_000  # architectures that the search for the cheapest one starts from
+_PROBED = TILE  # random architectures on which a function is tried
+_RANDOM = 2_000  # random architectures among which the search for the cheapest one starts
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Adapter:
 
     form: str
     function: Any
-    unit: str = ""  # of a cost
+    unit: str = ""  # for a cost
 
     def plugin_state(self) -> tuple[str, Any]:
         """Return the text and the function that its identity depends on."""
@@ -231,7 +229,7 @@ class PluginCost(_Batched):
             best = int(costs.argmin())
             if len(rows) == len(changes) + 1 and best == 0:
                 return float(costs[0]), space.canonical(rows[:1])[0].numpy()
-            neighbours = rows[best].repeat(len(changes) + 1, 1)  # the best itself comes first
+            neighbours = rows[best].repeat(len(changes) + 1, 1)  # the first row stays the best itself
             neighbours[torch.arange(1, len(neighbours)), changes[:, 0]] = changes[:, 1].to(torch.int8)
             rows = neighbours
 

@@ -1,9 +1,9 @@
-"""Accuracy predictors: genes int8 (N, G) -> predicted top-1 float32 (N,), a fraction.
+"""Predict the top-1 accuracy of architectures: genes int8 (N, G) -> float32 (N,), a fraction.
 
 The published predictors are perceptrons on a one-hot encoding of the architecture
-(``ofa.tutorial.AccuracyPredictor``, ``ofa.nas.accuracy_predictor``). Their first layer is a sum over terms,
-so it is a gather-and-add over (depth, kernel, expand) of each block; the other layers are matrix products in
-tiles of one fixed shape, so that a row's bits do not depend on the batch it comes in."""
+(``ofa.tutorial.AccuracyPredictor``, ``ofa.nas.accuracy_predictor``). Their first layer is computed as a sum
+over terms, which adds one table row for the (depth, kernel, expand) of each block. The other layers are
+matrix products in tiles of fixed shapes, so that the bits of a row do not depend on its batch."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from topdown_ray.spaces.tiles import Tiles
 
 
 def encoding(space: Space, predictor_space: Space) -> Encoding:
-    """How a predictor trained on ``predictor_space`` reads the genes of ``space``. Raises UserError if it
-    does not.
+    """Return the encoding with which a predictor trained on ``predictor_space`` reads the genes of ``space``.
+    Raises UserError if it cannot read them.
 
-    The layouts are OFA's; see ``encoding`` in the file of each space. Predictors of spaces with one layout
-    read each other's genes: MobileNetV3's reads a ProxylessNAS architecture without its 21st block."""
+    The layouts are OFA's, see ``encoding`` in the file of each space. A predictor can read the genes of
+    another space with the same layout: MobileNetV3's reads a ProxylessNAS architecture without its 21st
+    block."""
     layout = predictor_space.traits.encoding
     if space.provides is None or space.provides.encoding is not layout:
         raise UserError(f"predictor: expected one for {space.name}, found one for {predictor_space.name}")
@@ -39,8 +40,8 @@ def encoding(space: Space, predictor_space: Space) -> Encoding:
 
 
 def one_hot(space: Space) -> Encoding:
-    """The features that a predictor of the user's own reads: those of OFA's predictor of the space where
-    there is one, else every choice of every gene.
+    """Return the encoding for a user's own predictor: that of OFA's predictor of the space, or if there is
+    none, every choice of every gene.
     """
     if space.provides is not None:
         return space.provides.encoding(space, SPACES[space.provides.predictor_space])
@@ -49,7 +50,7 @@ def one_hot(space: Space) -> Encoding:
 
 
 def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
-    """The dense one-hot features: genes (N, G) -> float32 (N, n_features)."""
+    """Return the dense one-hot features: genes (N, G) -> float32 (N, n_features)."""
     first = torch.tensor(code.first, device=genes.device)
     used = space.active(genes) & (first >= 0)  # (N, G)
     columns = (first + genes).clamp_min_(0)
@@ -59,8 +60,8 @@ def features(space: Space, code: Encoding, genes: torch.Tensor) -> torch.Tensor:
 
 
 def first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float32]) -> list[Term]:
-    """The first layer without its bias, as terms with values (..., hidden): one per block, one per gene
-    outside blocks.
+    """Return the first layer without its bias as terms with values (..., hidden): one for each block, and one
+    for each gene outside blocks.
     """
     groups: list[tuple[int, ...]] = []
     for genes_of_block, depth in space.block_genes():
@@ -81,7 +82,7 @@ def first_layer_terms(space: Space, code: Encoding, weight: npt.NDArray[np.float
 
 
 class FirstLayer:
-    """The first layer of a perceptron as a sum over terms. On a CPU it is compiled code, which gives the same
+    """The first layer of a perceptron as a sum over terms. On a CPU it runs as compiled code, with the same
     bits as the tensor operations.
     """
 
@@ -93,7 +94,9 @@ class FirstLayer:
         self.terms = flatten(terms) if device.type == "cpu" else None
 
     def __call__(self, genes: torch.Tensor, padding: int, relu: bool) -> torch.Tensor:
-        """Hidden units, with rows of padding behind: genes int8 (N, G) -> float32 (N + padding, hidden)."""
+        """Return the hidden units, with padding at the end: genes int8 (N, G) -> float32 (N + padding,
+        hidden).
+        """
         if self.terms is not None:
             rows, table, bias = genes.numpy(), self.table.numpy(), self.bias.numpy()
             return torch.from_numpy(first_layer(rows, self.terms, table, bias, padding, relu))
@@ -141,30 +144,30 @@ class Predictor:
 
     @property
     def encoding(self) -> Encoding:
-        """How it reads the genes."""
+        """The encoding of the genes that it reads."""
         return encoding(self.space, SPACES[self.predictor_space])
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Predicted top-1: genes int8 (N, G) -> float32 (N,)."""
+        """Return predicted top-1: genes int8 (N, G) -> float32 (N,)."""
         n = len(genes)
         hidden = self._first(genes, self._tiles.padding(n), relu=True)
         return self._tiles.map(self._products, hidden)[:n]
 
     def _products(self, hidden: torch.Tensor) -> torch.Tensor:
-        """All layers but the first, on one tile: (rows, hidden) -> (rows,)."""
+        """All layers after the first, on one tile: (rows, hidden) -> (rows,)."""
         *inner, last = self._tensors
         for weight, bias in inner:
             hidden = functional.linear(hidden, weight, bias).relu_()
         return functional.linear(hidden, *last).view(-1)
 
     def _probe(self, n: int) -> torch.Tensor:
-        """n rows of a first hidden layer."""
+        """n rows of the first hidden layer, for random architectures."""
         generator = torch.Generator().manual_seed(0)
         return torch.rand(n, len(self.layers[0].bias), generator=generator).to(self.device)
 
     def dense(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The plain perceptron on dense features (N, n_features) -> (N,): the floor that speed is measured
-        against.
+        """Evaluate the plain perceptron on dense features: (N, n_features) -> (N,). Benchmarks compare the
+        speed of searches with it.
         """
         for layer in self.layers[:-1]:
             inputs = functional.linear(

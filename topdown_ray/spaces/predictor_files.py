@@ -1,4 +1,4 @@
-"""Predictor files: reading a checkpoint, and refusing what is no predictor of accuracies."""
+"""Read predictor checkpoints, and reject files that are not predictors of accuracies."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.tensors import read_header, read_safetensors, read_torch
 
-RELU = "relu"  # the ``activation`` that the metadata of a safetensors file states
-_PROBED = 1022  # random architectures that a predictor is tried on when it is loaded
+RELU = "relu"  # the value of ``activation`` in the metadata of a safetensors file
+_PROBED = 1022  # random architectures on which a predictor is tried when it is loaded
 
 
-#: A predictor of a space: a perceptron, or any function of the user's own.
+#: A predictor of a space: a perceptron, or a user's own function.
 AnyPredictor = Predictor | PluginPredictor
 
 
 def any_predictor(predictor: str, space: Space) -> AnyPredictor:
-    """As :func:`load_predictor`, and also a plug-in: ``module:object``, or the name of an entry point."""
+    """Load a predictor as :func:`load_predictor` does, or a plug-in (``module:object`` or the name of an
+    entry point).
+    """
     if predictor in NAMES:
         return load_predictor(predictor, space)
     return plugin_predictor(predictor, space) or load_predictor(predictor, space)
 
 
 def load_predictor(predictor: str, space: Space) -> Predictor:
-    """The predictor of a space: ``published``, ``embedded``, or the path of a checkpoint. Raises UserError.
+    """Load the predictor of a space: ``published``, ``embedded``, or the path of a checkpoint. Raises
+    UserError.
 
-    None is published for ProxylessNAS: its architectures are read by MobileNetV3's, and ``predictor_space``
-    says so. A file is refused where it is no perceptron, where its activation is not known to be ReLU, and
-    where its values are no accuracies."""
+    No predictor is published for ProxylessNAS. MobileNetV3's reads its architectures, and ``predictor_space``
+    records this. Raises UserError if the file is not a perceptron, its activation is not known to be ReLU, or
+    its values are not accuracies."""
     return _from_file(find_file(predictor, space), space)
 
 
@@ -67,24 +70,24 @@ def _from_file(file: PredictorFile, space: Space) -> Predictor:
 
 
 def _read(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, str]]:
-    """The tensors of a checkpoint and what its header says (a torch checkpoint has none)."""
+    """The tensors of a checkpoint and its header (a torch checkpoint has none)."""
     if path.suffix != ".safetensors":
         return read_torch(path, "a torch checkpoint of tensors"), {}
     return read_safetensors(path), read_header(path)
 
 
 def in_order(key: str) -> list[Any]:
-    """Sorts keys as layers follow each other, 2 before 10: a safetensors file holds its tensors by their
-    precision.
+    """Return a key that sorts names of layers by number, 2 before 10, because a safetensors file orders its
+    tensors by precision.
     """
-    # every second one is a number, which may have more digits than ``int`` reads
+    # every second part is a number, which may have more digits than ``int`` accepts
     parts = re.split(r"(\d+)", key)
     return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _layers(state: Mapping[str, torch.Tensor], where: str) -> list[Linear]:
-    """The linear layers in order, as either of OFA's predictors names them; ``base_acc`` joins the last
-    bias.
+    """The linear layers in order, with the names of either of OFA's predictors. ``base_acc`` is added to the
+    last bias.
     """
     names = sorted((key.removesuffix(".weight") for key in state if key.endswith(".weight")), key=in_order)
     known = {"base_acc", *(f"{name}.{part}" for name in names for part in ("weight", "bias"))}
@@ -131,9 +134,9 @@ def _layers(state: Mapping[str, torch.Tensor], where: str) -> list[Linear]:
 def _check_activation(state: Mapping[str, torch.Tensor], header: Mapping[str, str], where: str) -> None:
     """Raise UserError unless the layers are known to have ReLU between them.
 
-    Tensors do not tell. They are known to where a header says so, where ``train-predictor`` or
-    ``distill_predictor.py`` wrote the file before headers said so, and where names and shapes are those of
-    one of OFA's two predictor classes."""
+    Tensors do not show their activation. It is known if the header has it, if ``train-predictor`` or
+    ``distill_predictor.py`` wrote the file before headers had it, or if names and shapes are those of one of
+    OFA's two predictor classes."""
     activation = header.get("activation")
     if activation is not None and activation != RELU:
         raise UserError(f"{where}: metadata 'activation': expected {RELU}, found {brief(activation)}")
@@ -141,21 +144,21 @@ def _check_activation(state: Mapping[str, torch.Tensor], header: Mapping[str, st
     if activation is None and not ours and not _is_ofas(state):
         raise UserError(
             f"{where}: expected a predictor whose layers are known to have ReLU between them (safetensors "
-            "with metadata "
-            f"'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))}, which do not "
-            "state it; name a network with another activation as a plug-in, module:object"
+            f"with metadata 'activation': '{RELU}', or OFA's own layouts), found {brief(sorted(state))} "
+            "without this metadata; to use a network with another activation, name it as a plug-in, "
+            "module:object"
         )
 
 
 def _is_ofas(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether names and shapes are those of one of OFA's predictor classes, as a space is read by it."""
+    """Whether names and shapes are those of one of OFA's predictor classes."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     layouts = [space.traits.published.is_predictor for space in SPACES.values()]
     return any(is_predictor(shapes) for is_predictor in layouts if is_predictor is not None)
 
 
 def _check_sums(layers: Sequence[Linear], where: str) -> None:
-    """Raise UserError unless a bound on all sums is within float32: then no architecture has a NaN or an
+    """Raise UserError unless a bound on all sums is within float32, so that no architecture has a NaN or an
     infinite value.
     """
     bound = np.ones(layers[0].weight.shape[1])  # one-hot features
@@ -164,7 +167,7 @@ def _check_sums(layers: Sequence[Linear], where: str) -> None:
             bound = np.abs(weight.astype(np.float64)) @ bound + np.abs(bias.astype(np.float64))
             if not bound.max() < np.finfo(np.float32).max:
                 raise UserError(
-                    f"{where}: expected layers whose sums float32 can hold, found sums up to "
+                    f"{where}: expected layers whose sums fit into float32, found sums up to "
                     f"{bound.max():.1g}"
                 )
 
@@ -172,7 +175,7 @@ def _check_sums(layers: Sequence[Linear], where: str) -> None:
 def _check_range(predictor: Predictor, where: str) -> None:
     """Raise UserError unless the smallest, the largest and random architectures have accuracies from 0 to 1.
 
-    A search ends with an error where it meets another value later.
+    A search ends with an error if it finds another value later.
     """
     space = predictor.space
     ends = torch.tensor([[0] * space.G, [size - 1 for size in space.sizes]], dtype=torch.int8)
@@ -191,9 +194,9 @@ def _without_dead_units(layers: Sequence[Linear]) -> tuple[Linear, ...]:
     """The same function with fewer hidden units.
 
     The published ResNet50D predictor was trained with weight decay until most of its weights vanished: 97 %
-    of its largest layer are denormal numbers (below 1.2e-38). Weights below 1e-20 change nothing in float32
-    beside a top-1 of about 0.8, but denormal products make a processor hundreds of times slower. They become
-    zeros, and hidden units that nothing reads, or that can never be positive, go: 400-400-400 units become
+    of its largest layer are denormal numbers (below 1.2e-38). In float32, weights below 1e-20 do not change a
+    top-1 of about 0.8, but denormal products make a processor hundreds of times slower. Such weights become
+    zeros. Hidden units that nothing reads or that can never be positive are removed: 400-400-400 units become
     55-43-153."""
     tiny = 1e-20
     kept = [

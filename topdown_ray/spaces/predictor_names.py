@@ -1,4 +1,4 @@
-"""Which predictors can be named, and where the file of one lies: known without torch, before any is read."""
+"""Find the file of a named predictor, without importing torch or reading the file."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from topdown_ray.plugins import entry_points, find
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
-NAMES = ("published", "embedded")  # the others are paths and plug-ins
+NAMES = ("published", "embedded")  # other texts are paths and plug-ins
 
 
 class PredictorFile(NamedTuple):
-    """Where a predictor lies."""
+    """The file of a predictor."""
 
-    name: str  # in rows
+    name: str  # its name in rows
     path: Path
-    trained_on: str | None  # the space; None: as the file says
+    trained_on: str | None  # the space that it was trained on; None if the file says it
 
 
 def is_plugin(predictor: str) -> bool:
-    """Whether this names a plug-in: ``module:object``, or an entry point. Raises UserError for one that
-    cannot be loaded.
+    """Whether this names a plug-in (``module:object`` or an entry point). Raises UserError if it cannot be
+    loaded.
     """
     return predictor not in NAMES and find("predictors", predictor) is not None
 
 
 def find_file(predictor: str, space: Space) -> PredictorFile:
-    """The file of a predictor of a space: ``published`` (found, fetched and verified), ``embedded``, or a
-    path. Raises UserError.
+    """Return the file of a predictor of a space: ``published`` (downloaded if necessary, and verified),
+    ``embedded``, or a path. Raises UserError.
     """
     trained_on = space.traits.predictor_space
     if predictor == "published":
@@ -49,10 +49,10 @@ def find_file(predictor: str, space: Space) -> PredictorFile:
 
 
 def _published(space: Space) -> str:
-    """The published predictor of a space. Raises UserError if there is none."""
+    """The path of a space's published predictor. Raises UserError if there is none."""
     file = space.traits.published.predictor
     if file is None:
         raise UserError(
-            f"predictor: expected one that is published for {space.name}, found none; name a file"
+            f"predictor: expected a predictor that is published for {space.name}, found none; name a file"
         )
     return file

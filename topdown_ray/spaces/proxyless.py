@@ -1,6 +1,6 @@
-"""ProxylessNAS of width 1.3 (``ofa_proxyless_d234_e346_k357_w1.3``): all that is special to this space.
+"""Define the space of ProxylessNAS of width 1.3 (``ofa_proxyless_d234_e346_k357_w1.3``).
 
-No predictor is published for it; MobileNetV3's reads its first 20 blocks, and rows say so."""
+No predictor is published for it. MobileNetV3's reads its first 20 blocks, and rows record this."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _FRAME = mobile_family.Frame(
 
 
 def build(networks: Any, width: float, n_classes: int) -> Any:
-    """OFA's supernet, ``width`` times as wide as the published one."""
+    """Build OFA's supernet, ``width`` times as wide as the published one."""
     common = mobile_family.choices(n_classes)
     return networks.OFAProxylessNASNets(**common, width_mult=_FRAME.multiplier * width)
 
 
 def table_entry(layer: Layer) -> str:
-    """The name of a layer's entry in a latency table of OFA's form (``ProxylessNASLatencyTable``); "" for the
-    classifier, whose entry is that of the pooling.
+    """Return the name of a layer's entry in a latency table of OFA's form (``ProxylessNASLatencyTable``); ""
+    for the classifier, which is included in the entry of the pooling.
     """
     x, shape = layer, mobile_family.shape_in_words(layer)
     if x.kind == "mbconv":
@@ -55,7 +55,7 @@ def table_entry(layer: Layer) -> str:
 def reference_latency(
     ofa: Any, tables: Mapping[int, Mapping[str, Any]], describe: Callable[[Config], Config]
 ) -> Callable[[Config], float]:
-    """``ProxylessNASLatencyTable`` on these tables, and OFA's description of the subnet."""
+    """Return ``ProxylessNASLatencyTable`` on these tables, applied to OFA's description of a subnet."""
     table_class = ofa.nas.efficiency_predictor.latency_lookup_table.ProxylessNASLatencyTable
     readers = {}
     for resolution, entries in tables.items():

@@ -1,8 +1,7 @@
-"""Which spaces there are, by name. Names are known without importing torch, for the command line's help.
+"""Find spaces by name. The names are known without importing torch, for the help of the command line.
 
-The package's own spaces are listed here, one line each; another package adds some with entry points of the
-group ``topdown_ray.spaces`` (``name = "module:CONSTANT"``). A space is imported when it is first asked
-for."""
+The package's own spaces are listed here, one in each line. Other packages add spaces with entry points of the
+group ``topdown_ray.spaces`` (``name = "module:CONSTANT"``). A space is imported at its first use."""
 
 from __future__ import annotations
 
@@ -23,29 +22,29 @@ _OWN = {
     "resnet50d": "topdown_ray.spaces.resnet50d:RESNET50D",
     "proxyless": "topdown_ray.spaces.proxyless:PROXYLESS",
 }
-DEFAULT_SPACE = next(iter(_OWN))  # of commands and functions if none is named
+DEFAULT_SPACE = next(iter(_OWN))  # the default of commands and functions
 
 
 @functools.cache
 def _places() -> dict[str, str]:
-    """Where each space is defined, ``module:CONSTANT``: the package's own, then those of other packages."""
+    """The definition of each space, ``module:CONSTANT``: the package's own, then those of other packages."""
     others = plugins.entry_points("spaces")
     return _OWN | {name: place for name, place in others.items() if name not in _OWN}
 
 
 def names() -> tuple[str, ...]:
-    """The names of all spaces, the default one first; torch is not imported."""
+    """Return the names of all spaces, the default one first, without importing torch."""
     return tuple(_places())
 
 
 def in_words() -> str:
-    """The names for a sentence: ``a, b or c``."""
+    """Return the names for a sentence: ``a, b or c``."""
     *others, last = names()
     return f"{', '.join(others)} or {last}" if others else last
 
 
 class _Spaces(Mapping[str, "Space"]):
-    """The spaces by name, each imported when it is first looked up."""
+    """The spaces by name. Each one is imported when it is first looked up."""
 
     def __getitem__(self, name: str) -> Space:
         return _load(name, name if plugins.is_reference(name) else _places()[name])
@@ -74,7 +73,7 @@ def _load(name: str, place: str) -> Space:
     found: Any = plugin.value
     if not hasattr(found, "mutation_groups"):
         raise UserError(f"spaces: {name}: expected a Space at {place}, found {type(found).__name__}")
-    if plugins.is_reference(name):  # rows and messages name it as the sweep does
+    if plugins.is_reference(name):  # rows and messages use the name in the sweep
         return cast("Space", dataclasses.replace(found, name=name))
     if found.name != name:
         raise UserError(f"spaces: {name}: expected a space of that name at {place}, found {found.name!r}")
@@ -82,23 +81,25 @@ def _load(name: str, place: str) -> Space:
 
 
 def plugin_hash(name: str) -> str:
-    """The identity of a space that is a plug-in; "" for the package's own."""
+    """Return the identity of a space that is a plug-in; "" for the package's own spaces."""
     plugin = None if name in _OWN else plugins.find("spaces", name)
     return "" if plugin is None else plugin.sha256
 
 
 def find_space(name: str) -> Space:
-    """The space of this name. Raises UserError."""
+    """Return the space of this name. Raises UserError."""
     if name not in SPACES:
         raise UserError(f"--space: expected one of {', '.join(SPACES)}, found {name!r}")
     return SPACES[name]
 
 
 def notebook_space() -> Space:
-    """The space that the notebook searched, whatever name it printed."""
+    """Return the space that the notebook searched, which it printed under three names."""
     return next(space for space in SPACES.values() if space.traits.notebook)
 
 
 def searched_space(name: str, protocol: str) -> Space:
-    """The space whose genes a search of this space has: another one under ``protocol: notebook``."""
+    """Return the space whose genes a search of this space has, which is another one for ``protocol:
+    notebook``.
+    """
     return notebook_space() if protocol == "notebook" else SPACES[name]

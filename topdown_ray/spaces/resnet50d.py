@@ -1,8 +1,8 @@
-"""ResNet50D (``ofa_resnet50``): all that is special to this space.
+"""Define the space of ResNet50D (``ofa_resnet50``).
 
-A stem with an optional block, then four stages of bottleneck blocks with searched widths (``OFAResNets``).
-Its costs are not additive per gene: the first block of a stage depends on the previous stage's width, and the
-stem couples both its widths."""
+It has a stem with an optional block, and four stages of bottleneck blocks with searched widths
+(``OFAResNets``). Its costs are not sums over single genes, because the first block of a stage depends on the
+previous stage's width, and the stem depends on both its widths."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BASE_DEPTHS, _DEPTHS = (2, 2, 4, 2), (0, 1, 2)
 _EXPANDS, _WIDTH_RATIOS = (0.2, 0.25, 0.35), (0.65, 0.8, 1.0)
 _RESOLUTIONS = (128, 144, 160, 176, 192, 224, 240, 256)
 _STEM_WIDTH, _STAGE_WIDTHS = 64, (256, 512, 1024, 2048)
-_LEAST_WIDTH = 0.06  # below it a stage is as wide as its input, and OFA cannot cut subnets out
+_LEAST_WIDTH = 0.06  # below it, a stage is as wide as its input, and OFA cannot cut out subnets
 
 Widths = tuple[tuple[int, ...], ...]  # the stem's inner and outer channels, then each stage's; ascending
 
@@ -92,12 +92,12 @@ def _space(traits: Traits) -> Space:
 
 
 def _in_front_of_blocks(resolution: int) -> int:
-    """The size of the feature map behind the stem and the max-pooling."""
+    """The size of the feature map after the stem and the max-pooling."""
     return strided(strided(resolution, 2), 2)
 
 
 def _block_terms(space: Space, widths: Widths, of_layer: OfLayer) -> list[Term]:
-    """Terms of the bottleneck blocks: a stage's first block depends on the previous stage's width."""
+    """Terms of the bottleneck blocks. A stage's first block depends on the previous stage's width."""
     sizes = {r: space.block_sizes(_in_front_of_blocks(r)) for r in space.resolutions}
     return [
         _block_term(space, widths, block, [(r, *sizes[r][b]) for r in space.resolutions], of_layer)
@@ -133,8 +133,8 @@ def _block_term(
 def layer_terms(
     space: Space, of_layer: OfLayer, width: float = 1.0, n_classes: int = N_CLASSES, joined: Joined = sum
 ) -> list[Term]:
-    """Terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``, terms
-    whose maximum is its maximum.
+    """Return terms whose sum is ``of_layer`` summed over all layers of an architecture; with ``joined=max``,
+    terms whose maximum is the maximum of ``of_layer``.
     """
     resolutions, widths = space.resolutions, _widths(width)
     stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
@@ -168,8 +168,8 @@ def _stem_layers(resolution: int, deep: bool, middle: int, out: int) -> list[Lay
 
 
 def layer_names(space: Space, genes: Sequence[int]) -> list[str]:
-    """The layers of one architecture as the ``module_str`` of OFA's network prints them; its classifier names
-    the widest input.
+    """Return the layers of one architecture as the ``module_str`` of OFA's network prints them. Its
+    classifier has the number of the widest input.
     """
     widths = [of_each[genes[g]] for of_each, g in zip(_widths(), space.indices("width"), strict=True)]
     names = [f"DyConv(O{widths[0]}, K3, S2)"]
@@ -187,7 +187,9 @@ def layer_names(space: Space, genes: Sequence[int]) -> list[str]:
 
 
 def mac_terms(space: Space, width: float, n_classes: int) -> list[Term]:
-    """Single multiply-accumulates by OFA's rule (``ResNet50LatencyTable.count_flops_given_config``)."""
+    """Return terms of single multiply-accumulates by OFA's rule
+    (``ResNet50LatencyTable.count_flops_given_config``).
+    """
     widths = _widths(width)
     stem_depth, width_genes = space.indices("stem_depth")[0], space.indices("width")
 
@@ -214,7 +216,7 @@ def _bottleneck_macs(x: Layer, resolution: int) -> float:
 
 
 def encoding(space: Space, predictor_space: Space) -> Encoding:
-    """The layout of ``ResNetArchEncoder.arch2feature``: resolutions, stem, widths, expand ratios.
+    """Return the layout of ``ResNetArchEncoder.arch2feature``: resolutions, stem, widths, expand ratios.
 
     Its bit "skip" is 1 where the supernet does *not* skip the stem's optional block."""
     resolutions = space.sizes[space.resolution]
@@ -245,7 +247,9 @@ def is_predictor(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def build(networks: Any, width: float, n_classes: int) -> Any:
-    """OFA's supernet, ``width`` times as wide as the published one. Raises UserError for one too narrow."""
+    """Build OFA's supernet, ``width`` times as wide as the published one. Raises UserError if it is too
+    narrow.
+    """
     if width < _LEAST_WIDTH:
         raise UserError(f"width: expected at least {_LEAST_WIDTH} for resnet50d, found {width:g}")
     return networks.OFAResNets(
@@ -257,13 +261,13 @@ def build(networks: Any, width: float, n_classes: int) -> Any:
     )
 
 
-# --- OFA's own reading, the oracle: without the functions above ---------------------------------------------
+# --- OFA's own reading, for ``verify``: it does not use the functions above ---------------------------------
 
 _REFERENCE_RESOLUTIONS = [128, 144, 160, 176, 192, 224, 240, 256]
 
 
 def reference_genes(network: Any, config: Config) -> list[int]:
-    """Each value's place in the lists of choices of OFA's network, 0 in blocks that are off."""
+    """Return each value's place in the lists of choices of OFA's network, with 0 for inactive blocks."""
     network.set_active_subnet(d=config["d"], e=config["e"], w=config["w"])
     stages = zip(network.grouped_block_index, network.runtime_depth, strict=True)
     off = [index for blocks, skipped in stages for index in blocks[len(blocks) - skipped :]]
@@ -283,7 +287,7 @@ def _reference_encoder(ofa: Any) -> Any:
 def reference_predictor(
     ofa: Any, state: Mapping[str, torch.Tensor]
 ) -> Callable[[list[Config]], torch.Tensor]:
-    """``ofa.nas.accuracy_predictor``'s predictor with these weights."""
+    """Return ``ofa.nas.accuracy_predictor``'s predictor with these weights."""
     model = ofa.nas.accuracy_predictor.AccuracyPredictor(_reference_encoder(ofa), device="cpu")
     model.load_state_dict(state)
 
@@ -295,7 +299,7 @@ def reference_predictor(
 
 
 def reference_features(ofa: Any, config: Config, n_features: int) -> torch.Tensor:
-    """The features of ``ResNetArchEncoder``."""
+    """Return the features of ``ResNetArchEncoder``."""
     import torch
 
     return torch.tensor(_reference_encoder(ofa).arch2feature(config)).float()

@@ -1,8 +1,8 @@
-"""Sums over terms: the one form of latency tables, MAC counts and the predictor's first layer.
+"""Represent latency tables, MAC counts and the predictor's first layer as sums over terms.
 
-A *term* looks a few genes up in a small table (for MobileNetV3: resolution, the stage's depth, kernel and
-expand ratio of a block -> ms); an architecture's value is the sum over its terms. All lookups of all
-architectures are one matrix product (the places in the concatenated table) and one gather."""
+A *term* is a small table over a few genes (for MobileNetV3: resolution, the stage's depth, kernel and expand
+ratio of a block -> ms). The value of an architecture is the sum over its terms. All lookups of all
+architectures take one matrix product (the places in the concatenated table) and one gather."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ Ints = npt.NDArray[np.int64]
 
 
 class FlatTerms(NamedTuple):
-    """The genes of a sum's terms, and where its entries lie in the concatenated table: see
+    """The genes of a sum's terms, and the places of its entries in the concatenated table, see
     :func:`flatten`.
     """
 
     genes: Ints  # (T, 4)
-    strides: Ints  # (T, 4), 0 where a term has fewer genes
+    strides: Ints  # (T, 4), 0 if a term has fewer genes
     offsets: Ints  # (T,)
 
 
 class FlatSum(NamedTuple):
-    """A sum over terms in whole ticks, and further sums with a limit each, for compiled code."""
+    """A sum over terms in whole ticks, and further sums with their limits, for compiled code."""
 
-    terms: FlatTerms  # of all sums, one after another
+    terms: FlatTerms  # the terms of all sums, one after another
     ticks: Array
-    ends: Ints  # (J,), where the terms of each sum end
-    units: Array  # (J,), what a tick of each sum is
+    ends: Ints  # (J,), the end of the terms of each sum
+    units: Array  # (J,), the size of a tick of each sum
     most: Array  # (J,), the limit of each sum; infinite for the first one
 
     @classmethod
     def of(cls, sums: Sequence[tuple[Sequence[Term], float, float]]) -> FlatSum:
-        """From the terms, the tick and the limit of each sum."""
+        """Make it from the terms, the tick and the limit of each sum."""
         terms = [term for part, _, _ in sums for term in part]
         ends = np.cumsum([len(part) for part, _, _ in sums])
         units, most = (
@@ -64,7 +64,7 @@ class Term:
 
 
 def tabulate(choices: Sequence[int], genes: tuple[int, ...], value: Callable[..., float | Array]) -> Term:
-    """A term whose entries are ``value(*choice indices)`` for every combination of the genes' choices.
+    """Make a term with the entry ``value(*choice indices)`` for every combination of the genes' choices.
 
     choices: the number of choices of every gene of the space."""
     sizes = [choices[g] for g in genes]
@@ -74,7 +74,7 @@ def tabulate(choices: Sequence[int], genes: tuple[int, ...], value: Callable[...
 
 
 class TermIndex:
-    """Places of an architecture's terms in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
+    """Computes the places of terms in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
 
     def __init__(self, terms: Sequence[Term], G: int):
         import torch
@@ -88,7 +88,7 @@ class TermIndex:
             for axis, g in enumerate(term.genes):
                 strides[g, t] = int(np.prod(sizes[axis + 1 :], dtype=np.int64))
             rows += int(np.prod(sizes, dtype=np.int64))
-        assert rows < 2**24  # float32 holds the places exactly
+        assert rows < 2**24  # float32 represents the places exactly
         assert strides.max() < 2**7  # int8
         self.strides = torch.from_numpy(strides)  # (G, T)
         self.small_strides = self.strides.to(torch.int8)
@@ -96,7 +96,7 @@ class TermIndex:
         self.whole_offsets = self.offsets.to(torch.int32)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Places in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
+        """Return places in the concatenated table: genes int8 (N, G) -> int32 (N, T)."""
         import torch
 
         if genes.device.type == "cpu":  # three times faster than the float product, and as exact
@@ -104,19 +104,19 @@ class TermIndex:
         return torch.addmm(self.offsets, genes.float(), self.strides).int()
 
     def to(self, device: torch.device) -> TermIndex:
-        """This index with its tensors on a device."""
+        """Return this index with its tensors on a device."""
         self.strides, self.offsets = self.strides.to(device), self.offsets.to(device)
         return self
 
 
 def concatenate(terms: Sequence[Term]) -> Array:
-    """The concatenated table that :class:`TermIndex` points into: (rows,) or (rows, D)."""
+    """Return the concatenated table for the places of :class:`TermIndex`: (rows,) or (rows, D)."""
     return np.concatenate([term.values.reshape(-1, *term.values.shape[len(term.genes) :]) for term in terms])
 
 
 def flatten(terms: Sequence[Term]) -> FlatTerms:
-    """The places of :class:`TermIndex` for compiled code: for each term its genes and their strides, and its
-    offset.
+    """Return the data of :class:`TermIndex` for compiled code: for each term its genes, their strides, and
+    its offset.
     """
     assert max(len(term.genes) for term in terms) <= 4
     genes, strides = (np.zeros((len(terms), 4), dtype=np.int64) for _ in range(2))
@@ -134,8 +134,8 @@ def flatten(terms: Sequence[Term]) -> FlatTerms:
 
 
 def aligned(genes: Sequence[int], values: Array, axes: Sequence[int], sizes: Sequence[int]) -> Array:
-    """A table over ``genes`` with one axis for each gene of ``axes``, which hold all of them; of length 1
-    where it has no such gene.
+    """Return a table over ``genes`` with one axis for each gene of ``axes``, which include all ``genes``. The
+    axes of other genes have length 1.
     """
     order = sorted(range(len(genes)), key=lambda axis: axes.index(genes[axis]))
     return values.transpose(order).reshape([sizes[g] if g in genes else 1 for g in axes])
@@ -144,15 +144,15 @@ def aligned(genes: Sequence[int], values: Array, axes: Sequence[int], sizes: Seq
 def elimination(
     scopes: Sequence[Sequence[int]], sizes: Sequence[int]
 ) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """An order in which to eliminate all genes from tables over these scopes, that of the smallest joint
+    """Return an order in which to eliminate all genes from tables over these scopes, with the smallest joint
     table first.
 
-    With each gene come the others of its joint table, ascending; all of them are eliminated later.
+    Each gene is paired with the other genes of its joint table, ascending, which are all eliminated later.
     """
     return _elimination(tuple(map(tuple, scopes)), tuple(sizes))
 
 
-@functools.cache  # the tables of a space have the same few scopes, and an order takes longer than its use
+@functools.cache  # the tables of a space have few different scopes, and finding an order takes long
 def _elimination(
     scopes: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]
 ) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -173,11 +173,12 @@ def _elimination(
 
 
 def minimise(terms: Sequence[Term], sizes: Sequence[int]) -> tuple[float, npt.NDArray[np.int8]]:
-    """The smallest possible sum of scalar terms and a row of genes (G,) that has it, exactly (bucket
-    elimination).
+    """Return the exact smallest sum of scalar terms, and a row of genes (G,) that has it, by bucket
+    elimination.
 
-    Genes are eliminated one at a time, those of the smallest joint table first; every space here stays below
-    a few hundred entries. Source: Dechter 1999, *Bucket elimination: a unifying framework for reasoning*."""
+    Genes are eliminated one at a time, with the smallest joint table first. The tables of the package's
+    spaces have at most a few hundred entries. Source: Dechter 1999, *Bucket elimination: a unifying framework
+    for reasoning*."""
     factors = [(term.genes, term.values) for term in terms]
     decisions: list[tuple[int, tuple[int, ...], npt.NDArray[np.intp]]] = []
     for gene, others in elimination([term.genes for term in terms], sizes):

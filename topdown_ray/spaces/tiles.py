@@ -1,9 +1,9 @@
-"""Matrix products in tiles of fixed numbers of rows, so that a row's bits do not depend on the batch it comes
-in.
+"""Compute matrix products in tiles of fixed numbers of rows, so that the bits of a row do not depend on its
+batch.
 
-On a CPU a product of 128 rows at a time was measured to give every row the same bits. Other numbers of rows
-are used where this processor's products agree with those, which is tried out when such a number first occurs:
-fewer products are faster, and small tiles waste less on padding.
+On a CPU, products of 128 rows give every row the same bits. Other numbers of rows are used if their products
+have the same bits on this processor, which is tested at the first use of such a number. Larger tiles are
+faster, because there are fewer products, and smaller tiles need less padding.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 TILE = 128  # rows of one matrix product
 _LARGE = (1024, 512, 256)
 LEAST = 16  # rows of the smallest tile
-_STEP, _MOST = 8, 264  # the last rows have tiles of multiples of the step, up to the most
-_TRIED = 1024  # rows that a number of rows is tried on
+_STEP, _MOST = 8, 264  # sizes of tiles for the last rows: multiples of _STEP up to _MOST
+_TRIED = 1024  # rows on which a size of tiles is tested
 
 Products = Callable[[torch.Tensor], torch.Tensor]  # rows (n, ...) -> (n, ...)
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread: how a product is split over threads could change its bits, and actors share the cores
-    anyway.
+    """Use one torch thread in the block, because several threads could change the bits of a product, and
+    actors share the cores.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,31 +36,33 @@ def one_thread() -> Iterator[None]:
 
 
 class Tiles:
-    """Splits rows into tiles whose products have the bits of tiles of :data:`TILE` rows here.
+    """Splits rows into tiles whose products have the same bits as tiles of :data:`TILE` rows.
 
-    probe: draws rows (n, width) that the products are tried on.
+    probe: draws rows (n, width) on which the products are tested.
     """
 
     def __init__(self, products: Products, probe: Callable[[int], torch.Tensor]):
         self._products, self._probe = products, probe
         self._agrees = {TILE: True}
-        self._expected: tuple[torch.Tensor, torch.Tensor] | None = None  # rows, and their products by TILE
+        self._expected: tuple[torch.Tensor, torch.Tensor] | None = None  # rows, and their products in TILEs
         self._splits: dict[int, list[int]] = {}
 
     def padding(self, n: int) -> int:
-        """How many rows n rows lack to whole tiles."""
+        """Return the number of rows that must be added to n rows to fill whole tiles."""
         return sum(self._split(n)) - n
 
     def map(self, products: Products, rows: torch.Tensor) -> torch.Tensor:
-        """The products of whole tiles: rows (n, ...) -> (n, ...), where n lacks no padding; n may be 0."""
+        """Return the products of whole tiles: rows (n, ...) -> (n, ...). n includes the padding and may be
+        0.
+        """
         sizes = self._split(len(rows))
         if len(sizes) < 2:
             return products(rows)
         return torch.cat([products(tile) for tile in torch.split(rows, sizes)])
 
     def _split(self, n: int) -> list[int]:
-        """Tiles for n rows, the largest first; only the last one may lack some. The padded number has the
-        same tiles.
+        """The sizes of tiles for n rows, the largest first. Only the last tile may need padding. The padded
+        number has the same tiles.
         """
         if n not in self._splits:
             sizes, left = [], n
@@ -75,7 +77,7 @@ class Tiles:
         return self._splits[n]
 
     def _agree(self, size: int) -> bool:
-        """Whether tiles of this many rows have the bits of tiles of :data:`TILE` rows."""
+        """Whether tiles of this many rows have the same bits as tiles of :data:`TILE` rows."""
         if size not in self._agrees:
             with one_thread(), torch.inference_mode():
                 if self._expected is None:

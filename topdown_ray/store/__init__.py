@@ -1,1 +1,1 @@
-"""Tables on disk or in a bucket: written in parts, verified, loaded. No torch here."""
+"""Write, verify and load result tables, on a disk or in a bucket. This room does not import torch."""

@@ -1,6 +1,7 @@
-"""The best answers of searches, for every space, strategy, cost and target, in little memory, however many
-searches there are.
-"""
+"""Find the best answers for every space, strategy, cost and target in little memory.
+
+The parts of a folder are read and reduced one after another, so that memory does not grow with the number of
+searches."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, 
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import SEARCHES
 
-#: What an answer is for.
+#: The columns that say what an answer is for.
 KEYS = ("space", "predictor_space", "strategy", "label", "cost_name", "cost_unit", "target", "limits")
 BEST = ("accuracy", "cost", "seed", "arch")  # of the most accurate answer
 CENTRE = 0.75  # accuracies are near it, so that their sums of squares keep their digits
@@ -22,31 +23,31 @@ _SUMS = ("searches", "total", "squares")
 
 
 def best_accuracies(rows: pa.Table) -> pa.Table:
-    """``KEYS`` and ``accuracy``: the best accuracy for each combination of ``KEYS`` that some row of
-    ``searches`` meets.
+    """Return the columns ``KEYS`` and ``accuracy``: the best accuracy for each combination of ``KEYS`` whose
+    target is met by some row of ``searches``.
     """
     return _highest(_met(rows, ("accuracy",)))
 
 
 def read_best_accuracies(place: Place) -> pa.Table:
-    """:func:`best_accuracies` of a result folder. Raises UserError where a part cannot be read."""
+    """Return :func:`best_accuracies` of a result folder. Raises UserError if a part cannot be read."""
     return _highest(_of_parts(place, best_accuracies, ("accuracy",)))
 
 
 def read_best_answers(place: Place) -> pa.Table:
-    """The best answer in a result folder for each combination of ``KEYS`` that some search meets. Raises
-    UserError where a part cannot be read.
+    """Return the best answer in a result folder for each combination of ``KEYS`` whose target is met by some
+    search. Raises UserError if a part cannot be read.
 
-    Columns: ``KEYS``; ``BEST`` of the most accurate answer (the cheapest of those, then that of the smallest
-    seed); ``searches``, how many met the target, ``total`` and ``squares``, the sums of their accuracies
-    minus ``CENTRE`` and of the squares of these."""
+    Columns: ``KEYS``; ``BEST`` of the most accurate answer (of several, the cheapest, then the one with the
+    smallest seed); ``searches``, the number of searches that met the target; ``total`` and ``squares``, the
+    sums of their accuracies minus ``CENTRE`` and of the squares of these."""
     return _best(_of_parts(place, _answers, BEST))
 
 
 def _met(rows: pa.Table, columns: tuple[str, ...]) -> pa.Table:
-    """The rows that meet their target, in ``KEYS`` and these columns."""
-    met = rows.select([*KEYS, *columns]).filter(rows["feasible"])  # a missing value is no
-    label = KEYS.index("label")  # an older schema has none
+    """The rows that meet their target, with ``KEYS`` and these columns."""
+    met = rows.select([*KEYS, *columns]).filter(rows["feasible"])  # a missing value counts as False
+    label = KEYS.index("label")  # missing in an older schema
     return met.set_column(label, "label", pc.coalesce(met["label"], met["strategy"]))
 
 
@@ -73,7 +74,7 @@ def _best(answers: pa.Table) -> pa.Table:
 
 
 def _of_parts(place: Place, of: Callable[[pa.Table], pa.Table], columns: tuple[str, ...]) -> pa.Table:
-    """What ``of`` makes of each part of ``searches``, one below the other."""
+    """Apply ``of`` to each part of ``searches`` and concatenate the results."""
     schema = pa.schema([SEARCHES.field(name) for name in (*KEYS, *columns, "feasible")])
 
     def of_part(name: str) -> pa.Table:
@@ -83,12 +84,13 @@ def _of_parts(place: Place, of: Callable[[pa.Table], pa.Table], columns: tuple[s
         names = list(part_names(place, "searches"))
         try:
             return pa.concat_tables([of(schema.empty_table()), *parallel(place, of_part, names)])
-        except FileNotFoundError:  # merged meanwhile
+        except FileNotFoundError:  # merged in the meantime
             continue
         except (DamagedError, OSError) as error:
             raise UserError(
                 f"{place.of('searches')}: expected parts that can be read, found {place.reason(error)}"
             ) from error
     raise UserError(
-        f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+        f"{place.name}: expected parts that do not change while they are read, found parts that were merged "
+        f"in each of {READ_ATTEMPTS} attempts"
     )

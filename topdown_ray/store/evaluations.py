@@ -1,7 +1,7 @@
-"""Tables of measured accuracies: the schema, parts that appear whole or not at all, loading them.
+"""Write and read tables of measured accuracies.
 
-A folder of parts (see :mod:`parts`) is what a running measurement writes to; ``combine`` makes one file of
-it, the training set of a predictor."""
+A running measurement writes to a folder of parts (see :mod:`parts`). ``combine`` makes one file of them, the
+training set of a predictor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from topdown_ray.store.parts import Parts
 from topdown_ray.store.place import Place
 
 FOLDER = "evaluations"  # in a sweep's result folder
-FAILURES = "failures"  # in that
+FAILURES = "failures"  # in FOLDER
 
 _VERSION = b"topdown_ray_evaluations"  # in the file's metadata
 
@@ -121,25 +121,26 @@ _UNREADABLE = (
     pa.ArrowException,
 )
 
-#: Columns that tell how a row was measured, not what came out.
+#: Columns that say how a row was measured, and not what its result is.
 INCIDENTAL = ("device", "host", "wall_s", "started_at")
 
 
 class Evaluations:
-    """The measured rows beside a sweep's, in a local folder or a bucket, as their driver writes them.
+    """The measured rows in a sweep's result folder (local or in a bucket), as their driver writes them.
 
-    folder: of the parts, in ``run``; ``failures/`` in it holds a record for each measurement that finally
-    failed."""
+    folder: the folder of the parts in ``run``; its subfolder ``failures/`` has a record for each measurement
+    that failed permanently."""
 
     def __init__(self, run: str | Path, folder: str = FOLDER):
         self.folder = folder
         self.place = Place(run)
         self._parts = Parts(self.place, _layout(folder))
-        self.damaged: list[str] = []  # what these parts held is measured again
+        self.damaged: list[str] = []  # the rows of these parts are measured again
         self._failed: set[str] = set()
 
     def open(self) -> None:
-        """Make the folder, or take up what lies in it: damaged parts move to ``damaged/`` (see ``damaged``).
+        """Make the folder, or continue with the rows in it. Damaged parts are moved to ``damaged/`` (see
+        ``damaged``).
 
         Raises UserError, StoreError."""
         try:
@@ -155,7 +156,7 @@ class Evaluations:
             ) from error
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows as one part. When this returns, they are there for good. Raises StoreError."""
+        """Add rows as one part. When this returns, they are stored permanently. Raises StoreError."""
         table = pa.Table.from_pylist(list(rows), schema=EVALUATIONS)
         identities = table["evaluation_id"].to_pylist()
         self._parts.write(digest(identities), table)
@@ -164,7 +165,9 @@ class Evaluations:
             self._failed.remove(identity)
 
     def record_failure(self, identity: str, arch: str, error: str) -> None:
-        """Write a record of a measurement that is given up. It goes away with the row. Raises StoreError."""
+        """Write a record of a measurement that failed permanently. It is deleted when the row is written.
+        Raises StoreError.
+        """
         record = {
             "evaluation_id": identity,
             "arch": arch,
@@ -179,12 +182,12 @@ class Evaluations:
         return f"{self.folder}/{FAILURES}/{identity}.json"
 
     def read(self) -> pd.DataFrame:
-        """All rows, each measurement once, in the order of their identities. Raises UserError."""
+        """Return all rows, each measurement once, in the order of their identities. Raises UserError."""
         for _ in range(READ_ATTEMPTS):
             try:
                 names = list(part_names(self.place, self.folder))
                 return _ordered(list(parallel(self.place, self._part, names)))
-            except FileNotFoundError:  # merged meanwhile
+            except FileNotFoundError:  # merged in the meantime
                 continue
             except OSError as error:
                 raise UserError(
@@ -192,8 +195,8 @@ class Evaluations:
                     f"{self.place.reason(error)}"
                 ) from error
         raise UserError(
-            f"{self.place.of(self.folder)}: expected parts that stay while they are read, found them merged "
-            f"{READ_ATTEMPTS} times"
+            f"{self.place.of(self.folder)}: expected parts that do not change while they are read, found "
+            f"parts that were merged in each of {READ_ATTEMPTS} attempts"
         )
 
     def _part(self, name: str) -> pa.Table:
@@ -202,13 +205,13 @@ class Evaluations:
             return _checked(read_part(self.place, self.folder, name, layout=self._parts.layout), where)
         except DamagedError as error:
             raise UserError(
-                f"{where}: expected a part as it was written, found {error}; the same evaluate or "
-                "sample-dataset again measures its rows afresh"
+                f"{where}: expected a part as it was written, found {error}; run the same evaluate or "
+                "sample-dataset command again to measure its rows again"
             ) from error
 
     def combine(self, out: Path, order: Sequence[str]) -> int:
-        """Write these measurements, in this order, then all others, as one file; remove the parts of a local
-        folder. Returns the number of rows.
+        """Write these measurements in this order, and then all others, as one file, and remove the parts of a
+        local folder. Returns the number of rows.
         """
         rows = self.read().set_index("evaluation_id", drop=False)
         rows = rows.loc[[*order, *rows.index.difference(list(order))]]
@@ -217,7 +220,7 @@ class Evaluations:
             self.place.delete(f"{self.folder}/{name}")
         if self.place.local is not None:
             for folder in (f"{self.folder}/{FAILURES}", self.folder):
-                with contextlib.suppress(OSError):  # records of failures, or damaged parts, stay
+                with contextlib.suppress(OSError):  # keep folders with failure records or damaged parts
                     (self.place.local / folder).rmdir()
         return len(rows)
 
@@ -227,14 +230,14 @@ def _layout(folder: str) -> Layout:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file: whole or not at all. Raises UserError."""
+    """Write a Parquet file, completely or not at all. Raises UserError."""
     with written(path) as temporary:
         pq.write_table(table, temporary)
 
 
 def read_table(path: Path) -> pa.Table:
-    """One file of measured rows. Raises UserError: not readable, not such a table, a row that lacks what
-    identifies it, no accuracy.
+    """Read one file of measured rows. Raises UserError if it cannot be read or is not such a table, or if a
+    row has no identity or no accuracy.
     """
     what, where = "a table of measured accuracies (Parquet)", brief_path(path)
     check_file(path, what)
@@ -247,7 +250,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table, where: str) -> pa.Table:
-    """The rows in the columns and types of the schema. Raises UserError, see :func:`read_table`."""
+    """The rows with the columns and types of the schema. Raises UserError, see :func:`read_table`."""
     version = (table.schema.metadata or {}).get(_VERSION, b"1")
     if version != b"1":
         raise UserError(
@@ -257,11 +260,11 @@ def _checked(table: pa.Table, where: str) -> pa.Table:
     names = table.column_names
     for name in _REQUIRED:
         if name not in names:
-            raise UserError(f"{where}: expected the columns of measured accuracies, found none called {name}")
+            raise UserError(f"{where}: expected the columns of measured accuracies, found no column {name}")
     for name in EVALUATIONS.names:
         if names.count(name) > 1:
             raise UserError(f"{where}: expected distinct columns, found {name} more than once")
-    for field in EVALUATIONS:  # a table that others made may lack what only informs
+    for field in EVALUATIONS:  # a table from elsewhere need not have the columns that only inform
         if field.name not in names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
     try:
@@ -273,7 +276,7 @@ def _checked(table: pa.Table, where: str) -> pa.Table:
     for name in _REQUIRED:
         if table[name].null_count:
             raise UserError(
-                f"{where}: {name}: expected a value in every row, found none in {table[name].null_count}"
+                f"{where}: {name}: expected a value in every row, found {table[name].null_count} without one"
             )
     for name in ("top1", "top5"):
         values = table[name].drop_null().to_numpy()
@@ -285,7 +288,9 @@ def _checked(table: pa.Table, where: str) -> pa.Table:
 
 
 def load_evaluations(run: str | Path) -> pd.DataFrame:
-    """The measured rows beside a sweep's; empty where there are none. Raises UserError."""
+    """Return the measured rows in a sweep's result folder; the frame is empty if there are none. Raises
+    UserError.
+    """
     return Evaluations(run).read()
 
 

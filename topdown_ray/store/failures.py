@@ -1,7 +1,7 @@
-"""``failures/``: a record for each shard that finally failed, with its traceback and the command that reruns
-exactly it.
+"""Write and read ``failures/``, which has a record for each shard that failed permanently.
 
-A record goes away as soon as all its searches have rows.
+A record has the traceback and the command that runs exactly this shard again. It is deleted as soon as all
+its searches have rows.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class _Group(Protocol):
 
 
 class FailedShard(Protocol):
-    """What a record tells of a shard."""
+    """The facts about a shard that a record has."""
 
     @property
     def shard_id(self) -> str:
-        """Its name."""
+        """The shard's name."""
 
     @property
     def group(self) -> _Group:
-        """What its searches have in common."""
+        """The facts that its searches share."""
 
     @property
     def seeds(self) -> Sequence[int]:
-        """Of its searches."""
+        """The seeds of its searches."""
 
     @property
     def search_ids(self) -> Sequence[str]:
-        """Of its searches."""
+        """The identities of its searches."""
 
 
 class Record(pydantic.BaseModel):
@@ -67,7 +67,7 @@ class Record(pydantic.BaseModel):
 
 
 class Failures:
-    """The failure records of a result folder, as the driver keeps them."""
+    """The failure records of a result folder, as its driver writes them."""
 
     def __init__(self, place: Place):
         self.place = place
@@ -75,7 +75,7 @@ class Failures:
         self._lock = threading.Lock()  # shards are written by several threads
 
     def read(self, finished: Set[str]) -> None:
-        """Take up the records of earlier runs; clear those whose searches have rows by now."""
+        """Read the records of earlier runs, and delete those whose searches have rows."""
         self._open = {
             shard_id: set(record["search_ids"]) for shard_id, record in read_failures(self.place).items()
         }
@@ -83,7 +83,9 @@ class Failures:
             self._cross_off(shard_id, {each for each in self._open[shard_id] if each in finished})
 
     def record(self, shard: FailedShard, error: str) -> str:
-        """Write a shard's record. Returns the command that reruns exactly it. Raises StoreError."""
+        """Write a shard's record. Returns the command that runs exactly this shard again. Raises
+        StoreError.
+        """
         command = rerun_command(self.place, shard.shard_id)
         record = {
             "shard_id": shard.shard_id,
@@ -104,7 +106,7 @@ class Failures:
         return command
 
     def clear(self, search_ids: pa.ChunkedArray) -> None:
-        """These searches have rows now: clear the records that wait for nothing else."""
+        """Delete the records whose last searches without rows are these."""
         if self._open:
             found = set(search_ids.to_pylist())
             with self._lock:
@@ -119,15 +121,15 @@ class Failures:
 
 
 def rerun_command(place: Place, shard_id: str) -> str:
-    """The command that runs exactly this shard again, into the same folder; credentials are not in it, see
-    docs/guides/storage.md.
+    """Return the command that runs exactly this shard again into the same folder. It contains no credentials,
+    see docs/guides/storage.md.
     """
     out = place.name if place.local is None else str(place.local.absolute())
     return shlex.join(["topdown-ray", "sweep", out, "--out", out, "--only", shard_id])
 
 
 def read_failures(place: Place) -> dict[str, dict[str, Any]]:
-    """All records, by shard id. Raises UserError for one that a sweep has not written."""
+    """Return all records by shard id. Raises UserError for a file that is not a record."""
     records = {}
     try:
         names = sorted(place.files(FOLDER))
@@ -141,7 +143,7 @@ def read_failures(place: Place) -> dict[str, dict[str, Any]]:
         where = f"{FOLDER}/{name}"
         try:
             record = place.document(where)
-        except FileNotFoundError:  # cleared meanwhile
+        except FileNotFoundError:  # deleted in the meantime
             continue
         except OSError as error:
             raise UserError(
@@ -153,5 +155,5 @@ def read_failures(place: Place) -> dict[str, dict[str, Any]]:
 
 
 def failed_searches(folder: str | Path) -> dict[str, list[str]]:
-    """The searches of every shard that ``failures/`` records. Raises UserError."""
+    """Return the searches of every shard in ``failures/``. Raises UserError."""
     return {shard_id: record["search_ids"] for shard_id, record in read_failures(Place(folder)).items()}

@@ -1,4 +1,4 @@
-"""What a URI leads to: the filesystem of pyarrow that opens it, once it has answered."""
+"""Open a URI with one of pyarrow's filesystems, after a check that its server answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PROBED = (
     "viewfs",
 )
 PROBE_S = 60
-GS_RETRY_S = 20  # pyarrow's own limit is 15 minutes, even where there are no credentials
+GS_RETRY_S = 20  # pyarrow's own limit is 15 minutes, even without credentials
 
 
 def opened(uri: str, parts: SplitResult, name: str) -> tuple[pafs.FileSystem, str, bool]:
-    """The filesystem, the folder in it, and whether it is an object store. name: begins messages. Raises
-    UserError.
+    """Return the filesystem, the folder in it, and whether it is an object store. name: the start of
+    messages. Raises UserError.
     """
     if parts.scheme in ("gs", "gcs") and "retry_limit_seconds=" not in parts.query:
         uri += f"{'&' if parts.query else '?'}retry_limit_seconds={GS_RETRY_S}"
@@ -50,7 +50,7 @@ def opened(uri: str, parts: SplitResult, name: str) -> tuple[pafs.FileSystem, st
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, on one line and without the call that met it."""
+    """Return the message of an error as one line, without the call that raised it."""
     return getattr(error, "strerror", None) or one_line(error)
 
 
@@ -67,10 +67,10 @@ except Exception as error:
 
 @functools.cache
 def _probe(uri: str, name: str) -> None:
-    """Raise UserError unless the place of a URI answers.
+    """Raise UserError unless the server of a URI answers.
 
-    The first request runs in a process of its own: some clients try for minutes, and Azure's ends the process
-    where it finds no credentials, by a C++ exception that pyarrow does not catch."""
+    The first request runs in a process of its own, because some clients try for minutes, and Azure's client
+    ends the process with an uncaught C++ exception if it finds no credentials."""
     problem = f"none within {PROBE_S} s"
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
@@ -85,6 +85,6 @@ def _probe(uri: str, name: str) -> None:
             return
         problem = (
             one_line(without_secrets(done.stderr, uri))
-            or f"that its client ends with status {done.returncode}"
+            or f"that its client ended with status {done.returncode}"
         )
     raise UserError(f"{name}: expected a place that answers, with credentials for it, found {problem}")

@@ -1,7 +1,8 @@
-"""Result folders, as a sweep's driver writes them: a manifest beside Parquet tables in atomic parts.
+"""Write the result folder of a sweep: its manifest ``run.json`` and its tables in atomic Parquet parts.
 
-``run.json`` says what the sweep is and when it ran; ``searches/``, ``trace/`` and ``front/`` hold the tables
-in parts (see :mod:`parts`), ``failures/`` the shards that finally failed. Only the driver writes."""
+``run.json`` says what the sweep is and when it ran. ``searches/``, ``trace/`` and ``front/`` contain the
+tables in parts (see :mod:`parts`), and ``failures/`` the shards that failed permanently. Only the driver
+writes."""
 
 from __future__ import annotations
 
@@ -33,11 +34,10 @@ class ResultFolder:
     def __init__(self, path: str | Path):
         self.path = path
         self.place = Place(path)
-        # parts that :meth:`open` found damaged and moved to damaged/: their searches run again
+        # parts that :meth:`open` found damaged and moved to damaged/; their searches run again
         self.damaged: list[str] = []
-        self.rebuilt = (
-            False  # whether :meth:`open` found parts of this sweep without run.json, and wrote it anew
-        )
+        # whether :meth:`open` found parts of this sweep without run.json, and wrote it again
+        self.rebuilt = False
         self._parts = Parts(self.place)
         self._failures = Failures(self.place)
         self._finished = Identities()
@@ -74,7 +74,7 @@ class ResultFolder:
             begun = self.rebuilt = True
         if begun and not resume:
             raise UserError(
-                f"{self.place.name}: expected an empty folder (--no-resume), found this sweep begun"
+                f"{self.place.name}: expected an empty folder (--no-resume), found results of this sweep"
             )
         if begun and self.place.surely_held():
             raise UserError(
@@ -82,7 +82,7 @@ class ResultFolder:
             )
 
     def _run_ids(self) -> set[Any]:
-        """The sweeps that the parts in here are of."""
+        """The sweeps to which the parts in this folder belong."""
         found: set[Any] = set()
         for table in TABLES:
             for name in part_names(self.place, table):
@@ -95,10 +95,9 @@ class ResultFolder:
     def open(self, manifest: Mapping[str, Any], resume: bool) -> None:
         """Create the folder, or continue the same sweep in it, as its only driver until :meth:`end`.
 
-        On object stores other than S3 there is no lock: a second driver is harmless there, it computes and
-        writes the same rows. Verifies all parts and moves those that are damaged to ``damaged/`` (see
-        ``damaged``); where run.json was lost it is written anew. Raises UserError before anything is
-        written."""
+        Object stores other than S3 have no lock. A second driver is harmless there, because it computes and
+        writes the same rows. All parts are verified, and damaged ones are moved to ``damaged/`` (see
+        ``damaged``). A lost run.json is written again. Raises UserError before anything is written."""
         self.check(manifest, resume)
         self.place.prepare(SWEEP.tables)
         try:
@@ -134,7 +133,7 @@ class ResultFolder:
         except MemoryError as error:
             self.place.abandon()
             raise UserError(
-                f"{self.place.name}: expected memory to verify the parts, found too little"
+                f"{self.place.name}: expected enough memory to verify the parts, found too little"
             ) from error
         except BaseException:
             self.place.abandon()
@@ -145,37 +144,36 @@ class ResultFolder:
         self._write_manifest({**self._manifest, **facts})
 
     def finished(self) -> Identities:
-        """The identities of all searches that had rows when the folder was opened."""
+        """Return the identities of all searches that had rows when the folder was opened."""
         return self._finished
 
     def write(self, shard_id: str, searches: pa.Table, *others: pa.Table) -> None:
-        """Add a finished shard: its searches, its trace, and its front if it has one; several threads may.
-        When this returns, it is there for good. Raises StoreError.
+        """Add a finished shard: its searches, its trace, and its front if it has one. Several threads may do
+        this at once. When this returns, the rows are stored permanently. Raises StoreError.
         """
         self._parts.write(shard_id, searches, *others)
         self._failures.clear(searches["search_id"])
 
     def stop_merging(self) -> None:
-        """The driver is to end soon: leave parts unmerged."""
+        """Merge no more parts, because the driver is about to end."""
         self._parts.stop_merging()
 
     def record_failure(self, shard: FailedShard, error: str) -> str:
-        """Write ``failures/SHARD_ID.json`` for a shard that is given up: its searches, its traceback, the
-        command to rerun it.
+        """Write ``failures/SHARD_ID.json`` for a shard that failed permanently: its searches, its traceback,
+        and the command to run it again.
 
-        Returns that command. The record goes away as soon as all its searches have rows. Raises StoreError.
+        Returns that command. The record is deleted as soon as all its searches have rows. Raises StoreError.
         """
         return self._failures.record(shard, error)
 
     def end(
         self, complete: bool, seconds: Mapping[str, float], facts: Mapping[str, Any], count: bool = False
     ) -> None:
-        """The end of what :meth:`open` began: run.json tells how it ended, and another driver may open the
-        folder.
+        """Close the folder after :meth:`open`: write to run.json how the sweep ended, and release the lock.
 
-        seconds: of this session (``wall_s``, ``busy_s``); run.json holds each session's and their sums.
-        count: look in the folder whether every search that had rows when it was opened, or was written since,
-        has rows now. Raises StoreError, also where some of them are gone."""
+        seconds: those of this session (``wall_s``, ``busy_s``); run.json has each session's and their sums.
+        count: check that every search that had rows at :meth:`open` or was written since has rows now. Raises
+        StoreError, also if some of them are gone."""
         try:
             gone = self._gone() if count else 0
             manifest = read_manifest(self.path) if self.place.exists("run.json") else self._manifest
@@ -187,8 +185,8 @@ class ResultFolder:
             if gone:
                 raise StoreError(
                     f"{self.place.name}: expected the rows of {self._parts.promised} searches, found that "
-                    f"those of {gone} are gone: files of this folder were deleted or changed while the sweep "
-                    "ran"
+                    f"those of {gone} are gone, because files of this folder were deleted or changed while "
+                    "the sweep ran"
                 )
         finally:
             self.place.release()
@@ -202,10 +200,10 @@ class ResultFolder:
             ) from error
 
     def abandon(self, pid: int) -> None:
-        """Say in run.json that the sweep no longer runs: its driver, the process ``pid``, died before
+        """Write to run.json that the sweep does not run, because its driver, the process ``pid``, died before
         :meth:`end`. Raises StoreError.
 
-        Without effect if another driver has taken the folder over.
+        This does nothing if another driver has taken over the folder.
         """
         if not self.place.hold():
             return
@@ -230,7 +228,7 @@ class ResultFolder:
     def _holder(self) -> str:
         sessions = read_manifest(self.path).get("sessions", []) if self.place.exists("run.json") else []
         if not sessions:
-            return "one that has just begun"
+            return "a sweep that has just started"
         return "process {pid} on {host}, since {started_at}".format(**sessions[-1])
 
 

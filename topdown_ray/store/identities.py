@@ -1,5 +1,7 @@
-"""Sets of identities, small enough to hold those of millions of searches: sorted text of one width in one
-array, 20 bytes each, where a set of Python strings takes 110."""
+"""Hold the identities of millions of searches in little memory.
+
+A set is one array of sorted text of equal width with 20 bytes for each identity. A set of Python strings
+would take 110."""
 
 from __future__ import annotations
 
@@ -11,18 +13,20 @@ from numpy.typing import NDArray
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 
-Packed = NDArray[np.bytes_]  # UTF-8, as wide as the longest
+Packed = NDArray[np.bytes_]  # UTF-8, with the width of the longest
 
 
 def packed(names: pa.Array | Iterable[str]) -> Packed:
-    """Names as one array, in their order."""
+    """Return names as one array, in their order."""
     if isinstance(names, pa.Array):
         names = names.to_pylist()
     return np.array([name.encode() for name in names], dtype=np.bytes_)
 
 
 def distinct(names: Packed) -> bool:
-    """Whether no two are alike, in a tenth of the time that sorting takes: True is a proof, False is not."""
+    """Whether all names are different. True is certain, False is not. This takes a tenth of the time of
+    sorting.
+    """
     width = -(-names.dtype.itemsize // 8) * 8
     words = names.astype(f"S{width}").view(np.uint64).reshape(len(names), width // 8)
     mixed = np.sort((words * _ODD ** np.arange(words.shape[1], dtype=np.uint64)).sum(axis=1))
@@ -37,7 +41,7 @@ class Identities(Set[str]):
 
     @classmethod
     def union(cls, each: Sequence[Packed]) -> Identities:
-        """All of these."""
+        """Return the set of all these names."""
         found = cls()
         if each:
             found._sorted = np.unique(np.concatenate(each))
@@ -53,17 +57,17 @@ class Identities(Set[str]):
 
     @property
     def names(self) -> Packed:
-        """All of them, sorted."""
+        """All names, sorted."""
         return self._sorted
 
     def shared(self, other: Identities) -> Identities:
-        """Those that are in both sets."""
+        """Return the names that are in both sets."""
         both = Identities()
         both._sorted = np.intersect1d(self._sorted, other._sorted, assume_unique=True)
         return both
 
     def without(self, each: Sequence[Packed]) -> Identities:
-        """Those that are in none of these."""
+        """Return the names that are in none of these arrays."""
         left = Identities()
         left._sorted = np.setdiff1d(self._sorted, np.concatenate([self._sorted[:0], *each]))
         return left

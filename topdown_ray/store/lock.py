@@ -1,4 +1,4 @@
-"""The lock of a local folder, which makes its holder the only driver; it dies with the process."""
+"""Lock a local folder, so that it has only one driver. The lock ends with its process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from topdown_ray.errors import UserError
 from topdown_ray.store.filesystems import reason
 
 LOCK = ".lock"
-LOCK_TIMEOUT_S = 2.0  # who only asks whether a driver is at work holds the lock for a moment
+LOCK_TIMEOUT_S = 2.0  # a process that only checks for a driver holds the lock for a moment
 
 
 class FolderLock:
-    """A file in the folder that it locks. name: of the folder, begins messages."""
+    """A lock file in the folder that it locks. name: the name of the folder, which begins messages."""
 
     def __init__(self, folder: Path, name: str):
         self._path = folder / LOCK
@@ -26,11 +26,11 @@ class FolderLock:
 
     @property
     def mine(self) -> bool:
-        """Whether this object holds it."""
+        """Whether this object holds the lock."""
         return self._held is not None
 
     def check(self) -> None:
-        """Raise UserError where something else bears its name."""
+        """Raise UserError if something other than a lock file has its name."""
         if os.path.lexists(self._path) and not stat.S_ISREG(os.lstat(self._path).st_mode):
             raise UserError(
                 f"{self._name.rstrip('/')}/{LOCK}: expected a lock as a sweep makes it, a regular file, "
@@ -38,7 +38,7 @@ class FolderLock:
             )
 
     def hold(self) -> bool:
-        """Take it. False where another process has it. Raises UserError."""
+        """Take the lock. Returns False if another process has it. Raises UserError."""
         if self.mine:
             return True
         lock = filelock.FileLock(self._path)
@@ -54,13 +54,13 @@ class FolderLock:
         return True
 
     def release(self) -> None:
-        """Let others take it."""
+        """Release the lock."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
     def held(self) -> bool | None:
-        """Whether another process has it; None where that cannot be told."""
+        """Whether another process has the lock; None if this is not known."""
         if self.mine:
             return None
         try:
@@ -80,14 +80,14 @@ class FolderLock:
         return False
 
     def surely_held(self) -> bool:
-        """Whether another process has it, which need not be waited for."""
+        """Whether another process certainly has the lock."""
         return self.held() is True
 
     def taken_by(self) -> str | None:
-        """Nobody: it cannot be taken over from its holder."""
+        """Return None, because this lock cannot be taken over from its holder."""
         return None
 
     def remove(self) -> None:
-        """Delete the file of a lock that is held here."""
+        """Delete the lock file, if this object holds the lock."""
         if self.mine:
             self._path.unlink(missing_ok=True)

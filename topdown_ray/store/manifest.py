@@ -1,5 +1,7 @@
-"""What run.json holds, as a model: every field that a command reads is there and of its type, or the file is
-refused; and finding that file in a result folder. No table is read here, and pandas is not imported.
+"""Read and validate ``run.json``, the manifest of a result folder.
+
+Every field that a command reads must be present and have its type. This module reads no tables and does not
+import pandas.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 
 class _Read(BaseModel):
-    """Keys that no command reads are left as they are: later versions may write more."""
+    """A model that ignores keys that no command reads, because later versions may write more."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -37,16 +39,16 @@ _Sets = list[Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]],
 
 
 class _Spec(_Read):
-    """The part of a specification that reports and ``status`` read; running it takes the whole one,
+    """The part of a specification that reports and ``status`` read. Sweeps run the complete one,
     :class:`spec.SweepSpec`.
     """
 
     name: _Name
     spaces: Annotated[list[_Name], Field(min_length=1)]
     strategies: Annotated[list[_Name | _Strategy], Field(min_length=1)]
-    targets: dict[str, _Sets | dict[str, _Sets]]  # of a space with several costs: of each
+    targets: dict[str, _Sets | dict[str, _Sets]]  # by space, and by cost if a space has several
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
-    cost: dict[str, str | list[str]] = {}  # where it is not recorded
+    cost: dict[str, str | list[str]] = {}  # older versions may not record it
     predictor: dict[str, str] = {}
     search: dict[str, Any] = {}
 
@@ -81,7 +83,7 @@ class _Artefact(_Read):
 
 
 class Manifest(_Read):
-    """run.json. ``schema`` and ``algorithm`` are checked before, by :func:`manifest_of`."""
+    """The content of run.json. :func:`manifest_of` checks ``schema`` and ``algorithm`` before."""
 
     run_id: _Name
     spec: _Spec
@@ -91,17 +93,17 @@ class Manifest(_Read):
     created_at: str | None = None
     sessions: Annotated[list[_Session], Field(min_length=1)] = []  # older versions wrote none
     given_up: list[str] = []
-    part: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None  # of --part: K, N
+    part: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None  # K and N of --part
     artefacts: dict[str, dict[str, _Artefact]] = {}
-    strategies: dict[str, str] = {}  # hashes of those that are plug-ins
+    strategies: dict[str, str] = {}  # hashes of the strategies that are plug-ins
     versions: dict[str, str] = {}
     machine: dict[str, str | int | None] = {}
     weights: dict[str, str] = {}  # of the supernets that search workers of older versions hosted
 
 
 def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
-    """A document as a manifest: itself, checked. where: begins the message. schema: the newest that is known.
-    Raises UserError.
+    """Check that a document is a manifest, and return it. where: the start of messages. schema: the newest
+    version that is known. Raises UserError.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where}: expected a mapping, found {type(data).__name__}")
@@ -111,8 +113,8 @@ def manifest_of(data: Any, where: str, schema: int) -> dict[str, Any]:
 
 
 def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which fields of the specification, and which artefacts and plug-ins of the same names, are others than
-    those of an earlier run.json: the end of a message, "" for none.
+    """Return the end of a message that names the fields, artefacts and plug-ins which differ from those of an
+    earlier run.json; "" if there are none.
     """
     fields, earlier = now.get("spec", {}), before.get("spec", {})
     changed = [
@@ -135,11 +137,11 @@ class PromisedSet(NamedTuple):
     """A target set of a sweep."""
 
     targets: tuple[float, ...]
-    cost: str | None  # its name in rows, where the sweep has several costs for the space
+    cost: str | None  # its name in rows, if the sweep has several costs for the space
 
 
 def promised_sets(manifest: Mapping[str, Any], space: str) -> list[PromisedSet]:
-    """The target sets of a space, by cost."""
+    """Return the target sets of a space, by cost."""
     of_space = manifest.get("spec", {}).get("targets", {}).get(space, [])
     if not isinstance(of_space, Mapping):
         return [PromisedSet(tuple(targets), None) for targets in of_space]
@@ -150,7 +152,7 @@ def promised_sets(manifest: Mapping[str, Any], space: str) -> list[PromisedSet]:
 
 
 class Labelled(NamedTuple):
-    """An entry of a specification's ``strategies``, as tables and pictures show it."""
+    """An entry of a specification's ``strategies`` with its label in tables and pictures."""
 
     strategy: str
     label: str
@@ -158,18 +160,18 @@ class Labelled(NamedTuple):
 
 
 def labelled(entry: str | Mapping[str, Any]) -> Labelled:
-    """An entry of ``spec["strategies"]`` of run.json: a name, or a mapping with the name."""
+    """Label an entry of ``spec["strategies"]`` in run.json, which is a name or a mapping with the name."""
     if isinstance(entry, str):
         return Labelled(entry, entry)
     return Labelled(entry["name"], entry.get("label", entry["name"]), entry.get("colour"))
 
 
 def check_resumable(manifest: Mapping[str, Any], where: str, algorithm: int) -> None:
-    """Raise UserError unless this version computes the same rows as the one that began the sweep."""
+    """Raise UserError unless this version computes the same rows as the one that started the sweep."""
     if type(manifest.get("algorithm")) is not int or manifest["algorithm"] != algorithm:
         raise UserError(
-            f"{where}: algorithm: expected version {algorithm}, which this version of topdown-ray continues, "
-            f"found {brief(manifest.get('algorithm'))}; load and report still read this folder"
+            f"{where}: algorithm: expected version {algorithm}, found {brief(manifest.get('algorithm'))}; "
+            "this version of topdown-ray cannot continue the sweep, but load and report can read this folder"
         )
 
 
@@ -180,7 +182,7 @@ def _version(data: Mapping[str, Any], where: str, field: str, newest: int) -> No
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The content of run.json. Raises UserError."""
+    """Return the content of run.json. Raises UserError."""
     place = Place(folder)
     try:
         document = place.document("run.json")
@@ -193,10 +195,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def _advice(place: Place) -> str:
-    """How to go on without run.json, where the parts of a sweep are there."""
+    """The end of a message that says how to write run.json again, if the folder has the parts of a sweep."""
     with contextlib.suppress(OSError, UserError):
         if part_names(place, "searches"):
             return (
-                f"; its parts are there: the sweep's command again, with --out {place.name}, writes it anew"
+                "; because the folder contains parts of a sweep, run the sweep's command again with --out "
+                f"{place.name} to restore run.json"
             )
     return ""

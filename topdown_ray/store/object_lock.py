@@ -1,9 +1,9 @@
-"""The lock of a folder in an S3 bucket, which makes its holder the only driver.
+"""Lock a folder in an S3 bucket, so that it has only one driver.
 
-It is an object that is created only if it is absent, and that its holder replaces every few seconds. A driver
-that was killed leaves it behind: it is ignored once its process is known to have ended (on the same machine),
-or when nobody has replaced it for a while. The requests are boto3's, since pyarrow cannot create an
-object only if it is absent."""
+The lock is an object that is created only if it is absent, and that its holder replaces every few seconds. A
+driver that was killed leaves it behind. Such a lock is ignored if its process is known to have ended (on the
+same machine), or if it has not been replaced for a while. The requests use boto3, because pyarrow cannot
+create an object only if it is absent."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from topdown_ray.store.filesystems import reason
 from topdown_ray.store.lock import LOCK
 from topdown_ray.terminal import say
 
-RENEW_S = 10.0  # the holder replaces the object so often
-STALE_S = 60.0  # a lock that nobody has replaced for so long was left behind
+RENEW_S = 10.0  # the interval in which the holder replaces the object
+STALE_S = 60.0  # a lock that has not been replaced for this long was left behind
 _POLL_S = 1.0
-_PATIENCE_S = 5.0  # with a renewal that is under way while the lock is released
+_PATIENCE_S = 5.0  # how long a release waits for a renewal that is in progress
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _ABSENT = {"NoSuchKey", "404"}
 
 
 class _Found(NamedTuple):
-    """The lock of some driver, as it lies in the bucket."""
+    """The lock object in the bucket."""
 
     etag: str
     holder: dict[str, Any]
-    age_s: float  # since it was replaced, by the store's own clock
+    age_s: float  # seconds since it was replaced, by the store's own clock
 
 
 class ObjectLock:
-    """An object in the folder that it locks. uri, parts: of the folder, whole and split. root: bucket and
-    folder. name: of the folder, begins messages.
+    """A lock object in the folder that it locks. uri, parts: the URI of the folder, whole and split. root:
+    bucket and folder. name: the name of the folder, which begins messages.
     """
 
     def __init__(self, uri: str, parts: SplitResult, root: str, region: str, name: str):
@@ -56,7 +56,7 @@ class ObjectLock:
         self._name = name
         self._me = {**_this_process(), "token": uuid.uuid4().hex}
         self._etag: str | None = None
-        self._renewed_at = 0.0  # by a clock that goes on while the machine is suspended
+        self._renewed_at = 0.0  # by a clock that continues while the machine is suspended
         self._taken_by: str | None = None
         self._renewal = threading.Lock()
         self._ended = threading.Event()
@@ -65,14 +65,14 @@ class ObjectLock:
 
     @property
     def mine(self) -> bool:
-        """Whether this object holds it."""
+        """Whether this object holds the lock."""
         return self._etag is not None
 
     def check(self) -> None:
-        """Nothing else can bear its name in a bucket."""
+        """Do nothing, because only an object can have its name in a bucket."""
 
     def hold(self) -> bool:
-        """Take it. False where another driver has it. Raises UserError."""
+        """Take the lock. Returns False if another driver has it. Raises UserError."""
         if self.mine:
             return True
         while True:
@@ -80,12 +80,12 @@ class ObjectLock:
                 if again := self._put(IfNoneMatch="*"):
                     etag = again
                     say(
-                        f"{self._name}: this server ignores If-None-Match, so nothing keeps a second driver "
-                        "out of the folder"
+                        f"{self._name}: this server ignores If-None-Match, so the folder cannot be locked "
+                        "against a second driver."
                     )
                 break
             found = self._get()
-            if found is None:  # released since
+            if found is None:  # released in the meantime
                 continue
             if found.holder.get("token") == self._me["token"]:  # the answer to the first request was lost
                 etag = found.etag
@@ -101,7 +101,7 @@ class ObjectLock:
         return True
 
     def release(self) -> None:
-        """Let others take it."""
+        """Release the lock."""
         if not self.mine:
             return
         from botocore.exceptions import BotoCoreError, ClientError
@@ -110,7 +110,7 @@ class ObjectLock:
         if self._thread is not None:
             self._thread.join(_PATIENCE_S)
         self._etag = None
-        # where it cannot be deleted, others may take it in a minute, since nobody replaces it any more
+        # if it cannot be deleted, others can take it after STALE_S, because nobody replaces it
         with contextlib.suppress(UserError, BotoCoreError, ClientError):
             found = self._get()
             if found is not None and found.holder.get("token") == self._me["token"]:
@@ -119,7 +119,7 @@ class ObjectLock:
     remove = release
 
     def held(self) -> bool | None:
-        """Whether another process has it; None where that cannot be told."""
+        """Whether another process has the lock; None if this is not known."""
         if self.mine:
             return None
         try:
@@ -129,21 +129,21 @@ class ObjectLock:
         return found is not None and found.age_s < STALE_S and _runs(found.holder) is not False
 
     def surely_held(self) -> bool:
-        """Whether another process of this machine has it, which need not be waited for."""
+        """Whether another process of this machine certainly has the lock."""
         found = None if self.mine else self._get()
         return found is not None and found.age_s < STALE_S and _runs(found.holder) is True
 
     def taken_by(self) -> str | None:
-        """Who has taken it over from this holder, which did not renew it in time; None: nobody. A holder that
-        has not renewed it for a while, since its machine was suspended, does so first.
+        """Return who has taken over the lock because this holder did not renew it in time, or None. If this
+        holder has not renewed it for a while because its machine was suspended, it does so first.
         """
         if self.mine and self._taken_by is None and _uptime() - self._renewed_at > STALE_S / 2:
             self._renew()
         return self._taken_by
 
     def _left_behind(self, found: _Found) -> bool:
-        """Whether the lock's holder has ended. Where that is not known, the rest of the time is waited for in
-        which it would renew the lock.
+        """Whether the lock's holder has ended. If this is not known, wait for the rest of the time in which
+        it would renew the lock.
         """
         runs = _runs(found.holder)
         left_s = STALE_S - found.age_s
@@ -168,14 +168,14 @@ class ObjectLock:
             self._renew()
 
     def _renew(self) -> None:
-        """Replace the object, unless another driver has taken it over. A store that does not answer may do so
-        next time.
+        """Replace the object, unless another driver has taken over the lock. If the store does not answer,
+        the next renewal tries again.
         """
         with self._renewal, contextlib.suppress(UserError):
             etag = self._put(IfMatch=self._etag)
             if etag is None:
                 found = self._get()
-                if found is None:  # deleted by somebody
+                if found is None:  # somebody has deleted it
                     etag = self._put(IfNoneMatch="*")
                 elif found.holder.get("token") == self._me["token"]:
                     etag = found.etag  # replaced by a request whose answer was lost
@@ -208,7 +208,7 @@ class ObjectLock:
                 return None
             raise self._unusable(error) from error
         holder = None
-        with contextlib.suppress(ValueError):  # not a lock of ours: its age alone tells
+        with contextlib.suppress(ValueError):  # not a lock of this package: only its age counts
             holder = json.loads(text)
         told = found["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = email.utils.parsedate_to_datetime(told) if told else _now()
@@ -237,7 +237,7 @@ class ObjectLock:
                 options["aws_access_key_id"] = unquote(self._parts.username)
                 options["aws_secret_access_key"] = unquote(self._parts.password or "")
             config = Config(
-                request_checksum_calculation="when_required",  # other servers than Amazon's may know no other
+                request_checksum_calculation="when_required",  # other servers may not support checksums
                 s3={"addressing_style": style},
                 connect_timeout=5,
                 read_timeout=10,
@@ -251,7 +251,7 @@ class ObjectLock:
 
 
 def _code(error: Exception) -> str:
-    """What an error of boto3 is called by the server; "" for any other."""
+    """The server's code for an error of boto3; "" for other errors."""
     response: dict[str, Any] = getattr(error, "response", {})
     return str(response.get("Error", {}).get("Code", ""))
 
@@ -261,7 +261,7 @@ def _now() -> datetime.datetime:
 
 
 def _uptime() -> float:
-    """Seconds since the machine started, those included in which it was suspended."""
+    """Seconds since the machine started, including those in which it was suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -270,7 +270,7 @@ def _described(holder: dict[str, Any]) -> str:
 
 
 def _this_process() -> dict[str, Any]:
-    """What tells this process from all others, on this machine and elsewhere."""
+    """Facts that distinguish this process from all others, on this machine and elsewhere."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -280,8 +280,8 @@ def _this_process() -> dict[str, Any]:
 
 
 def _runs(holder: dict[str, Any]) -> bool | None:
-    """Whether the process of a lock still runs; None where that cannot be told, as of one on another machine
-    or in another container.
+    """Whether the process of a lock still runs; None if this is not known, for example because it is on
+    another machine or in another container.
     """
     pid = holder.get("pid")
     if holder.get("machine") != _machine() or type(pid) is not int:
@@ -293,7 +293,7 @@ def _runs(holder: dict[str, Any]) -> bool | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; None where it has ended or cannot be seen."""
+    """The start of a process in ticks since the machine's start; None if it has ended or is not visible."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -303,7 +303,7 @@ def _started(pid: int) -> int | None:
 
 
 def _hidden(pid: int) -> bool:
-    """Whether a process is there that /proc does not show to this user."""
+    """Whether a process exists that /proc does not show to this user."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -314,6 +314,6 @@ def _hidden(pid: int) -> bool:
 
 
 def _machine() -> str:
-    """This start of this machine, and the container on it."""
+    """The boot identity of this machine, and its container."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,8 +1,8 @@
-"""The files of parts, read: listed, verified, several at a time.
+"""List, verify and read the files of parts, several at a time.
 
-A file is damaged where its checksum says so; one of an older folder, without a checksum, where pyarrow says
-that it is no valid Parquet. Nothing else is damage: memory that runs out, a disk that does not answer or a
-thread that does not start end with an error, and no file is touched."""
+A file is damaged if it does not match its checksum. A file of an older folder has no checksum; it is damaged
+if pyarrow cannot read it as Parquet. Other failures (memory runs out, a disk does not answer, a thread does
+not start) are errors but no damage, and no file is changed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from topdown_ray.store.filesystems import reason
 from topdown_ray.store.layout import SWEEP, Layout
 from topdown_ray.store.place import Place, PlacedFile
 
-READ_ATTEMPTS = 5  # of a reader, while a driver merges parts
-# in pyarrow's errors: what failed is the machine
+READ_ATTEMPTS = 5  # attempts of a reader, while a driver merges parts
+# signs in pyarrow's errors that the machine failed, and not the file
 _NOT_OF_THE_FILE = re.compile(r"alloc|memory|thread|resource", re.IGNORECASE)
 
 _Name = TypeVar("_Name")
@@ -33,11 +33,11 @@ _Value = TypeVar("_Value")
 
 
 class DamagedError(Exception):
-    """A file that is not what was written; the text says how that is known."""
+    """A file differs from what was written; the message says how this is known."""
 
 
 class ShortOfMemoryError(UserError):
-    """There was too little memory to read a part, which says nothing of the part."""
+    """There was too little memory to read a part. The part itself may be intact."""
 
 
 def read_part(
@@ -49,16 +49,16 @@ def read_part(
     layout: Layout = SWEEP,
     where: pc.Expression | None = None,
 ) -> pa.Table:
-    """A part's file, verified by its checksum. where: only the rows of which this is true, and of the file
-    only what holds them: the checksums of its pages verify that.
+    """Read a part's file and verify it by its checksum. where: read only the rows that fulfil this condition,
+    and only the parts of the file that contain them, which the checksums of its pages verify.
 
-    Raises DamagedError, FileNotFoundError, OSError; UserError where the file is as it was written, and still
+    Raises DamagedError, FileNotFoundError, OSError, and UserError if the file is as it was written but still
     cannot be read."""
     path = place.of(f"{table}/{name}")
     try:
         if where is not None:
             with (
-                contextlib.suppress(pa.ArrowInvalid, OSError),  # the whole file tells what is wrong
+                contextlib.suppress(pa.ArrowInvalid, OSError),  # reading the whole file shows what is wrong
                 place.open(f"{table}/{name}") as file,
             ):
                 return _read(file, schema, columns, where)
@@ -69,12 +69,12 @@ def read_part(
                 f"checksum {zlib.crc32(data):08x}, expected {expected:08x} ({len(data)} bytes)"
             )
         return _parse(data, sums is not None, schema, columns, where)
-    except MemoryError as error:  # also pyarrow's
+    except MemoryError as error:  # Python's or pyarrow's
         raise ShortOfMemoryError(
-            f"{path}: expected memory to read it, found too little ({reason(error) or 'MemoryError'})"
+            f"{path}: expected enough memory to read it, found too little ({reason(error) or 'MemoryError'})"
         ) from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        # the disk's or the bucket's, not the content's
+        # an error of the disk or the bucket, not of the content
         if getattr(error, "errno", None) or isinstance(error, FileNotFoundError):
             raise
         raise UserError(f"{path}: expected the rows of a part, found {place.reason(error)}") from error
@@ -87,10 +87,10 @@ def _parse(
     columns: Sequence[str] | None,
     where: pc.Expression | None,
 ) -> pa.Table:
-    """Raises DamagedError where bytes without a checksum are no Parquet; else whatever pyarrow raises."""
+    """Raises DamagedError if bytes without a checksum are no Parquet, and otherwise pyarrow's exceptions."""
     if not summed:
         try:
-            pq.read_table(pa.BufferReader(data), use_threads=False)  # every page: the only proof
+            pq.read_table(pa.BufferReader(data), use_threads=False)  # only reading every page is a proof
         except (pa.ArrowInvalid, OSError) as error:
             if (
                 isinstance(error, MemoryError)
@@ -116,7 +116,7 @@ def _read(
 
 
 def part_names(place: Place, table: str) -> dict[str, PlacedFile]:
-    """The parts of a table: size in bytes and time of writing, by name in a fixed order."""
+    """Return the parts of a table by name in a fixed order, with size in bytes and time of writing."""
     found = place.files(table)
     return {
         name: found[name]
@@ -126,16 +126,16 @@ def part_names(place: Place, table: str) -> dict[str, PlacedFile]:
 
 
 def parallel(place: Place, function: Callable[[_Name], _Value], names: Sequence[_Name]) -> Iterator[_Value]:
-    """``function`` of each name, in order, by a few threads: reading waits for the disk, and on an object
-    store mostly waits.
+    """Yield ``function`` of each name, in order, computed by a few threads, because reading mostly waits for
+    the disk or the object store.
     """
     threads = 4 if place.local is not None else 32
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[_Value]] = deque()
-        for name in names:  # bounded, so that what is read does not pile up
+        for name in names:  # a limited number at a time, so that results do not fill the memory
             try:
                 waiting.append(pool.submit(function, name))
-            except RuntimeError as error:  # the system starts no more threads
+            except RuntimeError as error:  # the system cannot start more threads
                 raise OSError(errno.EAGAIN, str(error)) from error
             if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()

@@ -1,13 +1,12 @@
-"""The parts of tables, as their driver writes them: named by content, merged while the work that fills them
-goes on.
+"""Write the parts of tables, and merge small parts while the driver's work continues.
 
-The first table of a layout is written last: a part is finished when its file there exists. Small parts are
-merged into larger ones, for 10^5 files are slow to list, to resume from and to read. A row is written when
-its shard is finished and once more in a merged part; a merged part that is still small is merged again only
-where there are very many. The merged part is written first. Then the parts in it are deleted, their files of
-the first table before the others. If the driver dies in between, some rows are in two parts, and loading
-counts them once. On resuming, a part that a merged part names is deleted only if the merged part holds every
-row of it. A damaged part is moved to ``damaged/``, never deleted."""
+The first table of a layout is written last, so that a part is finished when its file there exists. Small
+parts are merged into larger ones, because 10^5 files are slow to list, to resume from and to read. A row is
+written when its shard is finished, and again in a merged part. Small merged parts are merged again only if
+there are very many. The merged part is written first. Then the parts in it are deleted, their files of the
+first table before the others. If the driver dies in between, some rows are in two parts, and loading counts
+them once. On resuming, a part that a merged part names is deleted only if the merged part has all its rows. A
+damaged part is moved to ``damaged/`` and never deleted."""
 
 from __future__ import annotations
 
@@ -30,24 +29,26 @@ from topdown_ray.store.part_files import DamagedError, ShortOfMemoryError, paral
 from topdown_ray.store.place import Place
 from topdown_ray.store.resuming import MERGED, Known, look, names_of_whole, verify
 
-MERGE_AT = 64  # small parts
-MERGE_AGAIN_AT = 512  # small parts that were merged
-SMALL = 2 << 20  # bytes of all files; a part above is never merged again
-LARGEST_MERGE = 16 << 20  # bytes of all files that go into one merged part
-AT_A_TIME = 4 << 20  # bytes of files that are merged at a time: their rows take ten times as much memory
+MERGE_AT = 64  # number of small parts that starts a merge
+MERGE_AGAIN_AT = 512  # the same for small parts that are themselves merged parts
+SMALL = 2 << 20  # bytes of all files of a part; a larger part is never merged again
+LARGEST_MERGE = 16 << 20  # bytes of all files that are merged into one part
+AT_A_TIME = 4 << 20  # bytes of files that are merged at a time; their rows take ten times as much memory
 HELD = 96 << 20  # bytes of rows that are kept in memory from writing to merging
 
 
 def _form(schema: pa.Schema) -> dict[str, Any]:
-    """How files are written: what repeats as codes; numbers that hardly do cost time and space as codes."""
+    """Options for writing files. Columns with repeated values are dictionary-encoded; for numbers that hardly
+    repeat, this would cost time and space.
+    """
     repeated = [field.name for field in schema if not pa.types.is_floating(field.type)]
     return {"compression": "zstd", "use_dictionary": repeated, "write_page_checksum": True}
 
 
 class Resumed(NamedTuple):
-    """What a folder holds."""
+    """The state of a folder when its driver starts."""
 
-    finished: Identities  # that have rows
+    finished: Identities  # identities that have rows
     damaged: list[str]  # parts that were moved to damaged/, and why
 
 
@@ -57,18 +58,21 @@ class Parts:
     def __init__(self, place: Place, layout: Layout = SWEEP):
         self.place = place
         self.layout = layout
-        self._written: dict[str, Known] = {}  # all parts that should be here
-        self._small: tuple[dict[str, int], dict[str, int]] = ({}, {})  # bytes of new ones, and of merged ones
-        self._rows: dict[str, Sequence[pa.Table]] = {}  # of small ones, as many as HELD allows
-        self._held = 0  # bytes of these
-        self._lock = threading.Lock()  # over all of these
+        self._written: dict[str, Known] = {}  # all parts that should be in the folder
+        self._small: tuple[dict[str, int], dict[str, int]] = (
+            {},
+            {},
+        )  # bytes of new and of merged small parts
+        self._rows: dict[str, Sequence[pa.Table]] = {}  # rows of small parts, as many as HELD allows
+        self._held = 0  # bytes of these rows
+        self._lock = threading.Lock()  # protects the attributes above
         self._merging = threading.Lock()  # held by the thread that merges
         self._stopped = False  # see :meth:`stop_merging`
-        self._postponed = 0  # parts beyond MERGE_AT to wait for, since there was too little memory
+        self._postponed = 0  # further parts to wait for after a merge had too little memory
 
     @property
     def promised(self) -> int:
-        """How many identities had rows when the folder was resumed, or were given rows since."""
+        """The number of identities that had rows when the folder was resumed, or got rows since."""
         return len(self._identities())
 
     def _identities(self) -> Identities:
@@ -76,15 +80,15 @@ class Parts:
             return Identities.union([known.ids for known in self._written.values()])
 
     def stop_merging(self) -> None:
-        """Begin no more merges: the driver is to end, and a backlog of them may take minutes."""
+        """Start no more merges, because the driver is about to end and waiting merges may take minutes."""
         self._stopped = True
 
     def resume(self) -> Resumed:
-        """Verify every part, move those that are damaged or half there to ``damaged/``, and tell what has
-        rows.
+        """Verify every part, move damaged and incomplete ones to ``damaged/``, and return the identities that
+        have rows.
 
-        Raises OSError, UserError where a file cannot be read (which does not say that it is damaged), before
-        anything is changed; StoreError."""
+        If a file cannot be read, which does not mean that it is damaged, this raises OSError or UserError
+        before anything is changed. Also raises StoreError."""
         found = look(self.place, self.layout)
         for path in found.aside:
             self.place.set_aside(path, self.layout.damaged)
@@ -98,10 +102,10 @@ class Parts:
         return Resumed(finished, [problem + moved for problem in found.problems])
 
     def missing(self) -> Identities:
-        """The promised identities that have no rows in the folder now.
+        """Return the identities that had rows but have none in the folder now.
 
-        A listing of each table tells whether every part that was written is still there, of its size; only
-        where one is not are the parts read, for another driver may have merged it. Raises OSError,
+        A listing of each table shows whether every part that was written still exists with its size. The
+        parts are read only if one does not, because another driver may have merged it. Raises OSError,
         UserError."""
         found = {table: part_names(self.place, table) for table in self.layout.tables}
         tables_of, whole = self.layout.tables_of, names_of_whole(found, self.layout)
@@ -117,8 +121,8 @@ class Parts:
         return self._identities().without([each.ids for each in verified])
 
     def write(self, key: str, *tables: pa.Table) -> None:
-        """Add a part, a table of the layout each, from the first on; several threads may. Raises
-        StoreError.
+        """Add a part. tables: one for each table of the layout, in its order. Several threads may do this at
+        once. Raises StoreError.
         """
         files = []
         for rows in tables:
@@ -135,7 +139,7 @@ class Parts:
                 self._held += size
             due = self._due() is not None
             late = self._due(behind=2) is not None
-        # by one thread; the others go on writing, unless the parts come faster than they are merged
+        # one thread merges; the others continue writing, unless parts come faster than they are merged
         if due and self._merging.acquire(blocking=late):
             try:
                 self._merge()
@@ -148,20 +152,20 @@ class Parts:
             self._small[known.merged][name] = known.size
 
     def _store(self, key: str, files: Sequence[pa.Buffer]) -> str:
-        """Write the files of a part. Returns their name."""
+        """Write the files of a part. Returns the part's name."""
         name = named(key, files)
         for table, file in reversed(list(zip(self.layout.tables, files, strict=False))):
             self.place.write(f"{table}/{name}", file)
         return name
 
     def _due(self, behind: int = 1) -> dict[str, int] | None:
-        """The small parts that are too many, or so many times too many."""
+        """The small parts, if there are too many of them (or this many times too many)."""
         limits = (behind * (most + self._postponed) for most in (MERGE_AT, MERGE_AGAIN_AT))
         due = (small for small, most in zip(self._small, limits, strict=True) if len(small) >= most)
         return next(due, None)
 
     def _merge(self) -> None:
-        """Merge until few small parts are left. Where memory runs out they stay, until more have come."""
+        """Merge until few small parts are left. If memory runs out, they stay until there are more."""
         while not self._stopped:
             chosen: dict[str, int] = {}
             with self._lock:
@@ -185,10 +189,10 @@ class Parts:
             self._postponed = 0
 
     def _merge_these(self, chosen: Mapping[str, int]) -> set[str]:
-        """Write one part that holds the rows of these, a row group for some at a time. Returns those that are
-        left, since they have other columns.
+        """Write one part with the rows of these parts, in one row group for some of them at a time. Returns
+        those that are left because they have other columns.
         """
-        sinks: list[pa.BufferOutputStream] = []  # a table of the layout each
+        sinks: list[pa.BufferOutputStream] = []  # one for each table of the layout
         writers: list[pq.ParquetWriter] = []
         inside: list[str] = []
         left = set(chosen)
@@ -205,7 +209,7 @@ class Parts:
             inside += read
             for rows in tables[len(writers) :]:
                 schema = rows.schema
-                if not writers:  # names too many are harmless, see :mod:`resuming`
+                if not writers:  # additional names are harmless, see :mod:`resuming`
                     schema = schema.with_metadata({**(schema.metadata or {}), MERGED: json.dumps([*chosen])})
                 sinks.append(pa.BufferOutputStream())
                 writers.append(pq.ParquetWriter(sinks[-1], schema, **_form(schema)))
@@ -220,7 +224,7 @@ class Parts:
         try:
             for table in self.layout.tables_of(name):
                 self.place.settle(table)
-        except OSError:  # not certain to last: the small parts stay too, loading counts their rows once
+        except OSError:  # the merged part may not last, so keep the small parts; loading counts rows once
             return left
         with self._lock:
             gone = [self._written.pop(each) for each in inside]
@@ -232,8 +236,8 @@ class Parts:
         return left
 
     def _whole(self, name: str) -> Sequence[pa.Table] | None:
-        """All tables of a part; None where resuming will tell what is wrong, or another driver has merged it
-        (object stores only).
+        """All tables of a part; None if it is damaged, which resuming will report, or if another driver has
+        merged it (object stores only).
         """
         with self._lock:
             if name in self._rows:
@@ -249,13 +253,13 @@ class Parts:
             return None
 
     def _delete(self, names: Sequence[str]) -> None:
-        for table in self.layout.tables:  # the finishing one first: another alone is no part
+        for table in self.layout.tables:  # the first table makes a part finished, so delete its file first
             files = [f"{table}/{name}" for name in names if table in self.layout.tables_of(name)]
             deque(parallel(self.place, self.place.delete, files), maxlen=0)
 
 
 def _together(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Parts whose rows are in memory at the same time."""
+    """Yield groups of parts whose rows are in memory at the same time."""
     names: list[str] = []
     for name, size in sizes.items():
         if names and sum(sizes[each] for each in names) + size > AT_A_TIME:

@@ -168,6 +168,6 @@ def _under(rows: pd.DataFrame, name: str) -> pd.Series:
     if values.isna().all():
         raise UserError(
             f"limits: expected macs, params or a cost of the sweep, found {brief(name)}, which these results "
-            "do not tell"
+            "do not record"
         )
     return values

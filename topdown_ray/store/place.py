@@ -1,9 +1,8 @@
-"""Where results lie: a local folder, or any URI that pyarrow's filesystems know, behind the same few
-operations.
+"""Read and write files in a local folder or at a URI through the same few operations.
 
-A file appears whole or not at all. On a local disk it is written under a temporary name, flushed and renamed;
-on an object store (``s3://``, ``gs://``, ``abfs://``) an object is one request and needs no more; elsewhere
-(``hdfs://``) temporary name and rename again."""
+A file is written completely or not at all. On a local disk it is written under a temporary name, flushed and
+renamed. On an object store (``s3://``, ``gs://``, ``abfs://``) one request writes an object atomically.
+Elsewhere (``hdfs://``) it is written under a temporary name and renamed."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from topdown_ray.store.filesystems import opened, reason
 from topdown_ray.store.lock import LOCK, FolderLock
 from topdown_ray.store.object_lock import ObjectLock
 
-WRITE_ATTEMPTS = 4  # of an object, on top of the client library's own
+WRITE_ATTEMPTS = 4  # for an object, in addition to the client library's own
 
 
 class PlacedFile(NamedTuple):
@@ -41,8 +40,8 @@ class PlacedFile(NamedTuple):
 
 
 class Place:
-    """A folder, local or remote. Names in it are relative, with slashes. Raises UserError for a URI that will
-    not do.
+    """A folder, local or remote. Names in it are relative, with slashes. Raises UserError for a URI that
+    cannot be used.
     """
 
     def __init__(self, where: str | Path):
@@ -50,8 +49,8 @@ class Place:
         self.name = shown(where)
         self.local: Path | None = None
         self.objects = False
-        self._lock: FolderLock | ObjectLock | None = None  # on a disk and in an S3 bucket
-        self._made: list[Path] = []  # by :meth:`prepare`, the outermost first
+        self._lock: FolderLock | ObjectLock | None = None  # for a disk and an S3 bucket
+        self._made: list[Path] = []  # folders that :meth:`prepare` made, the outermost first
         if not is_uri(where):
             check_local(where)
             self._be_local(Path(where))
@@ -65,7 +64,7 @@ class Place:
             self._lock = ObjectLock(uri, parts, self._root, self._filesystem.region, self.name)
 
     def _be_local(self, folder: Path) -> None:
-        """Raise UserError for a path that no folder can have: too long, with a NUL, a link to itself."""
+        """Raise UserError for a path that no folder can have: too long, with a NUL, or a link to itself."""
         try:
             folder.stat()
         except (OSError, ValueError) as error:
@@ -76,23 +75,23 @@ class Place:
         self.local, self._lock = folder, FolderLock(folder, self.name)
 
     def reason(self, error: BaseException) -> str:
-        """What an error says, on one line and without the secrets of this place."""
+        """Return the message of an error as one line, without the secrets of this place."""
         return without_secrets(reason(error), self.where)
 
     def of(self, relative: str) -> str:
-        """The name of a file in here, for messages and commands: before the query of a URI."""
+        """Return the name of a file in this folder for messages and commands."""
         base, mark, query = self.name.partition("?") if is_uri(self.name) else (self.name, "", "")
         return f"{base.rstrip('/') or '/'}/{relative}{mark}{query}"
 
     def exists(self, relative: str) -> bool:
-        """Whether there is such a file. Raises UserError where something else bears its name."""
+        """Whether this file exists. Raises UserError if something other than a file has its name."""
         if self.local is not None:
             return _is_regular(self.local / relative, self.of(relative))
         return bool(self._filesystem.get_file_info(self._at(relative)).type == pafs.FileType.File)
 
     def read(self, relative: str, most: int | None = None) -> bytes:
-        """A file's content. Raises FileNotFoundError, OSError, UserError: no regular file, or more than
-        ``most`` bytes.
+        """Return a file's content. Raises FileNotFoundError and OSError, and UserError if it is not a regular
+        file or has more than ``most`` bytes.
         """
         if self.local is not None:
             path = self.local / relative
@@ -109,11 +108,11 @@ class Place:
             return bytes(file.readall())
 
     def document(self, relative: str) -> Any:
-        """The value of a JSON file. Raises FileNotFoundError, OSError, UserError."""
+        """Return the value of a JSON file. Raises FileNotFoundError, OSError, UserError."""
         return parse_json(self.read(relative, LARGEST_DOCUMENT), self.of(relative))
 
     def open(self, relative: str) -> Any:
-        """A file to read parts of; what pyarrow's readers take. Raises FileNotFoundError, OSError,
+        """Open a file for pyarrow's readers, which can read parts of it. Raises FileNotFoundError, OSError,
         UserError.
         """
         if self.local is not None:
@@ -123,9 +122,10 @@ class Place:
         return self._filesystem.open_input_file(self._at(relative))
 
     def files(self, folder: str) -> Mapping[str, PlacedFile]:
-        """The files right in a folder of here; none where there is no folder.
+        """Return the files directly in a subfolder; none if it does not exist.
 
-        Raises OSError, UserError where the folder holds pipes, devices or links to nothing, or is no folder.
+        Raises OSError, and UserError if the subfolder is not a folder or contains pipes, devices or broken
+        links.
         """
         if self.local is None:
             selector = pafs.FileSelector(self._at(folder), allow_not_found=True)
@@ -138,7 +138,7 @@ class Place:
         try:
             with os.scandir(self.local / folder) as entries:
                 for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # deleted since
+                    with contextlib.suppress(FileNotFoundError):  # deleted in the meantime
                         if not entry.is_dir() and _is_regular(
                             Path(entry.path), self.of(f"{folder}/{entry.name}".lstrip("/"))
                         ):
@@ -151,8 +151,8 @@ class Place:
         return found
 
     def empty(self, folders: Collection[str] = ()) -> bool:
-        """Whether nothing lies in here but what a driver leaves that was killed as it began: a lock, these
-        folders, empty.
+        """Whether the folder is empty except for the files of a driver that was killed at its start: a lock,
+        and these folders without files.
         """
         if self.local is None:
             found = self._filesystem.get_file_info(
@@ -170,7 +170,7 @@ class Place:
         return True
 
     def check(self) -> None:
-        """Raise UserError unless one can write here, as far as can be told without writing."""
+        """Raise UserError unless this folder can be written to, as far as this is known without writing."""
         if self.local is None:
             try:
                 self._filesystem.get_file_info(self._root)
@@ -193,36 +193,36 @@ class Place:
             self._lock.check()
 
     def hold(self) -> bool:
-        """Become the only driver of a folder on a disk or in an S3 bucket. False where another one is.
-        Elsewhere: True. Raises UserError.
+        """Become the only driver of a folder on a disk or in an S3 bucket. Returns False if there is another
+        one. In other places, returns True. Raises UserError.
         """
         return self._lock is None or self._lock.hold()
 
     def release(self) -> None:
-        """Let other drivers in."""
+        """Release the lock, so that other drivers can use the folder."""
         if self._lock is not None:
             self._lock.release()
 
     def held(self) -> bool | None:
-        """Whether another driver is at work in the folder; None where that cannot be told."""
+        """Whether another driver works in the folder; None if this is not known."""
         return None if self._lock is None else self._lock.held()
 
     def surely_held(self) -> bool:
-        """Whether another driver is at work in the folder that :meth:`hold` would not wait for. Raises
-        UserError.
+        """Whether another driver certainly works in the folder, so that :meth:`hold` would return False
+        without waiting. Raises UserError.
         """
         return self._lock is not None and self._lock.surely_held()
 
     def _check_held(self) -> None:
-        """Raise StoreError where another driver has taken over the folder that this process held."""
+        """Raise StoreError if another driver has taken over the folder that this process held."""
         if self._lock is not None and (other := self._lock.taken_by()) is not None:
             raise StoreError(
                 f"{self.name}: expected to be the only driver of this folder, found that {other} has taken "
-                "it over, since this one did not reach the bucket for a while"
+                "it over, because this driver could not reach the bucket for a while"
             )
 
     def write(self, relative: str, data: bytes | pa.Buffer) -> None:
-        """Write a file: whole or not at all, in the place of one of this name. Raises StoreError."""
+        """Write or replace a file, completely or not at all. Raises StoreError."""
         self._check_held()
         try:
             if self.local is not None:
@@ -233,11 +233,12 @@ class Place:
                 self._move(relative, data)
         except OSError as error:
             raise StoreError(
-                f"{self.of(relative)}: expected room and leave to write, found: {self.reason(error)}"
+                f"{self.of(relative)}: expected free space and permission to write, found: "
+                f"{self.reason(error)}"
             ) from error
 
     def delete(self, relative: str) -> None:
-        """Delete a file, if it is there. Raises StoreError."""
+        """Delete a file, if it exists. Raises StoreError."""
         self._check_held()
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -247,12 +248,12 @@ class Place:
                     self._filesystem.delete_file(self._at(relative))
         except OSError as error:
             raise StoreError(
-                f"{self.of(relative)}: expected leave to delete, found: {self.reason(error)}"
+                f"{self.of(relative)}: expected permission to delete, found: {self.reason(error)}"
             ) from error
 
     def set_aside(self, relative: str, folder: str) -> str:
-        """Move a file into a folder of here, beside those of its name that lie there. Returns its new name.
-        Raises StoreError.
+        """Move a file into a subfolder, and keep files of the same name there. Returns its new name. Raises
+        StoreError.
         """
         self._check_held()
         name, number = f"{folder}/{relative}", 0
@@ -269,13 +270,13 @@ class Place:
                 self._filesystem.move(self._at(relative), self._at(name))
         except OSError as error:
             raise StoreError(
-                f"{self.of(relative)}: expected leave to move it, found: {self.reason(error)}"
+                f"{self.of(relative)}: expected permission to move it, found: {self.reason(error)}"
             ) from error
         return name
 
     def prepare(self, folders: tuple[str, ...]) -> None:
-        """Make the folders. Raises UserError where one cannot write; :meth:`abandon` takes back what it
-        made.
+        """Make the folders. Raises UserError if they cannot be written to. :meth:`abandon` removes the
+        folders that this made.
         """
         try:
             if self.local is None:
@@ -297,26 +298,26 @@ class Place:
             ) from error
 
     def abandon(self) -> None:
-        """Release the lock and take back the empty folders that :meth:`prepare` made, since nothing was begun
-        in them.
-        """
+        """Release the lock, and remove the empty folders that :meth:`prepare` made."""
         if self._lock is not None and self.local in self._made:
             self._lock.remove()
         self.release()
         for folder in reversed(self._made):
-            with contextlib.suppress(OSError):  # not made yet, or something lies in it
+            with contextlib.suppress(OSError):  # not made yet, or not empty
                 folder.rmdir()
         self._made = []
 
     def clear_away(self, folders: tuple[str, ...]) -> None:
-        """Delete what a killed writer left in these folders of a local one; only who holds it may."""
+        """Delete the temporary files of a killed writer in these local subfolders. Only the holder of the
+        lock may call this.
+        """
         if self.local is not None:
             for folder in folders:
                 for leftover in (self.local / folder).glob(f".*{TEMPORARY}"):
                     leftover.unlink(missing_ok=True)
 
     def settle(self, folder: str) -> None:
-        """Make renames in a local folder survive a power cut; a no-op elsewhere."""
+        """Make renames in a local folder survive a power cut. In other places, this does nothing."""
         if self.local is not None:
             descriptor = os.open(self.local / folder, os.O_RDONLY)
             try:
@@ -350,20 +351,20 @@ class Place:
             stream.write(data)
         try:
             self._filesystem.move(temporary, self._at(relative))
-        except OSError:  # hdfs does not move onto a file that is there
+        except OSError:  # hdfs does not move onto an existing file
             self._filesystem.delete_file(self._at(relative))
             self._filesystem.move(temporary, self._at(relative))
 
 
 def _is_regular(path: Path, name: str) -> bool:
-    """Whether a local file is there. Raises OSError, UserError for a folder, a pipe, a device or a link to
-    nothing.
+    """Whether a local file exists. Raises OSError, and UserError for a folder, a pipe, a device or a broken
+    link.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
-            raise UserError(f"{name}: expected a regular file, found a link to nothing") from error
+            raise UserError(f"{name}: expected a regular file, found a broken link") from error
         return False
     if not stat.S_ISREG(mode):
         raise UserError(

@@ -1,6 +1,6 @@
-"""The tables of a result folder as pandas frames: every row once, in a fixed order, in little memory.
+"""Read the tables of a result folder as pandas frames: every row once, in a fixed order, in little memory.
 
-The same few words stand in millions of rows, so text is read as codes into a dictionary, and each word
+Because millions of rows contain the same few words, text is read as codes into a dictionary, and each word
 becomes one Python string that all its cells share. The trace is reduced to whole numbers part by part."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from topdown_ray.store.part_files import READ_ATTEMPTS, DamagedError, parallel, 
 from topdown_ray.store.place import Place
 from topdown_ray.store.schema import FRONT, SEARCHES, TRACE
 
-# of every row
+# columns that every row has
 SEARCH_KEYS = (
     "search_id",
     "shard_id",
@@ -38,7 +38,7 @@ FRONT_KEYS = ("search_id", "place")
 
 _WHOLE = {"searches": SEARCHES, "trace": TRACE, "front": FRONT}
 _WORDS = pa.dictionary(pa.int32(), pa.string())
-# pandas' own type of text (an object before pandas 3), as a pointer to a string in each cell
+# pandas' type of text (object before pandas 3), which has a pointer to a string in each cell
 _SHARED = (
     pd.Series([""]).dtype if pd.Series([""]).dtype == object else pd.StringDtype("python", na_value=np.nan)
 )
@@ -47,8 +47,8 @@ Codes = NDArray[np.int32]
 
 
 def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> pd.Series:
-    """A column of text whose cells share their strings: ``values[codes]``, a missing value where the code is
-    negative.
+    """Return a column of text whose cells share their strings: ``values[codes]``, with a missing value for a
+    negative code.
     """
     known = np.empty(len(values) + 1, dtype=object)
     known[:-1] = values
@@ -59,12 +59,12 @@ def words(values: Sequence[str | None] | NDArray[Any], codes: NDArray[Any]) -> p
 def read_tables(
     place: Place, searches: pa.Schema, trace: pa.Schema, where: pc.Expression | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables, as they are at one moment: while a sweep goes on, its driver merges parts and deletes
-    those it merged.
+    """Read both tables in a consistent state, although the driver of a running sweep merges parts and deletes
+    the merged ones.
 
-    The schemas hold the columns that are read, the keys among them. where: only the searches' rows of which
-    this is true, and their curves; of the files, only what may hold them is read. Raises UserError, which
-    names the file, for a part that is damaged or does not hold rows of its table."""
+    The schemas have the columns to read, including the keys. where: read only the rows of searches that
+    fulfil this condition, and their curves; only the parts of the files that may contain them are read.
+    Raises UserError, which names the file, if a part is damaged or does not contain rows of its table."""
     for _ in range(READ_ATTEMPTS):
         try:
             names = list(part_names(place, "searches"))
@@ -77,13 +77,14 @@ def read_tables(
         finally:
             pa.default_memory_pool().release_unused()
     raise UserError(
-        f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+        f"{place.name}: expected parts that do not change while they are read, found parts that were merged "
+        f"in each of {READ_ATTEMPTS} attempts"
     )
 
 
 def read_front(place: Place, searches: Collection[str] | None = None) -> pd.DataFrame:
-    """The table ``front``, each row once, by search and place. searches: only these; the others take no
-    memory. Raises UserError as :func:`read_tables`.
+    """Read the table ``front``, each row once, by search and place. searches: read only these; the others
+    take no memory. Raises UserError as :func:`read_tables` does.
     """
     wanted = None if searches is None else pa.array(list(searches), pa.string())
 
@@ -107,7 +108,8 @@ def read_front(place: Place, searches: Collection[str] | None = None) -> pd.Data
         frame = pd.DataFrame(columns, copy=False)
         return frame.drop_duplicates(list(FRONT_KEYS)).sort_values(list(FRONT_KEYS), ignore_index=True)
     raise UserError(
-        f"{place.name}: expected parts that stay while they are read, found them merged {READ_ATTEMPTS} times"
+        f"{place.name}: expected parts that do not change while they are read, found parts that were merged "
+        f"in each of {READ_ATTEMPTS} attempts"
     )
 
 
@@ -120,8 +122,8 @@ def _parts(
     names: Sequence[str],
     where: pc.Expression | None = None,
 ) -> Iterator[Any]:
-    """What ``reduced`` makes of each of these parts."""
-    read = schema if where is None else _WHOLE[table]  # where: may be about columns that nobody asked for
+    """Apply ``reduced`` to each of these parts."""
+    read = schema if where is None else _WHOLE[table]  # where may need columns that are not in the schema
     encoded = pa.schema([field.with_type(_encoded(field)) for field in read])
 
     def of_part(name: str) -> Any:
@@ -129,12 +131,12 @@ def _parts(
         try:
             rows = read_part(place, table, name, encoded, schema.names, where=where)
         except DamagedError as error:
-            advice = "run the sweep again into the same folder: it computes these searches afresh"
+            advice = "run the sweep again into the same folder to compute these searches again"
             raise UserError(f"{path}: expected a part as it was written, found {error}; {advice}") from error
         for key in keys:
             if rows[key].null_count:
                 raise UserError(
-                    f"{path}: {key}: expected a value in every row, found {rows[key].null_count} rows without"
+                    f"{path}: {key}: expected a value in every row, found {rows[key].null_count} without one"
                 )
         return reduced(rows)
 
@@ -151,11 +153,11 @@ def _parts(
 def _encoded(field: pa.Field) -> pa.DataType:
     if field.type != pa.string():
         return field.type
-    return pa.large_string() if field.name == "arch" else _WORDS  # next to no architecture comes twice
+    return pa.large_string() if field.name == "arch" else _WORDS  # architectures hardly repeat
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Codes, NDArray[Any]]:
-    """The codes of a column of words, -1 where there is none, and the words."""
+    """The codes of a column of words, with -1 for missing values, and the words."""
     chunks = column.unify_dictionaries().chunks
     codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks]
     known = chunks[0].dictionary.to_pylist() if chunks else []
@@ -167,7 +169,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[Codes, NDArray[Any]]:
 def _ranks(
     values: Sequence[Any] | NDArray[Any], key: Callable[[Any], Any] | None = None
 ) -> NDArray[np.int64]:
-    """The place of each value in their order."""
+    """The place of each value in the sorted order."""
     order = sorted(range(len(values)), key=lambda i: values[i] if key is None else key(values[i]))
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
@@ -189,14 +191,14 @@ def _lists(column: pa.ChunkedArray) -> tuple[Codes, list[NDArray[np.float64]]]:
 def _searches(
     place: Place, schema: pa.Schema, names: Sequence[str], where: pc.Expression | None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The rows, and the parts that hold some of them."""
+    """The rows, and the parts that contain some of them."""
     tables = list(_parts(place, "searches", schema, SEARCH_KEYS, lambda rows: rows, names, where))
     holding = [name for name, rows in zip(names, tables, strict=True) if len(rows)]
     encoded = pa.schema([field.with_type(_encoded(field)) for field in schema])
     table = pa.concat_tables([encoded.empty_table(), *tables])
     del tables
     coded = {name: _codes(table[name]) for name in schema.names if encoded.field(name).type == _WORDS}
-    if "label" in coded:  # an older schema has none
+    if "label" in coded:  # missing in an older schema
         coded["label"] = _filled(coded["label"], coded["strategy"])
     target_codes, target_lists = _lists(table["targets"])
     index, k = (table[name].to_numpy().astype(np.int64) for name in ("target_index", "k"))
@@ -224,7 +226,7 @@ def _searches(
 def _filled(
     column: tuple[Codes, NDArray[Any]], other: tuple[Codes, NDArray[Any]]
 ) -> tuple[Codes, NDArray[Any]]:
-    """A coded column with the words of another one where it has none."""
+    """A coded column in which missing words are taken from another column."""
     known = {word: code for code, word in enumerate(column[1])}
     codes = np.array([known.setdefault(word, len(known)) for word in other[1]], np.int32)
     words = np.empty(len(known), dtype=object)
@@ -239,13 +241,13 @@ def _check_targets(
     codes: Codes,
     lists: Sequence[NDArray[np.float64]],
 ) -> None:
-    """Raise UserError unless every row is of one of its k targets."""
+    """Raise UserError unless every row belongs to one of its k targets."""
     sizes = np.array([len(values) for values in lists], np.int64)[codes]
     wrong = np.flatnonzero((sizes != k) | (index < 0) | (index >= k))
     if len(wrong):
         row = f"k {k[wrong[0]]}, target_index {index[wrong[0]]}, targets {lists[codes[wrong[0]]].tolist()}"
         raise UserError(
-            f"{place.of('searches')}: targets: expected k targets, target_index one of them, found "
+            f"{place.of('searches')}: targets: expected k targets and the target_index of one of them, found "
             f"{brief(row)}"
         )
 
@@ -253,7 +255,7 @@ def _check_targets(
 def _trace(
     place: Place, schema: pa.Schema, searches: pd.DataFrame, names: Sequence[str], some: bool
 ) -> pd.DataFrame:
-    """The anytime curves of these rows: those of the shard that each row is from. some: there are others."""
+    """The anytime curves of these rows, from the shard of each row. some: whether there are other rows."""
     known = {name: sorted(searches[name].unique()) for name in ("search_id", "shard_id")}
     code_of: dict[str, dict[Any, int]] = {
         name: {value: i for i, value in enumerate(known[name])} for name in known
@@ -296,7 +298,7 @@ def _trace(
     where = pc.field("seed").isin(pa.array(searches["seed"].unique(), pa.int64())) if some else None
     for part in _parts(place, "trace", schema, TRACE_KEYS, reduced, names, where):
         size = len(part["search_id"])
-        # into one large array a column: many small ones would leave the heap in pieces
+        # append to one large array for each column: many small ones would fragment the heap
         for name in schema.names:
             whole[name] = _appended(whole[name], n, part[name])
         n += size
@@ -318,8 +320,8 @@ def _trace(
 
 
 def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
-    """An array whose first n places are in use, with a part behind them."""
-    # whole numbers with missing ones among them are floats
+    """Append a part to an array whose first n places are in use."""
+    # a column of whole numbers with missing values is a column of floats
     if not np.can_cast(part.dtype, whole.dtype, "safe"):
         whole = whole.astype(np.result_type(whole, part))
     if n + len(part) > len(whole):
@@ -329,7 +331,7 @@ def _appended(whole: NDArray[Any], n: int, part: NDArray[Any]) -> NDArray[Any]:
 
 
 def _empty(schema: pa.Schema) -> dict[str, NDArray[Any]]:
-    """No rows: text as codes, numbers in the types of the schema."""
+    """Columns without rows: text as codes, numbers in the types of the schema."""
     return {
         x.name: np.empty(0, np.int32 if x.type == pa.string() else x.type.to_pandas_dtype()) for x in schema
     }

@@ -1,4 +1,4 @@
-"""The content of a result folder: its manifest, and its tables as pandas frames."""
+"""Load a result folder: its manifest, and its tables as pandas frames."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _COMMON = (
     "cost",
     "unit",
     "targets",
-)  # levels of an overview that the headline states where they are one
+)  # levels of an overview that are part of the headline if they have one value only
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,7 +185,7 @@ class Results:
         headline = self._headline(frame)
         for level in _COMMON:
             if level in frame.index.names and frame.index.get_level_values(level).nunique() == 1:
-                frame = frame.droplevel(level)  # the headline says it
+                frame = frame.droplevel(level)  # it is in the headline
         shown = (frame.to_string(max_cols=n) for n in range(max(frame.shape[1], 2), 1, -1))
         text = next((text for text in shown if max(map(len, text.splitlines())) <= WIDTH), None)
         lines = [headline, text or frame.to_string(max_cols=2), footnote(self.searches)]
@@ -210,7 +210,7 @@ class Results:
         return f"Sweep {name} ({status}), {n:,} searches{of}: predicted top-1 in %, mean ± sd (searches)"
 
 
-#: What :meth:`Results.overview` and its footnote are made of.
+#: The columns that :meth:`Results.overview` and its footnote need.
 _OF_OVERVIEW = {
     "feasible",
     "targets",
@@ -329,7 +329,7 @@ def condition(where: Mapping[str, Any]) -> pc.Expression:
                 f"where: {name}: expected values of type {expected}, found {brief(value)}"
             ) from error
         column = pc.field(name)
-        if name == "label":  # an older schema has none
+        if name == "label":  # missing in an older schema
             column = pc.coalesce(*(pc.field(each).cast(pa.string()) for each in ("label", "strategy")))
         found &= column.isin(values)
     return found

@@ -1,5 +1,4 @@
-"""What the parts of a folder hold when its driver starts: which are whole, which damaged, which were merged
-and not yet deleted."""
+"""Find the state of a folder's parts when its driver starts: intact, damaged, or merged and to be deleted."""
 
 from __future__ import annotations
 
@@ -17,23 +16,23 @@ from topdown_ray.store.layout import Layout
 from topdown_ray.store.part_files import DamagedError, parallel, part_names, read_part
 from topdown_ray.store.place import Place, PlacedFile
 
-ORPHAN_S = 3600.0  # on a remote place a trace without searches may be another driver's, just being written
+ORPHAN_S = 3600.0  # a younger trace without searches in a remote folder may belong to another active driver
 MERGED = b"topdown_ray_merged"  # in the metadata of a merged part: the names of the parts in it
 
 
 class Known(NamedTuple):
-    """What a driver knows of a part."""
+    """The facts that a driver knows about a part."""
 
     size: int  # bytes of all its files
-    ids: Packed  # whose rows it holds
-    merged: bool  # out of others
+    ids: Packed  # the identities whose rows it has
+    merged: bool  # whether it was merged from other parts
 
 
 class Verified(NamedTuple):
-    """What the files of a part say."""
+    """The result of reading a part's files."""
 
     ids: Packed
-    inside: list[str]  # the parts merged in it
+    inside: list[str]  # the parts that were merged into it
     problem: str | None
 
 
@@ -41,21 +40,21 @@ class Verified(NamedTuple):
 class Found:
     """The parts of a folder."""
 
-    whole: dict[str, Known]  # but those whose rows are all in another
-    merged: list[str]  # those: to be deleted
+    whole: dict[str, Known]  # intact parts, except those whose rows are all in another one
+    merged: list[str]  # the parts whose rows are all in another one, to be deleted
     aside: list[str]  # files to be moved to damaged/
-    problems: list[str]  # what is wrong with them, in the order of their names
+    problems: list[str]  # the reasons, in the order of their names
 
 
 def look(place: Place, layout: Layout) -> Found:
-    """Verify every part; changes nothing. Raises OSError, UserError where a file cannot be read, which does
-    not say that it is damaged.
+    """Verify every part without changing anything. Raises OSError or UserError if a file cannot be read,
+    which does not mean that it is damaged.
     """
     tables, first, tables_of = layout.tables, layout.first, layout.tables_of
     found = {table: part_names(place, table) for table in tables}
     whole = names_of_whole(found, layout)
     problems = {
-        name: f"{place.of(f'{first}/{name}')}: expected a {table} beside it, found none"
+        name: f"{place.of(f'{first}/{name}')}: expected a file of the same name in {table}/, found none"
         for name in found[first]
         for table in tables_of(name)
         if name not in found[table]
@@ -95,22 +94,22 @@ def look(place: Place, layout: Layout) -> Found:
 
 
 def names_of_whole(found: Mapping[str, Mapping[str, PlacedFile]], layout: Layout) -> list[str]:
-    """The parts in listings of all tables whose files are all there."""
+    """Return the parts whose files are all in the listings of the tables."""
     return [
         name for name in found[layout.first] if all(name in found[table] for table in layout.tables_of(name))
     ]
 
 
 def verify(place: Place, layout: Layout, name: str) -> Verified:
-    """Read a part's files. Raises OSError, UserError."""
+    """Read and verify a part's files. Raises OSError, UserError."""
     nothing, identity = packed([]), layout.identity
     found = []
     for table in layout.tables_of(name):
         try:
-            # the other tables are checked by their checksums, without reading a column
+            # checksums verify the other tables without reading a column
             columns = [identity] if table == layout.first else []
             found.append(read_part(place, table, name, columns=columns, layout=layout))
-        except FileNotFoundError:  # merged by another driver since (object stores only)
+        except FileNotFoundError:  # merged by another driver in the meantime (object stores only)
             return Verified(nothing, [], None)
         except DamagedError as error:
             path = place.of(f"{table}/{name}")
@@ -135,10 +134,10 @@ def _merged(
     """The parts that a driver had merged and not yet deleted when it died: those whose rows are all in a
     merged part.
     """
-    held_by: dict[str, str] = {}  # a part that goes -> the one that has its rows, which may go itself
+    held_by: dict[str, str] = {}  # part to delete -> the part with its rows, which may itself be deleted
     for holder, inside in claims.items():
         above = [holder]
-        while above[-1] in held_by:  # two parts that claim each other do not both go
+        while above[-1] in held_by:  # of two parts that name each other, only one is deleted
             above.append(held_by[above[-1]])
         names = [
             name

@@ -1,4 +1,4 @@
-"""The names of target sets, wherever results are shown."""
+"""Name target sets in tables, pictures and messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from topdown_ray.files import short_hash
 
 
 def set_names(sets: Iterable[Sequence[float]], spelled_out: int = 10) -> list[str]:
-    """The names of target sets, each given loosest first: the targets, or of a set with more than
-    ``spelled_out`` targets only their number and ends.
+    """Return the names of target sets, each given loosest first. A name lists the targets, or only their
+    number and ends if there are more than ``spelled_out``.
 
-    Different sets of one name are told apart by a short hash."""
+    If different sets would have the same name, a short hash is added."""
     sets = [tuple(map(float, targets)) for targets in sets]
     names = [
         " ".join(f"{target:g}" for target in targets)

@@ -1,6 +1,6 @@
-"""Accuracies that a predictor of another space made: the mark that they carry wherever they are shown.
+"""Mark accuracies that come from the predictor of another space.
 
-No predictor is published for ProxylessNAS, so MobileNetV3's reads its architectures."""
+No predictor is published for ProxylessNAS, so its architectures are scored by MobileNetV3's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ MARK = "*"
 
 
 def is_transferred(rows: pd.DataFrame) -> pd.Series:
-    """Which rows of ``searches`` have an accuracy by a predictor that was trained on another space."""
+    """Return a mask of the rows of ``searches`` whose accuracy comes from a predictor that was trained on
+    another space.
+    """
     if "predictor_space" not in rows:
         import pandas as pd
 
@@ -24,7 +26,7 @@ def is_transferred(rows: pd.DataFrame) -> pd.Series:
 
 
 def footnote(rows: pd.DataFrame) -> str:
-    """What the mark means for these rows; "" where none carries it."""
+    """Return the meaning of the mark for these rows, or "" if no row has it."""
     marked = rows[is_transferred(rows)]
     return footnote_of(
         marked[["space", "predictor_space"]].astype(str).drop_duplicates().itertuples(index=False)
@@ -32,11 +34,15 @@ def footnote(rows: pd.DataFrame) -> str:
 
 
 def footnote_of(pairs: Iterable[tuple[str, str]]) -> str:
-    """What the mark means for these spaces, each with the space of its predictor; "" where there is none."""
-    words = " and ".join(f"of {space} by a predictor that was trained on {other}" for space, other in pairs)
+    """Return the meaning of the mark for spaces, each paired with the space of its predictor, or "" for no
+    pairs.
+    """
+    words = " and those ".join(
+        f"of {space} come from a predictor that was trained on {other}" for space, other in pairs
+    )
     if not words:
         return ""
     return (
-        f"{MARK} Accuracies {words}: they rank architectures, but the predictor has seen no accuracy of that "
-        "space."
+        f"{MARK} The accuracies {words}. They rank architectures, but the predictor has never seen an "
+        "accuracy of their own space."
     )

@@ -1,6 +1,7 @@
-"""The sections of a report: one function each, from a :class:`Context` to a :class:`Section` (or None, where
-the folders hold nothing for it).
-"""
+"""List the sections of a report in the order of the page.
+
+Each section is one function from a :class:`Context` to a :class:`Section`, or to None if the folders contain
+nothing for it."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from topdown_ray.report.sections.provenance import provenance
 from topdown_ray.report.sections.running_time import running_time
 from topdown_ray.report.sections.sweeps import sweeps
 
-#: In the order of the page.
+#: The functions of all sections, in the order of the page.
 SECTIONS: tuple[Callable[[Context], Section | None], ...] = (
     overview,
     sweeps,

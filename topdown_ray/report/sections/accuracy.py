@@ -1,4 +1,4 @@
-"""Accuracy per target."""
+"""Make the section "Accuracy per target"."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import pandas as pd
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import notebook, plots
 from topdown_ray.report.context import OF_SET, OF_SETTING, Context
-from topdown_ray.report.page import PERCENT, POINTS, Column, Section, Table, TableRow, interval, number, text
+from topdown_ray.report.page import (
+    BANDS,
+    PERCENT,
+    POINTS,
+    Column,
+    Section,
+    Table,
+    TableRow,
+    interval,
+    number,
+    text,
+)
 from topdown_ray.strategy_styles import strategy_rank
 
 _WORDS = (
-    "Accuracy is the predictor's top-1 of the architecture found, not a measured one. IQM: the "
-    "inter-quartile mean, without "
-    "the lowest and highest quarter of the seeds. Its interval is a percentile bootstrap, "
-    "stratified: searches are resampled "
-    "within each space, strategy, target set and target; its levels are widened for small samples, "
-    "so that it covers as "
-    "Student's t does. Target sets are not pooled: the same seed can give the same answer in two of "
-    "them."
+    "Accuracy is the top-1 accuracy that the predictor gives an architecture; it is not measured. IQM is the "
+    "inter-quartile mean: the mean without the lowest and the highest quarter of the seeds. Its interval is "
+    "a percentile bootstrap. Searches are resampled within each space, strategy, target set and target, and "
+    "the percentiles are widened for small samples, so that the interval has the coverage of Student's t. "
+    "Target sets are not pooled, because the same seed can give the same answer in two of them."
 )
 
 
 def accuracy(context: Context) -> Section:
-    """The predicted top-1 for each target, and the published figures beside it where they are asked for."""
+    """Show the predicted top-1 for each target, and with ``--published`` the notebook's figures as well."""
     pictures, shown = [], [_table(context)]
     if context.options.published:
         published = notebook.for_settings(context.data.searches, "accuracy")
@@ -39,9 +47,9 @@ def _picture(context: Context, setting: str, published: pd.DataFrame) -> Picture
     beside = published[published["setting"] == setting]
     caption = (
         f"{setting}: inter-quartile mean of the predicted top-1 for each target of the widest set"
-        f"{'; bands: 95 %' if context.accuracy['low'].notna().any() else ''}."
+        f"{BANDS if context.accuracy['low'].notna().any() else '.'}"
     )
-    caption += " Hollow: published with the original notebook, single runs."
+    caption += " Hollow markers are single runs, published with the original notebook."
     name = file_name("accuracy", setting)
     return context.draw(name, caption, plots.accuracy, context.accuracy, setting=setting, published=beside)
 
@@ -50,7 +58,7 @@ _KEYS = ["setting", "k", "targets", "target", "cost_unit"]
 
 
 def _table(context: Context) -> Table:
-    """A row a target, a column a strategy; the file has all statistics."""
+    """One row for each target and one column for each strategy; the file has all statistics."""
     frame = context.accuracy
     names = sorted(frame["strategy"].unique(), key=strategy_rank)
     texts = frame.assign(text=[_cell(row) for row in frame.to_dict("records")])
@@ -59,8 +67,9 @@ def _table(context: Context) -> Table:
     shown = order.merge(view.fillna("").reset_index(), on=_KEYS, how="left")
     columns = [number("target", digits="g"), text("cost_unit", "unit"), *(_strategy(name) for name in names)]
     note = (
-        "Inter-quartile mean of the top-1 in %, its 95 % interval, and the number of searches, one a seed. "
-        "The file also has means, medians and standard deviations."
+        "Each cell has the inter-quartile mean of the top-1 in %, its 95 % interval, and the number of "
+        "searches, with one search for each seed. The CSV file also has means, medians and standard "
+        "deviations."
     )
     title = "Predicted top-1 for each target"
     return Table("accuracy", title, frame, columns, note, OF_SET, view=shown)
@@ -80,14 +89,15 @@ def _cell(row: TableRow) -> str:
 
 
 def _beside(frame: pd.DataFrame) -> Table:
-    """The published accuracies and ours."""
+    """The published accuracies and those of this sweep."""
     columns = [text("strategy"), number("target", "target (ms)", "g")]
-    columns += [number("published", "published (%)", **PERCENT), number("mean", "ours, mean (%)", **PERCENT)]
+    columns += [number("published", "published (%)", **PERCENT), number("mean", "mean here (%)", **PERCENT)]
     columns += [number("sd", "sd (points)", **PERCENT)]
-    columns += [interval("low", "high", "95 % of our IQM", **PERCENT)]
-    columns += [number("difference", "ours - published", **POINTS), number("n")]
+    columns += [interval("low", "high", "95 % interval of the IQM here", **PERCENT)]
+    columns += [number("difference", "here - published (points)", **POINTS), number("n")]
     note = (
-        "Published values are single runs; the architectures printed with them for top_down were "
-        "pruned on after scoring."
+        "The published values are single runs. The architectures that the notebook prints with them for "
+        "`top_down` were pruned further after they had been scored."
     )
-    return Table("accuracy_published", "Published and ours (experiment 2)", frame, columns, note, OF_SETTING)
+    title = "Accuracies of the original notebook and of this report"
+    return Table("accuracy_published", title, frame, columns, note, OF_SETTING)

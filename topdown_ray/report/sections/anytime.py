@@ -1,4 +1,4 @@
-"""Anytime curves, and what it takes to reach an accuracy."""
+"""Make the section "Anytime curves": accuracy against evaluations, and the effort to reach an accuracy."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import comparisons, plots
 from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.durations import unit_of
-from topdown_ray.report.page import PERCENT, Section, Table, number, text
+from topdown_ray.report.page import BANDS, PERCENT, Section, Table, number, text
 
-PANELS = 3  # of a setting's targets: the loosest, one between, the tightest
+PANELS = 3  # targets that are drawn for each setting: the loosest, one in the middle, the tightest
 
 _WORDS = (
-    "Of each setting's widest target set. Evaluations count within the target: a strategy that "
-    "starts from the answer for "
-    "another target has paid for that before, which the section on running time counts.",
-    "Evaluations are children; those of `joint` do not include its gradients. What a search spends in all, "
-    "gradients included, stands in the first table of the section on running time, in predictor rows and in "
-    "CPU seconds.",
+    "An anytime curve shows the best accuracy so far against the evaluations spent on a target. This section "
+    "covers the widest target set of each setting. Evaluations are counted from the start of the target: if "
+    "a strategy starts from its answer for another target, the evaluations spent on that one are not "
+    "included.",
+    "One evaluation is one child. The evaluations of `joint` do not include its gradients. The first table "
+    "of the section “Running time” shows everything that a search spends, including gradients, in predictor "
+    "rows and in CPU seconds.",
 )
 
 
 def anytime(context: Context) -> Section | None:
-    """The best accuracy so far against evaluations, and the table of what it took to reach an accuracy; None
-    where no folder holds curves.
+    """Show the best accuracy so far against evaluations, and the effort to reach an accuracy. Returns None if
+    no folder has curves.
     """
     curves = comparisons.curves(context.data, PANELS)
     pictures = [picture for setting in context.settings for picture in _pictures(context, curves, setting)]
@@ -38,9 +39,9 @@ def anytime(context: Context) -> Section | None:
 def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Picture]:
     pictures = []
     own = curves[curves["setting"] == setting]
-    bands = "; bands: 95 %" if own["low"].notna().any() else ""
+    bands = BANDS if own["low"].notna().any() else "."
     for target in sorted(own["target"].unique(), reverse=True):
-        caption = f"{setting}, target {target:g}: inter-quartile mean of the best accuracy so far{bands}."
+        caption = f"{setting}, target {target:g}: inter-quartile mean of the best accuracy so far{bands}"
         name = file_name("anytime", setting, f"{target:g}")
         pictures.append(context.draw(name, caption, plots.anytime, curves, setting=setting, target=target))
     return pictures
@@ -58,11 +59,11 @@ def _reach(context: Context) -> Table:
     columns += [number("predictor_rows", "predictor rows, median", ",.0f")]
     columns += [number("cpu_s", f"CPU time, median ({unit})", **scale), text("clock", "timing")]
     note = (
-        "The median is left out where half or more of the searches never got there; seconds, predictor rows "
-        "and CPU seconds at the target's mean rate."
+        "There is no median if half or more of the searches never reached the level. Time, predictor rows "
+        "and CPU time are computed from the evaluations at the search's mean rate within the target."
     )
     if not context.options.levels:
         *others, last = (f"{100 * gap:g}" for gap in comparisons.GAPS)
-        levels = f"{', '.join(others)} and {last} points below the best accuracy that any search found"
-        note = f"Levels: {levels}. {note}"
-    return Table("reach", "Evaluations and seconds to reach an accuracy", frame, columns, note, OF_SET)
+        levels = f"{', '.join(others)} and {last} percentage points below the best accuracy of any search"
+        note = f"The levels are {levels}. {note}"
+    return Table("reach", "Evaluations and time to reach an accuracy", frame, columns, note, OF_SET)

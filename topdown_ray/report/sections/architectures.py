@@ -1,4 +1,4 @@
-"""The architectures found: the best for each target, how far seeds agree, and what the good ones share."""
+"""Make the section "Architectures": the best answers, how far seeds agree, and which choices are frequent."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from topdown_ray.report.tables import widest
 
 _CELL = ["setting", "strategy", "targets", "target"]
 _WORDS = (
-    "A gene is one choice of the search, such as the kernel size of a block. A gene of a block that its "
-    "stage is too shallow for is inactive: it changes neither accuracy nor cost, and is not compared."
+    "A gene is one choice of the search, for example the kernel size of a block. If the depth of a stage "
+    "leaves a block out, the genes of that block are inactive: they change neither accuracy nor cost, and "
+    "are not compared."
 )
 _GENES = (
-    "Data of the pictures, each gene at each target of the widest set: agreement, most frequent choice and "
-    "its share, of the answers in which the gene is active"
+    "Data of the pictures: for each gene and each target of the widest set, the agreement and the most "
+    "frequent choice with its share, among the answers in which the gene is active"
 )
 _SEEDS = (
-    "Answers of different seeds that agree on a gene suggest that the choice matters, and that the search "
-    "finds it; where they differ and are equally accurate, the choice hardly matters to the predictor."
+    "If answers of different seeds agree on a gene, the choice probably matters and the search finds it. If "
+    "they differ and are equally accurate, the choice hardly matters to the predictor."
 )
 
 
 def architectures(context: Context) -> Section | None:
-    """The best architectures, the agreement of seeds, and heat maps of genes; None where the folders hold no
-    genes.
+    """Show the best architectures, the agreement of seeds, and heat maps of genes. Returns None if the
+    folders have no genes.
     """
     agreement, genes = compared(context.data)
     if genes.empty:
@@ -55,7 +56,7 @@ def architectures(context: Context) -> Section | None:
 
 def _pictures(context: Context, genes: pd.DataFrame) -> list[Picture]:
     """The heat maps of one setting and strategy."""
-    if genes["target"].nunique() < 2:  # one column shows no more than the table
+    if genes["target"].nunique() < 2:  # a picture of one column shows no more than the table
         return []
     first, size = genes.iloc[0], plots_genes.size(genes)
     setting = str(first["setting"])
@@ -66,12 +67,12 @@ def _pictures(context: Context, genes: pd.DataFrame) -> list[Picture]:
         f"{first['strategy']}, the strategy with the highest mean accuracy {over}; {n} "
         f"{'answer' if high == 1 else 'answers'} for each target"
     )
-    where = "2.3 is the third block of the second stage. " if "." in "".join(genes["place"]) else ""
+    where = "“2.3” is the third block of the second stage. " if "." in "".join(genes["place"]) else ""
     caption = (
-        f"{setting}: the choices of {whose}. Colour: the mean choice, from the smallest choice of the gene "
-        f"(dark) to its largest (bright). {where}"
+        f"{setting}: the choices of {whose}. The colour shows the mean choice, from the smallest choice of "
+        f"the gene (dark) to its largest (bright). {where}"
     )
-    hatched = "Hatched: the block is in no answer." if genes["choice"].isna().any() else ""
+    hatched = "In hatched cells, no answer has the block." if genes["choice"].isna().any() else ""
     pictures = [
         context.draw(
             file_name("gene_choices", setting), (caption + hatched).strip(), plots_genes.choices, genes, size
@@ -79,10 +80,12 @@ def _pictures(context: Context, genes: pd.DataFrame) -> list[Picture]:
     ]
     if high > 1:
         caption = (
-            f"{setting}: agreement on each gene, of {whose}. Colour: the share of pairs of answers with the "
-            f"same choice, from none (dark) to all (bright). {where}"
+            f"{setting}: agreement on each gene among the answers of {whose}. The colour shows the share of "
+            f"pairs of answers with the same choice, from none (dark) to all (bright). {where}"
         )
-        hatched = "Hatched: no two answers have the block." if genes["agreement"].isna().any() else ""
+        hatched = (
+            "In hatched cells, no two answers have the block." if genes["agreement"].isna().any() else ""
+        )
         name = file_name("gene_agreement", setting)
         pictures.append(context.draw(name, (caption + hatched).strip(), plots_genes.agreement, genes, size))
     return pictures
@@ -98,10 +101,10 @@ def _best(context: Context) -> Table:
     columns += [number("seed"), number("found_for", "found for", "g")]
     columns.append(Column("architecture", lambda row: short_text(row["arch"]), numeric=False))
     note = (
-        "The most accurate of all answers that cost no more than the target, whichever target they were "
-        "found for: an answer for a tighter target meets the looser ones too. Of equally accurate answers, "
-        "the cheapest. The architecture is shown by its resolution (r), depths (d) and widths (w); the CSV "
-        "file holds OFA's whole configuration, in the column arch."
+        "The most accurate of all answers that cost no more than the target. The answer may have been found "
+        "for a tighter target, because such an answer meets the looser ones too. Of equally accurate "
+        "answers, the cheapest is shown. The column “architecture” has the resolution (r), depths (d) and "
+        "widths (w). The column `arch` of the CSV file has OFA's complete configuration."
     )
     return Table("best_architectures", "Best answer for each target", frame, columns, note, OF_SETTING)
 
@@ -112,7 +115,7 @@ def _agreement(frame: pd.DataFrame) -> Table:
     columns += [number("identical", "identical architectures (% of pairs)", **PERCENT)]
     columns += [number("different", "different architectures"), number("n", "answers")]
     note = (
-        "The widest target set. Equal genes: the mean over all pairs of answers and over the genes that are "
-        "active in both."
+        "This table covers the widest target set. “Equal genes” is the mean over all pairs of answers and "
+        "over the genes that are active in both."
     )
     return Table("agreement_of_seeds", "Agreement of seeds", frame, columns, note, OF_SET)

@@ -1,4 +1,4 @@
-"""What strategies gain over random search."""
+"""Make the section "Baselines": what strategies gain over random search."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import replace
 from topdown_ray.figures import file_name
 from topdown_ray.report import plots
 from topdown_ray.report.context import Context
-from topdown_ray.report.page import Section
+from topdown_ray.report.page import LINES, Section
 from topdown_ray.report.sections.differences import difference_table
 
 _WORDS = (
-    "Random search scores as many uniformly drawn feasible architectures for every target as an "
-    "independent search does, and "
-    "keeps the best: what a strategy has over it is what evolution buys."
+    "For every target, random search draws feasible architectures uniformly, scores as many as an "
+    "independent search does, and keeps the best one. The difference from it is what evolution gains."
 )
 
 
 def baselines(context: Context) -> Section | None:
-    """Paired differences from random search; None where the folders hold no pairs with it."""
+    """Show paired differences from random search. Returns None if the folders have no pairs with it."""
     rows = context.data.searches
     random = set(rows.loc[rows["kind"] == "random", "strategy"])
     gain = context.differences[context.differences["against"].isin(random)].reset_index(drop=True)
@@ -27,12 +26,12 @@ def baselines(context: Context) -> Section | None:
     pictures = []
     for setting, against in gain[["setting", "against"]].drop_duplicates().itertuples(index=False):
         own = gain[(gain["setting"] == setting) & (gain["against"] == against)]
-        lines = "; lines: 95 %" if own["low"].notna().any() else ""
-        caption = f"{setting}: paired difference from random search{lines}."
+        lines = LINES if own["low"].notna().any() else "."
+        caption = f"{setting}: paired difference from {against} (random search){lines}"
         name = file_name("gain_over", against, setting)
         pictures.append(
             context.draw(name, caption, plots.differences, gain, setting=setting, against=against)
         )
-    title = "Data of the pictures, a part of the paired differences"
+    title = "Data of the pictures: the paired differences from random search"
     table = replace(difference_table(gain, "gain_over_random", title), in_page=False)
     return Section("baselines", "Baselines", [_WORDS], pictures, [table])

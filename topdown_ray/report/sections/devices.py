@@ -1,4 +1,4 @@
-"""Several devices: the fronts of all of them, and what an architecture found for one loses on another."""
+"""Make the section "Devices": the front of each device, and the loss of its answers on another device."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from topdown_ray.report.devices import front_points, losses, on_devices
 from topdown_ray.report.page import Column, Section, Table, interval, number, text
 
 _WORDS = (
-    "The cost of every answer is known on all devices of its sweep. The tables say what the answers that "
-    "were found for one device lose on another: how much less accurate they are than the best architecture "
-    "known here that costs no more on that device. The diagonal says what a device's own answers lose to "
-    "that best one. Only answers count whose cost on the other device lies between that device's cheapest "
-    "answer and its loosest target."
+    "The sweep records the cost of every answer on all of its devices. The tables show what the answers for "
+    "one device lose on another one: how much less accurate they are than the best known architecture that "
+    "costs no more on that device. The diagonal shows what a device's own answers lose to that best one. An "
+    "answer counts only if its cost on the other device is between that device's cheapest answer and its "
+    "loosest target."
 )
 
 
 def devices(context: Context) -> Section | None:
-    """The fronts of all devices, and the losses between them; None where no sweep has several devices."""
+    """Show the fronts of all devices and the losses between them. Returns None without a sweep over several
+    devices.
+    """
     rows = on_devices(context.data)
     if rows.empty:
         return None
@@ -36,7 +38,9 @@ def devices(context: Context) -> Section | None:
         name = file_name("devices", space, strategy)
         pictures.append(context.draw(name, caption, plots.devices, own, title=title))
         mine = lost[(lost["space"] == space) & (lost["strategy"] == strategy)]
-        tables.append(_matrix(name, f"{title}: loss in points, found for (row) and run on (column)", mine))
+        tables.append(
+            _matrix(name, f"{title}: loss in percentage points, found for (row) and run on (column)", mine)
+        )
     columns = [text("space"), text("strategy"), text("found_for", "found for"), text("run_on", "run on")]
     columns += [
         number("loss", "loss (points)", ".3f", 100.0),

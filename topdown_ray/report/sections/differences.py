@@ -1,4 +1,4 @@
-"""Differences between strategies."""
+"""Make the section "Differences between strategies"."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from topdown_ray import stats
 from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import plots
 from topdown_ray.report.context import OF_SET, Context
-from topdown_ray.report.page import POINTS, Section, Table, interval, number, text
+from topdown_ray.report.page import LINES, POINTS, Section, Table, interval, number, text
 from topdown_ray.report.tables import widest
 from topdown_ray.strategy_styles import strategy_rank
 
 _WORDS = (
-    "Pairs share seed, target set and target. The mean difference has Student's interval below "
-    f"{stats.STUDENT} pairs, a bootstrap interval over pairs from there on; the probability of improvement "
-    "is the share of pairs in which the first strategy is better, a tie counting half, with Wilson's "
-    "interval; p is that of the paired permutation test (random signs), corrected by Holm for the targets of "
-    'the set. With n pairs no p is below 2^(1-n). The row "all" is the mean over the set\'s targets in each '
-    "search.",
-    "Ties are often no accident: strategies that begin with the same full search give the same answer for "
-    "its target.",
+    "The two answers of a pair have the same seed, target set and target. The mean difference has Student's "
+    f"interval for fewer than {stats.STUDENT} pairs, and a bootstrap interval over pairs for more. "
+    "P(improvement) is the share of pairs in which the first strategy is better, where a tie counts half; "
+    "its interval is Wilson's. p is the p-value of the paired permutation test (random signs), and p (Holm) "
+    "is corrected for the targets of the set. With n pairs, p cannot be below 2^(1-n). The row “all” is the "
+    "mean over the set's targets in each search.",
+    "Ties are frequent because strategies that begin with the same full search give the same answer for its "
+    "target.",
 )
 
 
 def differences(context: Context) -> Section | None:
-    """Paired differences between all strategies, and pictures of those from the first one; None where no two
-    strategies share seeds.
+    """Show paired differences between all strategies, and pictures of those from the first one. Returns None
+    if no two strategies share seeds.
     """
     if context.differences.empty:
         return None
@@ -36,7 +36,7 @@ def differences(context: Context) -> Section | None:
 
 
 def difference_table(frame: pd.DataFrame, name: str, title: str, note: str = "") -> Table:
-    """Rows of ``comparisons.differences`` as a table of the report."""
+    """Make a table of the report from rows of ``comparisons.differences``."""
     label = np.where(frame["target"].isna(), "all", frame["target"].map("{:g}".format))
     columns = [text("strategy"), text("against")]
     columns += [text("target_label", "target"), text("cost_unit", "unit")]
@@ -56,9 +56,10 @@ def _pictures(context: Context) -> list[Picture]:
         strategies = set(own["strategy"]) | set(own["against"])
         if len(strategies) > 1:
             against = "independent" if "independent" in strategies else min(strategies, key=strategy_rank)
-            lines = "; lines: 95 %" if own["low"].notna().any() else ""
+            lines = LINES if own["low"].notna().any() else "."
             caption = (
-                f"{setting}: paired difference from {against}{lines}. Above zero is better than {against}."
+                f"{setting}: paired difference from {against}{lines} Values above zero are better than "
+                f"{against}."
             )
             name = file_name("differences", setting)
             pictures.append(

@@ -1,4 +1,4 @@
-"""Predicted against evaluated accuracies, where a result folder holds both."""
+"""Make the section "Predicted against measured", if a result folder has measured accuracies."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ _KEYS = [
     "data_sha256",
 ]
 _WORDS = (
-    "Measured: the subnet cut out of its supernet, batch normalisation recalibrated on training images, "
-    "right answers counted on "
-    "validation images. The architectures are answers of searches, chosen for being predicted good: they "
-    "lie close together, and "
-    "their rank correlation is lower than that of random architectures would be."
+    "To measure an architecture, its subnet is cut out of the supernet, batch normalisation is recalibrated "
+    "on training images, and correct answers are counted on validation images. The architectures are answers "
+    "of searches and were chosen for their high predicted accuracy. Their accuracies are therefore close "
+    "together, and their rank correlation is lower than that of random architectures would be."
 )
 
 
 def agreements(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlations and errors of each predictor on each supernet and data set: a row each."""
+    """Return rank correlations and errors, one row for each predictor, supernet and data set."""
     known = rows[rows["predicted"].notna()]
     records = []
     for key, part in known.groupby(_KEYS, sort=False):
@@ -48,8 +47,8 @@ def agreements(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def predicted_against_measured(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Measured top-1 against predicted, a mark each architecture. rows: of ``evaluations``, with predicted
-    values.
+    """Draw measured top-1 against predicted top-1, with one marker for each architecture. rows: rows of
+    ``evaluations`` with predicted values.
     """
     if ax is None:
         from matplotlib import pyplot
@@ -70,7 +69,7 @@ def predicted_against_measured(rows: pd.DataFrame, ax: Axes | None = None) -> Ax
 
 
 def evaluations(context: Context) -> Section | None:
-    """Predicted against measured accuracies; None where no folder holds both. Raises UserError."""
+    """Show predicted against measured accuracies. Returns None if no folder has both. Raises UserError."""
     rows = _rows([source.where for source in context.sources])
     if rows.empty:
         return None
@@ -80,8 +79,8 @@ def evaluations(context: Context) -> Section | None:
     data_sets = rows.groupby(["weights_name", "weights_sha256", "data_sha256"], sort=False)
     for i, (key, part) in enumerate(data_sets):
         caption = (
-            f"{key[0]} on {part['data_name'].iloc[0]}: every architecture measured; on the line: predicted = "
-            "measured."
+            f"{key[0]} on {part['data_name'].iloc[0]}: all measured architectures. On the line, the "
+            "prediction equals the measurement."
         )
         name = file_name("measured", str(key[0]), *([str(i)] if i else []))
         pictures.append(context.draw(name, caption, predicted_against_measured, part))
@@ -90,7 +89,7 @@ def evaluations(context: Context) -> Section | None:
 
 
 def _rows(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """The evaluations with predictions that the local folders hold, each once."""
+    """The evaluations with predictions in the local folders, each one once."""
     local = [Path(folder) for folder in folders if not is_uri(str(folder))]
     if not local:
         return pd.DataFrame()

@@ -1,8 +1,7 @@
-"""The explorer: cost against accuracy of every answer as a chart that responds, and the architecture behind
-each point.
+"""Make the section "Explorer": an interactive chart of all answers, with the architecture of each point.
 
-Altair writes the chart; the JavaScript that draws it comes with vl-convert and is part of the page, so that
-nothing is fetched."""
+Altair writes the specification of the chart. The JavaScript that draws it comes with vl-convert and is part
+of the page, so that the page downloads nothing."""
 
 from __future__ import annotations
 
@@ -25,8 +24,8 @@ from topdown_ray.report.page import Section, packed, template_of
 from topdown_ray.strategy_styles import style_of
 
 _WORDS = (
-    "Each point is one answer: a search and one of its targets. Choose a point to see its architecture. "
-    "Accuracy is the predictor's top-1, not a measured one."
+    "Each point is the answer of one search for one target. Select a point to see its architecture. Accuracy "
+    "is the predictor's top-1; it is not measured."
 )
 _SCRIPTS = ("explorer_panel.js", "explorer.js")
 # matplotlib's markers as Vega's shapes: a name, or a path inside a square from -1 to 1
@@ -49,7 +48,7 @@ _TOOLTIP = {
     "targetText": "target",
     "costText": "cost",
     "accuracyText": "top-1",
-    "intervalText": "95 % of all seeds' mean (IQM)",
+    "intervalText": "95 % interval of the IQM over seeds",
     "seed": "seed",
     "macsText": "MACs (1e6)",
     "paramsText": "parameters (1e6)",
@@ -57,7 +56,7 @@ _TOOLTIP = {
 
 
 def explorer(context: Context) -> Section | None:
-    """The chart that responds, with its controls and the panel of an architecture."""
+    """Show the interactive chart with its controls and the panel of an architecture."""
     known = payload(context)
     if known is None:
         return None
@@ -73,31 +72,32 @@ def explorer(context: Context) -> Section | None:
 
 
 def _notes(known: dict[str, Any]) -> list[str]:
-    """What the reader must know of the points: how many there are, and where they come from."""
+    """Notes for the reader: how many points there are, and where they come from."""
     notes, answers, fronts = [], known["answers"], known["fronts"]
     if answers["shown"] < answers["of"]:
         notes.append(
-            f"The page holds {answers['shown']:,} of {answers['of']:,} answers: those that no other answer "
-            "of their strategy and target set beats, and the most accurate ones of each strategy and target."
+            f"The page contains {answers['shown']:,} of {answers['of']:,} answers: those that no other "
+            "answer of their strategy and target set beats in both cost and accuracy, and the most accurate "
+            "ones of each strategy and target."
         )
     if answers["missed"]:
-        notes.append(f"{answers['missed']:,} answers that missed their target are left out.")
+        notes.append(f"{answers['missed']:,} answers that do not meet their target are left out.")
     if fronts["of"]:
         notes.append(
-            f"Small points and lines are the fronts that searches kept: {fronts['shown']:,} of "
-            f"{fronts['of']:,} architectures. All are here that no other one of the setting beats; the "
-            "fronts of strategies and target sets behind it are thinned. Of each strategy and target set the "
-            f"first {MOST_SEARCHES} seeds are read; `topdown-ray pick` looks through all of them."
+            "Small points and lines show the fronts that the searches kept. The page contains "
+            f"{fronts['shown']:,} of {fronts['of']:,} architectures on them: all that no other architecture "
+            "of the setting beats, and a selection of the others. For each strategy and target set, only the "
+            f"first {MOST_SEARCHES} seeds are read; `topdown-ray pick` searches all of them."
         )
     folders = ", ".join(known["files"])
-    tables = "tables searches and front" if fronts["of"] else "table searches"
-    return [*notes, f"Every number comes from the {tables} of {folders}."]
+    tables = "tables `searches` and `front`" if fronts["of"] else "table `searches`"
+    return [*notes, f"All numbers come from the {tables} of {folders}."]
 
 
 @cache
 def bundle() -> Future[str]:
-    """Vega, Vega-Lite and Vega-Embed as one script, compressed: see :func:`packed`. The first time it takes a
-    second or two, in which Python can do something else; then it lies in the user's cache.
+    """Start to make Vega, Vega-Lite and Vega-Embed as one compressed script, see :func:`packed`. This takes a
+    second or two in a thread; afterwards the script is in the user's cache.
     """
     thread = ThreadPoolExecutor(1)
     made = thread.submit(_bundle)
@@ -129,8 +129,8 @@ def _styles(strategies: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def chart(strategies: Sequence[str]) -> dict[str, Any]:
-    """The chart's specification. Its data are named ``front``, ``answers``, ``limit`` (cost) and ``marked``
-    (cost, accuracy, what), which the page fills; the cost's title is the unit's, which the page knows.
+    """Return the chart's specification. The page fills its data sets ``front``, ``answers``, ``limit`` (cost)
+    and ``marked`` (cost, accuracy, what), and puts the unit into the title of the cost axis.
     """
     styles = _styles(strategies)
 

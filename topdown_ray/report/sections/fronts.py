@@ -1,4 +1,4 @@
-"""Fronts: hypervolume, and distance and regret against a reference front."""
+"""Make the section "Fronts": hypervolumes, and the distance to and regret against a reference front."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from topdown_ray.figures import Picture, file_name
 from topdown_ray.report import comparisons, plots
 from topdown_ray.report.axes import of_widest
 from topdown_ray.report.context import OF_SET, Context
-from topdown_ray.report.page import COUNT, DASH, PERCENT, Section, Table, interval, number, text
+from topdown_ray.report.page import COUNT, DASH, LINES, PERCENT, Section, Table, interval, number, text
 
 _WORDS = (
-    "The answers of one search for all its targets form a front. Its hypervolume is the area between "
-    "the front and the "
-    f"reference point printed in the table ({comparisons.BEYOND:g} times the set's loosest target); "
-    "larger is better. An "
-    "answer that stays below its target gains area too: a front of cheaper architectures can win "
-    "with less accurate ones."
+    "The answers of one search for all its targets form a front. Its hypervolume is the area between the "
+    "front and the reference point in the table. The cost of the reference point is "
+    f"{comparisons.BEYOND:g} times the set's loosest target. A larger hypervolume is better. Answers that "
+    "cost less than their target add area too, so that a front of cheaper and less accurate architectures "
+    "can have the larger one.",
 )
 _REFERENCE = (
-    "Distance: IGD+ to the given reference front, both axes divided by its range; 0 is nowhere behind it.",
-    "Regret: what an answer lacks to the front's most accurate architecture that meets the target.",
+    "The distance to the reference front is IGD+, with both axes divided by the range of the reference "
+    "front. It is 0 for a front that is nowhere behind it.",
+    "The regret of an answer is the difference between the accuracy of the reference front's most accurate "
+    "architecture that meets the target and the answer's own accuracy.",
 )
 
 
@@ -31,8 +32,8 @@ _DRAWN = ["setting", "strategy", "k", "targets", "feasible", "cost", "accuracy",
 
 
 def fronts(context: Context) -> Section | None:
-    """Hypervolumes, and what answers lack to a reference front where one is given; None where no search has
-    two targets.
+    """Show hypervolumes, and the regret against a reference front if one is given. Returns None if no search
+    has two targets.
     """
     frame = comparisons.fronts(context.data, context.options.floor, context.reference)
     if frame.empty:
@@ -40,7 +41,7 @@ def fronts(context: Context) -> Section | None:
     pictures = [
         picture for setting in frame["setting"].unique() for picture in _pictures(context, frame, setting)
     ]
-    words, shown = [_WORDS], [_table(context, frame)]
+    words, shown = [*_WORDS], [_table(context, frame)]
     if context.reference is not None:
         words += _REFERENCE
         shown.append(_regret(context, comparisons.regret(context.data, context.reference)))
@@ -55,15 +56,13 @@ def _pictures(context: Context, frame: pd.DataFrame, setting: str) -> list[Pictu
     rows = rows.loc[rows["setting"] == setting, _DRAWN]
     own = of_widest(rows[rows["feasible"]], setting, None)
     counts = own["strategy"].value_counts()
-    thinned = (
-        f" (at most {plots.MOST_POINTS} drawn for each strategy)" if counts.max() > plots.MOST_POINTS else ""
-    )
-    answers = f"{setting}: every answer of the widest set{thinned}."
+    thinned = f" (at most {plots.MOST_POINTS} for each strategy)" if counts.max() > plots.MOST_POINTS else ""
+    answers = f"{setting}: the answers for the widest set{thinned}."
     name = file_name("front", setting)
     pictures = [context.draw(name, answers, plots.front, rows, setting=setting, reference=known)]
     if len(counts) > 1:
-        lines = "; lines: 95 %" if frame["low"].notna().any() else ""
-        volumes = f"{setting}: mean hypervolume of a search of the widest set{lines}."
+        lines = LINES if frame["low"].notna().any() else "."
+        volumes = f"{setting}: mean hypervolume of a search for the widest set{lines}"
         name = file_name("hypervolume", setting)
         pictures.append(context.draw(name, volumes, plots.hypervolume, frame, setting=setting))
     return pictures
@@ -76,7 +75,7 @@ def _table(context: Context, frame: pd.DataFrame) -> Table:
     columns += [interval("low", "high", digits=".2f"), text("interval", "interval by")]
     if context.reference is not None:
         columns += [number("distance"), interval("distance_low", "distance_high")]
-    title = "Hypervolume of a search's front (cost unit x points)"
+    title = "Hypervolume of a search's front (unit of the cost x percentage points)"
     return Table("fronts", title, frame, [*columns, number("n")], group=OF_SET)
 
 
@@ -90,9 +89,9 @@ def _regret(context: Context, frame: pd.DataFrame) -> Table:
     columns += [interval("low", "high", **percent), text("interval", "interval by"), number("n")]
     columns += [number("predictor_rows", "predictor rows", **COUNT), number("cpu_s", "CPU s", missing=DASH)]
     note = (
-        "Predictor rows and CPU seconds (one core) are means of a whole search, gradients included, as in "
-        "the section on running time. A dash: the folders do not tell, or the searches were timed in several "
-        "ways, which that section keeps apart."
+        "Predictor rows and CPU seconds (one core) are means of a whole search, including gradients, as in "
+        "the section “Running time”. A dash means that the folders do not record them, or that the searches "
+        "were timed in several ways, which that section shows separately."
     )
     title = "Regret against the reference front"
     return Table("regret", title, frame.assign(target_label=label), columns, note, OF_SET)

@@ -1,4 +1,4 @@
-"""The first screen: the fronts of all strategies, accuracy against the work of a search, and a table."""
+"""Make the section "Overview": all fronts, accuracy against work, and a table of the strategies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from topdown_ray.report.comparisons import known_for
 from topdown_ray.report.context import OF_SET, Context
 from topdown_ray.report.durations import unit_of
 from topdown_ray.report.page import (
+    BANDS,
     COUNT,
     DASH,
     PERCENT,
@@ -24,22 +25,27 @@ from topdown_ray.report.page import (
 )
 
 _CLOCK = Column(
-    "time of", lambda row: f"time: {row['clock']}" if row["clock"] else "times do not compare", False
+    "time of",
+    lambda row: f"time: {row['clock']}" if row["clock"] else "times cannot be compared",
+    False,
 )
 _WORDS = (
-    "Predictor rows are the architectures that a search had the predictor score; gradients count as the "
-    "rows that they cost. Strategies that serve one target after another have an answer for every target "
-    "only near their end, where their curves begin."
+    "Accuracies are the predictor's top-1; they are not measured. Numbers in brackets are 95 % intervals. "
+    "Points are percentage points of top-1 accuracy. A target set contains the targets of one search; the "
+    "widest set has the most targets.",
+    "Predictor rows are the architectures that the predictor scored for a search. Gradients are included as "
+    "the number of rows that take the same time. Strategies that search for one target after another have an "
+    "answer for every target only near their end. Their curves begin there.",
 )
 _NOTE = (
     "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
-    "The best strategy is chosen by the data that it is then compared by: where two are close, more seeds "
-    "decide."
+    "The best strategy is chosen and compared on the same data. If two strategies are close, run more seeds "
+    "to decide between them."
 )
 
 
 def overview(context: Context) -> Section:
-    """Which strategy is best, by how much, and at which share of the work."""
+    """Show which strategy is best, by how much, and at what share of the work."""
     curves = whole_sets.anytime(context.data, context.quality)
     pictures = [picture for setting in context.settings for picture in _pictures(context, curves, setting)]
     columns = [text("strategy"), number("mean", "mean top-1 (%)", **PERCENT)]
@@ -54,7 +60,7 @@ def overview(context: Context) -> Section:
         Table("whole_sets", "Data of accuracy against work", curves, (), in_page=False),
     ]
     tables = [table for table in tables if len(table.frame)]  # none where no search met all targets
-    return Section("overview", "Overview", [_WORDS], pictures, tables)
+    return Section("overview", "Overview", _WORDS, pictures, tables)
 
 
 def _searches(row: TableRow) -> str:
@@ -67,13 +73,11 @@ def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Pict
     known = context.reference
     if known is not None:
         known = known_for(known, context.data.searches[context.data.searches["setting"] == setting].iloc[0])
-    bands = "; bands: 95 %" if rows["low"].notna().any() else ""
+    bands = BANDS if rows["low"].notna().any() else "."
     line = " The line without markers is the reference front." if known is not None and len(known) else ""
     k = int(rows["k"].max())
-    means = (
-        f"{setting}: the answers for {'the target' if k == 1 else f'each of {k} targets'}, their mean cost"
-    )
-    front = f"{means} and the inter-quartile mean of their accuracies{bands}.{line}"
+    answers = f"the answers for {'the target' if k == 1 else f'each of {k} targets'}"
+    front = f"{setting}: mean cost and inter-quartile mean accuracy of {answers}{bands}{line}"
     pictures = []
     if rows.loc[rows["n"] > 0, "target"].nunique() > 1:  # a single point is no front
         name = file_name("fronts", setting)
@@ -84,7 +88,7 @@ def _pictures(context: Context, curves: pd.DataFrame, setting: str) -> list[Pict
     best = context.overview.loc[context.overview["setting"] == setting, "strategy"].head(1).tolist()
     for work in own["work"].unique():
         if not set(best) <= set(own.loc[own["work"] == work, "strategy"]):
-            continue  # times that do not compare with the best one's
+            continue  # the best strategy's time cannot be compared with the others'
         name, caption = file_name("quality", setting, work), panels.quality_caption(curves, setting, work)
         pictures.append(context.draw(name, caption, panels.quality, curves, setting=setting, work=work))
     return pictures

@@ -1,4 +1,4 @@
-"""Provenance: specifications, hashes, versions, machines, batches, and which searches are missing."""
+"""Make the section "Provenance": specifications, hashes, versions, machines and missing searches."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NOT_KNOWN = "not recorded"
 
 
 def provenance(context: Context) -> Section:
-    """A table of facts for each folder, what is missing, and each specification as it was."""
+    """Show facts about each folder, the missing searches, and the specification of each sweep."""
     names = context.names
     facts = [
         {"folder": name, "what": what, "value": value}
         for name, source in zip(names, context.sources, strict=True)
         for what, value in _facts(source.results).items()
     ]
-    columns = [text("folder"), text("what"), text("value")]
+    columns = [text("folder"), text("what", "fact"), text("value")]
     shown = [Table("provenance", "Folders", pd.DataFrame(facts), columns)]
     gaps = [
         source.missing.assign(folder=name)
@@ -35,14 +35,14 @@ def provenance(context: Context) -> Section:
         shown.append(_gaps(pd.concat(gaps, ignore_index=True)))
     specs = [
         (
-            f"Specification of {name}",
+            f"Sweep specification of {name}",
             yaml.safe_dump(source.results.manifest.get("spec", {}), sort_keys=False),
         )
         for name, source in zip(names, context.sources, strict=True)
     ]
     words = [
-        "Times are those of the machines named here. A hash is the SHA-256 of the artefact that the searches "
-        "used."
+        "All times in this report were measured on the machines in this table. Each hash is the SHA-256 of "
+        "an artefact that the searches used."
     ]
     return Section("provenance", "Provenance", words, tables=shown, verbatim=specs)
 
@@ -58,9 +58,9 @@ def _facts(part: Loaded) -> dict[str, str]:
     facts = {
         "sweep": manifest.get("run_id"),
         "status": manifest.get("status"),
-        "begun": manifest.get("created_at"),
+        "started": manifest.get("created_at"),
         "wall time (s)": f"{manifest['wall_s']:.1f}" if "wall_s" in manifest else None,
-        "schema, algorithm": f"{manifest.get('schema')}, {manifest.get('algorithm')}",
+        "versions of schema and algorithm": f"{manifest.get('schema')}, {manifest.get('algorithm')}",
         "searches": f"{rows['search_id'].nunique()} in {rows['shard_id'].nunique()} batches",
         "batch sizes": _values(rows, "batch_size"),
         "failed shards": ", ".join(manifest.get("given_up", [])) or "none",

@@ -1,4 +1,4 @@
-"""Running time: seconds of a search, what it spends, and how both grow with the number of targets."""
+"""Make the section "Running time": the time and work of a search, and how they grow with the targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topdown_ray.report.page import COUNT, DASH, Column, Section, Table, interva
 
 
 def running_time(context: Context) -> Section:
-    """Times by the number of targets, their growth, and times of a single target."""
+    """Show times by the number of targets, their growth, and times of a single target."""
     single = tables.single_target(context.data)
     pictures = [
         *_pictures(context, "time_by_k", "running_time", plots.time_by_k, context.time),
@@ -38,14 +38,16 @@ def _how_it_grows(growth: pd.DataFrame) -> list[str]:
             f"{row['strategy']} {row['exponent']:.2f} [{row['exponent_low']:.2f}, {row['exponent_high']:.2f}]"
             for row in rows.to_dict("records")
         )
-        lines.append(f"{setting}: time grows with the number of targets as k^p ({clock}), p: {exponents}.")
+        lines.append(
+            f"{setting} ({clock}): time grows with the number of targets k as k^p, where p is {exponents}."
+        )
     return lines
 
 
 def _pictures(
     context: Context, name: str, experiment: str, plot: Callable[..., Axes], ours: pd.DataFrame
 ) -> list[Picture]:
-    """A picture for each setting and clock; the published times as another machine's."""
+    """A picture for each setting and clock. The published times have a clock of their own."""
     frames = [ours]
     if context.options.published:
         theirs = notebook.for_settings(context.data.searches, experiment).rename(columns={"value": "mean"})
@@ -56,20 +58,20 @@ def _pictures(
             for clock in frame.loc[frame["setting"] == setting, "clock"].unique():
                 own = frame[(frame["setting"] == setting) & (frame["clock"] == clock)]
                 if len(own[["strategy", _ALONG[name]]].drop_duplicates()) < 2:
-                    continue  # one bar shows no more than the table
+                    continue  # a picture of one bar shows no more than the table
                 file = file_name(name, setting, clock.split(" (")[0] if clock == PUBLISHED else clock)
-                caption = f"{setting}: {_MEANING[name]}; {_clock_words(clock, own)}."
+                caption = f"{setting}: {_MEANING[name]}, {_clock_words(clock, own)}"
                 pictures.append(context.draw(file, caption, plot, frame, setting=setting, clock=clock))
     return pictures
 
 
-#: What the bars of a picture stand along.
+#: The column along the horizontal axis of a picture.
 _ALONG = {"time_by_k": "k", "single_target": "target"}
 _BY = (*OF_SET, text("clock"))
 
 
 def _seconds_columns(frame: pd.DataFrame) -> list[Column]:
-    """Columns of seconds, in the unit that suits the longest mean."""
+    """Columns of times, in the unit that suits the longest mean."""
     seconds, unit = unit_of(float(frame["mean"].max()))
     scale: dict[str, Any] = {"scale": 1 / seconds}
     columns = [number(name, f"{name} ({unit})", **scale) for name in ("mean", "sd", "median")]
@@ -85,18 +87,19 @@ def _by_k(context: Context) -> Table:
     columns += [number("evaluations", **COUNT), number("unique_evaluations", **COUNT)]
     if context.time["gradients"].any():
         columns.append(number("gradients", **COUNT))
-    title = "Time of a search by the number of targets (experiment 1)"
+    title = "Time of a search by the number of targets"
     note = (
-        "Means per search. Compare by CPU seconds (one core) and by predictor rows: unique evaluations "
-        "and gradients, a gradient counted as the rows that it was measured to cost. Evaluations count "
-        "children, remembered ones too, which cost next to nothing. A dash: the folder does not tell. "
-        "The file gives seconds."
+        "All values are means for each search. Compare strategies by CPU time (one core) and by predictor "
+        "rows. Predictor rows are the unique evaluations plus the gradients, where a gradient counts as the "
+        "number of rows that take the same time. Evaluations count all children, including those that were "
+        "in the search's cache and cost almost nothing. A dash means that the folder does not record the "
+        "value. Times in the CSV file are in seconds."
     )
     return Table("time_by_k", title, context.time, columns, note, _BY)
 
 
 def _growth(context: Context) -> Table | None:
-    """The fits over k; None where no strategy has searches of several k."""
+    """The fits over k; None if no strategy has searches for several k."""
     frame = context.growth[context.growth["n_k"] > 1]
     if context.options.published:
         frame = pd.concat([frame, notebook.growth(context.data.searches)], ignore_index=True)
@@ -110,8 +113,8 @@ def _growth(context: Context) -> Table | None:
     columns += [interval("exponent_low", "exponent_high", digits=".3f"), text("sublinear", "sub-linear in k")]
     columns += [text("interval", "interval by"), number("n"), number("n_k", "values of k")]
     note = (
-        "Cost = intercept + k x (a further target); cost ~ k^p; sub-linear where the interval of p "
-        "lies below 1."
+        "Two fits of the cost of a search for k targets: cost = intercept + k x (a further target), and "
+        "cost ~ k^p. Growth is sub-linear if the whole interval of p is below 1."
     )
     return Table("growth", "Growth with the number of targets", frame, columns, note, OF_SETTING)
 
@@ -119,8 +122,8 @@ def _growth(context: Context) -> Table | None:
 def _single(frame: pd.DataFrame) -> Table:
     columns = [number("target", digits="g"), text("cost_unit", "unit"), text("strategy")]
     columns += _seconds_columns(frame)
-    note = "k = 1: searched alone; k > 1: the target's share of the search."
-    return Table("single_target", "Time of a single target (experiment 3)", frame, columns, note, _BY)
+    note = "k = 1: a search for this target alone. k > 1: the target's share of a search for k targets."
+    return Table("single_target", "Time of a single target", frame, columns, note, _BY)
 
 
 _MEANING = {
@@ -131,14 +134,14 @@ _MEANING = {
 
 def _clock_words(clock: str, frame: pd.DataFrame) -> str:
     if clock == PUBLISHED:
-        return "published with the original notebook: another machine's seconds"
-    lines = ", lines: 95 %" if frame["low"].notna().any() else ""
-    return f"{_batch_words(clock, frame)}; bars: mean{lines}"
+        return "published with the original notebook, and measured on another machine."
+    lines = ", and lines show its 95 % interval" if frame["low"].notna().any() else ""
+    return f"{_batch_words(clock, frame)}. Bars show the mean{lines}."
 
 
 def _batch_words(clock: str, frame: pd.DataFrame) -> str:
     if clock.startswith(LONE):
-        return "each search ran alone"
+        return "with each search in a process of its own"
     sizes = (
         frame[frame["clock"] == clock]
         .groupby("strategy")["batch_size"]
@@ -146,24 +149,24 @@ def _batch_words(clock: str, frame: pd.DataFrame) -> str:
     )
     same = sizes.nunique() == 1
     batches = sizes.iloc[0] if same else ", ".join(f"{strategy} {size}" for strategy, size in sizes.items())
-    return f"amortised: a batch's time divided by its searches ({batches})"
+    return f"as the time of a batch divided by its number of searches ({batches})"
 
 
 def _what_time_means(time: pd.DataFrame) -> str:
     clocks = list(time["clock"].unique())
-    words = "Time is the search loop on one thread, without start-up, loading and writing. "
+    words = "Times are those of the search loop on one thread, without start-up, loading and writing. "
     if any(clock.startswith(LONE) for clock in clocks):
-        words += f'"{LONE}": one search had its process to itself. '
+        words += f"In “{LONE}”, each search ran in a process of its own. "
     if any(clock.startswith(AMORTISED) for clock in clocks):
         words += (
-            f'"{AMORTISED}": several searches ran in lock step, and each is given an equal share of the '
-            "batch's time; a batch is one timing, so n counts batches. Compare it with throughput, not with "
-            "the time that one search would take. "
+            f"In “{AMORTISED}”, several searches ran together in lock step, and each has an equal share of "
+            "the batch's time. A batch is one timing, so n counts batches. Such a time describes the "
+            "throughput, not the time that one search would take on its own. "
         )
-    words += "The two are shown apart and never averaged together. " if len(clocks) > 1 else ""
-    words += "Target sets differ in more than k: a tight target takes more redraws than a loose one. "
+    words += "Different ways of timing are shown separately and never averaged. " if len(clocks) > 1 else ""
+    words += "Target sets differ in more than k: a tight target needs more redraws than a loose one. "
     return words + (
-        f"Intervals are of the mean, where there are at least {stats.LEAST} timings: Student's below "
-        f"{stats.STUDENT}, by bootstrap from there on; they hold the spread between repetitions, not what "
-        "else the machine may have been doing."
+        f"A mean of at least {stats.LEAST} timings has a 95 % interval: Student's for fewer than "
+        f"{stats.STUDENT} timings, a bootstrap interval for more. The intervals cover the spread between "
+        "repetitions, but not the effect of other programs on the machine."
     )

@@ -1,4 +1,4 @@
-"""Several sweeps of the same strategies: each folder against those before it."""
+"""Make the section "Sweeps compared": each folder against the folders before it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from topdown_ray.report.series import letter_of
 
 _ALL_PAIRS = 4  # of more folders than these, each is compared with the first one only
 _WORDS = (
-    "Each row compares one strategy label in two folders: means over the targets of the set, paired by seed "
-    "where the folders share seeds. Ratios divide the later folder by the earlier one. `topdown-ray compare` "
-    "prints the same numbers."
+    "Each row compares one strategy label in two folders by its mean accuracy over the targets of the set. "
+    "If the folders share seeds, the means are paired by seed. Ratios divide the later folder by the earlier "
+    "one. `topdown-ray compare` prints the same numbers."
 )
 
 
 def sweeps(context: Context) -> Section | None:
-    """What changed between the folders that have series of the same labels; None where there are none."""
+    """Show what changed between folders with series of the same labels. Returns None if there are none."""
     lettered = {mark.letter for mark in context.data.marks}
     places = [i for i in range(len(context.sources)) if letter_of(i) in lettered]
     tables = []
     for first, other in itertools.combinations(places, 2):
         if len(places) > _ALL_PAIRS and first != places[0]:
             break
-        with contextlib.suppress(UserError):  # nothing in these two compares
+        with contextlib.suppress(UserError):  # nothing in these two can be compared
             tables.append(_table(context, first, other))
     return Section("sweeps", "Sweeps compared", [_WORDS], tables=tables) if tables else None
 
