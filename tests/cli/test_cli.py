@@ -154,7 +154,7 @@ def test_sweep_dry_run_verify_and_describe(tmp_path: Path, capsys: pytest.Captur
     done = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json"], capsys)
     assert json.loads(done.stdout)["done"] == 2
     again = main_in_process(["sweep", file, "--out", out, "--address", "none"], capsys)
-    assert "2 of 2 searches, 0 of them now" in again.stdout
+    assert "Finished 2 of 2 searches (0 in this run) in" in again.stdout
 
     verified = main_in_process(["verify", out, "--json"], capsys)
     assert json.loads(verified.stdout)["passed"] is True

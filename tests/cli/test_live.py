@@ -169,7 +169,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
     assert end["labelled"]
     assert len(end["images"]) == 2
     assert all("accuracy against" in alt for _, alt in end["images"])
-    assert gone.startswith("The server does not answer. What you see is from ")
+    assert gone.startswith("The server does not answer. This page shows its state at ")
     assert gone.endswith("This page keeps trying.")
     sent = [m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"]
     assert {urlsplit(address).path for address in sent} >= {"/", "/status.json", "/anytime.svg"}
@@ -199,7 +199,7 @@ def test_failures_unreadable_files_and_names_are_shown_as_they_are(
         chromium.get("about:blank")  # it asks no more
     assert seen["name"] == EVIL
     assert seen["scripts"] == 1
-    assert seen["headline"].startswith("Incomplete: the sweep ended, and 8 searches are missing. The same")
+    assert seen["headline"].startswith("Incomplete: the sweep ended, and 8 searches are missing. To compute")
     assert any(f"mobilenet_v3, {EVIL}" in group for group in seen["groups"])
     assert f"Shard {shard_id}: ValueError: {EVIL}" in seen["failures"]
     assert f"--only {shard_id}" in seen["failures"]
@@ -284,7 +284,7 @@ def test_a_drawing_that_fails_is_told_and_tried_again(
     monkeypatch.setattr(live, "RETRY_S", 1.0)
     follower = Follower(finished, 0.1)
     told = wait_for(lambda: "drawn." not in (now := follower.pictures()["message"]) and now)
-    assert told == "The pictures cannot be drawn at present: the disk: expected a file, found none"
+    assert told == "The pictures cannot be drawn: the disk: expected a file, found none"
     wait_for(lambda: follower.pictures()["captions"])
     assert follower.pictures()["message"] == "Drawn from 24 searches."
 
@@ -331,10 +331,10 @@ def test_mistakes_are_one_line(finished: Path, tmp_path: Path, capsys: pytest.Ca
         return main_in_process(["status", *arguments], capsys)
 
     assert_one_line(mistake(tmp_path, "--serve"), "expected a sweep's result folder")
-    both = "--serve: expected neither --watch nor --json beside it, found"
+    both = "--serve: expected neither --watch nor --json, found"
     assert_one_line(mistake(finished, "--serve", "--watch"), f"{both} --watch")
     assert_one_line(mistake(finished, "--serve", "--json"), f"{both} --json")
-    assert_one_line(mistake(finished, "--port", 8000), "--port: expected --serve beside it, found none")
+    assert_one_line(mistake(finished, "--port", 8000), "--port: expected the option --serve, found none")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_one_line(

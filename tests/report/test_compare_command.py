@@ -89,7 +89,7 @@ def test_one_seed_and_no_shared_seed_as_shown(tmp_path: Path, capsys: Captured) 
 def test_mistakes_are_one_line(folders: tuple[Path, Path], tmp_path: Path, capsys: Captured) -> None:
     for number in ("nan", "inf", "-inf"):
         result = command(capsys, *folders, "--fail-below", number)
-        assert_one_line(result, "--fail-below: expected a finite number of points", number)
+        assert_one_line(result, "--fail-below: expected a finite number of percentage points", number)
     assert_one_line(command(capsys, *folders, "--fail-below", "much"), "--fail-below")
     assert_one_line(command(capsys, folders[0]), "B")
     assert_one_line(command(capsys, tmp_path / "none", folders[1]), "none: expected a sweep's result folder")

@@ -152,7 +152,7 @@ def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
     assert comparisons.read_reference(out)["predictor_space"].item() == "mobilenet_v3"
     wrong = CliRunner().invoke(app, [*arguments, "--targets", "2000,x"])
     assert isinstance(wrong.exception, UserError)
-    assert "--targets: expected numbers with commas between them, found '2000,x'" in str(wrong.exception)
+    assert "--targets: expected numbers separated by commas, found '2000,x'" in str(wrong.exception)
 
 
 def test_a_front_takes_in_the_answers_of_earlier_sweeps(tmp_path: Path) -> None:

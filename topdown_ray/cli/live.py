@@ -1,9 +1,10 @@
-"""``topdown-ray status DIR --serve``: a page on loopback that follows a sweep, by its files alone.
+"""A page on loopback that shows the progress of a sweep: ``topdown-ray status DIR --serve``.
 
 The page asks for the status every few seconds. The folder is read only when a page asks, and at most once in
-``--every`` seconds however many pages do. A thread of its own draws the pictures, so that no request waits
-for them. A request must name a loopback host: otherwise a page from elsewhere could read the status through a
-DNS name that leads to 127.0.0.1 (DNS rebinding)."""
+``--every`` seconds, however many pages are open. A separate thread draws the pictures, so that no request
+waits for them. A request must name a loopback host: otherwise a page from elsewhere could read the status
+through a DNS name that resolves to 127.0.0.1 (DNS rebinding).
+"""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from topdown_ray.report.live import Album
 
 HOST = "127.0.0.1"
-PAUSE_S = 3.0  # between two drawings, at least
-PAUSES = 5  # so many times what the last drawing took: drawing takes a sixth of a core at most
+PAUSE_S = 3.0  # the shortest time between two drawings
+PAUSES = 5  # the pause after a drawing in multiples of its time, so that drawing uses at most 1/6 of a core
 RETRY_S = 30.0  # after a drawing that failed
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HTML, _JSON, _SVG, _TEXT = (
@@ -51,9 +52,10 @@ _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ances
 
 
 class Follower:
-    """Knows the latest status of one sweep, and the latest pictures of its searches.
+    """Keeps the latest status of one sweep and the latest pictures of its searches.
 
-    Raises UserError where there is no sweep."""
+    Raises UserError if there is no sweep.
+    """
 
     def __init__(self, where: str | Path, every_s: float):
         self.every_s = every_s
@@ -64,7 +66,7 @@ class Follower:
         self._drawing = threading.Lock()  # held for a moment, not while the thread draws
         self._busy = False
         self._next_at = 0.0  # when the next drawing may begin
-        self._drawn: tuple[str, int] | None = None  # of which sweep and how many searches the album is
+        self._drawn: tuple[str, int] | None = None  # the sweep and number of searches that the album shows
         self._album: Album | None = None
         self._problem = ""
         self._version = 0  # of the album
@@ -78,8 +80,8 @@ class Follower:
             return self._status
 
     def pictures(self) -> dict[str, Any]:
-        """What the page needs to know of the pictures: version, message, captions. Has them drawn anew if
-        searches have finished since. Raises UserError as :meth:`status`.
+        """Return the version, the message and the captions of the pictures. Have them drawn again if searches
+        have finished since the last drawing. Raises UserError as :meth:`status`.
         """
         status = self.status()
         wanted = (status.run_id, status.done)
@@ -94,7 +96,7 @@ class Follower:
             return {"version": self._version, "message": message, "captions": captions}
 
     def picture(self, panel: int) -> bytes | None:
-        """A picture as SVG; None where there is none of this number."""
+        """Return a picture as SVG, or None if there is no picture of this number."""
         with self._drawing:
             pictures = self._album.pictures if self._album else ()
         return pictures[panel].svg if 0 <= panel < len(pictures) else None
@@ -106,8 +108,8 @@ class Follower:
             from topdown_ray.report.live import draw_album
 
             album = draw_album(self._where)
-        except Exception as error:  # whatever it is, the rest of the page goes on
-            problem = f"The pictures cannot be drawn at present: {one_line(error)}"
+        except Exception as error:  # the rest of the page must continue to work
+            problem = f"The pictures cannot be drawn: {one_line(error)}"
         now = time.monotonic()
         with self._drawing:
             self._busy, self._problem = False, problem
@@ -120,7 +122,7 @@ class Follower:
 
 
 def _waiting(status: Status) -> str:
-    """What stands where there is no picture yet."""
+    """Return the text that replaces pictures which are not drawn yet."""
     if status.done:
         return "The pictures are being drawn."
     if status.state == "running":

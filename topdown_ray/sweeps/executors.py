@@ -1,4 +1,4 @@
-"""What runs shards: a worker that is hosted in this process, or in every actor of a pool on Ray."""
+"""The workers that run shards, hosted in this process or in the actors of a pool on Ray."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales
         )
     for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
         if asked > have[kind] and not scales:
-            found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
+            found = f"{asked}, including those with a GPU" if kind == "CPU" and gpus else asked
             raise UserError(
                 f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}"
             )
