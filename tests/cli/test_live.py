@@ -169,7 +169,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
     assert end["labelled"]
     assert len(end["images"]) == 2
     assert all("accuracy against" in alt for _, alt in end["images"])
-    assert gone.startswith("The server does not answer. This page shows its state at ")
+    assert gone.startswith("The server does not answer. What you see is from ")
     assert gone.endswith("This page keeps trying.")
     sent = [m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"]
     assert {urlsplit(address).path for address in sent} >= {"/", "/status.json", "/anytime.svg"}
@@ -199,7 +199,7 @@ def test_failures_unreadable_files_and_names_are_shown_as_they_are(
         chromium.get("about:blank")  # it asks no more
     assert seen["name"] == EVIL
     assert seen["scripts"] == 1
-    assert seen["headline"].startswith("Incomplete: the sweep ended, and 8 searches are missing. To compute")
+    assert seen["headline"].startswith("Incomplete: the sweep ended, and 8 searches are missing. The same")
     assert any(f"mobilenet_v3, {EVIL}" in group for group in seen["groups"])
     assert f"Shard {shard_id}: ValueError: {EVIL}" in seen["failures"]
     assert f"--only {shard_id}" in seen["failures"]

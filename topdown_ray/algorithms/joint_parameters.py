@@ -13,9 +13,7 @@ from topdown_ray.algorithms.parameters import EvolutionParams
 
 @dataclass(frozen=True)
 class Moves:
-    """How children are made. Defaults: chosen on the tuning cases of the ablation in
-    ``docs/explanation/joint.md``.
-    """
+    """How children are made. Defaults: chosen on the tuning cases of the ablation in ``docs/explanation/joint.md``."""
 
     gradient_share: float = 0.5  # of the children that are gradient-informed moves
     temperature: float = 3e-4  # top-1 units: a change that promises this much less is e times less likely

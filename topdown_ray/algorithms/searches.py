@@ -1,5 +1,5 @@
-"""S searches over the same targets as a strategy runs them, with their problem, their memory and their
-answers.
+"""S searches over the same targets, as a strategy runs them: what they search, what they remember, and what
+they find for each target.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Outcome:
     genes: torch.Tensor  # int8 (S, G)
     accuracy: torch.Tensor  # float32 (S,)
     generations: int
-    evaluations: int  # children that each search scored
-    # int64 (S,), those of them that the search had not scored before: predictor rows
+    evaluations: int  # children scored, each search
+    # int64 (S,), of these the ones that the search had not scored before: predictor rows
     unique_evaluations: torch.Tensor
-    seconds: Seconds  # time of the whole batch for this target
+    seconds: Seconds  # of the whole batch, for this target
     trace: Trace = field(repr=False)
-    gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor in each search
-    # int64 (S,), the generations after which each search ended, if some ended before ``generations``; the
-    # trace has a point for each of them
+    gradients: torch.Tensor | None = None  # int64 (S,), gradients of the predictor, each search
+    # int64 (S,), the generations after which each search ended, where some ended before ``generations``; the
+    # trace holds a point for each of them
     ended: torch.Tensor | None = None
 
     def length(self, s: int) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class Searches:
         self.params, self.sizes = params, params.sizes()
         self.targets, self.draws, self.fronts = targets, draws, fronts
         self.gradient_of = gradient_of
-        self.lap = Laps(device)  # each outcome gets the seconds since the one before it
+        self.lap = Laps(device)  # each outcome takes the seconds since the one before it
         self._memo = memo
 
     def evolve(
@@ -133,9 +133,7 @@ class Searches:
         return _Served(state, outcome)
 
     def pruned(self, target_index: int, genes: torch.Tensor) -> EvolutionState:
-        """Return a population of copies of the previous answer, pruned until it fits. This costs one
-        evaluation.
-        """
+        """A population of copies of the previous answer, pruned until it fits; costs one evaluation."""
         slots = rng.slots(self.draws.stream(rng.PRUNING, target_index, 1), 1)
         problem, limit = self.problem.at(target_index), self.targets[target_index]
         lowered = prune(problem.space, problem.cost, genes, limit, slots, problem.cheapest)
@@ -143,7 +141,7 @@ class Searches:
 
 
 def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
-    """Raise UserError if a population that is carried over to another target breaks its limits."""
+    """Raise UserError where a population that is carried over to another target breaks its limits."""
     for genes in (state.parents.view(-1, problem.space.G), state.best):
         if not bool((problem.cost(genes) <= limit).all()):
             raise UserError(

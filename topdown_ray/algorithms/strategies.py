@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a strategy's own module may need in addition to :func:`strategy` when it is first used."""
+    """What a strategy's own module may want beside :func:`strategy`, imported when it is asked for."""
     if name in ("Outcome", "Searches"):
         from topdown_ray.algorithms import searches
 

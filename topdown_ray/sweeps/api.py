@@ -1,8 +1,7 @@
-"""The functions that run searches and sweeps, for Python and for the command line.
+"""Searches and sweeps as one calls them, from Python or from the command line.
 
-Mistakes in a specification are reported before anything slow is imported. The modules that search, and with
-them torch, are imported only when a plan is made.
-"""
+What is wrong with a specification is told before anything slow is imported: the modules that search, and with
+them torch, are imported where a plan is made."""
 
 from __future__ import annotations
 
@@ -34,11 +33,11 @@ if TYPE_CHECKING:
     from topdown_ray.sweeps.executors import ShardExecutor
     from topdown_ray.sweeps.groups import Group
 
-OnStep = Callable[[str], None]  # called with a line of text before each step that takes long
+OnStep = Callable[[str], None]  # is told of what takes long, before it begins
 
 
 def unsaid(step: str) -> None:
-    """Ignore the step."""
+    """Nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +109,12 @@ def search(
     return frame
 
 
-#: From the fields of a sweep, as messages begin with them, to the arguments of :func:`search`.
+#: The arguments of :func:`search` for fields of a sweep, as messages begin with them.
 _ARGUMENTS = {"spaces": "space", "strategies": "strategy", "targets[0]": "targets"}
 
 
 def _of_arguments(mistake: str) -> str:
-    """Rewrite a message about a field of a sweep so that it names the argument of :func:`search`. Messages
-    about a file stay as they are.
-    """
+    """A message about a field of a sweep as one about an argument of :func:`search`; of a file, as it is."""
     if mistake.startswith("--space: "):  # of find_space
         return f"search: {mistake.removeprefix('--')}"
     if not mistake.startswith("search: "):
@@ -186,7 +183,7 @@ def sweep(
     if summary.given_up:
         reason = next(iter(summary.given_up.values()))
         warnings.warn(
-            f"{folder}: {len(summary.given_up)} shards failed permanently (see failures/), the first with "
+            f"{folder}: {len(summary.given_up)} shards failed for good (see failures/), the first with "
             f"{reason}",
             RuntimeWarning,
             stacklevel=2,
@@ -197,9 +194,7 @@ def sweep(
 
 
 def _plan(spec: SweepSpec, folder: str | None, on_step: OnStep = unsaid) -> Plan:
-    """Make a plan as :func:`topdown_ray.sweeps.driver.make_plan` does, and check costs and names before torch
-    is imported.
-    """
+    """As :func:`topdown_ray.sweeps.driver.make_plan`; costs and names are checked before it is imported."""
     from topdown_ray.sweeps.artefacts import find_costs
 
     costs = find_costs(spec)
@@ -216,13 +211,13 @@ def _tracks_of(track: str | Sequence[str]) -> list[Track]:
 
 
 def _as_argument(mistake: str) -> str:
-    """Rewrite a message that names a command's options so that it names this function's arguments."""
+    """A message that names a command's options as one that names this function's arguments."""
     text = mistake.replace("(--no-resume)", "(resume=False)").replace("--address none", "address='none'")
     return re.sub(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), text)
 
 
 def _plain(value: Any) -> Any:
-    """Convert values to those of a sweep file: without numpy's types, ranges and paths."""
+    """Values as a sweep file has them: without numpy's types, ranges and paths."""
     import numpy as np
 
     if isinstance(value, Mapping):
@@ -264,7 +259,7 @@ def plan_sweep(file: str, out: str, only: Sequence[str] = (), part: tuple[int, i
 
 
 def forecast(plan: Plan, actors: int | None = None) -> Forecast:
-    """Return how much work a plan is if no search has run yet."""
+    """How much work a plan is, if no search of it had run yet."""
     spec = plan.spec
     shards = None
     if spec.batch != "auto":
@@ -284,13 +279,11 @@ def run_sweep(
     on_dashboard: Callable[[str], None] = lambda url: None,
     on_step: OnStep = unsaid,
 ) -> SweepSummary:
-    """Open the folder, start the workers, and run the searches that have no rows yet.
+    """Open the folder, start the workers, and run what has no rows yet.
 
     log: a file for the events as JSON lines, or ``-`` for stderr. tracks, followers: trackers and observers
-    that also receive the events. on_dashboard: is called with the address of Ray's dashboard, if there is
-    one. on_step: is called with a line of text before each step that takes long. Raises UserError, StartError
-    and StoreError.
-    """
+    that are told of them, too. on_dashboard: is told where Ray's dashboard is, if it has one. on_step: is
+    told of what takes long before the first shard. Raises UserError, StartError and StoreError."""
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.store.manifest import read_manifest
     from topdown_ray.sweeps import driver
@@ -320,7 +313,7 @@ def run_sweep(
 def announce(
     address: str, dashboard: str | None, observe: Observer, on_dashboard: Callable[[str], None]
 ) -> None:
-    """Report that the workers' cluster is ready, and the address of its dashboard."""
+    """Tell that the workers' cluster is there, and where its dashboard is."""
     observe(Connected(address, dashboard))
     if dashboard:
         on_dashboard(dashboard)
@@ -356,8 +349,8 @@ def _executor(plan: Plan, workers: Workers, on_step: OnStep) -> Iterator[ShardEx
 
 
 def _compile(plan: Plan, on_step: OnStep) -> None:
-    """Fill this machine's cache with the compiled code that its actors need. It is then compiled once, with a
-    message, and not silently by each actor. Takes a moment if the cache is already filled.
+    """Have this machine's cache hold all that the actors on it will call, so that it is compiled once and not
+    by every actor, where nobody could be told. Takes a moment where the cache holds it already.
     """
     from topdown_ray.algorithms.compiling import compiling_told
     from topdown_ray.sweeps.runner import Worker
