@@ -142,7 +142,8 @@ def _print_winner(results: Results) -> None:
     rows = results.searches
     rows = rows[rows["space"] == results.manifest["spec"]["spaces"][0]]
     row: dict[str, Any] = dict(rows[rows["target"] == rows["target"].min()].nlargest(1, "accuracy").iloc[0])
-    print(f"\n{row['space']} at {amount(row)}, {100 * row['accuracy']:.2f} %, layer by layer:")
+    accuracy = f"predicted top-1 {100 * row['accuracy']:.2f} %"
+    print(f"\nBest architecture of {row['space']} at {amount(row)} ({accuracy}), layer by layer:")
     print(f"{describe_row(row).layers}\n")
 
 
