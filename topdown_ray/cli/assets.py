@@ -11,7 +11,7 @@ from topdown_ray.cli.display import download_progress
 from topdown_ray.cli.options import AsJson
 
 _app = typer.Typer(
-    help="List, download and verify published files. They are predictors, latency tables and weights.",
+    help="List, download and verify published files. These are predictors, latency tables and weights.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 @_app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List predictors, tables and weights. Shows the unit, range, source, size and location of each."""
+    """List predictors, tables and weights. Show the unit, range, source, size and location of each."""
     from topdown_ray.cli.present import assets as present
     from topdown_ray.spaces.catalogue import entries
 
@@ -52,8 +52,8 @@ def fetch(
 
 @_app.command()
 def verify(as_json: AsJson = False) -> None:
-    """Check the hashes of published files. Checks every file on this machine and exits with status 1 if one
-    is wrong.
+    """Check the hashes of published files. Check every file on this machine, and exit with status 1 if one is
+    wrong.
     """
     from topdown_ray import assets
     from topdown_ray.cli.present import assets as present
@@ -66,7 +66,7 @@ def verify(as_json: AsJson = False) -> None:
 
 @_app.command()
 def where(as_json: AsJson = False) -> None:
-    """Show where published files are searched. Lists the folders in order, and the address that missing files
+    """Show where published files are searched. List the folders in order, and the address that missing files
     are downloaded from.
     """
     from topdown_ray import assets

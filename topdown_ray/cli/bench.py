@@ -47,7 +47,7 @@ def bench(
     ] = None,
     repeats: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of repeats after the warm-up (default 5, with --quick 2)."),
+        typer.Option(min=1, help="Number of repeats after the warm-up (default 5; 2 with --quick)."),
     ] = None,
     fronts: Annotated[bool, typer.Option("--fronts", help="Same as the argument fronts.")] = False,
     case: Annotated[
@@ -61,7 +61,7 @@ def bench(
         typer.Option(min=100, help="fronts: budget in predictor evaluations. Repeat the option for more."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="fronts: number of seeds (default 20, with --quick 3).")
+        int | None, typer.Option(min=1, help="fronts: number of seeds (default 20; 3 with --quick).")
     ] = None,
     first_seed: Annotated[int | None, typer.Option(min=0, help="fronts: first seed (default 0).")] = None,
     as_json: AsJson = False,

@@ -9,10 +9,10 @@ import typer
 
 from topdown_ray.addresses import check_address
 from topdown_ray.cli.display import rounds_progress
-from topdown_ray.cli.options import SPACE_HELP, AnySpace, AsJson
+from topdown_ray.cli.options import AnySpace, AsJson
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
+from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space, in_words
 
 
 def register(app: typer.Typer) -> None:
@@ -45,14 +45,14 @@ def measure(
     quick: Annotated[bool, typer.Option("--quick", help="Measure with less precision, in a minute.")] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Time limit in minutes (default 5, with --quick 1, with --check 3)."),
+        typer.Option(min=0.01, help="Time limit in minutes (default 5; 1 with --quick, 3 with --check)."),
     ] = None,
     precision: Annotated[
         float | None,
         typer.Option(
             min=1e-4,
             max=1,
-            help="Relative half width of the 95 % intervals to reach (default 0.02, with --quick 0.05).",
+            help="Relative half width of the 95 % intervals to reach (default 0.02; 0.05 with --quick).",
         ),
     ] = None,
     address: Annotated[
@@ -67,8 +67,8 @@ def measure(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure or check a latency table. Measures a table on this machine or on each kind of node of a Ray
-    cluster, or compares an existing table with whole subnets.
+    """Measure or check a latency table. Measure a table on this machine or on each kind of node of a Ray
+    cluster, or compare an existing table with whole subnets.
     """
     supervise(address)
     from topdown_ray.spaces import latency_table
@@ -104,7 +104,7 @@ def measure(
 
 def table(
     source: Annotated[str, typer.Argument(help="Measured table (.parquet), or name of a shipped table.")],
-    space: Annotated[str, typer.Option(help=f"Space of a shipped table: {SPACE_HELP}")] = DEFAULT_SPACE,
+    space: Annotated[str, typer.Option(help=f"Space of a shipped table: {in_words()}.")] = DEFAULT_SPACE,
     export_yaml: Annotated[
         Path | None, typer.Option(help="Folder for the table in OFA's published form (YAML).")
     ] = None,
@@ -114,7 +114,7 @@ def table(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show or convert a latency table. Prints what the table contains, or writes it as CSV or in OFA's
+    """Show or convert a latency table. Print what the table contains, or write it as CSV or in OFA's
     published form (YAML).
     """
     from topdown_ray.cli.present import hardware as present

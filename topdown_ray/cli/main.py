@@ -51,7 +51,7 @@ Version = Annotated[
 
 @app.callback()
 def program(debug: Debug = False, version: Version = False) -> None:
-    """Find the most accurate Once-for-All (OFA) subnet for each latency target on your device. Runs searches
+    """Find the most accurate Once-for-All (OFA) subnet for each latency target on your device. Searches run
     in parallel on Ray.
     """
     _debug.set(debug)

@@ -55,8 +55,8 @@ def evaluate(
     allow_random_weights: options.AllowRandom = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the accuracy of subnets on images. Cuts a sweep's answers, or one architecture, out of the
-    supernet and measures their top-1 and top-5 accuracy. Results of a sweep are written to DIR/evaluations.
+    """Measure the accuracy of subnets on images. Cut a sweep's answers, or one architecture, out of the
+    supernet and measure their top-1 and top-5 accuracy. Results of a sweep are written to DIR/evaluations.
     """
     supervise(address)
     from topdown_ray.networks.architectures import check_source
@@ -143,7 +143,9 @@ def train_predictor(
     ] = 0.2,
     as_json: AsJson = False,
 ) -> None:
-    """Train an accuracy predictor. Reads the subnets that sample-dataset measured."""
+    """Train an accuracy predictor. Read the subnets that sample-dataset measured, and write a checkpoint that
+    sweeps can use.
+    """
     from topdown_ray.files import check_file, check_output
     from topdown_ray.spaces.registry import find_space
 
@@ -188,7 +190,7 @@ def export(
     allow_random_weights: options.AllowRandom = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a subnet. Writes it as ONNX, as OFA's files for torch, or as its configuration."""
+    """Export a subnet. Write it as ONNX, as OFA's files for torch, or as its configuration."""
     from topdown_ray.networks import api
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target}

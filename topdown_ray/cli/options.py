@@ -11,7 +11,7 @@ from topdown_ray.addresses import check_address
 from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import in_words
 
-SPACE_HELP = f"{in_words()}."
+SPACE_HELP = f"Design space: {in_words()}."
 
 # --- every room ---------------------------------------------------------------------------------------------
 
@@ -38,7 +38,7 @@ Actors = Annotated[
     ),
 ]
 PredictorName = Annotated[
-    str, typer.Option(help="published, embedded, the path of a checkpoint, or module:object.")
+    str, typer.Option(help="Predictor: published, embedded, the path of a checkpoint, or module:object.")
 ]
 
 

@@ -36,7 +36,7 @@ def describe(
     target: Annotated[float | None, typer.Option(help="Of a result folder: use only this target.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an architecture layer by layer. Prints OFA's list of layers, with the MACs and parameters of the
+    """Show an architecture layer by layer. Print OFA's list of layers, with the MACs and parameters of the
     OFA network.
     """
     from topdown_ray.networks import api
@@ -67,8 +67,8 @@ def pick(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pick the best architecture for any cost. Chooses from the fronts and answers in a result folder,
-    without a new search.
+    """Pick the best architecture for any cost. The command chooses from the fronts and answers in a result
+    folder, without a new search.
     """
     limits = dict(map(read_limit, limit or ()))
     limits |= {name: most for name, most in (("params", params), ("macs", macs)) if most is not None}
@@ -99,8 +99,8 @@ def verify(
     rerun_seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of rows for --rerun.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute and check the rows of a sweep. Recomputes what follows from each architecture with OFA's own
-    classes and checks the rest against run.json. Exits with status 1 if a check fails.
+    """Recompute and check the rows of a sweep. The command recomputes what follows from each architecture
+    with OFA's own classes, and checks the rest against run.json. It exits with status 1 if a check fails.
     """
     _check_folders(folder)
     from topdown_ray.cli.present import results as present
@@ -177,8 +177,8 @@ def compare(
         Path | None, typer.Option(help="CSV file to write all rows to, with accuracies as fractions.")
     ] = None,
 ) -> None:
-    """Compare two result folders, A and B. Shows how accuracy, time and predictor rows changed from A to B
-    for each strategy and target set. Searches with the same seed are paired.
+    """Compare two result folders, A and B. The tables show how accuracy, time and predictor rows changed from
+    A to B for each strategy and target set. Searches with the same seed are paired.
     """
     from topdown_ray.files import check_output, written
     from topdown_ray.terminal import say
@@ -208,7 +208,7 @@ def front(
     targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), separated by commas.")],
     space: SpaceName = DEFAULT_SPACE,
     cost: Annotated[
-        str, typer.Option(help="note10, macs, params, a latency table, or module:object.")
+        str, typer.Option(help="Cost: note10, macs, params, a latency table, or module:object.")
     ] = "note10",
     predictor: PredictorName = "published",
     out: Annotated[
@@ -224,8 +224,8 @@ def front(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a reference front. Runs long joint searches, then applies the best single and double changes to
-    their answers until none helps. Use the file with `report --reference`.
+    """Make a reference front. The command runs long joint searches, then applies the best single and double
+    changes to their answers until none helps. Use the file with `report --reference`.
     """
     wanted = _numbers(targets)
     with status_line("Starting ...") as line:

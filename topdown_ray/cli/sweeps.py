@@ -129,7 +129,8 @@ def sweep(
 def search(
     space: SpaceName = DEFAULT_SPACE,
     cost: Annotated[
-        str, typer.Option(help="note10, macs, params, peak_activation, a latency table, or module:object.")
+        str,
+        typer.Option(help="Cost: note10, macs, params, peak_activation, a latency table, or module:object."),
     ] = "note10",
     target: Annotated[
         list[float] | None,
@@ -138,7 +139,7 @@ def search(
         ),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
+        str, typer.Option(help="Strategy: independent, bottom_up, top_down, prune, random or joint.")
     ] = "top_down",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     predictor: PredictorName = "published",
