@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ShowBar(Protocol):
-    """Moves a progress bar; fields: the texts of its own columns."""
+    """Moves a progress bar. fields: the texts of its columns."""
 
     def __call__(self, done: float, total: float | None, **fields: str) -> None:
         """Redraw the bar. The first call makes it appear."""

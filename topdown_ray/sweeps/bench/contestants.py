@@ -41,7 +41,7 @@ class Scale:
     ] = ()  # further lengths of joint, in addition to as many evaluations as the others
 
 
-# 14 generations of joint come to the accuracy of top-down, 1,500 are those of scripts/sweeps/joint_200k.yaml
+# 14 generations of joint reach the accuracy of top-down; 1,500 are those of scripts/sweeps/joint_200k.yaml
 FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True, (14, 66, 1500))
 # starting Ray three times takes longer than the rest
 QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False, (10,))
