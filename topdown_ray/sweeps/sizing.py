@@ -74,7 +74,7 @@ def batch_size(
     evaluations not taken yet.
 
     While much is pending, a shard has as many searches as last :data:`AIM_S`, and at least :data:`ENOUGH`.
-    After that, it has half of its share of what the workers can do together until all is done (guided
+    Towards the end, it lasts half of the time that all workers together need for the rest (guided
     self-scheduling: Polychronopoulos and Kuck 1987), down to :data:`SHORTEST_S`.
     """
     each_s = speeds.of(device, group) * each

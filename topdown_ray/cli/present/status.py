@@ -41,11 +41,11 @@ def _rendered(status: Status) -> RenderableType:
 
 def _head(status: Status) -> list[str]:
     session = status.session
-    where = f"process {session['pid']} on {session['host']}" if "pid" in session else ""
+    where = f" (process {session['pid']} on {session['host']})" if "pid" in session else ""
     return [
         f"Sweep {status.name} ({status.run_id}) in {status.out}: {status.state}",
-        f"Session {status.sessions}: {where}".rstrip(": "),
-        f"  from {session.get('started_at')} until {session.get('ended_at') or '...'}",
+        f"Session {status.sessions}{where}: from {session.get('started_at')} until "
+        f"{session.get('ended_at') or '...'}",
     ]
 
 
