@@ -24,9 +24,7 @@ from topdown_ray.spaces.compiled import compiled
 
 MOST = 1024  # largest number of architectures in a front
 STEP = 1e-5  # of top-1: the first step of the ladder; each further step is twice as large
-_HELD = (
-    1 << 18
-)  # children of all searches that may wait to be sifted, which bounds the memory of long searches
+_HELD = 1 << 18  # most children of all searches that wait to be sifted: bounds memory
 
 
 class FrontPoints(NamedTuple):

@@ -156,9 +156,7 @@ class Gradient:
         active = [hidden.relu()]
         for weight, bias in inner:
             active.append(functional.linear(active[-1], weight, bias).relu_())
-        masked: Callable[..., torch.Tensor] = (
-            torch.ops.aten.threshold_backward
-        )  # the gradient of a ReLU in one pass
+        masked: Callable[..., torch.Tensor] = torch.ops.aten.threshold_backward  # of a ReLU, in one pass
         back = masked(last.expand_as(active[-1]), active[-1], 0)  # (n, hidden of the last layer)
         for (weight, _), hidden in zip(reversed(inner), reversed(active[:-1]), strict=True):
             back = masked(back @ weight, hidden, 0)

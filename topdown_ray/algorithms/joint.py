@@ -69,9 +69,8 @@ class Joint:
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
         self.fronts = fronts
         self.running: torch.Tensor | None = None  # bool (S,): the searches that have not ended; None: all
-        self.niches = list(
-            enumerate(targets)
-        )  # for each archive: the target whose problem it has, and its limit
+        # for each archive: the target whose problem it has, and its limit
+        self.niches = list(enumerate(targets))
         if moves.front_share:
             self.niches += below(problem, targets)
         self.A, whose = len(self.niches), [k for k, _ in self.niches]
@@ -162,9 +161,8 @@ class Joint:
             places = gaps.view(*gaps.shape, *[1] * (new.dim() - 1))
             values[:, :, 0] = torch.where(places, new, values[:, :, 0])
         same = of_rows[3][:, None] == of_rows[3]  # (A, A)
-        before = (gaps[:, None] & same.tril(-1)).any(
-            2
-        )  # an earlier archive starts from the same architecture
+        # whether an earlier archive starts from the same architecture
+        before = (gaps[:, None] & same.tril(-1)).any(2)
         self.scored.index_add_(1, self.owner, (gaps & ~before).long())
         started = of_rows[1].expand_as(gaps).masked_fill(~gaps | before, -torch.inf)
         self._add_to_fronts(rows.expand(self.S, -1, -1), started, of_rows[2].expand(self.S, -1, -1))
@@ -182,9 +180,8 @@ class Joint:
             0, rows.remainder(n)
         )
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
-        name = (
-            born.name * born.fresh
-        )  # children that were not scored must not be taken for copies of scored ones
+        # children that were not scored must not be taken for copies of scored ones
+        name = born.name * born.fresh
         genes, accuracy, cost = born.genes.view(S, n, -1), accuracy.view(S, n), born.cost.view(S, n, -1)
         kept = accuracy
         if self.running is not None:  # a search that has ended no longer takes part, as if it ran alone

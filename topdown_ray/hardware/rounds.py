@@ -33,9 +33,8 @@ Array = npt.NDArray[np.float64]
 
 PARTIAL = ".partial"
 LEVEL = 0.95
-THROTTLED = (
-    1.05  # the machine slowed down if the last third of the rounds took this many times as long as the first
-)
+# the machine slowed down if the last third of the rounds took this many times as long as the first third
+THROTTLED = 1.05
 _PART = 64  # number of layers between two readings of the clock
 
 

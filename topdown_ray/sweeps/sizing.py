@@ -30,9 +30,8 @@ class Speeds:
     space, the device, any device.
     """
 
-    _of: dict[Hashable, tuple[float, float]] = field(
-        default_factory=dict
-    )  # (seconds, evaluations), in which older shards count less
+    # (seconds, evaluations), in which older shards count less
+    _of: dict[Hashable, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
     def _keys(device: str, group: Group) -> tuple[Hashable, ...]:

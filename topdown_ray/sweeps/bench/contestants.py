@@ -36,9 +36,8 @@ class Scale:
     ray_batch: int
     repeats: int
     with_ray_baselines: bool
-    joint_generations: tuple[
-        int, ...
-    ] = ()  # further lengths of joint, in addition to as many evaluations as the others
+    # lengths of joint, in addition to the one with as many evaluations as the others
+    joint_generations: tuple[int, ...] = ()
 
 
 # 14 generations of joint reach the accuracy of top-down; 1,500 are those of scripts/sweeps/joint_200k.yaml
@@ -60,9 +59,7 @@ class Lap(NamedTuple):
     cores: int
 
 
-OnLap = Callable[
-    [Progress, str], None
-]  # called with the number of finished laps, and what runs in the next one
+OnLap = Callable[[Progress, str], None]  # called with the finished laps, and what runs in the next one
 Runner = Callable[[int], Lap]  # number of the repeat -> its lap
 
 
