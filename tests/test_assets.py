@@ -360,7 +360,7 @@ def test_a_folder_for_a_cluster_without_network(
     assert load_predictor("published", MOBILENET_V3).sha256 == assets.ASSETS["acc_predictor.pth"].sha256
     places = main_in_process(["assets", "where"], capsys).stdout
     assert f"1. {folder} ($TOPDOWN_RAY_ASSETS)\n" in places
-    assert "nowhere (TOPDOWN_RAY_OFFLINE)" in places
+    assert "Downloads are switched off (TOPDOWN_RAY_OFFLINE)." in places
     result = main_in_process(["assets", "fetch", "note10"], capsys)
     assert_one_line(
         result, "note10/160_lookup_table.yaml: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"

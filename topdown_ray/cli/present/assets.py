@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from topdown_ray.assets import AssetCheck, Folder
     from topdown_ray.spaces.catalogue import CatalogueEntry
 
-_HEADINGS = ("name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where")
+_HEADINGS = ("name", "kind", "space", "unit", "range (predictors: of a sample)", "source", "size", "where")
 
 
 def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
@@ -53,7 +53,11 @@ def print_folders(folders: Sequence[Folder], upstream: str | None, as_json: bool
         ]
         print_json({"folders": facts, "upstream": origin}, indent=1)
         return
+    print("Published files are searched for in these folders, in this order:")
     for number, folder in enumerate(folders, 1):
         there = "" if folder.path.is_dir() else "; does not exist yet"
         print(f"{number}. {folder.path} ({folder.why}{there})")
-    print(f"{len(folders) + 1}. downloaded from {origin}")
+    if upstream is None:
+        print("Downloads are switched off (TOPDOWN_RAY_OFFLINE).")
+    else:
+        print(f"Missing files are downloaded from {origin}")
