@@ -1,9 +1,9 @@
-"""The documentation cannot drift: its commands exist, its tour runs, its links lead somewhere, its reference
-is up to date.
+"""The documentation cannot drift: its commands exist, its blocks can be parsed, its links lead somewhere, and
+its generated pages are up to date. ``test_docs_blocks`` runs the blocks.
 """
 
+import ast
 import doctest
-import os
 import re
 import shlex
 import subprocess
@@ -14,13 +14,12 @@ import pytest
 import typer
 import yaml
 from conftest import ROOT
+from support.pages import PAGES, blocks, label
 
 import topdown_ray
 from topdown_ray.cli.main import app
 
-README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCES = re.compile(r"```(?:bash|console)\n(.*?)```", re.DOTALL)
+FENCES = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
 def commands(page: Path) -> list[str]:
@@ -33,7 +32,7 @@ def commands(page: Path) -> list[str]:
     ]
 
 
-ALL = [(page.name, command) for page in PAGES if page.name != "cli.md" for command in commands(page)]
+ALL = [(label(page), command) for page in PAGES if page.name != "cli.md" for command in commands(page)]
 
 
 def test_there_are_commands() -> None:
@@ -60,23 +59,25 @@ def test_every_command_is_understood(page: str, command: str) -> None:
             group.make_context(name, rest)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=label)
 def test_every_block_can_be_parsed(page: Path) -> None:
-    """Shell blocks by bash, and their commands of Ray by Ray's own parser; YAML blocks by PyYAML."""
+    """Shell blocks by bash, and their commands of Ray by Ray's own parser; YAML and Python blocks."""
     from ray.scripts.scripts import cli
 
-    text = page.read_text()
-    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
-        for line in re.findall(r"(?m)^(?:\S+=\S+ )*ray (.+)$", block):
-            name, *rest = shlex.split(line, comments=True)
-            group, command = cli, cli.commands[name]
-            if hasattr(command, "commands"):
-                name, *rest = rest
-                group, command = command, command.commands[name]
-            assert group.commands[name].make_context(name, rest, resilient_parsing=False)
-    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        assert yaml.safe_load(block)
+    for block in blocks(page):
+        if block.language == "yaml":
+            assert yaml.safe_load(block.code)
+        elif block.language == "python":
+            ast.parse(block.code)
+        elif block.language == "bash":
+            subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
+            for line in re.findall(r"(?m)^(?:\S+=\S+ )*ray (.+)$", block.code):
+                name, *rest = shlex.split(line, comments=True)
+                group, command = cli, cli.commands[name]
+                if hasattr(command, "commands"):
+                    name, *rest = rest
+                    group, command = command, command.commands[name]
+                assert group.commands[name].make_context(name, rest, resilient_parsing=False)
 
 
 def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
@@ -88,59 +89,11 @@ def test_the_reference_is_up_to_date(tmp_path: Path) -> None:
     assert made.read_text() == before
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=label)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
-
-
-@pytest.mark.slow
-def test_the_tour_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """README's tour, line by line as it stands, from a copy of the sweep files, without published files or a
-    network.
-    """
-    (tour,) = [block for block in FENCES.findall(README.read_text()) if "sweeps/tour.yaml" in block]
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "sweeps").symlink_to(ROOT / "scripts" / "sweeps")
-    (tmp_path / "topdown-ray").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m topdown_ray "$@"\n')
-    (tmp_path / "topdown-ray").chmod(0o755)
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(path),
-        "TOPDOWN_RAY_ASSETS": "",
-        "TOPDOWN_RAY_OFFLINE": "1",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
-    done = subprocess.run(
-        ["bash", "-euc", tour], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "12 of 12 searches" in done.stdout
-    assert (tmp_path / "results" / "tour" / "report" / "report.html").is_file()
-    monkeypatch.chdir(tmp_path)
-    exec(compile(python_of("results/tour"), "README.md", "exec"), {})
-    printed = capsys.readouterr().out
-    assert "top_down" in printed
-    assert "sd" in printed
-
-
-def python_of(what: str) -> str:
-    """README's Python block that mentions this."""
-    (block,) = [
-        block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if what in block
-    ]
-    return str(block)
-
-
-@pytest.mark.usefixtures("published")
-def test_the_three_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(python_of("topdown_ray.search"), "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 8 * 3
 
 
 def test_the_doctest_runs() -> None:
@@ -158,7 +111,9 @@ def test_the_map_of_the_rooms_is_that_of_the_package(tmp_path: Path) -> None:
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "tables.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "tables.md").read_text(), re.DOTALL
+    )
     exec(compile(code, "docs/reference/tables.md", "exec"), {})
     assert "mobilenet_v4" in capsys.readouterr().out
 

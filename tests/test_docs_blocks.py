@@ -13,47 +13,20 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from support.pages import PAGES, blocks, label
 
 from topdown_ray import plugins
-
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$",
-    re.DOTALL | re.MULTILINE,
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    mark: str | None
-    language: str
-    code: str
-    line: int  # of its first line of code
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text()
-    return [
-        Block(found["mark"], found["language"], found["code"], text.count("\n", 0, found.start("code")) + 1)
-        for found in BLOCK.finditer(text)
-    ]
-
-
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
 
 EXECUTABLE = [
     page for page in PAGES if any(b.language in ("bash", "python") and b.mark is None for b in blocks(page))
 ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=label)
 def test_every_block_has_a_known_language_and_a_sound_mark(page: Path) -> None:
     """Exceptions state a reason, or a test module that names the page."""
     text = page.read_text()
@@ -62,16 +35,16 @@ def test_every_block_has_a_known_language_and_a_sound_mark(page: Path) -> None:
     )
     for block in blocks(page):
         assert block.language in ("bash", "python", "yaml", "text", "toml", "json"), (
-            f"{name(page)}:{block.line}"
+            f"{label(page)}:{block.line}"
         )
         if block.mark is not None:
             reason = re.fullmatch(r"not run: \w.{9,}|run by (tests/\S+\.py)", block.mark)
-            assert reason, f"{name(page)}:{block.line}: {block.mark}"
+            assert reason, f"{label(page)}:{block.line}: {block.mark}"
             assert reason[1] is None or page.name in (ROOT / reason[1]).read_text(), block.mark
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", EXECUTABLE, ids=name)
+@pytest.mark.parametrize("page", EXECUTABLE, ids=label)
 def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Path) -> None:
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     programs = tmp_path / ".bin"
@@ -88,7 +61,7 @@ def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
-        where = f"{name(page)}:{block.line}"
+        where = f"{label(page)}:{block.line}"
         if block.mark is not None:
             continue
         if block.language == "bash":
@@ -100,7 +73,7 @@ def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             if module := re.match(r"# (\w+\.py)\n", block.code):
                 (tmp_path / module[1]).write_text(block.code)
             else:
-                exec(compile("\n" * (block.line - 1) + block.code, name(page), "exec"), names)
+                exec(compile("\n" * (block.line - 1) + block.code, label(page), "exec"), names)
     for module_name in [
         m for m, loaded in sys.modules.items() if str(tmp_path) in str(getattr(loaded, "__file__", ""))
     ]:

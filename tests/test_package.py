@@ -1,6 +1,7 @@
 """The wheel holds what it needs and nothing else, and works outside the repository."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -35,6 +36,11 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
         part for file in files for part in file.split("/")
     }
     assert wheel.stat().st_size < 1_000_000
+    assert "topdown_ray/py.typed" in files  # type checkers read the annotations of the installed package
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in files if name.endswith(".dist-info/METADATA")]
+        extras = re.findall(r"(?m)^Provides-Extra: (.+)$", archive.read(metadata).decode())
+    assert {"all", "bench", "export", "mlflow", "tensorboard"} <= set(extras)
     subprocess.run([*pip, "install", "--no-deps", "--quiet", "--target", target, wheel], check=True)
     environment = {
         **os.environ,

@@ -54,7 +54,8 @@ def test_the_documented_examples_run(
 ) -> None:
     """The second one on a connection of its own, which stays open until it closes it."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "guides" / "python.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "guides" / "python.md").read_text()
+    blocks = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "docs/guides/python.md", "exec"), names)
