@@ -130,7 +130,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
             assert server.stdout is not None
             line = server.stdout.readline()
             url = line.split()[6]
-            assert line == f"The sweep small is shown at {url} until you press Ctrl-C.\n"
+            assert line == f"Showing the sweep small at {url} until you press Ctrl-C.\n"
             chromium.get(url)
             chromium.execute_script("window.loadedOnce = true")
             looks: list[dict[str, Any]] = []

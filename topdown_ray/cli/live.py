@@ -155,14 +155,14 @@ class LiveServer(socketserver.ThreadingTCPServer):
         return f"http://{HOST}:{self.server_address[1]}/"
 
     def page(self, nonce: str) -> str:
-        """The page; nonce: of its style and its script."""
+        """Return the page. nonce: for its style and its script."""
         template = self._environment.from_string(data("live.html.j2").read_text(encoding="utf-8"))
         css = Markup(data("report.css").read_text(encoding="utf-8"))
         every_ms = round(1000 * max(self.follower.every_s, 1.0))
         return template.render(css=css, nonce=nonce, every_ms=every_ms, name=self.follower.status().name)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong, unless the browser only went away."""
+        """Print the error of a request, unless the browser only closed the connection."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             say(f"error: a request failed: {type(error).__name__}: {one_line(error)}")
@@ -172,7 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: LiveServer
     server_version = "topdown-ray"
     sys_version = ""
-    timeout = 30.0  # of a client that sends nothing
+    timeout = 30.0  # after which a client that sends nothing is disconnected
 
     def do_GET(self) -> None:
         hosts = self.headers.get_all("Host", [])
@@ -214,11 +214,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing: a page asks every few seconds."""
+        """Print nothing, because a page asks every few seconds."""
 
 
 def _panel(query: str) -> int:
-    """Which picture a query asks for: ``panel=N``, the first by default; -1 for what is no number."""
+    """Return the number of the picture in a query ``panel=N`` (default 0), or -1 if it is not a number."""
     (text,) = parse_qs(query).get("panel", ["0"])[:1]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else -1
 
@@ -226,12 +226,13 @@ def _panel(query: str) -> int:
 def serve(where: str, port: int, every_s: float) -> None:
     """Serve the page of a sweep until interrupted, which ends the command with exit status 130.
 
-    Raises UserError where there is no sweep or the port cannot be opened."""
+    Raises UserError if there is no sweep or the port cannot be opened.
+    """
     follower = Follower(where, every_s)
     with LiveServer(follower, port) as server:
         try:
             name = one_line(follower.status().name)
-            print(f"The sweep {name} is shown at {server.url} until you press Ctrl-C.", flush=True)
+            print(f"Showing the sweep {name} at {server.url} until you press Ctrl-C.", flush=True)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
