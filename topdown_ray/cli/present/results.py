@@ -263,8 +263,8 @@ def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
     mark = MARK if is_transferred(frame).any() else ""
     for row in frame.to_dict("records"):
         print(
-            f"{with_unit(format(row['target'], 'g'), row['cost_unit'])}: {mark}{100 * row['accuracy']:.3f} % "
-            f"at {row['cost']:.3f}"
+            f"Target {with_unit(format(row['target'], 'g'), row['cost_unit'])}: predicted top-1 "
+            f"{mark}{100 * row['accuracy']:.3f} % at {with_unit(format(row['cost'], '.3f'), row['cost_unit'])}"
         )
     print_footnote(frame)
     print(f"Wrote the front to {path}")
