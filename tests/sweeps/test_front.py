@@ -147,7 +147,7 @@ def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
     assert len(comparisons.read_reference(out)) == 1
     other = [*arguments[:2], "proxyless", *arguments[3:], *small, "--targets", "400"]
     done = CliRunner().invoke(app, other)
-    assert re.search(r"^400 x 1e6 MACs: \*\d\d\.\d+ % at ", done.output)
+    assert re.search(r"^Target 400 x 1e6 MACs: predicted top-1 \*\d\d\.\d+ % at ", done.output)
     assert "* Accuracies of proxyless by a predictor that was trained on mobilenet_v3" in done.output
     assert comparisons.read_reference(out)["predictor_space"].item() == "mobilenet_v3"
     wrong = CliRunner().invoke(app, [*arguments, "--targets", "2000,x"])

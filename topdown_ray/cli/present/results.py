@@ -262,9 +262,8 @@ def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
         return
     mark = MARK if is_transferred(frame).any() else ""
     for row in frame.to_dict("records"):
-        print(
-            f"Target {with_unit(format(row['target'], 'g'), row['cost_unit'])}: predicted top-1 "
-            f"{mark}{100 * row['accuracy']:.3f} % at {with_unit(format(row['cost'], '.3f'), row['cost_unit'])}"
-        )
+        unit = row["cost_unit"]
+        target, cost = with_unit(format(row["target"], "g"), unit), with_unit(f"{row['cost']:.3f}", unit)
+        print(f"Target {target}: predicted top-1 {mark}{100 * row['accuracy']:.3f} % at {cost}")
     print_footnote(frame)
     print(f"Wrote the front to {path}")
