@@ -64,7 +64,7 @@ def test_merged_folders_are_one_sweep(
     each = [load(half).manifest["busy_s"] for half in halves]
     assert found.manifest["busy_s"] == pytest.approx(sum(each))
     again = main_in_process(["merge", out, *halves], capsys)
-    assert again.stdout == f"{out}: 24 of 24 searches from 2 folders\n"
+    assert again.stdout == f"Merged 24 of 24 searches from 2 folders. Results: {out}\n"
     assert_same(undivided, load(out))
 
 
