@@ -168,7 +168,8 @@ def print_search(frame: pd.DataFrame, as_json: bool) -> None:
         print_records(frame)
         return
     rows = frame.to_dict("records")
-    table = table_of((), (*ANSWER, "evaluations", "seconds"), PREDICTED)
+    title = f"Best architecture for each target ({PREDICTED})"
+    table = table_of((), (*ANSWER, "evaluations", "seconds"), title)
     for row in rows:
         table.add_row(*answer(row), f"{row['evaluations']:,}", f"{row['wall_s']:.2f}")
     print_table(table)

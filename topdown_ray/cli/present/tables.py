@@ -47,7 +47,7 @@ def amount(row: Mapping[Any, Any], column: str = "target") -> str:
 
 
 ANSWER = ("target", "cost", "unit", "top-1 (%)", "MACs", "params")
-PREDICTED = "top-1 is predicted; MACs and parameters are in 1e6"
+PREDICTED = "top-1 is predicted; MACs and params are in 1e6"
 
 
 def answer(row: Mapping[Any, Any]) -> list[str]:
