@@ -318,9 +318,9 @@ def test_fetch_list_verify_where(
     script.acts = ["cut", "serve"]
     fetched = main_in_process(["assets", "fetch"], capsys)
     assert fetched.returncode == 0, fetched.stderr
-    assert fetched.stdout.count(": fetched") == 7
+    assert fetched.stdout.count(": downloaded") == 7
     requests = len(script.paths)
-    assert main_in_process(["assets", "fetch", "note10"], capsys).stdout.count(": was here") == 5
+    assert main_in_process(["assets", "fetch", "note10"], capsys).stdout.count(": already on this machine") == 5
     assert len(script.paths) == requests
     assert main_in_process(["assets", "verify"], capsys).stdout.count("SHA-256 as pinned") == 7
 
@@ -339,7 +339,7 @@ def test_fetch_list_verify_where(
     assert wrong.stdout.count("WRONG: expected SHA-256") == 1
     assert "160_lookup_table.yaml: expected SHA-256" in main_in_process(["assets", "list"], capsys).stdout
     # a broken file of the cache is replaced
-    assert main_in_process(["assets", "fetch"], capsys).stdout.count(": fetched") == 1
+    assert main_in_process(["assets", "fetch"], capsys).stdout.count(": downloaded") == 1
     assert main_in_process(["assets", "verify"], capsys).returncode == 0
 
     places = main_in_process(["assets", "where"], capsys).stdout

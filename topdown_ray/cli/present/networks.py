@@ -126,7 +126,7 @@ def print_exported(exported: Exported, form: str, as_json: bool) -> None:
     if as_json:
         print_json({**dataclasses.asdict(exported), "path": str(exported.path)})
         return
-    print(f"{exported.path}: {', '.join(exported.files)}")
+    print(f"Wrote {', '.join(exported.files)} to {exported.path}")
     if exported.onnx_difference is not None:
         print(f"The outputs of onnxruntime and torch differ by at most {exported.onnx_difference:.1e}.")
     if form != "config" and not exported.calibrated:
