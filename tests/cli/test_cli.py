@@ -194,6 +194,8 @@ def test_the_demo_ends_with_commands_that_can_be_pasted(
     assert Path("my results/demo/report/report.html").is_file()
     assert "400.1234567" in describe
     assert "1536x1000_Linear" in main_in_process([*describe[1:]], capsys).stdout
+    wrong = main_in_process(["describe", "my results/demo", "--target", 7], capsys)
+    assert_one_line(wrong, "--target: expected one of 400.1234567, 300, found 7")
 
 
 def test_search_prints_its_answers(capsys: pytest.CaptureFixture[str]) -> None:

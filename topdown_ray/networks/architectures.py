@@ -102,6 +102,12 @@ def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
             raise UserError(f"{shown(run)}: search {search}: {column}: expected a value, found none")
 
 
+def exact(value: float) -> str:
+    """Return a number as text that gives the same number when it is typed again, as short as possible."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
     """Return the rows with these values. filters: columns and the value that each must have, None for any. A
     strategy may be given by its label. Raises UserError if no row is left.
@@ -112,10 +118,12 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
             kept = rows[(rows[column] == value) | (rows[column_of] == value)]
             if kept.empty:
                 found = ", ".join(
-                    f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column_of].unique()[:20]
+                    exact(x) if isinstance(x, float) else str(x) for x in rows[column_of].unique()[:20]
                 )
                 option = _OPTIONS.get(column, column)
-                raise UserError(f"--{option}: expected one of {found or 'no rows at all'}, found {value}")
+                wanted = f"one of {found}" if found else "finished searches to choose from"
+                given = exact(value) if isinstance(value, float) else value
+                raise UserError(f"--{option}: expected {wanted}, found {given}")
             rows = kept
     return rows
 

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from topdown_ray.errors import UserError
-from topdown_ray.networks.architectures import Filters, config_of, is_run, read_arch, winners
+from topdown_ray.networks.architectures import Filters, config_of, exact, is_run, read_arch, winners
 from topdown_ray.networks.evaluator import EvaluationSetup, Evaluator, canonical
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import Checkpoint
@@ -248,7 +248,7 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
     rows = winners(source, filters, "all")
     for column, option in (("space", "space"), ("cost_name", "cost"), ("target", "target")):
         if rows[column].nunique() > 1:
-            found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique())
+            found = ", ".join(exact(x) if isinstance(x, float) else str(x) for x in rows[column].unique())
             raise UserError(f"--{option}: expected one of {found}, found none")
     row: dict[Any, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
     own = row["predictor_space"] == row["genes_space"]

@@ -149,13 +149,14 @@ def _print_winner(results: Results) -> None:
 
 def _print_next(results: Results, out: str) -> None:
     """Print two commands that use the results: a report, and an answer for the loosest target of a space."""
+    from topdown_ray.networks.architectures import exact
+
     space = results.manifest["spec"]["spaces"][0]
     rows = results.searches
     target = float(rows[rows["space"] == space]["target"].max())
-    exact = f"{target:g}" if float(f"{target:g}") == target else repr(target)
     commands = [
         ["topdown-ray", "report", out],
-        ["topdown-ray", "describe", out, "--space", space, "--target", exact],
+        ["topdown-ray", "describe", out, "--space", space, "--target", exact(target)],
     ]
     print("\nNext, write a report, or show the architecture for another target:")
     for command in commands:
