@@ -65,7 +65,7 @@ def test_the_check(folders: tuple[Path, Path], tmp_path: Path, capsys: Captured)
     assert json.loads(worse.stdout)["rows"]
     (line,) = worse.stderr.splitlines()
     assert line.startswith(
-        "compare: B is worse than A: expected differences of at least -0.05 points, and every answer of A"
+        "compare: B is worse than A: expected differences of at least -0.05 percentage points, and every "
     )
     assert f"mobilenet_v3 on note10, {WIDE}, top_down: -0." in line
     fewer = written(made(effects={"top_down": 0.0}), tmp_path / "fewer")

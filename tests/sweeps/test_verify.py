@@ -305,7 +305,7 @@ def test_joint_folders_with_patience_of_older_schemas_are_refused(tmp_path: Path
         lambda: verify(load(tmp_path / "out")),
         lambda: topdown_ray.sweep(str(tmp_path / "out"), tmp_path / "out", address="none", progress=False),
     ):
-        with pytest.raises(UserError, match=r"schema: expected at least 7, .* found 6"):
+        with pytest.raises(UserError, match=r"schema: expected at least 7 to .*, found 6"):
             refused()
 
 
