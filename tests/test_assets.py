@@ -318,9 +318,11 @@ def test_fetch_list_verify_where(
     script.acts = ["cut", "serve"]
     fetched = main_in_process(["assets", "fetch"], capsys)
     assert fetched.returncode == 0, fetched.stderr
-    assert fetched.stdout.count(": fetched") == 7
+    assert fetched.stdout.count(": downloaded") == 7
     requests = len(script.paths)
-    assert main_in_process(["assets", "fetch", "note10"], capsys).stdout.count(": was here") == 5
+    assert (
+        main_in_process(["assets", "fetch", "note10"], capsys).stdout.count(": already on this machine") == 5
+    )
     assert len(script.paths) == requests
     assert main_in_process(["assets", "verify"], capsys).stdout.count("SHA-256 as published") == 7
 
@@ -339,7 +341,7 @@ def test_fetch_list_verify_where(
     assert wrong.stdout.count("WRONG: expected SHA-256") == 1
     assert "160_lookup_table.yaml: expected SHA-256" in main_in_process(["assets", "list"], capsys).stdout
     # a broken file of the cache is replaced
-    assert main_in_process(["assets", "fetch"], capsys).stdout.count(": fetched") == 1
+    assert main_in_process(["assets", "fetch"], capsys).stdout.count(": downloaded") == 1
     assert main_in_process(["assets", "verify"], capsys).returncode == 0
 
     places = main_in_process(["assets", "where"], capsys).stdout
@@ -360,7 +362,7 @@ def test_a_folder_for_a_cluster_without_network(
     assert load_predictor("published", MOBILENET_V3).sha256 == assets.ASSETS["acc_predictor.pth"].sha256
     places = main_in_process(["assets", "where"], capsys).stdout
     assert f"1. {folder} ($TOPDOWN_RAY_ASSETS)\n" in places
-    assert "nowhere (TOPDOWN_RAY_OFFLINE)" in places
+    assert "Downloads are switched off (TOPDOWN_RAY_OFFLINE)." in places
     result = main_in_process(["assets", "fetch", "note10"], capsys)
     assert_one_line(
         result, "note10/160_lookup_table.yaml: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,11 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
     done = subprocess.run(demo, cwd=home, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "epyc_1thread" in done.stdout
-    assert (home / "results").is_dir()
+    for line in done.stdout.splitlines()[-2:]:  # the commands to try next
+        name, *words = shlex.split(line)
+        assert name == "topdown-ray"
+        subprocess.run([*demo[:3], *words], cwd=home, env=environment, check=True, capture_output=True)
+    assert (home / "results" / "demo-embedded" / "report" / "report.html").is_file()
 
 
 def test_a_checkout_named_as_the_package_does_not_hide_an_editable_install(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_race_that_cannot_be_run_ends_at_once(tmp_path: Path, monkeypatch: pyt
         race.run(scale, ["ours, batch"])
     assert multiprocessing.active_children() == []  # those that could run do not wait for ever
     monkeypatch.setattr(race, "floor", died)
-    with pytest.raises(StartError, match="bench: floor ended without an answer"):
+    with pytest.raises(StartError, match="bench: floor ended without a result"):
         race.run(scale, ["floor"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="nsga2: expected the package pymoo, found none"):
@@ -119,4 +119,4 @@ def test_the_distance_to_the_floor_is_told_for_every_strategy(
     ):
         floor.distances(scale, ["theirs"])
     print_bench("floor", frame.reset_index(), as_json=False)
-    assert "x floor" in capsys.readouterr().out
+    assert "times floor" in capsys.readouterr().out

@@ -242,7 +242,7 @@ def test_stdout_on_a_full_disk() -> None:
     assert done.returncode == 2
     assert (
         done.stderr
-        == "error: output: expected leave and room to read and write, found No space left on device\n"
+        == "error: output: expected permission and space to read and write, found No space left on device\n"
     )
 
 

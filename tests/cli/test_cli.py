@@ -1,13 +1,19 @@
 """The command line: every mistake is one line and exit status 2, and nothing half-written is left."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import assert_one_line, main_in_process, sweep_file
+from support.commands import SWEEP, assert_one_line, main_in_process, sweep_file
+
+from topdown_ray.cli.present.sweeps import print_demo
+from topdown_ray.sweeps.api import Workers, run_sweep
+from topdown_ray.sweeps.driver import make_plan
+from topdown_ray.sweeps.spec import make_spec
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ def test_sweep_dry_run_verify_and_describe(tmp_path: Path, capsys: pytest.Captur
     done = main_in_process(["sweep", file, "--out", out, "--address", "none", "--json"], capsys)
     assert json.loads(done.stdout)["done"] == 2
     again = main_in_process(["sweep", file, "--out", out, "--address", "none"], capsys)
-    assert "2 of 2 searches, 0 of them now" in again.stdout
+    assert "Finished 2 of 2 searches (0 in this run) in" in again.stdout
 
     verified = main_in_process(["verify", out, "--json"], capsys)
     assert json.loads(verified.stdout)["passed"] is True
@@ -169,6 +175,27 @@ def test_sweep_dry_run_verify_and_describe(tmp_path: Path, capsys: pytest.Captur
     assert "1536x1000_Linear" in text
     wrong = main_in_process(["describe", out, "--target", 7], capsys)
     assert_one_line(wrong, "--target: expected one of 400, 300, found 7")
+
+
+def test_the_demo_ends_with_commands_that_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for a folder that a shell would split, and a target with many digits. The demo itself runs in
+    tests/test_package.py.
+    """
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(make_spec({**SWEEP, "targets": [[400.1234567, 300]]}, "test"))
+    print_demo(run_sweep(plan, "my results/demo", Workers("none")), "my results/demo")
+    printed = capsys.readouterr().out
+    assert "\nFinished 2 of 2 searches (2 in this run) in " in printed
+    report, describe = map(shlex.split, printed.splitlines()[-2:])
+    assert report == ["topdown-ray", "report", "my results/demo"]
+    assert main_in_process([*report[1:]], capsys).returncode == 0
+    assert Path("my results/demo/report/report.html").is_file()
+    assert "400.1234567" in describe
+    assert "1536x1000_Linear" in main_in_process([*describe[1:]], capsys).stdout
+    wrong = main_in_process(["describe", "my results/demo", "--target", 7], capsys)
+    assert_one_line(wrong, "--target: expected one of 400.1234567, 300, found 7")
 
 
 def test_search_prints_its_answers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
             assert server.stdout is not None
             line = server.stdout.readline()
             url = line.split()[6]
-            assert line == f"The sweep small is shown at {url} until you press Ctrl-C.\n"
+            assert line == f"Showing the sweep small at {url} until you press Ctrl-C.\n"
             chromium.get(url)
             chromium.execute_script("window.loadedOnce = true")
             looks: list[dict[str, Any]] = []
@@ -286,7 +286,7 @@ def test_a_drawing_that_fails_is_told_and_tried_again(
     monkeypatch.setattr(live, "RETRY_S", 1.0)
     follower = Follower(finished, 0.1)
     told = wait_for(lambda: "drawn." not in (now := follower.pictures()["message"]) and now)
-    assert told == "The pictures cannot be drawn at present: the disk: expected a file, found none"
+    assert told == "The pictures cannot be drawn: the disk: expected a file, found none"
     wait_for(lambda: follower.pictures()["captions"])
     assert follower.pictures()["message"] == "Drawn from 24 searches."
 
@@ -333,10 +333,10 @@ def test_mistakes_are_one_line(finished: Path, tmp_path: Path, capsys: pytest.Ca
         return main_in_process(["status", *arguments], capsys)
 
     assert_one_line(mistake(tmp_path, "--serve"), "expected a sweep's result folder")
-    both = "--serve: expected neither --watch nor --json beside it, found"
+    both = "--serve: expected neither --watch nor --json, found"
     assert_one_line(mistake(finished, "--serve", "--watch"), f"{both} --watch")
     assert_one_line(mistake(finished, "--serve", "--json"), f"{both} --json")
-    assert_one_line(mistake(finished, "--port", 8000), "--port: expected --serve beside it, found none")
+    assert_one_line(mistake(finished, "--port", 8000), "--port: expected the option --serve, found none")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_one_line(

@@ -171,7 +171,7 @@ def test_a_driver_that_dies_before_the_sweep_begins(tmp_path: Path) -> None:
     assert driver.end() == (
         1,
         "error: the process of the command ended without a result (killed by SIGKILL); "
-        "what is finished is kept; run the same command again to go on\n",
+        "finished work is kept; run the same command again to continue\n",
     )
     assert not (tmp_path / "out").exists()
 

@@ -185,6 +185,6 @@ def test_a_partial_file_of_other_conditions_is_named(
     result = main_in_process(arguments, capsys)
     assert result.returncode == 2
     assert (
-        "t.parquet.partial: expected a measurement begun with space proxyless, found resnet50d"
+        "t.parquet.partial: expected an unfinished measurement with space proxyless, found resnet50d"
         in result.stderr
     )

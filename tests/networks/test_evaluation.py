@@ -131,15 +131,15 @@ def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
     folder = copy()
     shutil.rmtree(folder / "val")
     with pytest.raises(
-        UserError, match=r"val: expected a folder with one folder of images a class, found none"
+        UserError, match=r"val: expected a folder with one folder of images for each class, found none"
     ):
         find_images(folder, description, Settings())
     (folder / "val").mkdir()
-    with pytest.raises(UserError, match=r"val: expected one folder of images a class, found none"):
+    with pytest.raises(UserError, match=r"val: expected one folder of images for each class, found none"):
         find_images(folder, description, Settings())
     for label in "0123456789":
         (folder / "val" / label).mkdir()
-    with pytest.raises(UserError, match=r"val: expected images, found 10 class folders without any"):
+    with pytest.raises(UserError, match=r"val: expected images, found 10 class folders without images"):
         find_images(folder, description, Settings())
 
     folder = copy()
@@ -194,7 +194,7 @@ def test_an_image_that_does_not_decode(weights: Path, data: Path, tmp_path: Path
     arch = small_archs(SPACE, 1)
     strict, lenient = make_setup(weights, folder), make_setup(weights, folder, bad="skip")
     with pytest.raises(
-        UserError, match=rf"{training.name}: expected an image .*, found .*; --bad skip goes on without it"
+        UserError, match=rf"{training.name}: expected an image .*, found .*; --bad skip leaves it out"
     ):
         Evaluator(strict)(tasks(strict, arch)[0][0])
     row = Evaluator(lenient)(tasks(lenient, arch)[0][0])
@@ -558,7 +558,7 @@ def test_evaluate_a_sweep_in_a_bucket(
     place, broken = Place(out), f"evaluations/{names[0]}"
     place.write(broken, place.read(broken)[:-1])
     mended = main_in_process(["evaluate", out, *measured], capsys)
-    assert "damaged, to be computed afresh" in mended.stderr
+    assert "damaged, will be computed again" in mended.stderr
     assert json.loads(mended.stdout)["evaluations"] == rows
 
 
@@ -649,7 +649,7 @@ def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.Capt
         ),
         (
             ["sample-dataset", "--out", tmp_path / "x.parquet", "--data", data, "--weights", "random"],
-            ["say --space"],
+            ["use --space"],
         ),
     ]:
         assert_one_line(main_in_process(arguments, capsys), *parts)

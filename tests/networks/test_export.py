@@ -131,5 +131,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         [*common, "--out", tmp_path / "t", "--target", "300", "--seed", "1", "--format", "torch"], capsys
     )
     assert "Batch normalisation is not recalibrated" in done.stdout
-    assert "**Batch normalisation is not recalibrated**" in (tmp_path / "t" / "README.md").read_text()
+    assert "**Batch normalisation is not recalibrated.**" in (tmp_path / "t" / "README.md").read_text()
     assert loaded(tmp_path / "t")(torch.zeros(1, 3, 160, 160)).shape == (1, 10)

@@ -47,7 +47,7 @@ def decoded(data: Path) -> tuple[int, int]:
 def assert_strict_names(data: Path, path: Path, message: str) -> None:
     """Unless images are skipped, the file is named, by the scan or by the loader."""
     with pytest.raises(
-        UserError, match=rf"{path.name}: expected an image.*{message}.*; --bad skip goes on without it"
+        UserError, match=rf"{path.name}: expected an image.*{message}.*; --bad skip leaves it out"
     ):
         list(Loader(found(data, "error")).validation(128))
 
@@ -151,7 +151,7 @@ def test_links_to_folders_are_not_followed(data: Path) -> None:
     (data / "train" / "4" / "up").symlink_to("..")
     with pytest.raises(
         UserError,
-        match=r"4/(up|loop): expected images, found a link to a folder; --bad skip goes on without it",
+        match=r"4/(up|loop): expected images, found a link to a folder; --bad skip leaves it out",
     ):
         found(data, "error")
     assert found(data).validation == whole.validation

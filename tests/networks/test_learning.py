@@ -136,8 +136,9 @@ def test_a_choice_that_was_never_seen_reads_as_its_neighbour(tmp_path: Path) -> 
     assert torch.equal(at[224], at[192])
     assert torch.equal(at[208], at[192])
     assert not torch.equal(at[176], at[192])
-    assert "3 choices were in no training row and read as the nearest one that was: image_size[0] = 160" in (
-        out.with_suffix(".md").read_text()
+    assert (
+        "3 choices are in no training row. The predictor treats each of them as the nearest choice that is in "
+        "one: image_size[0] = 160" in (out.with_suffix(".md").read_text())
     )
 
 
@@ -233,5 +234,5 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = main_in_process(
         ["train-predictor", more, "--space", "proxyless", "--out", out, "--epochs", 5, "--hidden", 8], capsys
     ).stdout
-    assert f"{out}: 50 rows, 10 of them held out, " in told
-    assert "held out: Kendall's tau " in told
+    assert f"{out}: trained on 50 rows (10 held out), " in told
+    assert "on held-out architectures: Kendall's tau " in told

@@ -65,7 +65,7 @@ def test_the_check(folders: tuple[Path, Path], tmp_path: Path, capsys: Captured)
     assert json.loads(worse.stdout)["rows"]
     (line,) = worse.stderr.splitlines()
     assert line.startswith(
-        "compare: B is worse than A: expected differences of at least -0.05 points, and every answer of A"
+        "compare: B is worse than A: expected differences of at least -0.05 percentage points, and every "
     )
     assert f"mobilenet_v3 on note10, {WIDE}, top_down: -0." in line
     fewer = written(made(effects={"top_down": 0.0}), tmp_path / "fewer")
@@ -89,7 +89,7 @@ def test_one_seed_and_no_shared_seed_as_shown(tmp_path: Path, capsys: Captured) 
 def test_mistakes_are_one_line(folders: tuple[Path, Path], tmp_path: Path, capsys: Captured) -> None:
     for number in ("nan", "inf", "-inf"):
         result = command(capsys, *folders, "--fail-below", number)
-        assert_one_line(result, "--fail-below: expected a finite number of points", number)
+        assert_one_line(result, "--fail-below: expected a finite number of percentage points", number)
     assert_one_line(command(capsys, *folders, "--fail-below", "much"), "--fail-below")
     assert_one_line(command(capsys, folders[0]), "B")
     assert_one_line(command(capsys, tmp_path / "none", folders[1]), "none: expected a sweep's result folder")

@@ -394,9 +394,9 @@ def test_a_space_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert set(results.best(30)) == {"ks", "d", "image_size"}
     assert verify(results, rerun=4).passed
     printed = main_in_process(["verify", here / "results" / "tiny"], capsys).stdout
-    assert "Recomputed by the plug-ins' own functions, not by OFA's: accuracy, cost" in printed
+    assert "Recomputed by the functions of plug-ins instead of OFA's: accuracy, cost" in printed
     assert "nan" not in printed
     described = main_in_process(["describe", here / "results" / "tiny"], capsys)
     assert described.returncode == 0
     assert described.stdout.startswith("my_space:tiny: {")
-    assert "The space has no OFA network, and so neither layers nor counts." in described.stdout
+    assert "The space has no OFA network, so its layers, MACs and parameters are unknown." in described.stdout

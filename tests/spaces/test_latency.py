@@ -338,11 +338,12 @@ def test_the_rounds_of_another_measurement_are_refused(tmp_path: Path) -> None:
     journal.load(2)
     journal.add([1.0, 2.0], 0.1)
     with pytest.raises(
-        UserError, match=r"expected a measurement begun with threads 2, found 1; delete it to start afresh"
+        UserError,
+        match=r"expected an unfinished measurement with threads 2, found 1; delete it to start again",
     ):
         rounds.Journal(tmp_path / "p", {"space": "x", "threads": 2}).load(2)
     (tmp_path / "p").write_text("something else\n")
-    with pytest.raises(UserError, match="expected a measurement begun, found another file"):
+    with pytest.raises(UserError, match="expected an unfinished measurement, found another file"):
         journal.load(2)
 
 
@@ -414,7 +415,7 @@ def test_a_table_is_checked_from_the_command_line(
     figures = latency_table.read(path).check
     assert figures["subnets"] == 4
     told = main_in_process(["table", path], capsys)
-    assert f"correction {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f}" in told.stdout
+    assert f"corrected by {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f}" in told.stdout
     wrong = main_in_process(["measure", "--check", path, "--picture", tmp_path / "t.png"], capsys)
     assert_one_line(wrong, "--picture: expected a file .svg in an existing folder, found")
 

@@ -100,7 +100,7 @@ def test_headers_of_weights(header: dict[str, Any], found: str, tmp_path: Path) 
 def test_weights_that_do_not_say_their_space(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"x": torch.zeros(1)}, path)
-    assert "expected a file that says its space, or --space beside it" in complaint(
+    assert "expected a file that names its space, or the option --space" in complaint(
         find_weights, str(path), None
     )
     assert find_weights(str(path), RESNET50D).description.space == "resnet50d"

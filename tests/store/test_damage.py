@@ -143,7 +143,7 @@ def test_damaged_parts_are_moved_aside(
     done = main_in_process(["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"], capsys)
     assert done.returncode == 0
     assert (
-        f"damaged, to be computed afresh: {part}: expected a part as it was written, found checksum"
+        f"damaged, will be computed again: {part}: expected a part as it was written, found checksum"
         in done.stderr
     )
     assert f"; moved to {out}/damaged" in done.stderr
@@ -311,8 +311,8 @@ def test_a_lost_manifest_is_written_anew(
     assert_one_line(main_in_process([*arguments, "--no-resume"], capsys), "found results of this sweep")
     done = main_in_process(arguments, capsys)
     assert done.returncode == 0
-    assert "24 of 24 searches, 0 of them now" in done.stdout
-    assert "run.json was missing; it has been written anew" in done.stderr
+    assert "Finished 24 of 24 searches (0 in this run)" in done.stdout
+    assert "run.json was missing and has been written again" in done.stderr
     assert_same(load(finished), load(out))
     assert load(out).manifest["status"] == "complete"
 

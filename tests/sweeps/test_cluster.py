@@ -261,7 +261,7 @@ def test_separately_started_nodes_and_the_command_line(
         _, errors = process.communicate(timeout=60)
         assert time.monotonic() - ended < 15
         assert process.returncode == 130
-        assert "run the same command again to go on" in errors
+        assert "Run the same command again to continue" in errors
         assert "Traceback" not in errors
         before = parts()
         assert before >= 2

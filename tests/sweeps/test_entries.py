@@ -82,15 +82,15 @@ def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
         ),
         (
             {"strategies": ["joint", {"name": "joint", "label": "other"}]},
-            "strategies: expected no two entries with the same searches, found 'joint' and 'other' with the",
+            "strategies: expected entries with different searches, found 'joint' and 'other' with the",
         ),
         (
             {
                 "strategies": ["joint", {"name": "joint", "label": "long", **LONGER}],
                 "budget": {"evaluations": 2000},
             },
-            "strategies: expected no two entries with the same searches, found 'joint' and 'long' with the "
-            "same hyper-parameters but for their lengths, which the budget decides",
+            "strategies: expected entries with different searches, found 'joint' and 'long' with the "
+            "same hyper-parameters except for their lengths, which the budget decides",
         ),
         (
             {"strategies": ["joint", {"name": "top_down", "label": "joint"}]},

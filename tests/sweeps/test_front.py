@@ -147,14 +147,14 @@ def test_the_command_writes_a_front_and_names_mistakes(tmp_path: Path) -> None:
     assert len(comparisons.read_reference(out)) == 1
     other = [*arguments[:2], "proxyless", *arguments[3:], *small, "--targets", "400"]
     done = CliRunner().invoke(app, other)
-    assert re.search(r"^400 x 1e6 MACs: \*\d\d\.\d+ % at ", done.output)
+    assert re.search(r"^Target 400 x 1e6 MACs: predicted top-1 \*\d\d\.\d+ % at ", done.output)
     assert (
         "* The accuracies of proxyless come from a predictor that was trained on mobilenet_v3" in done.output
     )
     assert comparisons.read_reference(out)["predictor_space"].item() == "mobilenet_v3"
     wrong = CliRunner().invoke(app, [*arguments, "--targets", "2000,x"])
     assert isinstance(wrong.exception, UserError)
-    assert "--targets: expected numbers with commas between them, found '2000,x'" in str(wrong.exception)
+    assert "--targets: expected numbers separated by commas, found '2000,x'" in str(wrong.exception)
 
 
 def test_a_front_takes_in_the_answers_of_earlier_sweeps(tmp_path: Path) -> None:

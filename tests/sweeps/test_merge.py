@@ -64,7 +64,7 @@ def test_merged_folders_are_one_sweep(
     each = [load(half).manifest["busy_s"] for half in halves]
     assert found.manifest["busy_s"] == pytest.approx(sum(each))
     again = main_in_process(["merge", out, *halves], capsys)
-    assert again.stdout == f"{out}: 24 of 24 searches from 2 folders\n"
+    assert again.stdout == f"Merged 24 of 24 searches from 2 folders. Results: {out}\n"
     assert_same(undivided, load(out))
 
 
@@ -77,7 +77,10 @@ def test_what_is_missing_is_run_in_the_merged_folder(
     with pytest.raises(KeyboardInterrupt):
         driver.run(plan, opened(plan, half), stopping)
     done = main_in_process(["merge", out, halves[0], half], capsys)
-    assert "of 24 searches from 2 folders\nTo run the missing ones: topdown-ray sweep" in done.stdout
+    assert (
+        f"of 24 searches from 2 folders. Results: {out}\nTo run the missing searches: topdown-ray sweep"
+        in done.stdout
+    )
     assert load(out).manifest["status"] == "incomplete"
     copy = shutil.copytree(out, tmp_path / "copy")
     assert_same(undivided, ran(copy, strategies=STRATEGIES))
@@ -145,7 +148,7 @@ def test_folders_that_cannot_be_merged(
         ),
         (
             overlapping,
-            f"{overlapping}: expected no searches that {halves[0]} also holds, found 2: seeds [6]",
+            f"{overlapping}: expected no searches that {halves[0]} also has, found 2: seeds [6]",
         ),
         (damaged, f"{damaged}/trace/{name}: expected a part as it was written"),
         (tmp_path, "expected a sweep's result folder"),

@@ -99,7 +99,7 @@ def test_a_sweep_while_it_runs_and_after_it_was_killed(
     assert after["done"] == load(out).searches["search_id"].nunique()
     text = main_in_process(["status", out], capsys).stdout
     assert "killed" in text
-    assert "The same sweep command again computes what is missing." in text
+    assert "To compute the missing searches, run the same sweep command again." in text
 
 
 def test_a_sweep_that_ended_early_then_a_complete_one(
@@ -238,9 +238,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_sweep(
     with json_lines("/dev/full") as observe:
         summary = driver.run(plan, opened(plan, tmp_path / "out"), in_process(plan), observe=observe)
     assert summary.progress.done == 4
-    assert (
-        capsys.readouterr().err == f"--log-json: /dev/full cannot be written any more ({os.strerror(28)})\n"
-    )
+    assert capsys.readouterr().err == f"--log-json: /dev/full can no longer be written ({os.strerror(28)})\n"
 
 
 def test_a_log_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_sweep_at_once_and_says_how_to_go_on(tmp_path: Path) -> No
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - interrupted < 10
     assert process.returncode == 130
-    assert "run the same command again to go on" in errors
+    assert "Run the same command again to continue" in errors
     assert "Traceback" not in errors
     results = load(out)
     assert results.manifest["status"] == "incomplete"

@@ -145,7 +145,7 @@ def test_a_tracker_that_fails_does_not_end_the_sweep(
         driver.run(plan, folder, in_process(plan), observe=observed_by(observers, folder.place))
     assert load(out).manifest["status"] == "complete"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--track mlflow: given up (")
+    assert line.startswith("--track mlflow: logging stopped (")
 
 
 def test_no_server_at_the_start_is_one_line_within_seconds(

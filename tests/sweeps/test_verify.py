@@ -305,7 +305,7 @@ def test_joint_folders_with_patience_of_older_schemas_are_refused(tmp_path: Path
         lambda: verify(load(tmp_path / "out")),
         lambda: topdown_ray.sweep(str(tmp_path / "out"), tmp_path / "out", address="none", progress=False),
     ):
-        with pytest.raises(UserError, match=r"schema: expected at least 7, .* found 6"):
+        with pytest.raises(UserError, match=r"schema: expected at least 7 to .*, found 6"):
             refused()
 
 
@@ -322,10 +322,13 @@ def test_older_folders_say_what_is_not_checked(
     assert done.returncode == 0, done.stdout
     lines = done.stdout.splitlines()
     for name in ("run_id", "search_id", "rerun"):
-        assert f"  {name}: written by algorithm 0, this is {ALGORITHM_VERSION}" in lines
+        assert (
+            f"  {name}: the rows were written by algorithm 0, and this version has {ALGORITHM_VERSION}"
+            in lines
+        )
     for name in ("unique_evaluations", "gradients"):
-        assert f"  {name}: schema 1 has no such column" in lines
-    assert lines[-1] == "passed"
+        assert f"  {name}: tables of schema 1 do not have this column" in lines
+    assert lines[-1] == "All checks passed."
 
 
 def test_the_output_is_plain_and_narrow(
@@ -340,11 +343,12 @@ def test_the_output_is_plain_and_narrow(
     done = main_in_process(["verify", folder], capsys)
     assert done.returncode == 1
     assert done.stderr == ""
-    assert done.stdout.endswith("\nFAILED\n")
+    assert done.stdout.endswith("\nSome checks FAILED.\n")
     assert all(len(line) <= 80 and line.isprintable() for line in done.stdout.splitlines())
     rows = load(folder).searches
-    assert f"params_m: {len(rows) - 1} of {len(rows) - 1} rows are not recomputed from arch" in " ".join(
-        done.stdout.split()
+    assert (
+        f"params_m: {len(rows) - 1} of {len(rows) - 1} rows failed. Expected: the value recomputed from arch."
+        in " ".join(done.stdout.split())
     )
     facts = json.loads(main_in_process(["verify", folder, "--json"], capsys).stdout)
     assert facts["passed"] is False

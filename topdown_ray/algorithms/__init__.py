@@ -1,1 +1,1 @@
-"""The search itself: strategies, evolution, proposals, memory, random numbers."""
+"""The search algorithms: strategies, evolution, proposals, memory and random numbers."""

@@ -1,8 +1,9 @@
-"""Merging the archives of joint searches, compiled for CPUs with Numba.
+"""Merging of the archives of joint searches, compiled for CPUs with Numba.
 
-The same bits as the tensor operations of :mod:`archives`.
+The results have the same bits as those of the tensor operations in :mod:`archives`.
 
-Letters: S searches, A archives, J costs, Q places of an archive, G genes, n children."""
+Letters: S searches, A archives, J costs, Q places of an archive, G genes, n children.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ class Offered(NamedTuple):
 
 @compiled
 def merge(archives: ArchiveTables, new: Offered, limits: Doubles, share: bool, distinct: bool) -> None:
-    """Offer scored children to all archives, which change in place. limits: (A, J)."""
+    """Offer scored children to all archives, which are changed in place. limits: (A, J)."""
     genes, accuracy, cost, name, aim = new
     S, A, Q = archives.accuracy.shape
     n = accuracy.shape[1]
@@ -62,7 +63,8 @@ def merge(archives: ArchiveTables, new: Offered, limits: Doubles, share: bool, d
             for a in range(A):
                 enters |= accuracy[s, i] > worst[a] and _within(cost[s, i], limits[a])
             if enters:
-                # the table of what was drawn forgets; an archive must not hold anything twice
+                # the table of drawn children forgets entries, but an archive must not hold an architecture
+                # twice
                 twice = False
                 if distinct:
                     for q in range(len(held)):

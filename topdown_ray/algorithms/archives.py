@@ -1,11 +1,12 @@
-"""The archives of joint searches: for each target the best distinct architectures that meet its costs, and
-how scored children enter them.
+"""Archives of joint searches: for each target, the best distinct architectures that meet its costs, and how
+scored children enter them.
 
-On a CPU compiled code with the same bits takes the place of the tensor operations
+On a CPU, compiled code with the same bits replaces the tensor operations
 (:mod:`topdown_ray.algorithms.archive_kernels`).
 
 Letters: S searches, K targets, A archives (those of the targets come first), J costs, Q places of an archive,
-G genes, n children, E entrants."""
+G genes, n children, E entrants.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ from topdown_ray.algorithms.evolution import best_first
 from topdown_ray.algorithms.problem import Cost, Problem
 from topdown_ray.spaces.limits import LimitedCost
 
-_STONES = 4  # archives below the tightest target of each cost, where a share of the children serves the front
+_STONES = 4  # archives below the tightest target of each cost, if a share of the children serves the front
 
 
 class Archive(NamedTuple):
-    """The archives of S searches, each best first; places that are still empty have accuracy -inf."""
+    """The archives of S searches, each best first. Empty places have accuracy -inf."""
 
     genes: torch.Tensor  # int8 (S, A, Q, G), canonical
     accuracy: torch.Tensor  # float32 (S, A, Q)
@@ -34,7 +35,7 @@ class Archive(NamedTuple):
 
     @classmethod
     def empty(cls, S: int, A: int, Q: int, G: int, J: int, device: torch.device) -> Archive:
-        """Archives that hold nothing."""
+        """Return empty archives."""
         return cls(
             torch.zeros(S, A, Q, G, dtype=torch.int8, device=device),
             torch.full((S, A, Q), -math.inf, device=device),
@@ -44,12 +45,12 @@ class Archive(NamedTuple):
 
     @property
     def tables(self) -> archive_kernels.ArchiveTables:
-        """The same memory for compiled code."""
+        """Return the same memory for compiled code."""
         return archive_kernels.ArchiveTables(*(part.numpy() for part in self))
 
 
 class Children(NamedTuple):
-    """Scored children, search by search; those that were given up have accuracy -inf."""
+    """Scored children, search by search. Those that were given up have accuracy -inf."""
 
     genes: torch.Tensor  # int8 (S, n, G), canonical
     accuracy: torch.Tensor  # float32 (S, n)
@@ -61,11 +62,12 @@ class Children(NamedTuple):
 def merged(
     archive: Archive, children: Children, limits: torch.Tensor, share: bool, distinct: bool, compiled: bool
 ) -> Archive:
-    """Offer children to all archives: each keeps its Q best, earlier before later among equals.
+    """Offer children to all archives. Each archive keeps its Q best, and among equals the earlier ones.
 
-    limits: float64 (A, J). share: whether a child is offered to archives that it was not drawn for.
-    distinct: whether an archive holds no architecture twice. compiled: in compiled code, which changes
-    ``archive`` in place."""
+    limits: float64 (A, J). share: whether a child is also offered to archives that it was not drawn for.
+    distinct: whether an archive holds each architecture only once. compiled: use compiled code, which changes
+    ``archive`` in place.
+    """
     if compiled:
         new = archive_kernels.Offered(*(part.numpy() for part in children))
         archive_kernels.merge(archive.tables, new, limits.numpy(), share, distinct)
@@ -78,7 +80,7 @@ def merged(
     fits = meets(children.cost[:, None], limits[:, None])  # (S, A, n)
     if not share:
         fits = fits & (children.aim[:, None] == torch.arange(A, device=device)[:, None])
-    # the table of what was drawn forgets; an archive must not hold anything twice
+    # the table of drawn children forgets entries, but an archive must not hold an architecture twice
     if distinct:
         known = (children.name[:, :, None] == archive.name.view(S, 1, A * Q)).any(2)
         twice = (children.name[:, :, None] == children.name[:, None]).tril(-1).any(2)
@@ -106,8 +108,8 @@ def merged(
 
 
 def _entrants(archive: Archive, children: Children, limits: torch.Tensor) -> Children:
-    """The children that some archive may take in, as many places a search as the search with most of them
-    needs.
+    """Return the children that some archive may accept, with as many places for each search as the search
+    with most of them needs.
     """
     S, n = children.accuracy.shape
     worst = archive.accuracy[:, :, -1]  # (S, A)
@@ -133,8 +135,8 @@ def meets(cost: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
 
 
 def below(problem: Problem, targets: Sequence[float]) -> list[tuple[int, float]]:
-    """For each cost ``_STONES`` limits at even distances between its tightest target and its cheapest
-    architecture, and the target whose problem they have.
+    """Return, for each cost, ``_STONES`` limits at even distances between its tightest target and its
+    cheapest architecture, and the target whose problem they have.
     """
     tightest = {_main(problem.at(k).cost): k for k in range(len(targets))}  # the last of each cost
     found = []
@@ -147,8 +149,9 @@ def below(problem: Problem, targets: Sequence[float]) -> list[tuple[int, float]]
 
 
 def neighbours(costs: Sequence[Cost]) -> torch.Tensor:
-    """For each archive the one before it, itself, and the one after it under the same cost, or itself at the
-    end: int64 (3, A). The K targets come first, then for each cost those below its tightest target.
+    """Return for each archive the one before it, itself, and the one after it under the same cost, or itself
+    at the end: int64 (3, A). The K targets come first, then for each cost the archives below its tightest
+    target.
     """
     before, after = list(range(len(costs))), list(range(len(costs)))
     for cost in dict.fromkeys(map(_main, costs)):

@@ -1,12 +1,13 @@
-"""How the children of a joint search are drawn: gradient-informed moves, mutants and crossed children of
-parents from the archives.
+"""Drawing of the children of a joint search: gradient-informed moves, mutants and crossed children of parents
+from the archives.
 
 A child that is too expensive, or that its search has drawn before, is drawn again, a bounded number of times.
-On a CPU compiled code with the same bits takes the place of the tensor operations
+On a CPU, compiled code with the same bits replaces the tensor operations
 (:mod:`topdown_ray.algorithms.joint_kernels`, :mod:`topdown_ray.algorithms.move_kernels`).
 
-Letters: S searches, K targets, A archives, J costs, Q places of an archive, P children a generation, G genes,
-C single changes, n rows."""
+Letters: S searches, K targets, A archives, J costs, Q places of an archive, P children of a generation, G
+genes, C single changes, n rows.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +31,15 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import FlatSum
 from topdown_ray.spaces.tiles import LEAST
 
-MAX_REDRAWS = 6  # of a child that is too expensive or known; then it is given up
-# A move's weight falls by half every half life below the best one, looked up in steps: exponentials computed
-# in a batch may differ in their last bits with the row's place in it.
+MAX_REDRAWS = 6  # of a child that is too expensive or known, before it is given up
+# The weight of a move halves with each half life below the best one. It is looked up in steps, because the
+# last bits of exponentials that are computed in a batch may depend on the row's place in it.
 _STEPS, _HALVINGS = 16, 20
 _WEIGHT_ONE = 1 << 20
 
 
 class Born(NamedTuple):
-    """Children, search by search and slot by slot; those that were given up are not fresh."""
+    """Children, search by search and slot by slot. Those that were given up are not fresh."""
 
     genes: torch.Tensor  # int8 (S * P, G), canonical
     name: torch.Tensor  # int64 (S * P,), fingerprints
@@ -58,7 +59,7 @@ class Born(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """What drawing needs to know of S searches, and what they have drawn."""
+    """What drawing needs to know about S searches, and what they have drawn."""
 
     space: Space
     sizes: Sizes
@@ -68,13 +69,13 @@ class Setting:
     limits: torch.Tensor  # float64 (A, J)
     neighbours: torch.Tensor  # int64 (3, A)
     gradient: Gradient | None  # None: no moves
-    parents: int  # of each search, whose gradients are to be remembered
+    parents: int  # parents of each search whose gradients are kept
     seen: Seen
     spent: torch.Tensor  # int64 (S, K): the gradients that were computed for each target
 
     @property
     def kinds(self) -> tuple[int, int, int]:
-        """How many children of a generation are moves, mutants and crossed."""
+        """Return how many children of a generation are moves, mutants and crossed children."""
         P = self.sizes.population
         n_moves = 0 if self.gradient is None else round(self.moves.gradient_share * P)
         n_mutants = round(self.sizes.mutations / P * (P - n_moves))
@@ -85,13 +86,13 @@ class Breeder(Protocol):
     """Draws the children of a generation."""
 
     def __call__(self, archive: Archive, number: int, aim: torch.Tensor, payer: torch.Tensor) -> Born:
-        """P children of every search. aim, payer: int64 (P,), the archive that each slot serves, and the
-        target in whose row its gradient counts.
+        """Draw P children for every search. aim, payer: int64 (P,), the archive that each slot serves, and
+        the target whose row counts its gradient.
         """
 
 
 def breeder(setting: Setting, compiled: bool) -> Breeder:
-    """In compiled code or in tensor operations: the same children."""
+    """Return a breeder in compiled code or in tensor operations, which draw the same children."""
     return CompiledBreeder(setting) if compiled else TensorBreeder(setting)
 
 
@@ -101,7 +102,7 @@ def can_compile(costs: tuple[Cost, ...], device: torch.device) -> bool:
 
 
 class CompiledBreeder:
-    """In compiled code."""
+    """Draws children in compiled code."""
 
     def __init__(self, setting: Setting):
         self._setting = setting
@@ -175,7 +176,7 @@ class CompiledBreeder:
         return born
 
     def _rank(self, first: int, end: int) -> None:
-        """Rank the single changes of some parents ahead by their gradients."""
+        """Rank the single changes of some parents in advance by their gradients."""
         gradient, facts, genes = self._setting.gradient, self._facts, self._ahead.genes[first:end]
         assert gradient is not None
         rows = torch.from_numpy(genes)
@@ -185,7 +186,7 @@ class CompiledBreeder:
 
 
 class TensorBreeder:
-    """In tensor operations."""
+    """Draws children in tensor operations."""
 
     def __init__(self, setting: Setting):
         self._setting = setting
@@ -253,8 +254,8 @@ class TensorBreeder:
         payer: torch.Tensor,
         keys: torch.Tensor,
     ) -> torch.Tensor:
-        """One attempt of each of these rows (ascending): genes (n, G). payer: the target that each is drawn
-        for, in whose row its gradient counts.
+        """Make one attempt at each of these rows (ascending): genes (n, G). payer: the target that each is
+        drawn for, whose row counts its gradient.
         """
         space, setting = self._space, self._setting
         words = rng.words(keys, 4)
@@ -284,8 +285,8 @@ class TensorBreeder:
     def _parents(
         self, archive: Archive, search: torch.Tensor, aim: torch.Tensor, words: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A parent for each row from the archive that it serves, or a neighbour's: genes (n, G), and its
-        place among S * A * Q.
+        """Draw a parent for each row from the archive that it serves, or from a neighbour's: genes (n, G),
+        and its place among S * A * Q.
         """
         A, Q, G = self._A, archive.accuracy.shape[2], self._space.G
         u = rng.to_uniform(words)
@@ -293,7 +294,7 @@ class TensorBreeder:
         step = (u[:, 0] < rate).long() - (u[:, 0] >= 1 - rate).long()
         niche = search * A + self._setting.neighbours.view(-1).index_select(0, (step + 1) * A + aim)
         filled = (archive.accuracy > -math.inf).sum(2).view(-1)  # (S * A,)
-        # a neighbour that nothing was offered to yet has no parents
+        # a neighbour without entries has no parents
         niche = torch.where(filled.index_select(0, niche) > 0, niche, search * A + aim)
         rank = u[:, 1].square().mul(filled.index_select(0, niche)).long()  # floor
         place = niche * Q + rank
@@ -309,7 +310,9 @@ class TensorBreeder:
         payer: torch.Tensor,
         words: torch.Tensor,
     ) -> torch.Tensor:
-        """Gradient-informed moves of mothers that stay within the costs of what they serve: genes (n, G)."""
+        """Make gradient-informed moves of mothers that stay within the costs of what they serve: genes (n,
+        G).
+        """
         setting = self._setting
         assert self._ranking is not None
         changes = self._ranking.gradient.changes
@@ -353,13 +356,13 @@ class TensorBreeder:
 
 
 def costs_of(costs: tuple[Cost, ...], genes: torch.Tensor) -> torch.Tensor:
-    """All costs: genes (n, G) -> float64 (n, J)."""
+    """Return all costs: genes (n, G) -> float64 (n, J)."""
     return torch.stack([cost(genes) for cost in costs], dim=1)
 
 
 @functools.cache
 def _weights(device: torch.device) -> torch.Tensor:
-    """Weights of moves by how far they are behind the best one: int64, by steps of a half life."""
+    """Return the weights of moves by how far they are behind the best one: int64, in steps of a half life."""
     steps = torch.arange(_STEPS * _HALVINGS + 1, dtype=torch.float64)
     weights = (_WEIGHT_ONE * 0.5 ** (steps / _STEPS)).round().long()
     weights[-1] = 0
@@ -367,5 +370,5 @@ def _weights(device: torch.device) -> torch.Tensor:
 
 
 def _steps_a_unit(moves: Moves) -> float:
-    """How many steps of the table of weights one unit of top-1 is."""
+    """Return how many steps of the table of weights one unit of top-1 is."""
     return _STEPS / (moves.temperature * math.log(2))

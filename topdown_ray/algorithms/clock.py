@@ -1,4 +1,4 @@
-"""How long a search takes: wall seconds and CPU seconds of its thread."""
+"""The time that a search takes, in wall seconds and CPU seconds of its thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class Seconds(NamedTuple):
-    """How long something took: wall time, and CPU time of the thread that searches (on a GPU, of the thread
+    """How long something took: wall time, and CPU time of the thread that searches (with a GPU, of the thread
     that feeds it).
     """
 
@@ -18,7 +18,7 @@ class Seconds(NamedTuple):
 
 
 class Laps:
-    """A clock that tells the seconds from one call to the next."""
+    """A clock that returns the seconds from one call to the next."""
 
     def __init__(self, device: torch.device):
         self._device = device

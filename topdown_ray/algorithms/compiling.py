@@ -1,5 +1,5 @@
-"""Telling that compiled code is being compiled: the first search on a machine waits for it, later ones read
-it from Numba's cache.
+"""A message while compiled code is being compiled. The first search on a machine waits for this, and later
+ones read the code from Numba's cache.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 
 from numba.core import event
 
-MESSAGE = "Compiling the search kernels, once for this machine; this takes some seconds ..."
+MESSAGE = "Compiling the search kernels. This takes some seconds, only once on each machine ..."
 
 
 class _Once(event.Listener):
-    """Says it at the first function that is compiled, not at those that are read from the cache."""
+    """Prints the message at the first function that is compiled, and not for those that are read from the
+    cache.
+    """
 
     def __init__(self, on_step: Callable[[str], None]):
         self._on_step, self._said = on_step, False
@@ -29,6 +31,6 @@ class _Once(event.Listener):
 
 @contextlib.contextmanager
 def compiling_told(on_step: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, tell once if something has to be compiled."""
+    """Print the message once if something has to be compiled while the block runs."""
     with event.install_listener("numba:compile", _Once(on_step)):
         yield

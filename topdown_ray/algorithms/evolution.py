@@ -1,4 +1,4 @@
-"""Evolutionary search of S searches at once, in lock step: their state, one generation, selection.
+"""Evolutionary search of S searches in lock step: their state, one generation, and selection.
 
 One generation of all searches is a handful of tensor operations and one predictor call on S x P rows; on a
 CPU compiled code with the same bits takes the place of the tensor operations
@@ -23,8 +23,8 @@ from topdown_ray.algorithms.proposals import offsets, random_feasible
 
 
 class EvolutionState(NamedTuple):
-    """S searches between two generations: their parents, best first, and the best architecture each ever
-    scored.
+    """The state of S searches between two generations: their parents, best first, and the best architecture
+    that each has scored.
     """
 
     parents: torch.Tensor  # int8 (S, Q, G)
@@ -33,18 +33,18 @@ class EvolutionState(NamedTuple):
     best_accuracy: torch.Tensor  # float32 (S,)
 
     def part(self, index: torch.Tensor) -> EvolutionState:
-        """The state of some of the searches: index int64 (n,)."""
+        """Return the state of some of the searches: index int64 (n,)."""
         return EvolutionState(*(value.index_select(0, index) for value in self))
 
     def with_part(self, index: torch.Tensor, part: EvolutionState) -> EvolutionState:
-        """This state with that of some of the searches in it: index int64 (n,)."""
+        """Return this state with that of some of the searches replaced: index int64 (n,)."""
         return EvolutionState(
             *(value.index_copy(0, index, own) for value, own in zip(self, part, strict=True))
         )
 
 
 def initial(problem: Problem, sizes: Sizes, limit: float, draws: rng.Draws, target: int) -> EvolutionState:
-    """P feasible architectures drawn uniformly at random and scored; the first ``mutations`` of them are the
+    """Draw and score P feasible architectures uniformly at random. The first ``mutations`` of them are the
     population.
     """
     genes = random_feasible(problem, sizes.population, limit, draws, target, 0)  # (S, P, G)
@@ -56,7 +56,7 @@ def initial(problem: Problem, sizes: Sizes, limit: float, draws: rng.Draws, targ
 
 
 def copies(sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor) -> EvolutionState:
-    """A population that is one scored architecture, copied: genes (S, G), accuracy (S,)."""
+    """Return a population of copies of one scored architecture: genes (S, G), accuracy (S,)."""
     S, G = genes.shape
     Q = sizes.parents
     return EvolutionState(
@@ -76,8 +76,8 @@ def generation(
     target: int,
     number: int,
 ) -> EvolutionState:
-    """One generation: the parents survive, P children of theirs that meet the limit are scored and compete
-    with them.
+    """Run one generation: the parents survive, and P children of theirs that meet the limit are scored and
+    compete with them.
     """
     children = proposals.children(problem, sizes, state.parents, limit, draws, target, number)
     accuracy = problem.accuracy(children.view(-1, children.shape[2])).view(children.shape[:2])
@@ -102,7 +102,9 @@ def random_draw(
     best: torch.Tensor,
     best_accuracy: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of n more random feasible architectures and the best so far: genes (S, G), accuracy (S,)."""
+    """Return the best of n more random feasible architectures and the best so far: genes (S, G), accuracy
+    (S,).
+    """
     genes = random_feasible(problem, n, limit, draws, target, number)
     accuracy = problem.accuracy(genes.view(-1, genes.shape[2])).view(genes.shape[:2])
     ranked, accuracy = _ranked(
@@ -114,7 +116,7 @@ def random_draw(
 def _survivors(
     problem: Problem, sizes: Sizes, genes: torch.Tensor, accuracy: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The parents of the next generation: genes (S, N, G), accuracy (S, N)."""
+    """Return the parents of the next generation: genes (S, N, G), accuracy (S, N)."""
     if not sizes.distinct_parents:
         return _ranked(genes, accuracy, sizes.parents)
     name = (
@@ -122,32 +124,32 @@ def _survivors(
         .fingerprints(genes.reshape(-1, genes.shape[2]))
         .view(accuracy.shape)
     )
-    # where too few are distinct, they fill the last places
+    # if too few are distinct, repeated ones fill the last places
     repeats = (name[:, :, None] == name[:, None]).tril_(-1).any(dim=2)
     return _ranked(genes, accuracy, sizes.parents, repeats)
 
 
 def best_first(accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None) -> torch.Tensor:
-    """Places of the n best of each row, best first, earlier before later among equals: float32 (R, N) ->
-    int64 (R, n).
+    """Return the places of the n best of each row, best first, and among equals the earlier ones first:
+    float32 (R, N) -> int64 (R, n).
 
     behind: bool (R, N), which come after all others.
     """
     N = accuracy.shape[1]
-    # accuracy and position in one whole number: no two are equal, so that the quick partial sort has one
+    # accuracy and position in one whole number: no two are equal, so that the fast partial sort has only one
     # answer
     bits = accuracy.view(torch.int32)
     ascending = bits ^ (bits >> 31 & 0x7FFFFFFF)  # whole numbers in the order of the floats
     unique = ascending.long().mul_(N).sub_(offsets(N, 1, accuracy.device))
     if behind is not None:
-        unique -= behind * (N << 33)  # more than all accuracies span
+        unique -= behind * (N << 33)  # more than the range of all accuracies
     return unique.topk(n, dim=1).values.neg_().remainder_(N)
 
 
 def _ranked(
     genes: torch.Tensor, accuracy: torch.Tensor, n: int, behind: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The n best of every search, see :func:`best_first`: genes (S, N, G), accuracy (S, N)."""
+    """Return the n best of every search, see :func:`best_first`: genes (S, N, G), accuracy (S, N)."""
     S, N, G = genes.shape
     order = best_first(accuracy, n, behind).add_(offsets(S, N, genes.device)[:, None]).view(-1)
     return genes.reshape(S * N, G).index_select(0, order).view(S, n, G), accuracy.reshape(-1).index_select(

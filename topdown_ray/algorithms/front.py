@@ -1,14 +1,14 @@
-"""The front of a search: the non-dominated ones of all architectures that it scored.
+"""The front of a search: the non-dominated architectures among all that it scored.
 
-An architecture is dominated where another one is at least as accurate and costs no more in anything. What is
-left answers for any target, also for those that the search was not asked for. A front holds at most
-``MOST`` architectures. One that is larger is thinned exactly: by the smallest step ``epsilon`` of a fixed
-ladder such that every architecture that is dropped has one in the front which costs no more, under further
-costs at most the fraction ``epsilon`` more, and which is at most ``epsilon`` less accurate
-(epsilon-dominance, Laumanns et al. 2002, *Combining convergence and diversity in evolutionary multiobjective
-optimization*).
+An architecture is dominated if another one is at least as accurate and costs no more in anything. The
+remaining ones answer any target, including those that the search was not asked for. A front has at most
+``MOST`` architectures. A larger one is thinned by the smallest step ``epsilon`` of a fixed ladder for which
+every dropped architecture has one in the front that costs no more, that under further costs costs at most the
+fraction ``epsilon`` more, and that is at most ``epsilon`` less accurate (epsilon-dominance, Laumanns et al.
+2002, *Combining convergence and diversity in evolutionary multiobjective optimization*).
 
-Letters: S searches, P children a generation, G genes, J costs, n architectures."""
+Letters: S searches, P children of a generation, G genes, J costs, n architectures.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ import torch
 from topdown_ray.algorithms.problem import Cost
 from topdown_ray.spaces.compiled import compiled
 
-MOST = 1024  # architectures of a front
-STEP = 1e-5  # top-1: the first step of the ladder, each further one twice as large
-_HELD = 1 << 18  # children of all searches that wait to be sifted: bounds the memory of long searches
+MOST = 1024  # largest number of architectures in a front
+STEP = 1e-5  # of top-1: the first step of the ladder; each further step is twice as large
+_HELD = 1 << 18  # most children of all searches that wait to be sifted: bounds memory
 
 
 class FrontPoints(NamedTuple):
@@ -37,7 +37,7 @@ class FrontPoints(NamedTuple):
 
 
 class Front:
-    """The fronts of S searches under J costs, the first of which orders them."""
+    """The fronts of S searches under J costs. The first cost orders them."""
 
     def __init__(self, costs: Sequence[Cost], S: int):
         self.costs = tuple(costs)
@@ -52,16 +52,16 @@ class Front:
     def add(
         self, genes: torch.Tensor, accuracy: torch.Tensor, known: Mapping[int, torch.Tensor] | None = None
     ) -> None:
-        """Take in scored children: genes int8 (S, P, G), accuracy float32 (S, P), -inf for none. known: those
-        of the costs that need not be computed again, by their places, float64 (S, P). Nothing is copied, so
-        nothing of it must change.
+        """Add scored children: genes int8 (S, P, G), accuracy float32 (S, P), with -inf for none. known:
+        those of the costs that need not be computed again, by their places, float64 (S, P). Nothing is
+        copied, so the caller must not change these tensors.
         """
         self._waiting.append((genes, accuracy, known or {}))
         if sum(part.numel() for _, part, _ in self._waiting) >= _HELD:
             self.sift()
 
     def sift(self) -> None:
-        """Keep of all that was added what nothing dominates."""
+        """Keep only the architectures that nothing dominates."""
         if not self._waiting:
             return
         genes = torch.cat([part for part, _, _ in self._waiting], dim=1)
@@ -82,7 +82,7 @@ class Front:
             self._kept[s] = _sifted(new if before is None else _joined(before, new), 0.0)
 
     def points(self, s: int) -> FrontPoints:
-        """The front of one search."""
+        """Return the front of one search."""
         self.sift()
         points = self._kept[s]
         if points is None:
@@ -105,9 +105,9 @@ def _joined(one: FrontPoints, other: FrontPoints) -> FrontPoints:
 
 
 def _sifted(points: FrontPoints, epsilon: float) -> FrontPoints:
-    """What nothing dominates, cheapest first; of equal ones the first."""
+    """Return the architectures that nothing dominates, cheapest first, and the first one of equals."""
     keys = (-points.accuracy, *points.costs.T[::-1])
-    order = np.lexsort(keys)  # stable; by cost, then by the other costs, then the more accurate first
+    order = np.lexsort(keys)  # a stable order by cost, then by the other costs, then by descending accuracy
     kept = order[_undominated(points.costs[order], points.accuracy[order], epsilon)]
     genes = points.genes.index_select(0, torch.from_numpy(kept))
     return FrontPoints(genes, points.accuracy[kept], points.costs[kept], epsilon)
@@ -117,15 +117,15 @@ def _sifted(points: FrontPoints, epsilon: float) -> FrontPoints:
 def _undominated(
     costs: npt.NDArray[np.float64], accuracy: npt.NDArray[np.float64], epsilon: float
 ) -> npt.NDArray[np.int64]:
-    """The places of rows that no kept row before them dominates. Rows: in the order of their costs, so that
-    no row is dominated by one behind it.
+    """Return the places of rows that no kept row before them dominates. The rows are in the order of their
+    costs, so that no row is dominated by a later one.
     """
     n, J = costs.shape
     kept = np.empty(n, np.int64)
     m = 0
     for i in range(n):
         dominated = False
-        for q in range(m - 1, -1, -1):  # the nearest in cost first: the likeliest to dominate
+        for q in range(m - 1, -1, -1):  # the nearest in cost first, because they are most likely to dominate
             j = kept[q]
             if accuracy[j] >= accuracy[i] - epsilon:
                 dominated = True

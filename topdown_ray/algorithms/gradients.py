@@ -1,16 +1,17 @@
-"""Ranking every single change of an architecture: predicted gain by the predictor's gradient, exact change in
-cost by the table.
+"""Ranking of the single changes of an architecture by the gain that the predictor's gradient predicts and the
+exact change in cost.
 
 A predictor of this project is a perceptron whose first layer is a sum over terms. Its gradient at the first
-hidden layer, times the table of that layer, gives what every table row is worth to first order; a single
-change swaps a few rows (a kernel one, a depth two), so its gain is a difference of a few numbers. The cost is
-a sum over terms too: the same swaps give its exact change. One gradient is five matrix products where an
-evaluation is two, and the swaps come on top: it was measured to cost the CPU time of 2.6 to 3.3 evaluations
-on MobileNetV3 and of 3.6 to 4.6 on ResNet50D. Tiles have one fixed shape, so that a row's bits do not depend
-on the batch it comes in. Source of the idea: Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable
+hidden layer, multiplied by the table of that layer, gives the first-order value of every row of the table. A
+single change swaps a few rows (a kernel size one, a depth two), so its gain is a difference of a few numbers.
+The cost is also a sum over terms, and the same swaps give its exact change. One gradient is five matrix
+products, where an evaluation is two, and the swaps come in addition: it takes the CPU time of 2.6 to 3.3
+evaluations on MobileNetV3 and of 3.6 to 4.6 on ResNet50D. Tiles have a fixed shape, so that the bits of a row
+do not depend on its batch. Source of the idea: Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable
 Sampling for Discrete Distributions*.
 
-Letters: N rows, G genes, C single changes (every choice of every gene, the present one included), S searches.
+Letters: N rows, G genes, C single changes (every choice of every gene, including the current one), S
+searches.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import Term, TermIndex, concatenate, flatten
 from topdown_ray.spaces.tiles import Tiles
 
-_TIMED_ROWS, _TIMED_BATCHES = 512, 5  # of rows_a_gradient
+_TIMED_ROWS, _TIMED_BATCHES = 512, 5  # rows and batches that rows_a_gradient times
 
 
 class Changes:
-    """The single changes of a space, in order of genes and their choices: gene int64 (C,), choice int8
+    """The single changes of a space, in the order of genes and their choices: gene int64 (C,), choice int8
     (C,).
     """
 
@@ -50,13 +51,13 @@ class Changes:
         self.choice = torch.tensor(choices, dtype=torch.int8, device=device)
 
     def effective(self, genes: torch.Tensor) -> torch.Tensor:
-        """Which changes give another architecture: genes (N, G) -> bool (N, C)."""
+        """Return which changes give a different architecture: genes (N, G) -> bool (N, C)."""
         other = genes.index_select(1, self.gene) != self.choice
         return other.logical_and_(self.space.active(genes).index_select(1, self.gene))
 
 
 class _Swaps:
-    """For a sum over terms, the table rows that every single change swaps."""
+    """The rows of the table of a sum over terms that every single change swaps."""
 
     def __init__(self, terms: Sequence[Term], changes: Changes, whole: bool, device: torch.device):
         self.index, self.terms = TermIndex(terms, changes.space.G).to(device), flatten(terms)
@@ -75,8 +76,8 @@ class _Swaps:
         self.compiled = torch.cat(self.layers, dim=1).T.contiguous().numpy() if device.type == "cpu" else None
 
     def __call__(self, genes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """The change of the sum: genes (N, G), the values of the table's rows (N, rows), or (1, rows) for
-        all; -> (N, C).
+        """Return the change of the sum: genes (N, G), the values of the table's rows (N, rows), or (1, rows)
+        for all -> (N, C).
         """
         total = values.new_zeros(len(genes), self.C)
         if self.compiled is not None:
@@ -92,10 +93,11 @@ class _Swaps:
 
 
 class Gradient:
-    """What every single change of an architecture is predicted to gain, and what it costs.
+    """Predicts what every single change of an architecture gains, and what it costs.
 
-    Calling it: genes int8 (N, G) -> gains float32 (N, C), top-1 as a fraction; :meth:`costs` -> float32 (N,
-    C) for each of the costs, in its unit."""
+    Calling it: genes int8 (N, G) -> gains float32 (N, C), top-1 as a fraction. :meth:`costs` -> float32 (N,
+    C) for each of the costs, in its unit.
+    """
 
     def __init__(self, predictor: Predictor | PluginPredictor, *costs: CostModel):
         device = torch.device(predictor.device)
@@ -103,7 +105,7 @@ class Gradient:
         if isinstance(predictor, Predictor):
             layers: Sequence[Linear] = predictor.layers
             terms = first_layer_terms(predictor.space, predictor.encoding, layers[0].weight)
-        else:  # the features themselves stand for the first hidden layer
+        else:  # the features take the place of the first hidden layer
             F = predictor.code.n_features
             layers = [Linear(np.eye(F, dtype=np.float32), np.zeros(F, np.float32))]
             terms = first_layer_terms(predictor.space, predictor.code, layers[0].weight)
@@ -123,28 +125,30 @@ class Gradient:
         self._tiles = Tiles(self._values, self._probe)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Gains of all single changes: genes (N, G) -> float32 (N, C)."""
+        """Return the gains of all single changes: genes (N, G) -> float32 (N, C)."""
         n = len(genes)
         hidden = self._first(genes, self._tiles.padding(n), relu=False)
         values = self._tiles.map(self._values, hidden)[:n]
         return self._gains(genes, values)
 
     def costs(self, genes: torch.Tensor) -> list[torch.Tensor]:
-        """The change in each cost of every single change: genes (N, G) -> float32 (N, C) for each cost."""
+        """Return the change in each cost of every single change: genes (N, G) -> float32 (N, C) for each
+        cost.
+        """
         return [self._changes_in(genes, *cost) for cost in self._costs]
 
     @staticmethod
     def _changes_in(genes: torch.Tensor, swaps: _Swaps, table: torch.Tensor, tick: float) -> torch.Tensor:
-        return swaps(genes, table[None]).mul_(tick).float()  # whole ticks in float64 have one sum
+        return swaps(genes, table[None]).mul_(tick).float()  # sums of whole ticks in float64 are exact
 
     @property
     def n_costs(self) -> int:
-        """How many costs it knows."""
+        """The number of costs."""
         return len(self._costs)
 
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What every row of the first layer's table is worth, of one tile: before the first ReLU (n, hidden)
-        -> (n, rows).
+        """Return the value of every row of the first layer's table, for one tile: before the first ReLU (n,
+        hidden) -> (n, rows).
         """
         if self._module is not None:
             return self._backward(self._module, hidden) @ self._table.T
@@ -160,26 +164,26 @@ class Gradient:
 
     @staticmethod
     def _backward(module: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
-        """The gradients of a module of the user's own, by autograd: features (n, F) -> (n, F)."""
+        """Return the gradients of a plug-in module, by autograd: features (n, F) -> (n, F)."""
         with torch.inference_mode(False), torch.enable_grad():
             inputs = features.clone().requires_grad_()
             (found,) = torch.autograd.grad(module(inputs).sum(), inputs)
         return found
 
     def _probe(self, n: int) -> torch.Tensor:
-        """n rows in front of the first ReLU."""
+        """Return n rows before the first ReLU."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(n, self._table.shape[1], generator=generator).to(self._table.device)
 
 
 def rows_a_gradient(gradient: Gradient, predictor: Predictor | PluginPredictor) -> float:
-    """How many rows of the predictor take as long as one gradient with its costs, on this machine: the median
-    of a few batches.
+    """Return how many rows of the predictor take as long as one gradient with its costs on this machine: the
+    median of a few batches.
     """
     genes = predictor.space.random(_TIMED_ROWS, 0).to(predictor.device)
     ratios = []
     lap = Laps(genes.device)
-    kind = 1 if genes.device.type == "cpu" else 0  # CPU seconds where a CPU computes, else wall seconds
+    kind = 1 if genes.device.type == "cpu" else 0  # CPU seconds if a CPU computes, else wall seconds
     for _ in range(_TIMED_BATCHES + 1):
         lap()
         predictor(genes)
@@ -191,14 +195,17 @@ def rows_a_gradient(gradient: Gradient, predictor: Predictor | PluginPredictor) 
 
 
 def places_for(parents: int) -> int:
-    """Places of a table for each search with room for at least so many parents, a power of two."""
+    """Return the number of places of a table with room for at least this many parents of each search, a power
+    of two.
+    """
     return 1 << (parents - 1).bit_length()
 
 
 class Ranking:
-    """The gains and costs of parents' single changes, computed once while their search remembers them.
+    """The gains and costs of parents' single changes, computed once as long as their search remembers them.
 
-    A table for each search with room for at least ``parents``; a newcomer overwrites what stood in its place.
+    Each search has a table with room for at least ``parents``. A new entry overwrites the previous one in its
+    place.
     """
 
     def __init__(self, gradient: Gradient, S: int, parents: int, device: torch.device):
@@ -212,8 +219,8 @@ class Ranking:
     def __call__(
         self, genes: torch.Tensor, name: torch.Tensor, search: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """Gains (N, C), the changes in each cost (N, C), and the rows whose gradients were computed for
-        it.
+        """Return the gains (N, C), the changes in each cost (N, C), and the rows whose gradients were
+        computed for this call.
         """
         place = (name & self.places - 1) + search * self.places
         missing = (self.names.index_select(0, place) != name).nonzero().view(-1)
@@ -239,8 +246,8 @@ class Ranking:
 
 @functools.lru_cache(maxsize=8)
 def gradient_of(accuracy: object, cost: object, *others: object) -> Gradient | None:
-    """The gradient of a predictor under a cost, and under those other costs that are sums over terms; None
-    where the predictor has none, or where the cost is no sum over terms.
+    """Return the gradient of a predictor under a cost, and under those other costs that are sums over terms;
+    None if the predictor has no gradient, or if the cost is not a sum over terms.
     """
     differentiable = isinstance(accuracy, Predictor) or getattr(accuracy, "module", None) is not None
     if isinstance(accuracy, Predictor | PluginPredictor) and differentiable and isinstance(cost, CostModel):

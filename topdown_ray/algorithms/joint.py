@@ -1,20 +1,22 @@
-"""All targets in one search: an archive for each target, children offered to every target that they fit.
+"""The joint search of all targets: each target has an archive, and children are offered to every target that
+they fit.
 
-Each of the K targets, of one device or of several, keeps an archive of the Q best distinct architectures
-(canonical form) that meet its cost. In a generation every target draws its share of P children from its
-archive and its neighbours'; each child, once scored, is offered to all archives, since its score costs the
-same for one target as for ten. A share of the children are gradient-informed moves: one to a few single
-changes of a parent, drawn with a probability that grows with the gain that the predictor's gradient promises,
-only changes that stay under the limit. The others mutate a parent or cross two, as in Once-for-All's search.
-A child that the search has drawn before is drawn again, a bounded number of times, so that next to no score
-is spent twice.
+Each of the K targets, of one device or of several, keeps an archive of the Q best distinct architectures (in
+canonical form) that meet its cost. In a generation, every target draws its share of P children from its
+archive and its neighbours'. Each child that has been scored is offered to all archives, because its score
+costs the same for one target as for ten. A share of the children are gradient-informed moves: one to a few
+single changes of a parent that stay under the limit, drawn with a probability that grows with the gain that
+the predictor's gradient predicts. The others mutate a parent or cross two, as in Once-for-All's search. A
+child that the search has drawn before is drawn again, a bounded number of times, so that hardly any score is
+spent twice.
 
 Sources: quality diversity over niches, Mouret and Clune 2015, *Illuminating search spaces by mapping elites*
 (arXiv 1504.04909); moves by gradients, Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable Sampling for
 Discrete Distributions*; mutation and crossover, Cai et al. 2020, *Once-for-All*.
 
 Letters: S searches, K targets, A archives (those of the targets come first), J costs that targets limit, Q
-places of an archive, P children a generation, G genes, C single changes, N rows."""
+places of an archive, P children of a generation, G genes, C single changes, N rows.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,13 @@ from topdown_ray.algorithms.parameters import Sizes
 from topdown_ray.algorithms.problem import Problem
 from topdown_ray.algorithms.pruning import prune
 
-# Chosen on the tuning cases, as the defaults of Moves.
+# Chosen on the tuning cases, like the defaults of Moves.
 _CHILDREN_A_PLACE, _FEWEST_PLACES, _MOST_PLACES = 60, 6, 128
 
 
 def archive_size(children: int, K: int) -> int:
-    """Places of each of K archives in a search of so many children: short searches converge, long ones stay
-    diverse.
+    """Return the number of places of each of K archives in a search with this many children: short searches
+    converge, long ones stay diverse.
     """
     return min(max(children // (_CHILDREN_A_PLACE * K), _FEWEST_PLACES), _MOST_PLACES)
 
@@ -60,14 +62,15 @@ class Joint:
         fronts: Sequence[Front] = (),
         compiled: bool | None = None,
     ):
-        """fronts: take in all that is scored. compiled (None: wherever it can run): compiled code instead of
-        tensor operations, with the same results.
+        """fronts: add everything that is scored to them. compiled (None: wherever it can run): use compiled
+        code instead of tensor operations, with the same results.
         """
         self.problem, self.sizes, self.moves, self.draws = problem, sizes, moves, draws
         self.device, self.S, self.K = draws.seeds.device, len(draws.seeds), len(targets)
         self.fronts = fronts
         self.running: torch.Tensor | None = None  # bool (S,): the searches that have not ended; None: all
-        self.niches = list(enumerate(targets))  # of each archive: whose problem it has, and its limit
+        # for each archive: the target whose problem it has, and its limit
+        self.niches = list(enumerate(targets))
         if moves.front_share:
             self.niches += below(problem, targets)
         self.A, whose = len(self.niches), [k for k, _ in self.niches]
@@ -98,11 +101,13 @@ class Joint:
         self.archive = self._initial()
 
     def _targets_of(self, number: int) -> torch.Tensor:
-        """The target of each slot: all targets take turns, so that each is served as often as the others."""
+        """Return the target of each slot. The targets take turns, so that each is served equally often."""
         return (torch.arange(self.sizes.population, device=self.device) + number).remainder_(self.K)
 
     def _aims_of(self, number: int) -> torch.Tensor:
-        """The archive that each slot serves: its target's, or in the share of the front one below."""
+        """Return the archive that each slot serves: its target's, or one below it in the share of the
+        front.
+        """
         target, more = self._targets_of(number), self.A - self.K
         if not more:
             return target
@@ -111,7 +116,7 @@ class Joint:
         return torch.where(steps[1:] > steps[:-1], below, target)
 
     def _initial(self) -> Archive:
-        """P random architectures, each pruned until it fits its target."""
+        """Return P random architectures, each pruned until it fits its target."""
         P, Q, S, space = self.sizes.population, self.Q, self.S, self.problem.space
         slots = rng.slots(self.draws.stream(rng.JOINT, 0, 0), P)
         choices = torch.tensor(space.sizes, dtype=torch.float32, device=self.device)
@@ -138,8 +143,8 @@ class Joint:
         return self._filled_from_the_cheapest(self._merged(empty, self._scored(born, target, aim)))
 
     def _filled_from_the_cheapest(self, archive: Archive) -> Archive:
-        """Archives that no initial architecture fits start from the cheapest architecture that does, each of
-        them scored once a search.
+        """Start archives that no initial architecture fits from the cheapest architecture that does. Each of
+        these is scored once in a search.
         """
         gaps = archive.accuracy[:, :, 0] == -torch.inf  # (S, A)
         if not bool(gaps.any()):
@@ -156,15 +161,16 @@ class Joint:
             places = gaps.view(*gaps.shape, *[1] * (new.dim() - 1))
             values[:, :, 0] = torch.where(places, new, values[:, :, 0])
         same = of_rows[3][:, None] == of_rows[3]  # (A, A)
-        before = (gaps[:, None] & same.tril(-1)).any(2)  # an earlier one starts from the same architecture
+        # whether an earlier archive starts from the same architecture
+        before = (gaps[:, None] & same.tril(-1)).any(2)
         self.scored.index_add_(1, self.owner, (gaps & ~before).long())
         started = of_rows[1].expand_as(gaps).masked_fill(~gaps | before, -torch.inf)
         self._add_to_fronts(rows.expand(self.S, -1, -1), started, of_rows[2].expand(self.S, -1, -1))
         return archive
 
     def _scored(self, born: Born, target: torch.Tensor, aim: torch.Tensor) -> Children:
-        """Score the fresh ones of S * n children. target, aim: int64 (n,), whose row pays for each, and the
-        archive that it was drawn for.
+        """Score the fresh ones of S * n children. target, aim: int64 (n,), the target whose row counts each
+        child, and the archive that it was drawn for.
         """
         S, n = self.S, len(target)
         rows = born.fresh.nonzero().view(-1)
@@ -174,16 +180,17 @@ class Joint:
             0, rows.remainder(n)
         )
         self.scored += torch.bincount(served, minlength=S * self.K).view(S, self.K)
-        name = born.name * born.fresh  # what was not scored must not pass for a twin of what was
+        # children that were not scored must not be taken for copies of scored ones
+        name = born.name * born.fresh
         genes, accuracy, cost = born.genes.view(S, n, -1), accuracy.view(S, n), born.cost.view(S, n, -1)
         kept = accuracy
-        if self.running is not None:  # a search that has ended takes no more part, as if it ran alone
+        if self.running is not None:  # a search that has ended no longer takes part, as if it ran alone
             kept = accuracy.masked_fill(~self.running[:, None], -torch.inf)
         self._add_to_fronts(genes, kept, cost)
         return Children(genes, accuracy, cost, name.view(S, n), aim)
 
     def _add_to_fronts(self, genes: torch.Tensor, accuracy: torch.Tensor, cost: torch.Tensor) -> None:
-        """genes (S, n, G), accuracy (S, n), cost (S, n, J)."""
+        """Add children to the fronts: genes (S, n, G), accuracy (S, n), cost (S, n, J)."""
         for front in self.fronts:
             known = {
                 i: cost[:, :, self.costs.index(one)] for i, one in enumerate(front.costs) if one in self.costs
@@ -191,7 +198,7 @@ class Joint:
             front.add(genes, accuracy, known)
 
     def generation(self, number: int) -> None:
-        """One generation: P children of every search, offered to all archives."""
+        """Run one generation: P children of every search are offered to all archives."""
         target, aim = self._targets_of(number), self._aims_of(number)
         born = self.breed(self.archive, number, aim, target)
         self.archive = self._merged(self.archive, self._scored(born, target, aim))
@@ -203,8 +210,8 @@ class Joint:
         )
 
     def children_by(self, generations: int) -> torch.Tensor:
-        """Children drawn for each target up to each generation, the initial ones included: int64 (generations
-        + 1, K).
+        """Return the children drawn for each target up to each generation, including the initial ones: int64
+        (generations + 1, K).
         """
         by_number = [torch.bincount(self._targets_of(number), minlength=self.K) for number in range(self.K)]
         cycle = torch.stack(by_number).cpu()  # the turns repeat every K generations
@@ -212,5 +219,5 @@ class Joint:
 
     @property
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best architecture for every target: genes (S, K, G), accuracy (S, K)."""
+        """Return the best architecture for every target: genes (S, K, G), accuracy (S, K)."""
         return self.archive.genes[:, : self.K, 0], self.archive.accuracy[:, : self.K, 0]

@@ -1,12 +1,13 @@
-"""Drawing the children of a joint search, compiled for CPUs with Numba.
+"""Drawing of the children of a joint search, compiled for CPUs with Numba.
 
-The same bits as the tensor operations of :mod:`breeding`.
+The results have the same bits as those of the tensor operations in :mod:`breeding`.
 
-Searches share nothing, so every function takes them one after another; within a search rows come in the order
-of their slots, which is the order that decides among equals.
+Searches share nothing, so every function takes them one after another. Within a search, rows come in the
+order of their slots, which also decides among equals.
 
-Letters: S searches, K targets, A archives, J costs, Q places of an archive, P children a generation, G genes,
-C single changes, n rows."""
+Letters: S searches, K targets, A archives, J costs, Q places of an archive, P children of a generation, G
+genes, C single changes, n rows.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ from topdown_ray.spaces.terms import FlatSum, FlatTerms, Ints
 
 
 class SeenTables(NamedTuple):
-    """The tables of :class:`memory.Seen`, and how many places each search has."""
+    """The tables of :class:`memory.Seen`, and the number of places of each search."""
 
     names: Ints  # (S * places,)
     owners: npt.NDArray[np.int32]
@@ -41,7 +42,7 @@ class SeenTables(NamedTuple):
 
 
 class RankingTables(NamedTuple):
-    """The tables of :class:`gradients.Ranking`, and how many places each search has."""
+    """The tables of :class:`gradients.Ranking`, and the number of places of each search."""
 
     names: Ints  # (S * places,)
     owners: Ints
@@ -50,22 +51,22 @@ class RankingTables(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What does not change from generation to generation."""
+    """What does not change between generations."""
 
     seeds: Ints  # (S,)
     limits: Doubles  # (A, J)
     neighbours: Ints  # (3, A)
-    controller: Ints  # (G,), the depth gene that switches each gene off, or any
-    threshold: Bytes  # (G,), from which choice of it on the gene takes part
+    controller: Ints  # (G,), the depth gene that can switch each gene off, or any gene
+    threshold: Bytes  # (G,), the choice of the depth gene from which on the gene is active
     identity: FlatTerms
     digits: Ints  # (rows, 2)
     costs: FlatSum
     mutating: Mutating
-    gene: Ints  # (C,), of each single change
+    gene: Ints  # (C,), the gene of each single change
     choice: Bytes  # (C,)
-    weights: Ints  # (steps + 1,), of moves by how far they are behind the best one
-    scale: np.float32  # steps a unit of top-1
-    changes: int  # at most so many single changes a move
+    weights: Ints  # (steps + 1,), weights of moves by how far they are behind the best one
+    scale: np.float32  # steps per unit of top-1
+    changes: int  # largest number of single changes in a move
     neighbour_rate: float
     distinct: bool
     moves: int  # children of each kind: slots below ``moves`` are moves, below ``mutants`` mutants
@@ -73,7 +74,7 @@ class Facts(NamedTuple):
 
 
 class BornTables(NamedTuple):
-    """The tables of :class:`breeding.Born`: the children of a generation as far as they are drawn."""
+    """The tables of :class:`breeding.Born`: the children of a generation that are already drawn."""
 
     genes: Bytes  # (S * P, G)
     name: Ints  # (S * P,)
@@ -82,17 +83,17 @@ class BornTables(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """Parents of a generation whose changes were lacking, in the order in which they were met."""
+    """Parents of a generation whose changes were missing, in the order in which they were met."""
 
     names: Ints  # (rows,)
     genes: Bytes  # (rows, G)
     rows: Ranked
-    latest: Ints  # (S * places of the ranking,): of those that belong into a place the latest one, plus one
-    before: Ints  # (rows,): the one before it, plus one; 0: none
+    latest: Ints  # (S * places of the ranking,): the latest row that belongs into each place, plus one
+    before: Ints  # (rows,): the row before it in the same place, plus one; 0: none
 
 
 class Breeding(NamedTuple):
-    """All that drawing the children of a generation reads and changes."""
+    """Everything that drawing the children of a generation reads and changes."""
 
     facts: Facts
     archives: ArchiveTables
@@ -120,13 +121,14 @@ def draw(
     attempts: int,
     tile: int,
 ) -> int:
-    """Draw the children of a generation, each ``attempts`` times at most, until all of them meet their limits
-    and are new, or until changes of parents are lacking. Returns how many rows of ``ahead`` behind the
-    first ``state[AHEAD]`` are to be ranked before drawing goes on; 0: the generation is complete.
+    """Draw the children of a generation, each at most ``attempts`` times, until all of them meet their limits
+    and are new, or until the changes of some parents are missing. Returns how many rows of ``ahead`` after
+    the first ``state[AHEAD]`` have to be ranked before drawing continues; 0: the generation is complete.
 
     purpose: of the stream of random numbers; aim, payer (P,): the archive and the target that each slot
-    serves. Rows are ranked by ``tile`` at least: where fewer are lacking, parents of later attempts fill the
-    tile."""
+    serves. At least ``tile`` rows are ranked at once: if fewer are missing, parents of later attempts fill
+    the tile.
+    """
     archives, state = drawing.archives, drawing.state
     filled = _filled_places(archives.accuracy)
     while state[ATTEMPT] < attempts and state[PENDING] > 0:
@@ -144,7 +146,7 @@ def draw(
 
 @compiled
 def _filled_places(accuracy: Floats) -> Ints:
-    """How many places of each archive are filled: accuracy (S, A, Q) -> (S, A)."""
+    """Return how many places of each archive are filled: accuracy (S, A, Q) -> (S, A)."""
     S, A, Q = accuracy.shape
     filled = np.zeros((S, A), np.int64)
     for s in range(S):
@@ -158,7 +160,9 @@ def _filled_places(accuracy: Floats) -> Ints:
 def _parent(
     facts: Facts, filled: Ints, Q: int, search: int, aim: int, first: np.uint32, second: np.uint32
 ) -> Any:
-    """The place among S * A * Q of a parent from the archive that a child serves, or from a neighbour's."""
+    """Return the place among S * A * Q of a parent from the archive that a child serves, or from a
+    neighbour's.
+    """
     u, A = _uniform(first), len(facts.limits)
     rate = facts.neighbour_rate / 2
     step = 1
@@ -176,7 +180,9 @@ def _parent(
 
 @compiled
 def _found(ahead: Ahead, place: int, name: np.int64) -> int:
-    """Which row is the architecture of this name that belongs into a place of the ranking, -1 for none."""
+    """Return the row of the architecture with this name that belongs into a place of the ranking, or -1 for
+    none.
+    """
     i = int(ahead.latest[place]) - 1
     while i >= 0 and ahead.names[i] != name:
         i = int(ahead.before[i]) - 1
@@ -194,11 +200,12 @@ def _add(ahead: Ahead, i: int, place: int, name: np.int64, genes: Bytes) -> None
 def _parents(
     drawing: Breeding, filled: Ints, pending: Ints, place: tuple[int, int, int, int], aim: Ints, payer: Ints
 ) -> tuple[Ints, Ints, Ints, int]:
-    """Parents of children that are still to be drawn.
+    """Draw the parents of children that are still to be drawn.
 
-    Returns the places of mothers and fathers (n,); for each move where its mother's changes are (n,): a place
-    of the ranking, or -1 - i for the i-th row of ``ahead``; and how many are lacking, which are put behind
-    those of ``ahead``. Only where none is lacking the gradients are counted, and the ranking makes room."""
+    Returns the places of mothers and fathers (n,); for each move, where its mother's changes are (n,): a
+    place of the ranking, or -1 - i for the i-th row of ``ahead``; and how many are missing, which are
+    appended to ``ahead``. Only if none is missing, the gradients are counted and the ranking makes room.
+    """
     facts, archives, ranking, ahead = drawing.facts, drawing.archives, drawing.ranking, drawing.ahead
     P, purpose, generation, attempt = place
     n, Q, G = len(pending), archives.genes.shape[2], archives.genes.shape[3]
@@ -217,9 +224,9 @@ def _parents(
             if ranking.names[source[i]] != name:
                 missing[n_missing] = i
                 n_missing += 1
-                ranking.owners[source[i]] = i  # of several newcomers to one place the last one stays there
+                ranking.owners[source[i]] = i  # of several new entries for one place, the last one stays
     held, lacking = drawing.state[AHEAD], 0
-    number = np.empty(n_missing, np.int64)  # of each missing one among ``ahead``
+    number = np.empty(n_missing, np.int64)  # the number of each missing one among ``ahead``
     for j in range(n_missing):
         i = missing[j]
         number[j] = _found(ahead, source[i], names[mother[i]])
@@ -252,7 +259,9 @@ def _with_later_ones(
     attempts: int,
     tile: int,
 ) -> int:
-    """Fill the last tile of lacking parents with those of later attempts: the new number of lacking ones."""
+    """Fill the last tile of missing parents with those of later attempts. Returns the new number of missing
+    ones.
+    """
     facts, archives, ranking, ahead = drawing.facts, drawing.archives, drawing.ranking, drawing.ahead
     P, purpose, generation, attempt = place
     Q, G, held = archives.genes.shape[2], archives.genes.shape[3], drawing.state[AHEAD]
@@ -282,8 +291,8 @@ def _children(
     father: Ints,
     source: Ints,
 ) -> Ints:
-    """One attempt at each pending child; those that meet their limits and are new are born. Returns the slots
-    that are still pending. mother, father, source: see :func:`_parents`.
+    """Make one attempt at each pending child. Those that meet their limits and are new are born. Returns the
+    slots that are still pending. mother, father, source: see :func:`_parents`.
     """
     facts, archives, ranking, seen = drawing.facts, drawing.archives, drawing.ranking, drawing.seen
     drawn, ahead = drawing.born, drawing.ahead.rows
@@ -325,7 +334,7 @@ def _children(
             _words(key, of_crossed)
             _cross(genes[mother[i]], genes[father[i]], of_crossed[4:], row)
         for g in range(G):
-            if row[controller[g]] < threshold[g]:  # depth genes themselves always take part
+            if row[controller[g]] < threshold[g]:  # depth genes are always active
                 row[g] = 0
         fits[i], first = True, 0
         for j in range(J):
@@ -343,14 +352,14 @@ def _children(
                 low += digits[digit, 1]
             name[i] = np.int64(_hash(high, low))
             table[i] = search * seen.places + (name[i] & (seen.places - 1))
-    for i in range(n):  # a loop of its own, so that the processor fetches many places at once
+    for i in range(n):  # a separate loop, so that the processor fetches many places at once
         if facts.distinct and fits[i]:
             fits[i] = seen.names[table[i]] != name[i]
             if fits[i]:
                 seen.owners[table[i]] = i
     again, left = np.empty(n, np.int64), 0
     for i in range(n):
-        # of several children in one place of the table only the last one is new
+        # of several children in one place of the table, only the last one is new
         if fits[i] and (not facts.distinct or seen.owners[table[i]] == i):
             at = pending[i]
             drawn.genes[at], drawn.cost[at], drawn.name[at] = born[i], cost[i], name[i]
@@ -362,7 +371,9 @@ def _children(
             left += 1
     names = archives.name.reshape(-1)
     for i in range(n):
-        if pending[i] % P < facts.moves and source[i] < 0:  # to stay in the ranking, unless another one does
+        if (
+            pending[i] % P < facts.moves and source[i] < 0
+        ):  # stays in the ranking, unless another one takes its place
             name, m = names[mother[i]], -1 - source[i]
             at = pending[i] // P * ranking.places + (name & (ranking.places - 1))
             if ranking.names[at] == name:

@@ -1,12 +1,12 @@
-"""The inner loop of a search, compiled for CPUs with Numba: the same bits as the tensor operations that run
-elsewhere.
+"""The inner loop of a search, compiled for CPUs with Numba, with the same bits as the tensor operations for
+other devices.
 
-Between two calls of the predictor a generation is a few thousand table look-ups and random bits. As tensor
-operations they cost more than the predictor; compiled, row by row, they nearly vanish beside it. Every
-function here has a twin in torch (:mod:`evolution`, :mod:`memo`), which runs on CUDA and which the tests
-compare it with, bit by bit.
+Between two calls of the predictor, a generation is a few thousand table look-ups and random bits. As tensor
+operations they take longer than the predictor; compiled, row by row, they take only a small fraction of its
+time. Every function here has a twin in torch (:mod:`evolution`, :mod:`memory`), which runs on CUDA and with
+which the tests compare it bit by bit.
 
-Letters: S searches, P children a generation, Q parents, G genes, N rows, T terms.
+Letters: S searches, P children of a generation, Q parents, G genes, N rows, T terms.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Words = npt.NDArray[np.uint32]
 
 
 class Mutating(NamedTuple):
-    """The mutation tables of :class:`evolution.Mutation`, one entry a group; ``choices`` one a
-    combination.
+    """The mutation tables of :class:`proposals.Mutation`, with one entry for each group. ``choices`` has one
+    for each combination.
     """
 
     limits: npt.NDArray[np.int32]
@@ -58,7 +58,7 @@ def _key(stream: np.uint64, slot: int, attempt: int) -> np.uint64:
 
 @compiled
 def _word(key: np.uint64, i: int) -> np.uint32:
-    """The i-th word of a key."""
+    """Return the i-th word of a key."""
     low, high = np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
     x = np.uint32(low + np.uint32(np.uint32(i + 1) * np.uint32(0x9E3779B9)))
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
@@ -84,7 +84,7 @@ def _uniform(word: np.uint32) -> np.float32:
 
 @compiled
 def _cost(cost: FlatSum, row: Bytes) -> float:
-    """The first sum; infinite where another one breaks its limit."""
+    """Return the first sum, or infinity if another one breaks its limit."""
     ticks = 0.0
     for t in range(cost.ends[0]):
         ticks += cost.ticks[place_of(cost.terms, t, row)]
@@ -128,11 +128,12 @@ def children(
     limit: float,
     redraws: int,
 ) -> Bytes:
-    """The children of a generation: parents int8 (S, Q, G), seeds int64 (S,) -> int8 (S, P, G), mutants
+    """Draw the children of a generation: parents int8 (S, Q, G), seeds int64 (S,) -> int8 (S, P, G), mutants
     first.
 
     purposes: of the streams for the parents, the mutations and the crossovers. A child that does not meet the
-    limit after ``redraws`` draws is a copy of its first parent."""
+    limit after ``redraws`` draws is a copy of its first parent.
+    """
     S, Q, G = parents.shape
     born = np.empty((S, P, G), np.int8)
     pair = np.empty(2, np.uint32)
@@ -174,8 +175,8 @@ def random_feasible(
     limit: float,
     redraws: int,
 ) -> tuple[Bytes, npt.NDArray[np.bool_]]:
-    """n uniform draws that meet the limit for every search: int8 (S*n, G), and which of them do not after all
-    redraws (S*n,).
+    """Make n uniform draws that meet the limit for every search: int8 (S*n, G), and which of them do not meet
+    it after all redraws (S*n,).
     """
     S, G = len(seeds), len(sizes)
     drawn = np.empty((S * n, G), np.int8)
@@ -209,13 +210,14 @@ def pruned(
     limit: float,
     cheapest: Bytes,
 ) -> Bytes:
-    """The first architecture on each row's way down that meets the limit, see :mod:`pruning`: genes (N, G),
-    slots (N,) -> (N, G).
+    """Return the first architecture on each row's way down that meets the limit, see :mod:`pruning`: genes
+    (N, G), slots (N,) -> (N, G).
 
     gene, lowered (E,): the events, kind by kind; ends: where those of each kind end; picks: random picks of a
-    kind, then the kinds go in order."""
+    kind, after which the kinds follow in order.
+    """
     found, n_kinds = genes.copy(), len(ends)
-    following = np.empty(n_kinds, np.int64)  # event of each kind
+    following = np.empty(n_kinds, np.int64)  # the next event of each kind
     for i in range(len(genes)):
         row, first = found[i], genes[i]
         if _cost(cost, row) <= limit:
@@ -255,11 +257,12 @@ def survivors(
     best: Bytes,
     best_accuracy: Floats,
 ) -> tuple[Bytes, Floats, Bytes, Floats]:
-    """The Q best of parents and children, best first, earlier before later among equals; and the best ever
-    scored.
+    """Return the Q best of parents and children, best first and among equals the earlier ones first, and the
+    best ever scored.
 
     parents (S, Q, G), their accuracy (S, Q), born (S, P, G), accuracy (S, P), best (S, G), best_accuracy (S,)
-    -> the same four of the next state."""
+    -> the same four of the next state.
+    """
     S, Q, G = parents.shape
     P = born.shape[1]
     N = Q + P
@@ -300,12 +303,13 @@ def recall(
     scores: Floats,
     scored: Ints,
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """Look up rows of S searches (n each) in their memories: what is known goes to ``scores`` (N,).
+    """Look up rows of S searches (n each) in their memories. Known accuracies are written to ``scores`` (N,).
 
-    keys (S * slots, 2), values (S * slots,), owners (S * slots,): the memories; see :class:`memo.Memo`.
-    Returns the rows that the predictor has to score, the place each has in the memory (-1: another newcomer
+    keys (S * slots, 2), values (S * slots,), owners (S * slots,): the memories; see :class:`memory.Memo`.
+    Returns the rows that the predictor has to score, the place of each in the memory (-1: another new entry
     takes it), and the other new rows with, for each, the number of the scored one that it equals. ``scored``
-    (S,) counts the former."""
+    (S,) counts the rows to score.
+    """
     N = len(genes)
     key, slot = np.empty((N, 2), np.int64), np.empty(N, np.int64)
     new, place = np.empty(N, np.int64), np.empty(N, np.int64)
@@ -318,17 +322,17 @@ def recall(
             second += digits[at, 1]
         key[i, 0], key[i, 1] = first, second
         slot[i] = np.int64(i // n) * slots + np.int64(_hash(first, second) & np.uint64(slots - 1))
-    for i in range(N):  # a loop of its own, so that the processor fetches many places at once
+    for i in range(N):  # a separate loop, so that the processor fetches many places at once
         at = slot[i]
         if keys[at, 0] == key[i, 0] and keys[at, 1] == key[i, 1]:
             scores[i] = values[at]
         else:
             new[n_new], place[n_new] = i, at
-            owners[at] = i  # of several newcomers to one place the last one stays there
+            owners[at] = i  # of several new entries for one place, the last one stays
             n_new += 1
     rows, places = np.empty(n_new, np.int64), np.empty(n_new, np.int64)
     waiting, leaders = np.empty(n_new, np.int64), np.empty(n_new, np.int64)
-    number = np.empty(N, np.int64)  # of a scored row
+    number = np.empty(N, np.int64)  # the number of a scored row
     n_rows, n_waiting = 0, 0
     for j in range(n_new):
         i, at = new[j], place[j]
@@ -353,8 +357,8 @@ def recall(
 def remember(
     found: Floats, rows: Ints, places: Ints, waiting: Ints, leaders: Ints, values: Floats, scores: Floats
 ) -> None:
-    """Spread the predictor's answers ``found`` for :func:`recall`'s rows over ``scores`` and the memory's
-    ``values``.
+    """Copy the predictor's answers ``found`` for the rows of :func:`recall` to ``scores`` and to the
+    ``values`` of the memory.
     """
     for j in range(len(rows)):
         scores[rows[j]] = found[j]

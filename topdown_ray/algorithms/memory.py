@@ -1,9 +1,11 @@
-"""Never score an architecture twice in a search: an exact, bounded memory of what each search has scored.
+"""An exact, bounded memory of the architectures that each search has scored, so that it scores none of them
+twice.
 
 About three quarters of all children are architectures that the same search has scored before. Each search has
-a table of fixed size, addressed by a hash of the canonical architecture; an entry holds the architecture
-itself, packed without loss, so a hit is never false. A newcomer overwrites what stood in its place:
-forgetting costs a predictor row, nothing else."""
+a table of fixed size, addressed by a hash of the canonical architecture. An entry contains the architecture
+itself, packed without loss, so that a hit is never wrong. A new entry overwrites the previous one in its
+place: forgetting costs a predictor row, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,18 @@ from topdown_ray.errors import UserError
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import Term, TermIndex, flatten
 
-SLOTS = 1 << 14  # of each search's table
-SEEN = 1 << 16  # of each search's table of fingerprints
+SLOTS = 1 << 14  # size of each search's table
+SEEN = 1 << 16  # size of each search's table of fingerprints
 _WORD = 2**62
 
 
 class Identity:
-    """Architectures as short keys, equal exactly if their canonical forms are: genes (N, G) -> int64 (N, 2).
+    """Short keys of architectures, which are equal exactly if the canonical forms are: genes (N, G) -> int64
+    (N, 2).
 
-    Each block's combination of choices is a digit of a mixed-radix number in two words; like a cost, a key is
-    a sum over terms."""
+    The combination of choices of each block is a digit of a mixed-radix number in two words. Like a cost, a
+    key is a sum over terms.
+    """
 
     def __init__(self, space: Space, device: torch.device):
         groups = [(genes, depth) for genes, depth in space.block_genes()] + [
@@ -45,7 +49,7 @@ class Identity:
                 + 1
             )
             if depth >= 0:
-                digit *= choices[:, -1] >= space.genes[own[0]].minimum_depth  # 0: switched off
+                digit *= choices[:, -1] >= space.genes[own[0]].minimum_depth  # 0 if the block is switched off
             n_digits = int(digit.max()) + 1
             if radix * n_digits > _WORD:
                 word, radix = word + 1, 1
@@ -59,31 +63,32 @@ class Identity:
         self.digits = torch.from_numpy(np.concatenate(digits)).to(device)  # (rows, 2)
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """Keys of genes (N, G): int64 (N, 2)."""
+        """Return the keys of genes (N, G): int64 (N, 2)."""
         places = self.index(genes)  # (N, T)
         return self.digits.index_select(0, places.view(-1)).view(*places.shape, 2).sum(1)
 
     def fingerprints(self, genes: torch.Tensor) -> torch.Tensor:
-        """One number for a key: genes (N, G) -> int64 (N,); two canonical forms share one with a chance of
-        2^-64.
+        """Return one number for each key: genes (N, G) -> int64 (N,). Two canonical forms have the same one
+        with a probability of 2^-64.
         """
         return self.hashes(self(genes))
 
     @staticmethod
     def hashes(identity: torch.Tensor) -> torch.Tensor:
-        """Hashes of keys (N, 2) -> int64 (N,), all bits random."""
+        """Return hashes of keys (N, 2) -> int64 (N,), with all bits random."""
         return rng.mix_tensor(identity[:, 0] ^ rng.mix_tensor(identity[:, 1].clone()))
 
 
 def newcomers(
     owners: torch.Tensor, place: torch.Tensor, key: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Who of n newcomers to the places of a table gets a value of its own: place int64 (n,), key int64 (n,
-    words).
+    """Return which of n new entries for the places of a table get a value of their own: place int64 (n,), key
+    int64 (n, words).
 
-    Of several newcomers to one place the last one stays there. Those equal to it wait for its value; the
-    others get one and are forgotten. owners (table) is scratch. Returns for each newcomer the one that stays
-    in its place (n,), the one whose value it takes (n,), and those that take their own (m,), ascending."""
+    Of several new entries for one place, the last one stays. Those equal to it take its value; the others get
+    their own and are forgotten. owners (table) is scratch memory. Returns for each entry the one that stays
+    in its place (n,), the one whose value it takes (n,), and those that take their own (m,), ascending.
+    """
     numbers = torch.arange(len(place), device=place.device)
     owners.scatter_reduce_(0, place, numbers, "amax", include_self=False)
     owner = owners.index_select(0, place)
@@ -92,13 +97,13 @@ def newcomers(
 
 
 def scored(accuracy: Callable[[torch.Tensor], torch.Tensor], genes: torch.Tensor) -> torch.Tensor:
-    """A predictor's accuracies: genes (N, G) -> float32 (N,). Every score of a search comes from here.
+    """Return a predictor's accuracies: genes (N, G) -> float32 (N,). Every score of a search comes from here.
 
-    Raises UserError for a value that is not from 0 to 1; NaN would be ordered before every number.
+    Raises UserError for a value that is not from 0 to 1, because NaN would be ordered before every number.
     """
     found = accuracy(genes)
     if len(found):
-        low, high = found.aminmax()  # NaN if any value is
+        low, high = found.aminmax()  # NaN if any value is NaN
         if not (low >= 0 and high <= 1):
             row = int(((found >= 0) & (found <= 1)).logical_not_().nonzero()[0, 0])
             name = getattr(accuracy, "name", type(accuracy).__name__)
@@ -114,7 +119,7 @@ class Memo:
     """The accuracies that S searches have already computed: genes (S*n, G), search by search -> float32
     (S*n,).
 
-    ``compiled`` (None: on the CPU) looks up in compiled code instead of tensor operations: the same results.
+    ``compiled`` (None: on the CPU) uses compiled code instead of tensor operations, with the same results.
     """
 
     def __init__(
@@ -138,11 +143,13 @@ class Memo:
         self._bases: dict[int, torch.Tensor] = {}
 
     def __call__(self, genes: torch.Tensor) -> torch.Tensor:
-        """The accuracies of genes (S*n, G), from memory or from the predictor: float32 (S*n,)."""
+        """Return the accuracies of genes (S*n, G), from memory or from the predictor: float32 (S*n,)."""
         return self._compiled(genes) if self.compiled else self._tensors(genes)
 
     def predict(self, genes: torch.Tensor) -> torch.Tensor:
-        """The predictor's accuracies of genes (N, G), always computed: float32 (N,). See :func:`scored`."""
+        """Return the predictor's accuracies of genes (N, G), always computed: float32 (N,). See
+        :func:`scored`.
+        """
         return scored(self.accuracy, genes)
 
     def _compiled(self, genes: torch.Tensor) -> torch.Tensor:
@@ -190,12 +197,12 @@ class Memo:
         return scores
 
     def take_count(self) -> torch.Tensor:
-        """Predictor rows of each search since the last call: int64 (S,)."""
+        """Return the predictor rows of each search since the last call: int64 (S,)."""
         count, self.scored = self.scored, torch.zeros_like(self.scored)
         return count
 
     def part(self, index: torch.Tensor) -> Memo:
-        """The memory of some of the searches, a copy: index int64 (n,)."""
+        """Return a copy of the memory of some of the searches: index int64 (n,)."""
         part = Memo.__new__(Memo)
         part.accuracy, part.identity, part.compiled = self.accuracy, self.identity, self.compiled
         part.S, part.slots, part._bases = len(index), self.slots, {}
@@ -206,7 +213,7 @@ class Memo:
         return part
 
     def put_back(self, index: torch.Tensor, part: Memo) -> None:
-        """Take over the memory of some of the searches: index int64 (n,)."""
+        """Replace the memory of some of the searches: index int64 (n,)."""
         self.keys.view(self.S, -1, 2).index_copy_(0, index, part.keys.view(part.S, -1, 2))
         self.values.view(self.S, -1).index_copy_(0, index, part.values.view(part.S, -1))
         self.scored.index_copy_(0, index, part.scored)
@@ -220,18 +227,18 @@ class Memo:
 
 
 class Seen:
-    """The children that each search has drawn: a table of fingerprints; a newcomer overwrites what stood in
-    its place.
+    """The children that each search has drawn, as a table of fingerprints. A new entry overwrites the
+    previous one in its place.
     """
 
     def __init__(self, S: int, device: torch.device):
-        self.places = SEEN  # of each search
+        self.places = SEEN  # places of each search
         self.names = torch.zeros(S * SEEN, dtype=torch.int64, device=device)
         self.owners = torch.zeros(S * SEEN, dtype=torch.int32, device=device)
 
     def add(self, name: torch.Tensor, search: torch.Tensor) -> torch.Tensor:
-        """Which of these fingerprints are new; of several in one place only the last is: int64 (N,), search
-        (N,) -> bool (N,).
+        """Add fingerprints and return which of them are new: int64 (N,), search (N,) -> bool (N,). Of several
+        in one place, only the last one is.
         """
         place = (name & self.places - 1) + search * self.places
         new = (self.names.index_select(0, place) != name).nonzero().view(-1)
@@ -249,5 +256,5 @@ class Seen:
 
 @functools.cache
 def identity_of(space: Space, device: torch.device) -> Identity:
-    """The keys of a space, their tables built once."""
+    """Return the keys of a space. Their tables are built once."""
     return Identity(space, device)

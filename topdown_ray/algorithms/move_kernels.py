@@ -1,8 +1,9 @@
 """Gradient-informed moves of a joint search, compiled for CPUs with Numba.
 
-The same bits as the tensor operations of :mod:`breeding`.
+The results have the same bits as those of the tensor operations in :mod:`breeding`.
 
-Letters: J costs, G genes, C single changes, W of them up to whole blocks, n rows."""
+Letters: J costs, G genes, C single changes, W of them rounded up to whole blocks, n rows.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +18,21 @@ from topdown_ray.spaces.compiled import Bytes, Floats, compiled
 from topdown_ray.spaces.terms import Ints
 
 Flags = npt.NDArray[np.bool_]
-BLOCK = 16  # single changes whose weights are summed together, so that drawing one looks at few of them
-NEVER = np.float32(-np.inf)  # the gain of a change that is not drawn; in single precision, as its vectors
+BLOCK = 16  # single changes whose weights are summed together, so that drawing one reads few of them
+NEVER = np.float32(-np.inf)  # the gain of a change that is never drawn; in single precision, like its vectors
 _MASK = np.uint32(0xFFFFFF)
 
 
 class Ranked(NamedTuple):
-    """The single changes of some architectures (rows) that give another one, in the order of all changes, and
-    behind them changes without a chance up to whole blocks. W: C, up to whole blocks.
+    """The single changes of some architectures (rows) that give a different one, in the order of all changes,
+    padded to whole blocks with changes that are never drawn. W: C, rounded up to whole blocks.
     """
 
-    number: Ints  # (rows,), how many there are
-    gene: npt.NDArray[np.int16]  # (rows, W), that each changes
-    choice: Bytes  # (rows, W), that it changes to
-    gains: Floats  # (rows, W), of top-1, as a fraction
-    costs: Floats  # (rows, J, W), what they change in each cost
+    number: Ints  # (rows,), the number of changes
+    gene: npt.NDArray[np.int16]  # (rows, W), the gene that each changes
+    choice: Bytes  # (rows, W), the choice that it changes to
+    gains: Floats  # (rows, W), gains of top-1, as a fraction
+    costs: Floats  # (rows, J, W), the change in each cost
     savings: Floats  # (rows, J), the most that any of them saves
 
     @classmethod
@@ -60,8 +61,8 @@ def ranked(
     out: Ranked,
     first: int,
 ) -> None:
-    """Keep the single changes of rows that give another architecture: genes (n, G), gains (n, C), costs (J,
-    n, C); in ``out`` from its row ``first`` on.
+    """Write the single changes of rows that give a different architecture to ``out``, from its row ``first``
+    on: genes (n, G), gains (n, C), costs (J, n, C).
     """
     J, n, C = costs.shape
     for row in range(n):
@@ -70,7 +71,7 @@ def ranked(
             g = gene[c]
             if genes[row, g] != choice[c] and genes[row, controller[g]] >= threshold[g]:
                 out.gene[i, m], out.choice[i, m] = g, choice[c]
-                # a gain that is no number weighs nothing
+                # a gain that is NaN has no weight
                 out.gains[i, m] = gains[row, c] if gains[row, c] == gains[row, c] else NEVER
                 for j in range(J):
                     out.costs[i, j, m] = costs[j, row, c]
@@ -90,8 +91,8 @@ def ranked(
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
 def _largest(values: Floats, n: int, least: np.float32) -> np.float32:
-    """The largest of n values and ``least``; none is NaN. The flags let it run on vectors, and change no bit
-    of a maximum.
+    """Return the largest of n values and ``least``, none of which is NaN. The flags allow vector
+    instructions, and change no bit of a maximum.
     """
     largest = least
     for c in range(n):
@@ -115,10 +116,11 @@ def _move(
     behind: Words,
     of_block: Ints,
 ) -> None:
-    """One gradient-informed move of a row, in place: of ``most`` single changes at most.
+    """Make one gradient-informed move of a row in place, with at most ``most`` single changes.
 
     at: the row's entry among ``ranked``; slacks (J,) of the row, changed in place; last_gene: that of the
-    last of all single changes; the last four are scratch."""
+    last of all single changes; the last four are scratch memory.
+    """
     n, J = ranked.number[at], len(slacks)
     gene, gains, costs, savings = ranked.gene[at], ranked.gains[at], ranked.costs[at], ranked.savings[at]
     n_changes = 1 + np.int64(_uniform(words[0]) * np.float32(most))

@@ -1,7 +1,8 @@
-"""Searches that end when their best answers have not improved for a number of generations.
+"""Early ends of searches whose best answers have not improved for a number of generations.
 
-Searches of one call advance in lock step, but each of them ends as it would end alone: neither its answer nor
-its trace depends on how long the others run."""
+Searches of one call advance in lock step, but each of them ends as it would if it ran alone: neither its
+answer nor its trace depends on how long the others run.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from topdown_ray.algorithms.joint import Joint
 from topdown_ray.algorithms.memory import Memo
 from topdown_ray.algorithms.problem import Problem
 
-#: One generation: of a problem, random numbers, the state before and the generation's number.
+#: Runs one generation, given a problem, random numbers, the state before it and its number.
 Step = Callable[[Problem, rng.Draws, EvolutionState, int], EvolutionState]
 
 
@@ -30,13 +31,15 @@ def run_patiently(
     step: Step,
     accuracies: list[torch.Tensor],
 ) -> tuple[EvolutionState, torch.Tensor]:
-    """The S searches as they ended, and the generation after which each did, int64 (S,).
+    """Run S searches until each has ended. Return their states at their ends, and the generation after which
+    each ended, int64 (S,).
 
-    memo: what ``problem.accuracy`` is. accuracies: the best ones (S,) after each generation are appended to
-    it. A search that has ended leaves the batch."""
+    memo: the object behind ``problem.accuracy``. accuracies: the best ones (S,) after each generation are
+    appended to it. A search that has ended leaves the batch.
+    """
     device, state, all_draws, all_of_memo = whole.best.device, whole, draws, memo
     ended = torch.full((len(draws.seeds),), generations, dtype=torch.int64, device=device)
-    index = torch.arange(len(ended), device=device)  # of the searches that run
+    index = torch.arange(len(ended), device=device)  # the searches that still run
     quiet = torch.zeros_like(ended)
     for number in range(1, generations + 1):
         before = state.best_accuracy
@@ -61,7 +64,7 @@ def run_patiently(
 
 
 class JointEnd:
-    """What the searches of a joint run stood at when each ran out of patience."""
+    """The results of the searches of a joint run at the moment when each ran out of patience."""
 
     def __init__(self, run: Joint, patience: int | None, generations: int):
         self._run, self._patience = run, patience
@@ -72,7 +75,9 @@ class JointEnd:
         self._kept: tuple[torch.Tensor, ...] = ()
 
     def reached(self, number: int, before: torch.Tensor, after: torch.Tensor) -> bool:
-        """Whether every search has ended with this generation; before, after: the best accuracies (S, K)."""
+        """Return whether every search has ended with this generation. before, after: the best accuracies (S,
+        K).
+        """
         if self._patience is None:
             return False
         self._quiet = (self._quiet + 1).masked_fill_((after > before).any(dim=1), 0)
@@ -84,7 +89,7 @@ class JointEnd:
         return not self.running.any()
 
     def _keep(self) -> None:
-        """Take the present state of the searches that still run."""
+        """Record the current state of the searches that still run."""
         now = (*self._run.best, self._run.scored, self._run.gradients)
         if not self._kept:
             self._kept = tuple(value.clone() for value in now)
@@ -96,8 +101,8 @@ class JointEnd:
     def answers(
         self,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Genes (S, K, G), accuracies, predictor rows and gradients (S, K), and the generation after which
-        each search ended (S,), None where no search may end early.
+        """Return genes (S, K, G), accuracies, predictor rows and gradients (S, K), and the generation after
+        which each search ended (S,), or None if no search may end early.
         """
         self._keep()
         genes, accuracy, scored, gradients = self._kept

@@ -1,4 +1,6 @@
-"""What is searched: a space, its accuracy predictor, its cost, and what further limits its targets have."""
+"""The problem of a search: a space, its accuracy predictor, its cost, and the further limits of its
+targets.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +19,25 @@ Cost = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: a space, its accuracy predictor and its cost, both plain callables on genes (N,
-    G).
+    """The problem of a search: a space, its accuracy predictor and its cost, both plain callables on genes
+    (N, G).
     """
 
     space: Space
     accuracy: Callable[[torch.Tensor], torch.Tensor]  # -> float32 (N,)
     cost: Cost  # -> float64 (N,)
-    cheapest: torch.Tensor  # genes (G,) of the cheapest architecture: what is left where nothing else fits
-    # where targets limit several costs, the problem of each target: with its own cost, which is infinite for
-    # architectures that break a further limit, and a ``cheapest`` that meets all of them
+    cheapest: torch.Tensor  # genes (G,) of the cheapest architecture, the answer if nothing else fits
+    # if targets limit several costs, the problem of each target. It has its own cost, which is infinite for
+    # architectures that break a further limit, and its own ``cheapest``, which meets all limits.
     by_target: tuple[Problem, ...] = ()
 
     def at(self, index: int) -> Problem:
-        """The problem of one target."""
+        """Return the problem of one target."""
         return replace(self.by_target[index], accuracy=self.accuracy) if self.by_target else self
 
     def constraints(self, targets: Sequence[float]) -> tuple[list[Cost], torch.Tensor]:
-        """The J costs that some of the K targets limit, the problem's own first, and the limits float64 (K,
-        J), infinite where a target has none.
+        """Return the J costs that some of the K targets limit, the problem's own first, and the limits
+        float64 (K, J), infinite if a target has none.
         """
         most_of: dict[Cost, list[float]] = {self.cost: [torch.inf] * len(targets)}
         for k, target in enumerate(targets):
@@ -46,12 +48,12 @@ class Problem:
 
 
 def flat_cost(cost: Cost, device: torch.device) -> FlatSum | None:
-    """A cost for compiled code, where that can run: on a CPU, with costs that are sums over terms."""
+    """Return a cost for compiled code if that can run: on a CPU, with costs that are sums over terms."""
     return cost.flat if device.type == "cpu" and isinstance(cost, CostModel | LimitedCost) else None
 
 
 def limits_of(cost: Cost, target: float) -> list[tuple[Cost, float]]:
-    """All that a target limits: its own cost, then those of its further limits."""
+    """Return everything that a target limits: its own cost, then the costs of its further limits."""
     if isinstance(cost, LimitedCost):
         return [(cost.main, target), *cost.limits]
     return [(cost, target)]

@@ -1,11 +1,11 @@
-"""Proposals: random architectures, and children by mutation and crossover, redrawn until they meet a limit.
+"""Proposals of architectures: random ones, and children by mutation and crossover, redrawn until they meet a
+limit.
 
-Nothing here loops without a bound. On a CPU compiled code with the same bits takes the place of the tensor
-operations (:mod:`topdown_ray.algorithms.kernels`). Source of mutation and crossover: Cai et al. 2020,
-*Once-for-All: Train One Network and Specialize it for Efficient Deployment*
-(``ofa.tutorial.EvolutionFinder``).
+All loops here are bounded. On a CPU, compiled code with the same bits replaces the tensor operations
+(:mod:`topdown_ray.algorithms.kernels`). Source of mutation and crossover: Cai et al. 2020, *Once-for-All:
+Train One Network and Specialize it for Efficient Deployment* (``ofa.tutorial.EvolutionFinder``).
 
-Letters: S searches, P children a generation, Q parents, G genes, N rows.
+Letters: S searches, P children of a generation, Q parents, G genes, N rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import FlatSum
 
 CPU = torch.device("cpu")
-MAX_REDRAWS = 1024  # of a child; then it is a copy of its (feasible) first parent
-MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture; then it is drawn from the counts of feasible ones
+MAX_REDRAWS = 1024  # of a child, before it becomes a copy of its (feasible) first parent
+MAX_INITIAL_REDRAWS = 1 << 14  # of a random architecture, before it is drawn from the counts of feasible ones
 # a row that fails this many draws is not redrawn further if less than one in a thousand such rows would
 # still succeed
 _FIRST_REDRAWS, _RARE_SHARE = 512, 1e-3
@@ -46,7 +46,9 @@ def children(
     target: int,
     number: int,
 ) -> torch.Tensor:
-    """P children of every search that meet the limit, mutants first: parents (S, Q, G) -> genes (S, P, G)."""
+    """Draw P children of every search that meet the limit, mutants first: parents (S, Q, G) -> genes (S, P,
+    G).
+    """
     cost = compiled_cost(problem, parents.device)
     if cost is not None:
         return _compiled_children(problem, sizes, parents, limit, draws, target, number, cost)
@@ -69,7 +71,7 @@ def children(
 
 
 def compiled_cost(problem: Problem, device: torch.device) -> FlatSum | None:
-    """The cost for compiled code, where that can run: on a CPU, with costs that are sums over terms."""
+    """Return the cost for compiled code if that can run: on a CPU, with costs that are sums over terms."""
     return flat_cost(problem.cost, device)
 
 
@@ -96,19 +98,20 @@ def _compiled_children(
 def random_feasible(
     problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int
 ) -> torch.Tensor:
-    """n architectures for every search, uniform among the gene rows that meet the limit, inactive genes
-    included: genes (S, n, G).
+    """Draw n architectures for every search, uniformly among the gene rows that meet the limit, including
+    inactive genes: genes (S, n, G).
 
     Rows are redrawn until they meet the limit. A row that fails is drawn from the counts of all feasible rows
-    (:mod:`uniform`), which has the same distribution. Only where there are no counts (the cost is no
-    :class:`CostModel`, or its terms couple too many genes) or nothing is feasible, the row's last draw is
-    pruned until it fits, which is not uniform."""
+    (:mod:`uniform`), which has the same distribution. If there are no counts (the cost is not a
+    :class:`CostModel`, or its terms couple too many genes), or if nothing is feasible, the last draw of the
+    row is pruned until it fits, which is not uniform.
+    """
     genes, failed = _redrawn(
         problem, n, limit, draws, target, number, min(_FIRST_REDRAWS, MAX_INITIAL_REDRAWS)
     )
     main = problem.cost.main if isinstance(problem.cost, LimitedCost) else problem.cost
     counts = counts_of(main, limit) if len(failed) and isinstance(main, CostModel) else None
-    limited = isinstance(problem.cost, LimitedCost)  # whose rows never were redrawn for long
+    limited = isinstance(problem.cost, LimitedCost)  # whose rows were never redrawn many times
     often = counts is not None and not limited and counts.share * MAX_INITIAL_REDRAWS > _RARE_SHARE
     if len(failed) and (counts is None or often):
         genes, failed = _redrawn(problem, n, limit, draws, target, number, MAX_INITIAL_REDRAWS)
@@ -125,7 +128,9 @@ def random_feasible(
 
 
 def _other_limits(cost: object, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """Which rows on the CPU meet the limits besides the target; None where there are no others."""
+    """Return a function that tests which rows on the CPU meet the limits in addition to the target; None if
+    there are none.
+    """
     if not isinstance(cost, LimitedCost):
         return None
     return lambda rows: cost.meets(rows.to(device)).cpu()
@@ -134,8 +139,8 @@ def _other_limits(cost: object, device: torch.device) -> Callable[[torch.Tensor]
 def _redrawn(
     problem: Problem, n: int, limit: float, draws: rng.Draws, target: int, number: int, bound: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uniform rows, redrawn until they meet the limit: genes (S * n, G), and the rows that never did in
-    ``bound`` draws.
+    """Draw uniform rows until they meet the limit: genes (S * n, G), and the rows that never did in ``bound``
+    draws.
     """
     propose, seeds = UniformDraw(problem.space, draws, target, number, n), draws.seeds
     cost = compiled_cost(problem, seeds.device)
@@ -152,14 +157,14 @@ class Proposal(Protocol):
     """Draws architectures for numbered rows."""
 
     def first(self, attempts: int) -> torch.Tensor:
-        """The first attempts of all rows, row by row: genes (N * attempts, G)."""
+        """Return the first attempts of all rows, row by row: genes (N * attempts, G)."""
 
     def again(self, rows: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
-        """One attempt of each of these rows (ascending): genes (n, G)."""
+        """Return one attempt of each of these rows (ascending): genes (n, G)."""
 
 
 class UniformDraw:
-    """Every gene uniformly at random; n rows for every search."""
+    """Draws every gene uniformly at random, in n rows for every search."""
 
     def __init__(self, space: Space, draws: rng.Draws, target: int, number: int, n: int):
         self.slots = rng.slots(draws.stream(rng.INITIAL, target, number), n)
@@ -177,10 +182,11 @@ class UniformDraw:
 
 
 class Mutation:
-    """Each group of genes is redrawn, all its genes together, with its probability.
+    """Redraws each group of genes, all its genes together, with its probability.
 
-    One 24-bit number a group decides both: below the probability's share the group is redrawn, and where it
-    lies below it says to which combination of choices."""
+    One 24-bit number for each group decides both: the group is redrawn if the number is below the share of
+    its probability, and the place of the number below it selects the combination of choices.
+    """
 
     def __init__(self, space: Space, mutate_prob: float, device: torch.device):
         limits, scales, counts, offsets, genes = [], [], [], [], []
@@ -224,13 +230,13 @@ class Mutation:
 
 @functools.cache
 def mutation(space: Space, mutate_prob: float, device: torch.device) -> Mutation:
-    """The mutation of a space, its tables built once."""
+    """Return the mutation of a space. Its tables are built once."""
     return Mutation(space, mutate_prob, device)
 
 
 def crossed(mothers: torch.Tensor, fathers: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """Every gene independently from either parent, a random bit a gene: genes (N, G), words (N, ceil(G/32))
-    -> genes (N, G).
+    """Take every gene independently from either parent, by one random bit for each gene: genes (N, G), words
+    (N, ceil(G/32)) -> genes (N, G).
     """
     shifts = _sign_shifts(mothers.shape[1], words.device)
     # 0 or -1: no bit or all bits set
@@ -241,14 +247,16 @@ def crossed(mothers: torch.Tensor, fathers: torch.Tensor, words: torch.Tensor) -
 
 @functools.cache
 def _sign_shifts(G: int, device: torch.device) -> list[torch.Tensor]:
-    """For each word the left shifts that bring its bits, one a gene, to the sign."""
+    """Return, for each word, the left shifts that bring its bits, one for each gene, to the sign."""
     return [
         torch.arange(31, 31 - min(32, G - g), -1, dtype=torch.int32, device=device) for g in range(0, G, 32)
     ]
 
 
 class Offspring:
-    """Children of all searches: the first rows mutate their mothers, the others cross them with fathers."""
+    """Draws the children of all searches: the first rows mutate their mothers, the others cross them with
+    fathers.
+    """
 
     def __init__(
         self,
@@ -314,7 +322,7 @@ class Offspring:
 def _first_feasible(
     propose: Proposal, problem: Problem, limit: float, n: int, bound: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Redraw n rows until they meet the limit, ``bound`` times at most: genes (n, G), and the rows that never
+    """Redraw n rows until they meet the limit, at most ``bound`` times: genes (n, G), and the rows that never
     did.
     """
     block = min(max(_ROWS_A_ROUND // n, 1), bound)
@@ -341,8 +349,8 @@ def _first_feasible(
 def _first_fitting(
     drawn: torch.Tensor, problem: Problem, limit: float, block: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every ``block`` attempts the first that fits, and whether one does: genes (n * block, G) -> (n, G),
-    bool (n,).
+    """Return the first of every ``block`` attempts that fits, and whether one does: genes (n * block, G) ->
+    (n, G), bool (n,).
     """
     fits = problem.cost(drawn) <= limit
     if block == 1:
@@ -353,5 +361,5 @@ def _first_fitting(
 
 @functools.cache
 def offsets(n: int, step: int, device: torch.device) -> torch.Tensor:
-    """0, step, 2 step, ...: int64 (n,)."""
+    """Return 0, step, 2 step, ...: int64 (n,)."""
     return torch.arange(0, n * step, step, device=device)

@@ -1,12 +1,14 @@
-"""Pruning an architecture until it meets a tighter limit: the step between two targets of the top-down
+"""Pruning of an architecture until it meets a tighter limit, the step between two targets of the top-down
 method.
 
-Kernel, depth and expand ratio (ResNet50D: width, depth and expand ratio) are picked at random, one a step.
-Each kind has a level, at first its second-largest choice, and a position that walks in order: the next
-position above the level is lowered to it; when the kind has been walked through, its level drops by one
-choice. When nothing is left, the resolution follows, one choice a step. Source: Kumar and Szidon 2020,
-*Efficient Incorporation of Multiple Latency Targets in the Once-For-All Network* (arXiv 2012.06748), whose
-notebook never lowered the resolution and pruned the reported winner in place; this does neither."""
+Kernel, depth and expand ratio (ResNet50D: width, depth and expand ratio) are picked at random, one in each
+step. Each kind has a level, at first its second-largest choice, and a position that advances in order. A step
+lowers the next position above the level to the level. After the last position of a kind, its level drops by
+one choice. When nothing is left, the resolution follows, one choice in each step. Source: Kumar and Szidon
+2020, *Efficient Incorporation of Multiple Latency Targets in the Once-For-All Network* (arXiv 2012.06748).
+Their notebook never lowered the resolution, and it pruned the reported winner in place. This module avoids
+both.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,14 @@ from topdown_ray.spaces.compiled import Bytes
 from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.terms import Ints
 
-_PICKS = (
-    512  # random picks of a kind; MobileNetV3 needs 90 effective ones at most, picks beyond these go in order
-)
+_PICKS = 512  # random picks of a kind (MobileNetV3 needs at most 90); kinds beyond these are picked in order
 
 
 @functools.cache
 def _events(space: Space) -> list[tuple[tuple[int, int], ...]]:
-    """For each kind, every (gene, choice it is lowered to) in the order in which the kind is walked."""
+    """Return, for each kind, every (gene, choice it is lowered to) in the order in which the kind is
+    pruned.
+    """
     kinds = []
     for kinds_of_gene in space.prune_kinds:
         genes = space.indices(*kinds_of_gene)
@@ -44,7 +46,7 @@ def _events(space: Space) -> list[tuple[tuple[int, int], ...]]:
 
 @functools.cache
 def _flat_events(space: Space) -> tuple[Ints, Bytes, Ints]:
-    """The events of all kinds one after another, and where those of each kind end."""
+    """Return the events of all kinds one after another, and where those of each kind end."""
     kinds = _events(space)
     events = np.array([event for walk in kinds for event in walk])
     ends = np.cumsum([len(walk) for walk in kinds])
@@ -59,11 +61,12 @@ def prune(
     slots: torch.Tensor,
     cheapest: torch.Tensor,
 ) -> torch.Tensor:
-    """The first architecture on each row's random way down that costs at most ``limit``: genes (N, G) -> (N,
-    G).
+    """Return the first architecture on each row's random way down that costs at most ``limit``: genes (N, G)
+    -> (N, G).
 
     slots: int64 (N,), the rows' random counters (:func:`topdown_ray.algorithms.rng.slots`). ``cheapest`` (G,)
-    answers where even the end of the way is too expensive, as measured tables can have it."""
+    is the answer if even the end of the way is too expensive, which can happen with measured tables.
+    """
     N, G = genes.shape
     flat = flat_cost(cost, genes.device)
     if flat is not None:
@@ -79,7 +82,7 @@ def prune(
 
 
 def _way_down(space: Space, genes: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """Every architecture on the way, the given one first: genes (N, G) -> (N, L, G)."""
+    """Return every architecture on the way, beginning with the given one: genes (N, G) -> (N, L, G)."""
     N, G = genes.shape
     kinds = _events(space)
     picks = rng.uniform(rng.keys(slots, 0), _PICKS).mul_(len(kinds)).to(torch.int8)  # (N, picks), floor
@@ -89,9 +92,9 @@ def _way_down(space: Space, genes: torch.Tensor, slots: torch.Tensor) -> torch.T
         gene = torch.tensor([g for g, _ in walk], device=genes.device)
         lowered = torch.tensor([choice for _, choice in walk], device=genes.device)
         effective = genes.index_select(1, gene) > lowered  # (N, E)
-        turn = effective.cumsum(1)  # the how-many-th effective event of its kind
+        turn = effective.cumsum(1)  # the number of each effective event within its kind
         taken = (picks == kind).cumsum(1)  # picks of this kind so far
-        time = torch.searchsorted(taken, turn)  # when that pick came; _PICKS: never
+        time = torch.searchsorted(taken, turn)  # the step of that pick; _PICKS: never
         late = torch.where(time == _PICKS, turn + sum(len(other) for other in kinds[:kind]), 0)
         times.append(torch.where(effective, time + late, 2 * _PICKS))
         events += walk

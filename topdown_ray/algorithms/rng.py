@@ -1,11 +1,13 @@
-"""Counter-based random numbers: a pure function of (seed, purpose, target, generation, slot, attempt, gene).
+"""Counter-based random numbers, a pure function of (seed, purpose, target, generation, slot, attempt, gene).
 
-No state and no order: a search draws the same numbers whatever else runs beside it, however many attempts are
-drawn at once, on CPU and CUDA alike. A row's key is a 64-bit counter through the SplitMix64 finaliser
-(Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*); its words are 32-bit counters
-through a finaliser of two multiplications (after O'Neill's and Wellons' *lowbias32*) with the key's other
-half added in between, so that two rows share their words only if all 64 bits of their keys agree. Same idea
-as Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*."""
+There is no state and no order: a search draws the same numbers no matter what runs next to it and how many
+attempts are drawn at once, on CPU and on CUDA. The key of a row is a 64-bit counter passed through the
+SplitMix64 finaliser (Steele, Lea and Flood 2014, *Fast splittable pseudorandom number generators*). Its words
+are 32-bit counters passed through a finaliser of two multiplications (after O'Neill's and Wellons'
+*lowbias32*), with the other half of the key added in between, so that two rows have the same words only if
+all 64 bits of their keys are equal. The idea is that of Salmon et al. 2011, *Parallel random numbers: as easy
+as 1, 2, 3*.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 
-# purposes: each draws from a stream of its own
+# purposes, each with its own stream
 INITIAL, PARENTS, MUTATION, CROSSOVER, PRUNING, JOINT, UNIFORM = range(1, 8)
 
 _WORDS_AHEAD = 1 << 18
@@ -43,8 +45,8 @@ _STEP = _signed(0x9E3779B9, 32)
 
 
 def mix_tensor(value: torch.Tensor) -> torch.Tensor:
-    """The SplitMix64 finaliser on int64, in place (torch shifts arithmetically: the masks make the shifts
-    logical).
+    """Apply the SplitMix64 finaliser to int64 in place. (torch shifts arithmetically, and the masks make the
+    shifts logical.)
     """
     value.bitwise_xor_((value >> 30).bitwise_and_(2**34 - 1)).mul_(_M1)
     value.bitwise_xor_((value >> 27).bitwise_and_(2**37 - 1)).mul_(_M2)
@@ -52,7 +54,7 @@ def mix_tensor(value: torch.Tensor) -> torch.Tensor:
 
 
 class Draws:
-    """The random numbers of S searches, named by their seeds and one name in common (the space's)."""
+    """The random numbers of S searches, named by their seeds and one common name (the space's)."""
 
     def __init__(self, seeds: Sequence[int], name: str = "", device: torch.device | str = "cpu"):
         salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
@@ -61,13 +63,13 @@ class Draws:
         self._ahead: dict[int, tuple[tuple[int, ...], torch.Tensor]] = {}
 
     def part(self, index: torch.Tensor) -> Draws:
-        """The draws of some of the searches: index int64 (n,)."""
+        """Return the draws of some of the searches: index int64 (n,)."""
         part = copy.copy(self)
         part.seeds, part._ahead = self.seeds.index_select(0, index), {}
         return part
 
     def stream(self, purpose: int, target: int, generation: int) -> torch.Tensor:
-        """The key of one stream of every search: int64 (S,)."""
+        """Return the key of one stream of every search: int64 (S,)."""
         return self._streams(purpose, target, generation, 1)[0]
 
     def _streams(self, purpose: int, target: int, generation: int, count: int) -> torch.Tensor:
@@ -78,10 +80,12 @@ class Draws:
     def words(
         self, purpose: int, target: int, generation: int, n_slots: int, attempts: int, n: int
     ) -> torch.Tensor:
-        """n words for the first attempts of every slot of every search: int32 (S * n_slots * attempts, n).
+        """Return n words for the first attempts of every slot of every search: int32 (S * n_slots * attempts,
+        n).
 
-        Consecutive generations are computed together, as many as fit a processor's cache: fewer operations,
-        the same numbers."""
+        Consecutive generations are computed together, as many as fit into a processor's cache, which needs
+        fewer operations for the same numbers.
+        """
         rows = len(self.seeds) * n_slots * attempts
         count = max(1, _WORDS_AHEAD // max(rows * n, 1))
         block, number = divmod(generation, count)
@@ -98,12 +102,14 @@ class Draws:
 
 
 def slots(stream: torch.Tensor, n: int) -> torch.Tensor:
-    """The counters of n slots of every search: stream int64 (S,) -> int64 (S*n,)."""
+    """Return the counters of n slots of every search: stream int64 (S,) -> int64 (S*n,)."""
     return (stream[:, None] + _arange(n, stream.device)).view(-1)
 
 
 def keys(slot: torch.Tensor, attempt: torch.Tensor | int) -> torch.Tensor:
-    """Keys of single draws: counters of slots int64 (N,), attempts (N,) or one number -> int64 (N,)."""
+    """Return the keys of single draws: counters of slots int64 (N,), attempts (N,) or one number -> int64
+    (N,).
+    """
     return mix_tensor(slot + (attempt << 32))
 
 
@@ -127,10 +133,12 @@ def words(key: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def uniform(key: torch.Tensor, n: int) -> torch.Tensor:
-    """n uniform numbers in [0, 1), in steps of at most 2^-24, for every key: int64 (N,) -> float32 (N, n)."""
+    """Return n uniform numbers in [0, 1), in steps of at most 2^-24, for every key: int64 (N,) -> float32 (N,
+    n).
+    """
     return to_uniform(words(key, n))
 
 
 def to_uniform(words: torch.Tensor) -> torch.Tensor:
-    """Words as numbers in [0, 1): int32 -> float32."""
+    """Return words as numbers in [0, 1): int32 -> float32."""
     return (words & 0xFFFFFF).float().mul_(2.0**-24)

@@ -208,7 +208,8 @@ def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
         if not bool((problem.cost(genes) <= limit).all()):
             raise UserError(
                 "limits: expected limits that a population meets when it is carried over to the next target, "
-                "found one that breaks them; use a strategy that prunes (top_down) or starts afresh"
+                "found one that breaks them; use a strategy that prunes (top_down) or starts again "
+                "(independent)"
             )
 
 

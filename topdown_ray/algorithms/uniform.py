@@ -1,18 +1,18 @@
-"""Uniform draws from all gene rows whose cost meets a limit, however few they are.
+"""Uniform draws from all gene rows whose cost meets a limit, even if there are very few of them.
 
 A cost is a sum of terms that read a few genes each. The genes are put into an order in which, after each of
-them, only a few of the earlier ones are still read by later terms; the choices of those are the *state*. The
+them, later terms still read only a few of the earlier ones. The choices of those are the *state*. The
 *excess* of a choice is the number of ticks by which it raises the exact cheapest completion of its state, so
-a row's excesses are never negative and sum to what the row costs above the cheapest architecture. A dynamic
-programme counts, for every state and budget b, the completions whose excesses, each rounded down to whole
-levels, sum to at most b. The counts draw a row gene by gene, uniformly from all rows within the budget. Since
-rounding down only adds rows that are slightly too expensive, every feasible row is among them, and a row is
-accepted if its exact excess meets the limit.
+the excesses of a row are never negative, and their sum is what the row costs above the cheapest architecture.
+A dynamic programme counts, for every state and budget b, the completions whose excesses, each rounded down to
+whole levels, sum to at most b. With these counts a row is drawn gene by gene, uniformly from all rows within
+the budget. Rounding down only adds rows that are slightly too expensive, so every feasible row is among them,
+and a row is accepted if its exact excess meets the limit.
 
-Accepted rows are therefore uniform over all feasible rows, up to rounding: counts are float64 sums of at most
-a few hundred roundings and a gene is drawn with a 53-bit number, which moves the distribution by less than
-1e-12 in total variation. Source: counting and sampling knapsack solutions by dynamic programming with rounded
-weights and an acceptance step, Dyer 2003, *Approximate counting by dynamic programming*.
+Accepted rows are therefore uniform over all feasible rows, up to rounding: counts are float64 sums with at
+most a few hundred roundings, and a gene is drawn with a 53-bit number, which changes the distribution by less
+than 1e-12 in total variation. Source: counting and sampling knapsack solutions by dynamic programming with
+rounded weights and an acceptance step, Dyer 2003, *Approximate counting by dynamic programming*.
 
 Letters: N rows, G genes, B the largest budget in levels.
 """
@@ -32,9 +32,9 @@ from topdown_ray.algorithms import rng
 from topdown_ray.spaces.cost import CostModel
 from topdown_ray.spaces.terms import Array, Term, aligned, elimination, minimise
 
-# of the slack between the cheapest cost and the limit: more than 19 of 20 draws are accepted
+# levels of the slack between the cheapest cost and the limit: more than 19 of 20 draws are accepted
 LEVELS = 1 << 10
-MAX_DRAWS = 256  # of one row; all of them fail with a chance below 1e-11 where one draw in ten is accepted
+MAX_DRAWS = 256  # of one row; if one draw in ten is accepted, all of them fail with a probability below 1e-11
 _MOST_COUNTS = 1 << 22  # 32 MB; the spaces here need 0.8 to 1.6 million
 
 Ints = npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ class Counts:
 
     @property
     def share(self) -> float:
-        """The share of all rows that is counted, at least that of the feasible ones; 1 where there are no
+        """The share of all rows that is counted, at least that of the feasible ones; 1 if there are no
         counts.
         """
         if self.slack < 0:
@@ -106,11 +106,12 @@ class Counts:
     def draw(
         self, slots: torch.Tensor, meets: Callable[[torch.Tensor], torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A uniform feasible row for each random counter: slots int64 (N,) (:func:`rng.slots`) -> genes int8
-        (N, G), bool (N,).
+        """Draw a uniform feasible row for each random counter: slots int64 (N,) (:func:`rng.slots`) -> genes
+        int8 (N, G), bool (N,).
 
-        meets: which rows meet further limits, genes (N, G) -> bool (N,). The second result is false where no
-        row was found: there are no counts, or ``MAX_DRAWS`` draws were too expensive."""
+        meets: which rows meet further limits, genes (N, G) -> bool (N,). The second result is false if no row
+        was found, because there are no counts or ``MAX_DRAWS`` draws were too expensive.
+        """
         genes = torch.zeros(len(slots), self.G, dtype=torch.int8)
         pending = torch.arange(len(slots))
         for attempt in range(MAX_DRAWS if self.genes else 0):
@@ -134,8 +135,8 @@ class Counts:
         return genes, success
 
     def _walk(self, uniform: Array) -> tuple[npt.NDArray[np.int8], Array]:
-        """Rows within the budget, gene by gene, and their excesses: uniform (N, G) in [0, 1) -> int8 (N, G),
-        ticks (N,).
+        """Return rows within the budget, drawn gene by gene, and their excesses: uniform (N, G) in [0, 1) ->
+        int8 (N, G), ticks (N,).
         """
         rows = np.arange(len(uniform))
         drawn = np.zeros(uniform.shape, dtype=np.int8)
@@ -154,14 +155,14 @@ class Counts:
         return drawn, excess
 
 
-@functools.lru_cache(maxsize=2)  # the targets of a search come one after another
+@functools.lru_cache(maxsize=2)  # a search asks for its targets one after another
 def counts_of(cost: CostModel, limit: float) -> Counts:
-    """The counts under a cost and a limit, computed once."""
+    """Return the counts under a cost and a limit, which are computed once."""
     return Counts(cost, limit)
 
 
 def _ticks_within(limit: float, tick: float) -> int:
-    """The largest whole number of ticks that costs at most ``limit``, by the arithmetic of
+    """Return the largest whole number of ticks that costs at most ``limit``, by the arithmetic of
     :class:`CostModel`.
     """
     ticks = math.floor(min(limit / tick, 2.0**53))
@@ -173,20 +174,22 @@ def _ticks_within(limit: float, tick: float) -> int:
 
 
 def _order(terms: Sequence[Term], sizes: Sequence[int]) -> list[int]:
-    """An order of the genes with few states: the elimination's tree from its root, small branches first."""
+    """Return an order of the genes with few states: the elimination tree from its root, with small branches
+    first.
+    """
     steps = elimination([term.genes for term in terms], sizes)
     when = {gene: i for i, (gene, _) in enumerate(steps)}
     branches: dict[int, list[list[int]]] = {gene: [] for gene in when}
     roots: list[list[int]] = []
-    for gene, others in steps:  # whatever depends on a gene was eliminated before it
+    for gene, others in steps:  # everything that depends on a gene was eliminated before it
         branch = [gene, *(g for small in sorted(branches[gene], key=len) for g in small)]
         (branches[min(others, key=when.__getitem__)] if others else roots).append(branch)
     return [gene for branch in sorted(roots, key=len) for gene in branch]
 
 
 def _scopes(order: Sequence[int], terms: Sequence[Term]) -> list[tuple[int, ...]]:
-    """Before each gene of the order, and after the last, the genes that make up the state: those that later
-    terms still read.
+    """Return, before each gene of the order and after the last, the genes that make up the state: those that
+    later terms still read.
     """
     place = {gene: i for i, gene in enumerate(order)}
     scopes = []

@@ -1,1 +1,3 @@
-"""The command line: parse, call one function of a room, print."""
+"""The command line, whose commands parse their options, call one function of another room and print the
+result.
+"""

@@ -1,4 +1,4 @@
-"""The commands of the published artefacts: ``topdown-ray assets list|fetch|verify|where``."""
+"""The commands ``topdown-ray assets list|fetch|verify|where`` for published artefacts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from topdown_ray.cli.display import download_progress
 from topdown_ray.cli.options import AsJson
 
 _app = typer.Typer(
-    help="Predictors, latency tables and weights: list them, fetch them, check them, say where they are.",
+    help="List, download and verify published files. These are predictors, latency tables and weights.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 @_app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """All predictors, tables and weights, with unit, range over the space, source, size and place."""
+    """List predictors, tables and weights. Show the unit, range, source, size and location of each."""
     from topdown_ray.cli.present import assets as present
     from topdown_ray.spaces.catalogue import entries
 
@@ -34,24 +34,27 @@ def list_(as_json: AsJson = False) -> None:
 @_app.command()
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all whose hash is pinned.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME...]", help="Files to download (default: all with a known hash)."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="A folder to fill, for TOPDOWN_RAY_ASSETS; default: the cache.")
+        Path | None, typer.Option(help="Folder to download to, for TOPDOWN_RAY_ASSETS (default: the cache).")
     ] = None,
 ) -> None:
-    """Fetch published files that are not here: checked, resumed, retried, through the proxies of the
-    environment.
+    """Download published files that are missing. Downloads are verified, resumed and retried, and use the
+    proxies that the environment names.
     """
     from topdown_ray import assets
 
     for path, fetched in assets.provide(names or [], to, download_progress):
-        print(f"{path}: {'fetched' if fetched else 'was here'}")
+        print(f"{path}: {'downloaded' if fetched else 'already on this machine'}")
 
 
 @_app.command()
 def verify(as_json: AsJson = False) -> None:
-    """Hash every published file on this machine; exit status 1 if one is not what it should be."""
+    """Check the hashes of published files. Check every file on this machine, and exit with status 1 if one is
+    wrong.
+    """
     from topdown_ray import assets
     from topdown_ray.cli.present import assets as present
 
@@ -63,7 +66,9 @@ def verify(as_json: AsJson = False) -> None:
 
 @_app.command()
 def where(as_json: AsJson = False) -> None:
-    """The folders that are searched, in order, and where missing files are fetched from."""
+    """Show where published files are searched. List the folders in order, and the address that missing files
+    are downloaded from.
+    """
     from topdown_ray import assets
     from topdown_ray.cli.present import assets as present
 

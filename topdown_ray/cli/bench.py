@@ -1,4 +1,4 @@
-"""The command ``bench``."""
+"""The command ``bench``, which measures speed and compares fronts."""
 
 from __future__ import annotations
 
@@ -22,44 +22,54 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            help="race: contestants side by side; floor: the distance of each strategy to the predictor "
-            "alone; driver: what the driver costs through Ray; fronts: whole fronts at equal predictor "
-            "evaluations."
+            help="race: compare the speed of several implementations. floor: compare each strategy with the "
+            "time of the predictor alone. driver: measure the overhead of the driver on Ray. fronts: compare "
+            "whole fronts at equal numbers of predictor evaluations."
         ),
     ] = "race",
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Smaller searches, a minute or two; not comparable with the full ones."),
+        typer.Option(
+            "--quick",
+            help="Run smaller searches in a minute or two. Results are not comparable with full runs.",
+        ),
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also write the table here (Parquet); fronts: one row a seed."),
+        typer.Option(help="Parquet file to write the table to (fronts: one row for each run)."),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only names with this prefix (driver: this number of actors); repeat for more."),
+        typer.Option(
+            help="Run only names that start with this prefix (driver: only this number of actors). "
+            "Repeat the option for more."
+        ),
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help="Repeats after the warm-up; default: 5, quick: 2.")
+        int | None,
+        typer.Option(min=1, help="Number of repeats after the warm-up (default 5; 2 with --quick)."),
     ] = None,
-    fronts: Annotated[bool, typer.Option("--fronts", help="The same as the argument fronts.")] = False,
+    fronts: Annotated[bool, typer.Option("--fronts", help="Same as the argument fronts.")] = False,
     case: Annotated[
         list[str] | None,
-        typer.Option(help="fronts: only this case, by the name of its reference front; repeat for more."),
+        typer.Option(
+            help="fronts: run only this case, named like its reference front. Repeat the option for more."
+        ),
     ] = None,
     budget: Annotated[
         list[int] | None,
-        typer.Option(min=100, help="fronts: predictor evaluations; repeat for more."),
+        typer.Option(min=100, help="fronts: budget in predictor evaluations. Repeat the option for more."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="fronts: how many seeds; default: 20, quick: 3.")
+        int | None, typer.Option(min=1, help="fronts: number of seeds (default 20; 3 with --quick).")
     ] = None,
-    first_seed: Annotated[int | None, typer.Option(min=0, help="fronts: the first seed; default: 0.")] = None,
+    first_seed: Annotated[int | None, typer.Option(min=0, help="fronts: first seed (default 0).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed on this machine: OFA's finder, the scalar top-down search, Ray tasks of it and this
-    project side by side, or how far this project is from its limits. Or (fronts) compare how good the fronts
-    of several packages are at equal predictor evaluations."""
+    """Measure speed, or compare fronts. The benchmarks of speed run OFA's finder, a scalar top-down search,
+    Ray tasks of that search and this project on this machine. The benchmark fronts compares how good the
+    fronts of several packages are at equal numbers of predictor evaluations.
+    """
     from topdown_ray.cli.present.bench import print_bench
     from topdown_ray.sweeps.bench.run import FRONTS, run_fronts_into, run_into
 
@@ -76,7 +86,7 @@ def bench(
             "--case, --budget, --seeds, --first-seed: expected the benchmark fronts, found " + what
         )
     if what == FRONTS and repeats is not None:
-        raise UserError("--repeats: expected a benchmark of speed, found fronts; use --seeds")
+        raise UserError("--repeats: expected a benchmark of speed, found fronts (use --seeds)")
     with bench_progress() as show:
         if what == FRONTS:
             table = run_fronts_into(out, quick, only or (), changes, show, say)

@@ -1,4 +1,4 @@
-"""What moves at a terminal while a command works: one progress bar, and one line of text."""
+"""Progress bars and status lines that commands show at a terminal."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
 
 
 class ShowBar(Protocol):
-    """Moves a progress bar; fields: the texts of its own columns."""
+    """Moves a progress bar. fields: the texts of its columns."""
 
     def __call__(self, done: float, total: float | None, **fields: str) -> None:
-        """Draw it anew; the first call makes it appear."""
+        """Redraw the bar. The first call makes it appear."""
 
 
 @contextlib.contextmanager
 def progress_bar(label: str, *columns: str) -> Iterator[ShowBar]:
-    """A live bar on stderr behind a label; it appears with the first call of what is yielded.
+    """Show a live bar with a label on stderr. It appears when the yielded function is first called.
 
-    columns: ``count``, ``share``, ``bytes``, ``speed`` or ``left`` (the time); any other is a text that the
-    calls give by that name. The bar disappears if the block fails, so that the error is the only line."""
+    columns: ``count``, ``share``, ``bytes``, ``speed`` or ``left`` (the remaining time). Any other name is a
+    column of text that the calls set by that name. If the block fails, the bar disappears, so that only the
+    error remains.
+    """
     from rich.progress import BarColumn, Progress, TextColumn
 
     text = TextColumn("{task.description}", markup=False)
@@ -71,14 +73,14 @@ def _column(name: str) -> ProgressColumn:
 
 @contextlib.contextmanager
 def status_line(text: str) -> Iterator[Status]:
-    """One live line on stderr, at a terminal only, that is gone when the block ends."""
+    """Show one live line on stderr, only at a terminal. It disappears when the block ends."""
     with terminal(stderr=True).status(text) as status:
         yield status
 
 
 @contextlib.contextmanager
 def sweep_progress() -> Iterator[Callable[[Progress], None]]:
-    """Searches done of all, searches a second, time left, failures."""
+    """Show finished searches, searches per second, the remaining time and failures."""
     with progress_bar("searches", "count", "rate", "left", "trouble") as show:
 
         def on_progress(state: Progress) -> None:
@@ -92,13 +94,15 @@ def sweep_progress() -> Iterator[Callable[[Progress], None]]:
 
 @contextlib.contextmanager
 def no_progress() -> Iterator[Callable[[Progress], None]]:
-    """Nothing, where stderr is a machine's."""
+    """Show nothing, because stderr carries JSON lines."""
     yield lambda state: None
 
 
 @contextlib.contextmanager
 def evaluation_progress() -> Iterator[Callable[[Progress], None]]:
-    """Subnets done of all, subnets a minute, time left; an interrupt says how to continue."""
+    """Show finished subnets, subnets per minute and the remaining time. Print how to continue after an
+    interrupt.
+    """
     try:
         with progress_bar("subnets", "count", "rate", "left") as show:
 
@@ -108,14 +112,14 @@ def evaluation_progress() -> Iterator[Callable[[Progress], None]]:
 
             yield on_progress
     except KeyboardInterrupt:
-        say("Interrupted. What was measured is kept; run the same command again to go on.")
+        say("Interrupted. Finished measurements are kept. Run the same command again to continue.")
         raise typer.Exit(130) from None
 
 
 @contextlib.contextmanager
 def rounds_progress(what: str, out: Path | None) -> Iterator[OnState]:
-    """The share of a measurement done, rounds, how many intervals are tight, time left at most; an interrupt
-    says how to continue.
+    """Show the finished share of a measurement, its rounds, how many medians are precise enough, and the
+    longest remaining time. Print how to continue after an interrupt.
     """
     from topdown_ray.hardware.rounds import PARTIAL
 
@@ -123,28 +127,28 @@ def rounds_progress(what: str, out: Path | None) -> Iterator[OnState]:
         with progress_bar(what, "share", "rounds", "left") as show:
 
             def on_state(state: RoundsState) -> None:
-                rounds = f"{state.rounds} rounds, {state.tight:.0%} tight, at most"
+                rounds = f"{state.rounds} rounds, {state.tight:.0%} precise enough, at most"
                 show(state.done, 1.0, rounds=rounds)
 
             yield on_state
     except KeyboardInterrupt:
         if out is not None:
             say(
-                f"Interrupted. Finished rounds are in {out.with_name(out.name + PARTIAL)}; run the same "
-                "command again to go on."
+                f"Interrupted. Finished rounds are in {out.with_name(out.name + PARTIAL)}. Run the same "
+                "command again to continue."
             )
         raise
 
 
 @contextlib.contextmanager
 def bench_progress() -> Iterator[Callable[[Progress, str], None]]:
-    """Laps of the benchmark done of all, and which contestant runs."""
+    """Show finished laps of the benchmark and the contestant that runs."""
     with progress_bar("laps", "count", "contestant") as show:
         yield lambda state, contestant: show(state.done, state.total, contestant=contestant)
 
 
 @contextlib.contextmanager
 def download_progress(asset: Asset) -> Iterator[OnBytes]:
-    """Bytes of a file, rate, time left."""
+    """Show downloaded bytes, the transfer rate and the remaining time."""
     with progress_bar(asset.path, "bytes", "speed", "left") as show:
         yield show

@@ -1,4 +1,4 @@
-"""The commands of latency tables: measure, table."""
+"""The commands ``measure`` and ``table`` for latency tables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 from topdown_ray.addresses import check_address
 from topdown_ray.cli.display import rounds_progress
-from topdown_ray.cli.options import SPACE_HELP, AnySpace, AsJson
+from topdown_ray.cli.options import AnySpace, AsJson
 from topdown_ray.cli.supervisor import supervise
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space
+from topdown_ray.spaces.registry import DEFAULT_SPACE, find_space, in_words
 
 
 def register(app: typer.Typer) -> None:
@@ -25,44 +25,50 @@ def measure(
     space: AnySpace = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The table to write (.parquet); an interrupted measurement of it is continued."),
+        typer.Option(help="Table to write (.parquet). An interrupted measurement is continued."),
     ] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Compare this table with whole subnets on this machine instead.")
+        Path | None, typer.Option(help="Check this table against whole subnets on this machine.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch, on a CPU.")] = 1,
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Number of torch threads on a CPU.")] = 1,
     batch: Annotated[
-        int, typer.Option(min=1, max=1 << 20, help="Images at once; times are those of the batch.")
+        int, typer.Option(min=1, max=1 << 20, help="Images per batch. Times are for a whole batch.")
     ] = 1,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Data type: float32, bfloat16 or float16.")] = "float32",
     mode: Annotated[
-        str, typer.Option(help="eager, compile (not yet run on a GPU), or graph (CUDA only).")
+        str, typer.Option(help="Execution mode: eager, compile, or graph (CUDA only).")
     ] = "eager",
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Channels-last memory format.")
+        bool, typer.Option("--channels-last", help="Use the channels-last memory format.")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Coarser, in a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure with less precision, in a minute.")] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time limit in minutes; default: 5, quick 1, check 3.")
+        float | None,
+        typer.Option(min=0.01, help="Time limit in minutes (default 5; 1 with --quick, 3 with --check)."),
     ] = None,
     precision: Annotated[
-        float | None, typer.Option(min=1e-4, max=1, help="Relative half width that the intervals must reach.")
+        float | None,
+        typer.Option(
+            min=1e-4,
+            max=1,
+            help="Relative half width of the 95 % intervals to reach (default 0.02; 0.05 with --quick).",
+        ),
     ] = None,
     address: Annotated[
         str,
         typer.Option(
-            callback=check_address, help="none (this machine), or a Ray cluster: local, auto or HOST:PORT."
+            callback=check_address, help="none (this machine) or a Ray cluster: local, auto or HOST:PORT."
         ),
     ] = "none",
-    subnets: Annotated[int, typer.Option(min=4, max=10_000, help="Of a check: how many subnets.")] = 50,
+    subnets: Annotated[int, typer.Option(min=4, max=10_000, help="With --check: number of subnets.")] = 50,
     picture: Annotated[
-        Path | None, typer.Option(help="Of a check: where the picture goes; default: beside the table.")
+        Path | None, typer.Option(help="With --check: picture to write (.svg; default: next to the table).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A latency table of this machine, or of every kind of node of a Ray cluster; or how good such a table
-    is.
+    """Measure or check a latency table. Measure a table on this machine or on each kind of node of a Ray
+    cluster, or compare an existing table with whole subnets.
     """
     supervise(address)
     from topdown_ray.spaces import latency_table
@@ -74,7 +80,7 @@ def measure(
     if check is not None:
         if space is not None or out is not None or address != "none":
             raise UserError(
-                "--check: expected no --space, --out or --address (the table says what it is), found one"
+                "--check: expected no --space, --out or --address (the table contains them), found one"
             )
         latency_table.read(check)
     if space is not None:
@@ -97,18 +103,20 @@ def measure(
 
 
 def table(
-    source: Annotated[str, typer.Argument(help="A measured table (.parquet), or the name of a shipped one.")],
-    space: Annotated[str, typer.Option(help=f"Of a shipped name: {SPACE_HELP}")] = DEFAULT_SPACE,
+    source: Annotated[str, typer.Argument(help="Measured table (.parquet), or name of a shipped table.")],
+    space: Annotated[str, typer.Option(help=f"Space of a shipped table: {in_words()}.")] = DEFAULT_SPACE,
     export_yaml: Annotated[
-        Path | None, typer.Option(help="Write it in OFA's published form into this folder.")
+        Path | None, typer.Option(help="Folder for the table in OFA's published form (YAML).")
     ] = None,
     export_csv: Annotated[
         Path | None,
-        typer.Option(help="Write it as CSV into this file; put your device's times into it."),
+        typer.Option(help="CSV file for the table. Replace its times with those of your device."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a measured latency table says about itself; and its conversion to OFA's published form (YAML)."""
+    """Show or convert a latency table. Print what the table contains, or write it as CSV or in OFA's
+    published form (YAML).
+    """
     from topdown_ray.cli.present import hardware as present
     from topdown_ray.hardware import tables as room
 

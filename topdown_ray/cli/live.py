@@ -1,9 +1,10 @@
-"""``topdown-ray status DIR --serve``: a page on loopback that follows a sweep, by its files alone.
+"""A page on loopback that shows the progress of a sweep: ``topdown-ray status DIR --serve``.
 
 The page asks for the status every few seconds. The folder is read only when a page asks, and at most once in
-``--every`` seconds however many pages do. A thread of its own draws the pictures, so that no request waits
-for them. A request must name a loopback host: otherwise a page from elsewhere could read the status through a
-DNS name that leads to 127.0.0.1 (DNS rebinding)."""
+``--every`` seconds, however many pages are open. A separate thread draws the pictures, so that no request
+waits for them. A request must name a loopback host: otherwise a page from elsewhere could read the status
+through a DNS name that resolves to 127.0.0.1 (DNS rebinding).
+"""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from topdown_ray.report.live import Album
 
 HOST = "127.0.0.1"
-PAUSE_S = 3.0  # between two drawings, at least
-PAUSES = 5  # so many times what the last drawing took: drawing takes a sixth of a core at most
+PAUSE_S = 3.0  # the shortest time between two drawings
+PAUSES = 5  # the pause after a drawing in multiples of its time, so that drawing uses at most 1/6 of a core
 RETRY_S = 30.0  # after a drawing that failed
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HTML, _JSON, _SVG, _TEXT = (
@@ -51,9 +52,10 @@ _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ances
 
 
 class Follower:
-    """Knows the latest status of one sweep, and the latest pictures of its searches.
+    """Keeps the latest status of one sweep and the latest pictures of its searches.
 
-    Raises UserError where there is no sweep."""
+    Raises UserError if there is no sweep.
+    """
 
     def __init__(self, where: str | Path, every_s: float):
         self.every_s = every_s
@@ -64,7 +66,7 @@ class Follower:
         self._drawing = threading.Lock()  # held for a moment, not while the thread draws
         self._busy = False
         self._next_at = 0.0  # when the next drawing may begin
-        self._drawn: tuple[str, int] | None = None  # of which sweep and how many searches the album is
+        self._drawn: tuple[str, int] | None = None  # the sweep and number of searches that the album shows
         self._album: Album | None = None
         self._problem = ""
         self._version = 0  # of the album
@@ -78,8 +80,8 @@ class Follower:
             return self._status
 
     def pictures(self) -> dict[str, Any]:
-        """What the page needs to know of the pictures: version, message, captions. Has them drawn anew if
-        searches have finished since. Raises UserError as :meth:`status`.
+        """Return the version, the message and the captions of the pictures. Have them drawn again if searches
+        have finished since the last drawing. Raises UserError as :meth:`status`.
         """
         status = self.status()
         wanted = (status.run_id, status.done)
@@ -94,7 +96,7 @@ class Follower:
             return {"version": self._version, "message": message, "captions": captions}
 
     def picture(self, panel: int) -> bytes | None:
-        """A picture as SVG; None where there is none of this number."""
+        """Return a picture as SVG, or None if there is no picture of this number."""
         with self._drawing:
             pictures = self._album.pictures if self._album else ()
         return pictures[panel].svg if 0 <= panel < len(pictures) else None
@@ -106,8 +108,8 @@ class Follower:
             from topdown_ray.report.live import draw_album
 
             album = draw_album(self._where)
-        except Exception as error:  # whatever it is, the rest of the page goes on
-            problem = f"The pictures cannot be drawn at present: {one_line(error)}"
+        except Exception as error:  # the rest of the page must continue to work
+            problem = f"The pictures cannot be drawn: {one_line(error)}"
         now = time.monotonic()
         with self._drawing:
             self._busy, self._problem = False, problem
@@ -120,7 +122,7 @@ class Follower:
 
 
 def _waiting(status: Status) -> str:
-    """What stands where there is no picture yet."""
+    """Return the text that replaces pictures which are not drawn yet."""
     if status.done:
         return "The pictures are being drawn."
     if status.state == "running":
@@ -153,14 +155,14 @@ class LiveServer(socketserver.ThreadingTCPServer):
         return f"http://{HOST}:{self.server_address[1]}/"
 
     def page(self, nonce: str) -> str:
-        """The page; nonce: of its style and its script."""
+        """Return the page. nonce: for its style and its script."""
         template = self._environment.from_string(data("live.html.j2").read_text(encoding="utf-8"))
         css = Markup(data("report.css").read_text(encoding="utf-8"))
         every_ms = round(1000 * max(self.follower.every_s, 1.0))
         return template.render(css=css, nonce=nonce, every_ms=every_ms, name=self.follower.status().name)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong, unless the browser only went away."""
+        """Print the error of a request, unless the browser only closed the connection."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             say(f"error: a request failed: {type(error).__name__}: {one_line(error)}")
@@ -170,7 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: LiveServer
     server_version = "topdown-ray"
     sys_version = ""
-    timeout = 30.0  # of a client that sends nothing
+    timeout = 30.0  # after which a client that sends nothing is disconnected
 
     def do_GET(self) -> None:
         hosts = self.headers.get_all("Host", [])
@@ -212,11 +214,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing: a page asks every few seconds."""
+        """Print nothing, because a page asks every few seconds."""
 
 
 def _panel(query: str) -> int:
-    """Which picture a query asks for: ``panel=N``, the first by default; -1 for what is no number."""
+    """Return the number of the picture in a query ``panel=N`` (default 0), or -1 if it is not a number."""
     (text,) = parse_qs(query).get("panel", ["0"])[:1]
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else -1
 
@@ -224,12 +226,13 @@ def _panel(query: str) -> int:
 def serve(where: str, port: int, every_s: float) -> None:
     """Serve the page of a sweep until interrupted, which ends the command with exit status 130.
 
-    Raises UserError where there is no sweep or the port cannot be opened."""
+    Raises UserError if there is no sweep or the port cannot be opened.
+    """
     follower = Follower(where, every_s)
     with LiveServer(follower, port) as server:
         try:
             name = one_line(follower.status().name)
-            print(f"The sweep {name} is shown at {server.url} until you press Ctrl-C.", flush=True)
+            print(f"Showing the sweep {name} at {server.url} until you press Ctrl-C.", flush=True)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

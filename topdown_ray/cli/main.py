@@ -1,8 +1,9 @@
-"""The program: its commands, its exit statuses, its errors.
+"""The program with its commands, exit statuses and error lines.
 
-A user's mistake is one line on stderr that names the field or file, what was expected and what was found, and
-exit status 2. A sweep in which some shard finally failed exits 1; a fault of this program is one line too,
-and exit status 70."""
+A mistake of the user is one line on stderr with the field or file, what was expected and what was found, and
+exit status 2. If a shard of a sweep fails permanently, the status is 1. An internal error is also one line,
+with exit status 70.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Before the command: print the traceback of an internal error.")
+    bool, typer.Option("--debug", help="Print the traceback of an internal error. Goes before the command.")
 ]
 
 
@@ -50,7 +51,9 @@ Version = Annotated[
 
 @app.callback()
 def program(debug: Debug = False, version: Version = False) -> None:
-    """Large, repeated Once-for-All (OFA) architecture searches with many latency targets, on Ray."""
+    """Find the most accurate Once-for-All (OFA) subnet for each latency target on your device. Searches run
+    in parallel on Ray.
+    """
     _debug.set(debug)
 
 
@@ -59,8 +62,8 @@ for topic in (sweeps, results, hardware, networks, bench, assets):
 
 _debug = contextvars.ContextVar("debug", default=False)
 
-# typer brings its own copy of click or uses the installed one; the base of what it exports is right in either
-# case
+# typer has its own copy of click or uses the installed one; the base class of its errors is right in both
+# cases
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -76,7 +79,7 @@ def main() -> None:
             status = (
                 1
                 if isinstance(error, BrokenPipeError)
-                else _fail(f"stdout: expected room to write, found {error.strerror}")
+                else _fail(f"stdout: expected space to write, found {error.strerror}")
             )
     supervisor.farewell(status)
     sys.exit(status)
@@ -97,25 +100,26 @@ def _status() -> int:
         return _fail(str(error), 1)
     except StoreError as error:
         return _fail(
-            f"{error}; finished shards are kept: mend this and run the same command again to go on", 1
+            f"{error}; finished shards are kept; fix this and run the same command again to continue", 1
         )
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # whoever read the output has gone
+    except BrokenPipeError:  # the program that read the output has ended
         return 1
-    except OSError as error:  # of a disk, a name or a permission: the environment's fault, not ours
+    except OSError as error:  # of a disk, a name or a permission: not a fault of this program
         if _debug.get():
             traceback.print_exception(error)
         where = "output" if error.filename is None else brief_path(str(error.filename))
         return _fail(
-            f"{where}: expected leave and room to read and write, found {error.strerror or one_line(error)}"
+            f"{where}: expected permission and space to read and write, found "
+            f"{error.strerror or one_line(error)}"
         )
-    except Exception as error:  # a fault of ours, whatever it is
+    except Exception as error:  # a fault of this program
         return _internal(error)
 
 
 def _drop_output() -> None:
-    """Let go of what can no longer be written to stdout."""
+    """Discard output that can no longer be written to stdout."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,6 @@
-"""The commands that hold the networks themselves: evaluate, sample-dataset, train-predictor, export."""
+"""The commands that work with networks: ``evaluate``, ``sample-dataset``, ``train-predictor`` and
+``export``.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,12 @@ def evaluate(
     strategy: options.OfStrategy = None,
     cost: options.OfCost = None,
     target: options.OfTarget = None,
-    seed: Annotated[int | None, typer.Option(help="Of a folder: rows of this seed only.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a result folder: use only this seed.")] = None,
     which: Annotated[
         str,
         typer.Option(
-            help="Of a folder: best (of each space, cost, strategy, target set and target), or all."
+            help="Of a result folder: best (the best row for each space, cost, strategy, target set and "
+            "target), or all."
         ),
     ] = "best",
     address: Address = "local",
@@ -52,8 +55,8 @@ def evaluate(
     allow_random_weights: options.AllowRandom = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate top-1 and top-5 of a sweep's answers, or of one architecture, in the supernet; into
-    DIR/evaluations.
+    """Measure the accuracy of subnets on images. Cut a sweep's answers, or one architecture, out of the
+    supernet and measure their top-1 and top-5 accuracy. Results of a sweep are written to DIR/evaluations.
     """
     supervise(address)
     from topdown_ray.networks.architectures import check_source
@@ -75,16 +78,17 @@ def evaluate(
 
 
 def sample_dataset(
-    out: Annotated[Path, typer.Option(help="The Parquet file; an existing one is continued.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write. An existing file is continued.")],
     data: options.ImageFolder,
-    n: Annotated[int, typer.Option("--n", min=1, help="How many subnets.")] = 1000,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of subnets.")] = 1000,
     weights: options.Weights = "published",
     space: AnySpace = None,
     spread: Annotated[
-        str, typer.Option(help="uniform, or cost: evenly along the range of the cost.")
+        str,
+        typer.Option(help="uniform (all architectures alike), or cost (evenly over the range of the cost)."),
     ] = "uniform",
-    cost: Annotated[str, typer.Option(help="With --spread cost: macs, note10, or a table.")] = "macs",
-    seed: Annotated[int, typer.Option(min=0, help="Which subnets are drawn.")] = 0,
+    cost: Annotated[str, typer.Option(help="With --spread cost: macs, note10, or a latency table.")] = "macs",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random subnets.")] = 0,
     address: Address = "local",
     actors: options.Evaluators = None,
     gpus: options.Gpus = 0.0,
@@ -97,7 +101,7 @@ def sample_dataset(
     allow_random_weights: options.AllowRandom = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate random subnets of a supernet: the training set of a predictor."""
+    """Measure random subnets of a supernet. The result is a training set for train-predictor."""
     supervise(address)
     from topdown_ray.cli.present import networks as present
     from topdown_ray.networks import api
@@ -115,24 +119,33 @@ def sample_dataset(
 
 def train_predictor(
     dataset: Annotated[
-        Path, typer.Argument(help="Evaluated subnets (Parquet), as sample-dataset writes them.")
+        Path, typer.Argument(help="Measured subnets (Parquet), as sample-dataset writes them.")
     ],
     space: Annotated[str, typer.Option(help=SPACE_HELP)],
     out: Annotated[
-        Path, typer.Option(help="The checkpoint (.safetensors); its card and picture lie beside it.")
+        Path,
+        typer.Option(
+            help="Checkpoint to write (.safetensors). Its model card and picture are written next to it."
+        ),
     ],
-    seed: Annotated[int, typer.Option(min=0, help="The split, the initial weights, the order of rows.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="The largest number of epochs.")] = 1000,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the split, the initial weights and the order of rows.")
+    ] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Largest number of epochs.")] = 1000,
     patience: Annotated[
-        int, typer.Option(min=1, help="Epochs without a smaller error after which training stops.")
+        int, typer.Option(min=1, help="Number of epochs without a smaller error after which training stops.")
     ] = 100,
     hidden: Annotated[
-        int, typer.Option(min=1, max=8192, help="Units of each of the three hidden layers.")
+        int, typer.Option(min=1, max=8192, help="Number of units in each of the three hidden layers.")
     ] = 400,
-    held_out: Annotated[float, typer.Option(help="The share of rows that only judge.")] = 0.2,
+    held_out: Annotated[
+        float, typer.Option(help="Share of architectures that are held out to judge the predictor.")
+    ] = 0.2,
     as_json: AsJson = False,
 ) -> None:
-    """Train an accuracy predictor on evaluated subnets."""
+    """Train an accuracy predictor. Read the subnets that sample-dataset measured, and write a checkpoint that
+    sweeps can use.
+    """
     from topdown_ray.files import check_file, check_output
     from topdown_ray.spaces.registry import find_space
 
@@ -143,10 +156,10 @@ def train_predictor(
     from topdown_ray.networks import training
 
     wish = training.Training(hidden=hidden, epochs=epochs, patience=patience, held_out=held_out, seed=seed)
-    with status_line("training") as line:
+    with status_line("Training ...") as line:
 
         def show(epoch: int, most: int, best: float) -> None:
-            line.update(f"epoch {epoch} of at most {most}, mean error {100 * best:.2f} points")
+            line.update(f"Epoch {epoch} of at most {most}, mean error {100 * best:.2f} percentage points")
 
         learned = training.train(dataset, found, out, wish, show)
     present.print_learned(learned, as_json)
@@ -154,18 +167,22 @@ def train_predictor(
 
 def export(
     source: options.RunOrArchitecture,
-    out: Annotated[Path, typer.Option(help="A new folder.")],
+    out: Annotated[Path, typer.Option(help="New folder to write.")],
     form: Annotated[
-        str, typer.Option("--format", help="onnx, torch (OFA's net.config and state dict), or config.")
+        str,
+        typer.Option(
+            "--format", help="File format: onnx, torch (OFA's net.config and state dict), or config."
+        ),
     ] = "onnx",
     space: AnySpace = None,
     strategy: options.OfStrategy = None,
     cost: options.OfCost = None,
-    target: Annotated[float | None, typer.Option(help="Of a folder: the target.")] = None,
-    seed: Annotated[str, typer.Option(help="Of a folder: a seed, or best.")] = "best",
+    target: Annotated[float | None, typer.Option(help="Of a result folder: use only this target.")] = None,
+    seed: Annotated[str, typer.Option(help="Of a result folder: use only this seed, or best.")] = "best",
     weights: options.Weights = "published",
     data: Annotated[
-        Path | None, typer.Option(help="Images to recalibrate batch normalisation with, as evaluate does.")
+        Path | None,
+        typer.Option(help="Image folder to recalibrate batch normalisation with, as evaluate does."),
     ] = None,
     bad: options.BadImages = "error",
     calibration: options.Calibration = 2000,
@@ -173,7 +190,7 @@ def export(
     allow_random_weights: options.AllowRandom = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a subnet as ONNX, as OFA's files for torch, or as its configuration."""
+    """Export a subnet. Write it as ONNX, as OFA's files for torch, or as its configuration."""
     from topdown_ray.networks import api
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "target": target}

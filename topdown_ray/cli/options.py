@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""The options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from topdown_ray.addresses import check_address
 from topdown_ray.errors import UserError, brief
 from topdown_ray.spaces.registry import in_words
 
-SPACE_HELP = f"{in_words()}."
+SPACE_HELP = f"Design space: {in_words()}."
 
 # --- every room ---------------------------------------------------------------------------------------------
 
@@ -19,7 +19,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Address = Annotated[
     str,
     typer.Option(
-        callback=check_address, help="none (this process, no Ray), local, auto, HOST:PORT or ray://HOST:PORT."
+        callback=check_address,
+        help="Where to run: none (this process, without Ray), local (Ray on this machine), or a Ray cluster "
+        "as auto, HOST:PORT or ray://HOST:PORT.",
     ),
 ]
 SpaceName = Annotated[str, typer.Option("--space", help=SPACE_HELP)]
@@ -31,16 +33,17 @@ Actors = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Search actors; default: all CPUs of the cluster, including those of nodes that join later.",
+        help="Number of search actors on CPUs (default: all CPUs of the cluster, including those of nodes "
+        "that join later).",
     ),
 ]
 PredictorName = Annotated[
-    str, typer.Option(help="published, embedded, a checkpoint's path, or module:object.")
+    str, typer.Option(help="Predictor: published, embedded, the path of a checkpoint, or module:object.")
 ]
 
 
 def read_limit(text: str) -> tuple[str, float]:
-    """A limit as it is written on the command line. Raises UserError."""
+    """Read a limit from the command line, such as params=6.0. Raises UserError."""
     name, _, number = text.rpartition("=")
     try:
         value = float(number)
@@ -52,7 +55,7 @@ def read_limit(text: str) -> tuple[str, float]:
 
 
 def read_part(text: str) -> tuple[int, int]:
-    """A part as it is written on the command line, such as 3/8. Raises UserError."""
+    """Read a part from the command line, such as 3/8. Raises UserError."""
     number, slash, of = text.partition("/")
     if not (slash and all(each.isascii() and each.isdigit() for each in (number, of))):
         raise UserError(f"--part: expected K/N, such as 3/8, found {brief(text)}")
@@ -66,44 +69,51 @@ RunOrArchitecture = Annotated[
     typer.Argument(metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text."),
 ]
 OfStrategy = Annotated[
-    str | None, typer.Option("--strategy", help="Of a folder: rows of this strategy only.")
+    str | None, typer.Option("--strategy", help="Of a result folder: use only this strategy.")
 ]
-OfCost = Annotated[str | None, typer.Option("--cost", help="Of a folder: rows of this cost only.")]
-OfTarget = Annotated[float | None, typer.Option("--target", help="Of a folder: rows of this target only.")]
+OfCost = Annotated[str | None, typer.Option("--cost", help="Of a result folder: use only this cost.")]
+OfTarget = Annotated[float | None, typer.Option("--target", help="Of a result folder: use only this target.")]
 
 # --- networks -----------------------------------------------------------------------------------------------
 
 ImageFolder = Annotated[
-    Path, typer.Option("--data", help="A folder with train/CLASS/* and val/CLASS/*, as ImageNet.")
+    Path, typer.Option("--data", help="Image folder with train/CLASS/* and val/CLASS/*, like ImageNet.")
 ]
 Weights = Annotated[
-    str, typer.Option(help="published, random, or a supernet's weights (.safetensors, or OFA's form).")
+    str, typer.Option(help="Supernet weights: published, random, or a file (.safetensors, or in OFA's form).")
 ]
 AllowRandom = Annotated[
     bool,
     typer.Option(
-        "--allow-random-weights", help="Continue without trained weights; the figures mean nothing."
+        "--allow-random-weights",
+        help="Continue without trained weights. The accuracies are then meaningless.",
     ),
 ]
 Evaluators = Annotated[
-    int | None, typer.Option("--actors", min=1, help="Actors; default: as many as the cluster has room for.")
+    int | None,
+    typer.Option("--actors", min=1, help="Number of actors (default: as many as fit into the cluster)."),
 ]
-Gpus = Annotated[float, typer.Option(help="GPUs of an actor; 0.25 lets four share one. 0: on CPUs.")]
+Gpus = Annotated[
+    float, typer.Option(help="GPUs per actor. 0 runs on CPUs, and 0.25 lets four actors share a GPU.")
+]
 BadImages = Annotated[
     str,
     typer.Option(
-        help="Broken images, empty classes, sizes unknown to the supernet: error, or skip (counted)."
+        help="What to do with broken images, empty classes and image sizes that the supernet does not have: "
+        "error, or skip (and count them)."
     ),
 ]
-Calibration = Annotated[int, typer.Option(help="Training images that recalibrate batch normalisation.")]
-ImagesOfBatch = Annotated[int, typer.Option("--batch", help="Validation images of a batch.")]
+Calibration = Annotated[
+    int, typer.Option(help="Number of training images that recalibrate batch normalisation.")
+]
+ImagesOfBatch = Annotated[int, typer.Option("--batch", help="Validation images per batch.")]
 CalibrationSeed = Annotated[
     int | None,
     typer.Option(
-        help="Which images calibrate, and how they are cropped; default: the seed that OFA itself uses."
+        help="Seed of the choice of calibration images and of their crops (default: the seed that OFA uses)."
     ),
 ]
 Loaders = Annotated[
-    int, typer.Option(min=0, help="Processes of an actor that decode images; 0: the actor itself.")
+    int, typer.Option(min=0, help="Processes per actor that decode images. 0: the actor decodes them itself.")
 ]
-MemoryMib = Annotated[int, typer.Option(min=0, help="Decoded images that an actor keeps, MiB.")]
+MemoryMib = Annotated[int, typer.Option(min=0, help="Memory per actor for decoded images, in MiB.")]

@@ -1,4 +1,6 @@
-"""The commands that read results: describe, pick, verify, report, compare, front."""
+"""The commands that read results: ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and
+``front``.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,19 @@ def describe(
     source: Annotated[
         str, typer.Argument(help="A result folder, a JSON file, or an architecture as JSON text.")
     ],
-    space: Annotated[str | None, typer.Option(help="Of a folder: rows of this space only.")] = None,
+    space: Annotated[str | None, typer.Option(help="Of a result folder: use only this space.")] = None,
     strategy: OfStrategy = None,
     cost: OfCost = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of a folder: the seed; default: the most accurate row.")
+        int | None,
+        typer.Option(help="Of a result folder: use only this seed (default: the most accurate row)."),
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Of a folder: the target.")] = None,
+    target: Annotated[float | None, typer.Option(help="Of a result folder: use only this target.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """An architecture as OFA's layer list, with MACs and parameters of the OFA network."""
+    """Show an architecture layer by layer. Print OFA's list of layers, with the MACs and parameters of the
+    OFA network.
+    """
     from topdown_ray.networks import api
 
     filters = {"space": space, "strategy": strategy, "cost_name": cost, "seed": seed, "target": target}
@@ -47,22 +52,24 @@ def pick(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A result folder, or its URI.")],
     at: Annotated[
         float,
-        typer.Option(help="The most that the architecture may cost; it need not be a target of the sweep."),
+        typer.Option(help="Highest cost of the architecture. It does not have to be a target of the sweep."),
     ],
-    cost: Annotated[str | None, typer.Option(help="Which cost, where the sweep has several.")] = None,
-    params: Annotated[float | None, typer.Option(help="At most so many parameters (1e6).")] = None,
-    macs: Annotated[float | None, typer.Option(help="At most so many MACs (1e6).")] = None,
+    cost: Annotated[str | None, typer.Option(help="Cost that --at limits, if the sweep has several.")] = None,
+    params: Annotated[float | None, typer.Option(help="Highest number of parameters (1e6).")] = None,
+    macs: Annotated[float | None, typer.Option(help="Highest number of MACs (1e6).")] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="COST=NUMBER", help="A limit on another cost of the sweep; repeat for more."),
+        typer.Option(metavar="COST=NUMBER", help="Limit on another cost of the sweep. Repeat for more."),
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Which space, where the sweep has several.")] = None,
+    space: Annotated[str | None, typer.Option(help="Space to choose from, if the sweep has several.")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="Only searches of this strategy, by its name or label.")
+        str | None, typer.Option(help="Use only searches of this strategy (its name or label).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The most accurate architecture for any cost, at once, from the fronts and answers of a sweep."""
+    """Pick the best architecture for any cost. The command chooses from the fronts and answers in a result
+    folder, without a new search.
+    """
     limits = dict(map(read_limit, limit or ()))
     limits |= {name: most for name, most in (("params", params), ("macs", macs)) if most is not None}
     _check_folders(folder)
@@ -77,7 +84,7 @@ def pick(
 
 
 def _as_option(mistake: str) -> str:
-    """A message about an argument of ``Results.pick`` as one about the command's option."""
+    """Rewrite a message about an argument of ``Results.pick`` so that it names the option of the command."""
     argument, colon, rest = mistake.partition(":")
     if argument not in ("at", "cost", "limits", "space", "strategy"):
         return mistake
@@ -87,12 +94,14 @@ def _as_option(mistake: str) -> str:
 def verify(
     folder: Annotated[str, typer.Argument(help="A result folder, or its URI.")],
     rerun: Annotated[
-        int, typer.Option(min=0, help="Repeat the searches of this many random rows and compare all bits.")
+        int, typer.Option(min=0, help="Number of random rows to search again and compare bit by bit.")
     ] = 0,
-    rerun_seed: Annotated[int, typer.Option(min=0, help="Which rows are searched again.")] = 0,
+    rerun_seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of rows for --rerun.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Derive every column again: from the architecture through OFA's own classes, and from run.json."""
+    """Recompute and check the rows of a sweep. The command recomputes what follows from each architecture
+    with OFA's own classes, and checks the rest against run.json. It exits with status 1 if a check fails.
+    """
     _check_folders(folder)
     from topdown_ray.cli.present import results as present
     from topdown_ray.store.results import load
@@ -106,25 +115,28 @@ def verify(
 
 def report(
     folders: Annotated[
-        list[str], typer.Argument(metavar="DIR", help="Result folders or URIs; several are put together.")
+        list[str],
+        typer.Argument(metavar="DIR", help="Result folders or URIs. Several are reported together."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; default: the folder report in the first DIR.")
+        Path | None, typer.Option(help="Folder to write (default: report in the first DIR).")
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Show the original notebook's figures beside ours.")
+        bool, typer.Option("--published", help="Also show the figures of the original notebook.")
     ] = False,
     reference: Annotated[
-        str | None, typer.Option(help="A reference front: its name, or a CSV file with cost and accuracy.")
+        str | None, typer.Option(help="Reference front: a name, or a CSV file with cost and accuracy.")
     ] = None,
     reach: Annotated[
-        list[float] | None, typer.Option(help="An accuracy to be reached (a fraction); repeat for more.")
+        list[float] | None, typer.Option(help="Accuracy to reach, as a fraction. Repeat for more.")
     ] = None,
-    floor: Annotated[float, typer.Option(help="The hypervolume's reference accuracy (a fraction).")] = 0.75,
+    floor: Annotated[
+        float, typer.Option(help="Reference accuracy of the hypervolume, as a fraction.")
+    ] = 0.75,
     as_json: AsJson = False,
 ) -> None:
-    """Statistics and pictures of sweeps: one self-contained report.html, figures as SVG and PDF, tables as
-    CSV and Markdown.
+    """Write a report with statistics and pictures. The report is one self-contained HTML file. Its figures
+    are also written as SVG and PDF, and its tables as CSV and Markdown.
     """
     if out is not None:
         from topdown_ray.files import check_output
@@ -145,35 +157,34 @@ def report(
 
 
 def compare(
-    before: Annotated[
-        str, typer.Argument(metavar="A", help="The result folder, or its URI, that B is judged against.")
-    ],
-    after: Annotated[str, typer.Argument(metavar="B", help="The result folder, or its URI, that is judged.")],
+    before: Annotated[str, typer.Argument(metavar="A", help="Result folder or URI to compare with.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Result folder or URI to judge.")],
     fail_below: Annotated[
         float | None,
         typer.Option(
             metavar="POINTS",
-            help="Exit with status 1 if the mean difference B - A of some strategy and target set is below "
-            "this number of points of top-1 (-0.05 allows a loss of 0.05), or if B lacks such a group of A, "
-            "or a feasible answer of A although B's sweep has its seed. Without it the status is 0.",
+            help="Exit with status 1 if the mean difference B - A of a strategy and target set is below this "
+            "number of percentage points of top-1 (-0.05 allows a loss of 0.05). Also exit with status 1 if "
+            "B does not have such a group of A, or misses a feasible answer of A for a seed of B's sweep. "
+            "Without this option the status is 0.",
         ),
     ] = None,
     per_target: Annotated[
-        bool, typer.Option("--per-target", help="Show every target, not only the mean over them.")
+        bool, typer.Option("--per-target", help="Show each target, not only the mean over targets.")
     ] = False,
     as_json: AsJson = False,
     csv: Annotated[
-        Path | None, typer.Option(help="Write all rows to this file too, accuracies as fractions.")
+        Path | None, typer.Option(help="CSV file to write all rows to, with accuracies as fractions.")
     ] = None,
 ) -> None:
-    """What changed from one result folder (A) to another (B): accuracy, time and predictor rows, by strategy
-    and target set. B is judged against A; searches with the same seed are paired.
+    """Compare two result folders, A and B. The tables show how accuracy, time and predictor rows changed from
+    A to B for each strategy and target set. Searches with the same seed are paired.
     """
     from topdown_ray.files import check_output, written
     from topdown_ray.terminal import say
 
     if fail_below is not None and not math.isfinite(fail_below):
-        raise UserError(f"--fail-below: expected a finite number of points, found {fail_below}")
+        raise UserError(f"--fail-below: expected a finite number of percentage points, found {fail_below}")
     if csv is not None:
         check_output(csv, "--csv")
     _check_folders(before, after)
@@ -188,34 +199,36 @@ def compare(
             path.write_text(csv_of(comparison.rows))
     present.print_comparison(comparison, per_target, as_json)
     if worse:
-        wanted = f"differences of at least {fail_below:+g} points, and every answer of A in B"
+        wanted = f"differences of at least {fail_below:+g} percentage points, and every answer of A in B"
         say(one_line(f"compare: B is worse than A: expected {wanted}, found {'; '.join(worse)}", 2000))
         raise typer.Exit(1)
 
 
 def front(
-    targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), with commas between them.")],
+    targets: Annotated[str, typer.Option(help="Targets (ms, or 1e6 MACs), separated by commas.")],
     space: SpaceName = DEFAULT_SPACE,
-    cost: Annotated[str, typer.Option(help="note10, macs, params, a table, or module:object.")] = "note10",
+    cost: Annotated[
+        str, typer.Option(help="Cost: note10, macs, params, a latency table, or module:object.")
+    ] = "note10",
     predictor: PredictorName = "published",
     out: Annotated[
-        Path | None, typer.Option(help="The file to write; default: front-SPACE-COST.csv.")
+        Path | None, typer.Option(help="CSV file to write (default: front-SPACE-COST.csv).")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="The number of searches; the best answers count.")] = 8,
-    first_seed: Annotated[int, typer.Option(min=0, help="The seed of the first search.")] = 0,
-    children: Annotated[int, typer.Option(min=1, help="Children of each search.")] = 200_000,
-    population: Annotated[int, typer.Option(min=4, help="Children of a generation.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of searches. The best answers count.")] = 8,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first search.")] = 0,
+    children: Annotated[int, typer.Option(min=1, help="Number of children of each search.")] = 200_000,
+    population: Annotated[int, typer.Option(min=4, help="Number of children per generation.")] = 200,
     start: Annotated[
         list[str] | None,
-        typer.Option(help="Polish a result folder's answers and fronts too; repeat for more."),
+        typer.Option(help="Result folder whose answers and fronts are also polished. Repeat for more."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A reference front for `report --reference`: long joint searches, then the best single and double
-    changes until none helps.
+    """Make a reference front. The command runs long joint searches, then applies the best single and double
+    changes to their answers until none helps. Use the file with `report --reference`.
     """
     wanted = _numbers(targets)
-    with status_line("starting") as line:
+    with status_line("Starting ...") as line:
         from topdown_ray.cli.present import results as present
         from topdown_ray.sweeps.reference_front import FrontEffort, write_front
 
@@ -225,7 +238,7 @@ def front(
 
 
 def _check_folders(*folders: str) -> None:
-    """Raise UserError for what is no result folder, before anything slow is imported."""
+    """Raise UserError if one of these is not a result folder, before anything slow is imported."""
     from topdown_ray.store.manifest import read_manifest
 
     for folder in folders:
@@ -236,6 +249,4 @@ def _numbers(targets: str) -> list[float]:
     try:
         return [float(part) for part in targets.split(",")]
     except ValueError as error:
-        raise UserError(
-            f"--targets: expected numbers with commas between them, found {brief(targets)}"
-        ) from error
+        raise UserError(f"--targets: expected numbers separated by commas, found {brief(targets)}") from error

@@ -1,4 +1,4 @@
-"""The commands that search: demo, sweep, search, status, merge."""
+"""The commands that run searches: ``demo``, ``sweep``, ``search``, ``status`` and ``merge``."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[
-        str | None, typer.Option(help="The result folder; default: results/demo-PREDICTOR.")
-    ] = None,
+    out: Annotated[str | None, typer.Option(help="Result folder (default: results/demo-PREDICTOR).")] = None,
     address: Address = "local",
     actors: Actors = None,
 ) -> None:
-    """A small sweep on all three spaces: top-down over five targets, two seeds."""
+    """Run a small sweep on all three spaces. It uses the strategy top_down with five targets and two seeds,
+    and the published predictors if they are available.
+    """
     supervisor.supervise(address)
     from topdown_ray.cli.present import sweeps as present
     from topdown_ray.sweeps.api import Workers
@@ -51,10 +51,14 @@ def demo(
 
 def sweep(
     file: Annotated[
-        str, typer.Argument(help="The sweep file (YAML), or a result folder: the sweep that it holds.")
+        str,
+        typer.Argument(help="Sweep file (YAML), or a result folder to run its sweep again or continue it."),
     ],
     out: Annotated[
-        str, typer.Option(help="The result folder or URI (s3://...); one with the same sweep is continued.")
+        str,
+        typer.Option(
+            help="Result folder or URI (s3://...). If it has the same sweep, the sweep is continued."
+        ),
     ],
     address: Address = "local",
     actors: Actors = None,
@@ -66,40 +70,46 @@ def sweep(
             "each search ran.",
         ),
     ] = 0,
-    resume: Annotated[bool, typer.Option(help="Continue a folder that holds the same sweep.")] = True,
+    resume: Annotated[bool, typer.Option(help="Continue a result folder that has the same sweep.")] = True,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Only this search, or this shard of failures/; repeat for more."),
+        typer.Option(metavar="ID", help="Run only this search, or this shard of failures/. Repeat for more."),
     ] = None,
     part: Annotated[
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Run only the K-th of N parts of the seeds, in a folder of its own; merge joins the parts.",
+            help="Run only the K-th of N parts of the seeds, into a folder of its own. The command merge "
+            "joins the parts.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the numbers of searches, evaluations and shards.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the numbers of searches, evaluations and shards, and run nothing."
+        ),
     ] = False,
     log_json: Annotated[
         str | None,
         typer.Option(
             "--log-json",
             metavar="FILE|-",
-            help="Also write one line of JSON per event to a file, or to stderr (-).",
+            help="Also write one line of JSON for each event to a file, or to stderr (-).",
         ),
     ] = None,
     track: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TRACKER",
-            help="Follow the sweep in tensorboard:DIR, mlflow:URI or mlflow (MLFLOW_TRACKING_URI); repeat "
-            "for more.",
+            help="Log the sweep to tensorboard:DIR, mlflow:URI or mlflow (the server in "
+            "MLFLOW_TRACKING_URI). Repeat for more.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep: every combination of space, strategy, target set and seed."""
+    """Run a sweep, or continue one. A sweep has one search for each combination of space, strategy, target
+    set and seed.
+    """
     supervisor.supervise("none" if dry_run else address)
     from topdown_ray.sweeps import api
     from topdown_ray.sweeps.tracking.options import read_tracks
@@ -119,36 +129,37 @@ def sweep(
 def search(
     space: SpaceName = DEFAULT_SPACE,
     cost: Annotated[
-        str, typer.Option(help="note10, macs, params, peak_activation, a table, or module:object.")
+        str,
+        typer.Option(help="Cost: note10, macs, params, peak_activation, a latency table, or module:object."),
     ] = "note10",
     target: Annotated[
         list[float] | None,
         typer.Option(
-            help="A target (ms, or 1e6 MACs); repeat for more. Default: five over the range of the cost."
+            help="Target (ms, or 1e6 MACs). Repeat for more (default: five over the range of the cost)."
         ),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="independent, bottom_up, top_down, prune, random or joint.")
+        str, typer.Option(help="Strategy: independent, bottom_up, top_down, prune, random or joint.")
     ] = "top_down",
-    seed: Annotated[int, typer.Option(min=0, help="The search's seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     predictor: PredictorName = "published",
-    population: Annotated[int, typer.Option(help="Children of a generation.")] = 100,
+    population: Annotated[int, typer.Option(help="Number of children per generation.")] = 100,
     generations: Annotated[
-        int | None, typer.Option(help="Generations of a full search; default: the strategy's (500).")
+        int | None, typer.Option(help="Generations of a full search (default: that of the strategy, 500).")
     ] = None,
     warm_generations: Annotated[
-        int | None, typer.Option(help="Generations after a warm start; default: the strategy's (100).")
+        int | None, typer.Option(help="Generations after a warm start (default: that of the strategy, 100).")
     ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COST=NUMBER",
-            help="A limit on another cost, such as params=6.0 (1e6); repeat for more.",
+            help="Limit on another cost, such as params=6.0 (1e6). Repeat for more.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One search in this process, without Ray."""
+    """Run one search in this process, without Ray."""
     from topdown_ray.sweeps import api
 
     lengths = {"generations": generations, "warm_generations": warm_generations}
@@ -164,7 +175,9 @@ def search(
 
 
 def _as_option(mistake: str) -> str:
-    """A message about an argument of ``topdown_ray.search`` as one about the command's option."""
+    """Rewrite a message about an argument of ``topdown_ray.search`` so that it names the option of the
+    command.
+    """
     argument, colon, rest = mistake.removeprefix("search: ").partition(":")
     names = {"targets": "target", "seeds": "seed", "limits": "limit"}
     known = (
@@ -184,37 +197,37 @@ def _as_option(mistake: str) -> str:
 
 
 def status(
-    out: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="A result folder, or its URI.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the sweep no longer runs.")] = False,
+    out: Annotated[str, typer.Argument(metavar="DIR_OR_URI", help="Result folder, or its URI.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until the sweep has ended.")] = False,
     serve: Annotated[
         bool,
         typer.Option(
             "--serve",
-            help="Show it as a page in the browser, on loopback only, until Ctrl-C. From another machine: "
-            "ssh -L PORT:127.0.0.1:PORT HOST.",
+            help="Show the progress on a web page until you press Ctrl-C. The page is on loopback only; from "
+            "another machine, use ssh -L PORT:127.0.0.1:PORT HOST.",
         ),
     ] = False,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port of --serve; 0: one that is free.")
-    ] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve (0: any free port).")] = 0,
     every: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks at the folder of --watch and --serve.")
+        float, typer.Option(min=0.1, help="Seconds between two updates of --watch and --serve.")
     ] = 2.0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; with --watch, one line per update.")
+        bool, typer.Option("--json", help="Print JSON (with --watch, one line for each update).")
     ] = False,
 ) -> None:
-    """How far a sweep is, from its files alone: done, rate, time left, failures, whether it runs."""
+    """Show the progress of a sweep. You can run this from another terminal, because it only reads the result
+    folder.
+    """
     if serve:
         if watch or as_json:
             found = "--watch" if watch else "--json"
-            raise UserError(f"--serve: expected neither --watch nor --json beside it, found {found}")
+            raise UserError(f"--serve: expected neither --watch nor --json, found {found}")
         from topdown_ray.cli import live
 
         live.serve(out, port, every)
         return
     if port:
-        raise UserError("--port: expected --serve beside it, found none")
+        raise UserError("--port: expected the option --serve, found none")
     from topdown_ray.cli.present.status import print_updates
     from topdown_ray.sweeps.status import updates
 
@@ -222,19 +235,21 @@ def status(
 
 
 def merge(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The result folder or URI to write.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Result folder or URI to write.")],
     folders: Annotated[
         list[str],
         typer.Argument(metavar="DIR", help="Result folders or URIs of one sweep, each with its own seeds."),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Merge the result folders of several drivers, each of which ran its own seeds of one sweep."""
+    """Merge the result folders of several drivers. Each driver must have run its own seeds of the same
+    sweep.
+    """
     from topdown_ray.store.manifest import read_manifest
 
     for folder in folders:  # before anything slow is imported
         read_manifest(folder)
-    with status_line("starting") as line:
+    with status_line("Starting ...") as line:
         from topdown_ray.cli.present import sweeps as present
         from topdown_ray.sweeps.merge import merge_folders
 
@@ -245,7 +260,7 @@ def merge(
 def _run(
     plan: Plan, out: str, workers: Workers, resume: bool, log: str | None = None, tracks: Sequence[Track] = ()
 ) -> SweepSummary:
-    """Run a sweep as the terminal follows it."""
+    """Run a sweep and show its progress at the terminal."""
     from topdown_ray.cli.present.sweeps import print_dashboard
     from topdown_ray.sweeps.api import run_sweep, unsaid
 
@@ -264,7 +279,7 @@ def _run(
 
 @contextlib.contextmanager
 def _follow(folder: ResultFolder, out: str, log: str | None) -> Iterator[Callable[[Progress], None]]:
-    """Keep the supervisor and the terminal informed; an interrupt says how to continue."""
+    """Keep the supervisor and the terminal informed. Print how to continue after an interrupt."""
     from topdown_ray.addresses import shown
     from topdown_ray.cli.present.sweeps import print_opened
 
@@ -279,14 +294,14 @@ def _follow(folder: ResultFolder, out: str, log: str | None) -> Iterator[Callabl
 
             yield on_progress
     except KeyboardInterrupt:
-        say(f"Interrupted. Finished shards are in {shown(out)}; run the same command again to go on.")
+        say(f"Interrupted. Finished shards are in {shown(out)}. Run the same command again to continue.")
         raise typer.Exit(130) from None
     finally:
         supervisor.sweep_ends()
 
 
 def _exit(summary: SweepSummary) -> None:
-    """Exit status 1, and the reasons, where shards failed for good."""
+    """Exit with status 1, and print the reasons, if shards failed permanently."""
     if summary.given_up:
         from topdown_ray.cli.present.sweeps import print_given_up
 

@@ -1,1 +1,1 @@
-"""Latency tables of one's own devices."""
+"""Latency tables that are measured on your own devices."""

@@ -1,7 +1,7 @@
-"""Latency tables as the commands make and check them: measured here, or on one reserved node of every kind of
-a Ray cluster.
+"""Measuring and checking latency tables, on this machine or on one reserved node of each kind in a Ray
+cluster.
 
-Hardware never mixes: every kind of node gets a file of its own, named after it.
+Different hardware is never mixed: each kind of node gets its own file, named after it.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ from topdown_ray.spaces.latency_table import Conditions, LatencyTable
 from topdown_ray.spaces.registry import find_space
 from topdown_ray.terminal import say
 
-# what is measured, and the file it goes to
+# called with what is measured, and its file
 MeasureDisplay = Callable[[str, Path | None], AbstractContextManager[OnState]]
 
 
 @contextlib.contextmanager
 def silent(what: str, out: Path | None) -> Iterator[OnState]:
-    """No display."""
+    """Show nothing."""
     yield lambda state: None
 
 
 @dataclass(frozen=True)
 class Thoroughness:
-    """How much effort a user asks for; None: the usual."""
+    """How much effort a user asks for. None: the default."""
 
     quick: bool = False
     minutes: float | None = None
     precision: float | None = None
 
     def effort(self, usual: Effort, strict: bool) -> Effort:
-        """The effort of a measurement that usually takes ``usual``; strict: whether the minutes must do."""
+        """Return the effort of a measurement whose default is ``usual``. strict: whether too few minutes are
+        an error.
+        """
         effort = QUICK if self.quick else usual
         if self.minutes is not None:
             effort = replace(effort, minutes=self.minutes, strict=strict)
@@ -58,7 +60,7 @@ def measure_space(
     thoroughness: Thoroughness,
     display: MeasureDisplay = silent,
 ) -> dict[Path, LatencyTable]:
-    """Measure a space on this machine (address none) or a cluster: the files written, and their tables.
+    """Measure a space on this machine (address none) or on a cluster. Return the files and their tables.
     Raises UserError and StartError.
     """
     if out.suffix != latency_table.SUFFIX:
@@ -69,13 +71,13 @@ def measure_space(
         tables = measure_here(space, conditions, out, effort, display)
     else:
         tables = measure_cluster(address, space, conditions, out, effort, display)
-    return {path: latency_table.read(path) for path in tables}  # as others will read them
+    return {path: latency_table.read(path) for path in tables}  # read back from the files
 
 
 def measure_here(
     space: str, conditions: Conditions, out: Path, effort: Effort, display: MeasureDisplay = silent
 ) -> dict[Path, LatencyTable]:
-    """Measure a space on this machine: the file and its table. Raises UserError."""
+    """Measure a space on this machine. Return the file and its table. Raises UserError."""
     find_space(space)
     watch = Stopwatch(space, conditions)
     with display(space, out) as show:
@@ -90,9 +92,11 @@ def measure_cluster(
     effort: Effort,
     display: MeasureDisplay = silent,
 ) -> dict[Path, LatencyTable]:
-    """Measure a space on one node of every kind, reserved whole, one after another: a file ``OUT-KIND`` each.
+    """Measure a space on one node of each kind, one after another, each reserved as a whole. Writes a file
+    ``OUT-KIND`` for each.
 
-    Raises UserError, or StartError at the end for the kinds that could not be measured."""
+    Raises UserError, or StartError at the end for the kinds that could not be measured.
+    """
     find_space(space)
     check_words(conditions)
     tables: dict[Path, LatencyTable] = {}
@@ -119,15 +123,15 @@ def measure_cluster(
 
 
 def picture_of(path: Path) -> Path:
-    """Where the picture of a table's comparison with whole subnets goes unless told otherwise."""
+    """Return the default path of the picture that compares a table with whole subnets."""
     return path.with_name(f"{path.stem}.check.svg")
 
 
 def check_table(
     path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: MeasureDisplay = silent
 ) -> whole_subnets.SubnetComparison:
-    """Compare a table with whole subnets on this machine, under the table's conditions, and draw it.
-    Raises UserError.
+    """Compare a table with whole subnets on this machine, under the table's conditions, and draw the
+    comparison. Raises UserError.
     """
     table = latency_table.read(path)
     check_conditions(table.conditions)

@@ -1,5 +1,5 @@
-"""The kinds of nodes of a Ray cluster, and a stopwatch in a process of its own on a node that is reserved
-whole.
+"""The kinds of nodes of a Ray cluster, and a stopwatch that runs in its own process on a node that is
+reserved as a whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from topdown_ray.spaces.space import Config
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes of the same hardware that offer Ray the same resources, and one of them."""
+    """Nodes with the same hardware that offer Ray the same resources, and one of them."""
 
     hardware: Mapping[str, Any]  # see machine.hardware
     cpus: float
@@ -46,8 +46,8 @@ class NodeKind:
 
 
 def node_kinds() -> list[NodeKind]:
-    """The kinds of nodes of the connected cluster, by hardware and resources; nodes without CPUs for Ray are
-    left out.
+    """Return the kinds of nodes of the connected cluster, by hardware and resources. Nodes without CPUs for
+    Ray are left out.
     """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     probe = ray.remote(num_cpus=0, max_retries=0)(machine.hardware)
@@ -56,7 +56,7 @@ def node_kinds() -> list[NodeKind]:
         found = ray.get(asked, timeout=START_TIMEOUT_S)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
         raise StartError(
-            f"expected every node to tell its hardware, found {' '.join(str(error).split())[:200]}"
+            f"expected every node to report its hardware, found {' '.join(str(error).split())[:200]}"
         ) from error
     kinds: dict[str, NodeKind] = {}
     for node, hardware in sorted(zip(nodes, found, strict=True), key=lambda pair: str(pair[0]["NodeID"])):
@@ -74,21 +74,22 @@ def _on(node_id: str) -> NodeAffinitySchedulingStrategy:
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class StopwatchActor:
-    """A stopwatch in a process of its own on its node."""
+    """A stopwatch in its own process on its node."""
 
     def __init__(self, space: str, conditions: Conditions):
         self.watch = Stopwatch(space, conditions)
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """A method of the stopwatch."""
+        """Call a method of the stopwatch."""
         return getattr(self.watch, name)(*arguments)
 
 
 class RemoteWatch:
-    """A stopwatch on a node that is reserved whole, all its CPUs and GPUs, until :meth:`close`: no other work
-    of Ray runs beside it.
+    """A stopwatch on a node that is reserved with all its CPUs and GPUs until :meth:`close`, so that no other
+    work of Ray runs there.
 
-    Raises StartError where the node does not become free in time, or its process dies."""
+    Raises StartError if the node does not become free in time, or if its process dies.
+    """
 
     def __init__(self, kind: NodeKind, space: str, conditions: Conditions):
         self.kind = kind
@@ -120,12 +121,12 @@ class RemoteWatch:
         return times
 
     def close(self) -> None:
-        """Give the node back."""
+        """Release the node."""
         ray.kill(self._actor)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         answer = self._actor.call.remote(name, *arguments)
-        timeout = START_TIMEOUT_S if name == "facts" else None  # the first call: it waits for the reservation
+        timeout = START_TIMEOUT_S if name == "facts" else None  # the first call waits for the reservation
         try:
             return ray.get(answer, timeout=timeout)
         except ray.exceptions.GetTimeoutError as error:
@@ -134,7 +135,7 @@ class RemoteWatch:
             ) from error
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
-                raise error.cause from None  # as it was raised there
+                raise error.cause from None  # the same error that was raised there
             raise StartError(f"{self.kind.label}: {str(error).strip().splitlines()[-1]}") from error
         except ray.exceptions.RayError as error:
             raise StartError(f"{self.kind.label}: {str(error).strip().splitlines()[-1]}") from error

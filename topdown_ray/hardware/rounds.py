@@ -1,9 +1,10 @@
-"""Measure a latency table: rounds over all layers of a space until every median is known closely enough, or a
-bound is hit.
+"""Measurement of a latency table in rounds over all layers of a space, until every median is precise enough
+or a limit is reached.
 
-A round runs every layer once, in an order drawn anew, so that drift of the machine spreads evenly. The
-interval of a median is the one of order statistics (95 %, no assumption about the distribution). Finished
-rounds are kept beside the output and an interrupted measurement goes on from them."""
+A round runs every layer once, in a new random order, so that drift of the machine spreads evenly. The
+interval of a median is that of order statistics (95 %, without assumptions about the distribution). Finished
+rounds are kept next to the output, and an interrupted measurement continues after them.
+"""
 
 from __future__ import annotations
 
@@ -32,23 +33,24 @@ Array = npt.NDArray[np.float64]
 
 PARTIAL = ".partial"
 LEVEL = 0.95
-THROTTLED = 1.05  # the last third of the rounds this much slower than the first: the machine slowed down
-_PART = 64  # layers between two looks at the clock
+# the machine slowed down if the last third of the rounds took this many times as long as the first third
+THROTTLED = 1.05
+_PART = 64  # number of layers between two readings of the clock
 
 
 @dataclass(frozen=True)
 class Effort:
-    """When to stop: all intervals within ``precision`` (half width over median), or ``most`` rounds, or
-    ``minutes``.
+    """When to stop: all intervals are within ``precision`` (half width over median), or after ``most`` rounds
+    or ``minutes``.
     """
 
     precision: float = 0.02
     least: int = 11
     most: int = 300
     minutes: float = 5.0
-    warm: int = 2  # rounds in front that do not count
+    warm: int = 2  # first rounds, which do not count
     strict: bool = (
-        False  # minutes in which ``least`` rounds cannot be done are refused, as soon as a round tells
+        False  # raise an error after the first round if ``least`` rounds do not fit into the minutes
     )
 
 
@@ -57,32 +59,34 @@ QUICK = Effort(precision=0.05, least=7, most=50, minutes=1.0)
 
 
 class LayerWatch(Protocol):
-    """What takes the times: ``stopwatch.Stopwatch``, or one on another node."""
+    """A timer of layers: ``stopwatch.Stopwatch``, or one on another node."""
 
     def facts(self) -> dict[str, Any]:
-        """The device's name, hardware, clock, versions."""
+        """Return the name and hardware of the device, the clock and the versions."""
         ...
 
     def contention(self) -> float | None:
-        """Wall time over the clock's time, 1 on a quiet machine; None if unknown."""
+        """Return the wall time divided by the clock's time, which is 1 on a quiet machine; None if
+        unknown.
+        """
         ...
 
     def hold_layers(self, layers: Sequence[Layer]) -> None:
-        """Make these layers what is timed."""
+        """Prepare these layers to be timed."""
         ...
 
     def hold_subnets(self, configs: Sequence[Config]) -> None:
-        """Make these subnets what is timed."""
+        """Prepare these subnets to be timed."""
         ...
 
     def laps(self, order: Sequence[int]) -> list[float]:
-        """Times in ms, in this order."""
+        """Return the times in ms, in this order."""
         ...
 
 
 class RoundsState(NamedTuple):
-    """How far a measurement is: the share of it that is done (0 to 1), rounds, and the share of intervals
-    that are tight.
+    """The progress of a measurement: the share that is done (0 to 1), the rounds, and the share of intervals
+    that are narrow enough.
     """
 
     done: float
@@ -94,9 +98,11 @@ OnState = Callable[[RoundsState], None]
 
 
 def median_interval(samples: Array) -> tuple[Array, Array]:
-    """The 95 % interval of each column's median by order statistics: samples (R, n) -> low (n,), high (n,).
+    """Return the 95 % interval of each column's median by order statistics: samples (R, n) -> low (n,), high
+    (n,).
 
-    With fewer than six samples the interval is the range, and its level lower."""
+    With fewer than six samples the interval is the range, and its level is lower.
+    """
     rounds = len(samples)
     # P(fewer than rank + 1 below the median) <= 2.5 %
     rank = max(int(stats.binom.ppf((1 - LEVEL) / 2, rounds, 0.5)) - 1, 0)
@@ -105,7 +111,7 @@ def median_interval(samples: Array) -> tuple[Array, Array]:
 
 
 def half_widths(samples: Array) -> Array:
-    """Half of the interval over the median, for each column."""
+    """Return half of the interval divided by the median, for each column."""
     low, high = median_interval(samples)
     return (high - low) / 2 / np.median(samples, axis=0)
 
@@ -113,7 +119,7 @@ def half_widths(samples: Array) -> Array:
 def rounds(
     watch: LayerWatch, n: int, effort: Effort, journal: Journal, on_state: OnState
 ) -> tuple[Array, float]:
-    """All samples (R, n) in ms, those of the journal first, and the seconds they took."""
+    """Return all samples (R, n) in ms, those of the journal first, and the seconds they took."""
     samples, seconds = journal.load(n)
     limit = 60 * effort.minutes
     warm = effort.warm
@@ -142,7 +148,7 @@ def rounds(
                     tight,
                 )
             )
-        if warm:  # in compile mode most of the time, and no part of the limit
+        if warm:  # takes most of the time in compile mode, and does not count towards the limit
             warm -= 1
             needed = seconds + (effort.least - len(samples)) * (time.perf_counter() - begun)
             if effort.strict and warm == 0 and needed > limit:
@@ -166,16 +172,17 @@ class _Round(pydantic.BaseModel):
 
 
 class Journal:
-    """The finished rounds of a measurement beside its output: one JSON line that says what is measured, then
-    a line a round.
+    """The finished rounds of a measurement, kept next to its output: one line of JSON that describes the
+    measurement, then one line for each round.
 
-    A torn last line (the machine stopped) is dropped. ``path`` None: nothing is kept."""
+    A torn last line (the machine stopped) is dropped. If ``path`` is None, nothing is kept.
+    """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any]):
         self.path, self.identity = path, json.loads(json.dumps(identity))
 
     def load(self, n: int) -> tuple[list[list[float]], float]:
-        """The rounds (of n times each) and the seconds so far. Raises UserError for a file of another
+        """Return the rounds (of n times each) and the seconds so far. Raises UserError for a file of another
         measurement.
         """
         if self.path is None or not self.path.exists():
@@ -185,12 +192,13 @@ class Journal:
         found = lines[0].get("identity") if lines else None
         if not isinstance(found, dict):
             raise UserError(
-                f"{self.path}: expected a measurement begun, found another file; delete it to start afresh"
+                f"{self.path}: expected an unfinished measurement, found another file; delete it to start "
+                "again"
             )
         for name, value in self.identity.items():
             if found.get(name) != value:
-                where = f"{self.path}: expected a measurement begun with {name} {value}"
-                raise UserError(f"{where}, found {found.get(name)}; delete it to start afresh")
+                where = f"{self.path}: expected an unfinished measurement with {name} {value}"
+                raise UserError(f"{where}, found {found.get(name)}; delete it to start again")
         kept = [line for line in lines[1:] if len(validated(_Round, line, f"{self.path}: round").ms) == n]
         with written(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *kept]))
@@ -201,7 +209,7 @@ class Journal:
         self._append({"ms": list(ms), "seconds": seconds})
 
     def remove(self) -> None:
-        """The measurement is complete."""
+        """Delete the journal, because the measurement is complete."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -218,7 +226,7 @@ class Journal:
 
 
 def _whole_lines(path: Path) -> Iterator[Any]:
-    for line in read_bytes(path, "a measurement begun").decode(errors="replace").splitlines():
+    for line in read_bytes(path, "an unfinished measurement").decode(errors="replace").splitlines():
         try:
             value = parse_json(line, str(path))
         except UserError:  # the line that was being written when the process died
@@ -227,8 +235,8 @@ def _whole_lines(path: Path) -> Iterator[Any]:
 
 
 def noise(samples: Array, effort: Effort) -> dict[str, Any]:
-    """What the samples (R, n) say about the machine: outliers, the slowest round, whether it slowed down,
-    what is not tight.
+    """Describe what the samples (R, n) show about the machine: outliers, the slowest round, whether it slowed
+    down, and which medians are not precise enough.
     """
     speed = np.median(samples / np.median(samples, axis=0), axis=1)  # of each round
     third = max(len(samples) // 3, 1)
@@ -248,8 +256,8 @@ def noise(samples: Array, effort: Effort) -> dict[str, Any]:
 
 
 def outliers(samples: Array) -> npt.NDArray[np.int64]:
-    """How many samples of each column lie more than three inter-quartile ranges above its third quartile
-    (they stay in).
+    """Return the number of samples of each column that are more than three inter-quartile ranges above its
+    third quartile. They are not removed.
     """
     first, third = np.quantile(samples, [0.25, 0.75], axis=0)
     return np.asarray((samples > third + 3 * (third - first)).sum(axis=0))
@@ -265,18 +273,19 @@ def measure_layers(
 ) -> LatencyTable:
     """Measure every layer of a space and write the table to ``out``. Raises UserError.
 
-    A file ``out.partial`` of the same measurement is continued, and removed at the end."""
+    A file ``out.partial`` of the same measurement is continued, and removed at the end.
+    """
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out: expected a file in an existing folder, found {brief_path(out)}")
     check_output(out, "--out")
     if out.exists():
-        read(out)  # a table may be measured again; another file is not replaced
+        read(out)  # an existing table is replaced, any other file is not
     layers = SPACES[space].distinct_layers()
     facts = watch.facts()
     identity = {"space": space, "layers": len(layers), **dataclasses.asdict(conditions), **facts}
     journal = Journal(out.with_name(out.name + PARTIAL), identity)
     if journal.path is not None and journal.path.exists():
-        journal.load(len(layers))  # one of another measurement is refused before anything is built
+        journal.load(len(layers))  # a journal of another measurement raises an error before anything is built
     watch.hold_layers(layers)
     samples, seconds = rounds(watch, len(layers), effort, journal, on_state)
     low, high = median_interval(samples)

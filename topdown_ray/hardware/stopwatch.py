@@ -1,13 +1,13 @@
-"""Take the time of layers and of whole subnets of OFA's networks, one run after another, on a CPU or a CUDA
-device.
+"""Timing of layers and of whole subnets of OFA's networks, one run after another, on a CPU or a CUDA device.
 
-Every run is a lone one, without a warm call in front of it: in a network too the caches hold other layers'
-weights and code when a layer's turn comes. (Measured on one CPU thread, 12 MobileNetV3 subnets: sums of such
-times came within 3 % of whole subnets on average; sums of times with a warm call in front stayed 12 % below
-them.) The warm-up is whole rounds over all layers; their order is drawn anew each round.
+Every run is a single one, without a warm call before it: in a network, the caches also hold the weights and
+code of other layers when a layer's turn comes. (On one CPU thread with 12 MobileNetV3 subnets, sums of such
+times were within 3 % of whole subnets on average. Sums of times with a warm call before each run were 12 %
+too low.) The warm-up consists of whole rounds over all layers, each round in a new random order.
 
-One thread on a CPU is timed by its own clock, which stands still while other processes have the core; several
-threads by the wall clock, CUDA devices by events."""
+One thread on a CPU is timed by its own clock, which stops while other processes use the core. Several threads
+are timed by the wall clock, and CUDA devices by events.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from topdown_ray.spaces.layers import Layer
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Config
 
-# more shapes run in turn than oneDNN remembers by default (1024); what it forgot it would compile again
-# within the timed run
+# oneDNN caches 1024 shapes by default. More of them run in turn, and it would compile the others again within
+# the timed run.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MODES = ("eager", "compile", "graph")
-GRAPH_RUNS = 10  # of a layer within one CUDA graph, whose start would drown a small layer
+GRAPH_RUNS = 10  # runs of a layer in one CUDA graph, whose start takes longer than a small layer
 _SEED = 0
 
 
 def check_words(conditions: Conditions) -> None:
-    """Raise UserError unless these are conditions at all, on whatever machine."""
+    """Raise UserError unless these are valid conditions on some machine."""
     kind = conditions.device.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise UserError(f"--device: expected cpu, cuda or cuda:N, found {conditions.device!r}")
@@ -67,8 +67,8 @@ def check_conditions(conditions: Conditions) -> None:
 
 
 class Stopwatch:
-    """Holds layers or subnets of one space, ready to run, and times them. Raises UserError for conditions
-    that cannot be met.
+    """Holds layers or subnets of one space ready to run, and times them. Raises UserError if the conditions
+    cannot be met.
     """
 
     def __init__(self, space: str, conditions: Conditions):
@@ -77,7 +77,7 @@ class Stopwatch:
         self.device = torch.device(conditions.device)
         torch.set_num_threads(conditions.threads)
         if conditions.mode == "compile":
-            torch._dynamo.config.fail_on_recompile_limit_hit = True  # never slip back into eager mode
+            torch._dynamo.config.fail_on_recompile_limit_hit = True  # never fall back to eager mode
         self._inputs: dict[tuple[int, ...], torch.Tensor] = {}
         self._runs: list[Callable[[], float]] = []
         self._generator = torch.Generator().manual_seed(_SEED)
@@ -85,7 +85,7 @@ class Stopwatch:
         self._wall_ms = self._own_ms = 0.0
 
     def facts(self) -> dict[str, Any]:
-        """What the times belong to: the device's name, the hardware, versions."""
+        """Return what the times belong to: the device's name, the hardware and the versions."""
         hardware = machine.hardware()
         cpu = self.device.type == "cpu"
         name = hardware["processor"] if cpu else torch.cuda.get_device_name(self.device)
@@ -93,13 +93,13 @@ class Stopwatch:
         return {"device": name, "clock": clock, "hardware": hardware, "versions": machine.versions()}
 
     def contention(self) -> float | None:
-        """Wall time over the thread's own time of all runs so far, 1 on a quiet machine; None where only one
-        clock is read.
+        """Return the wall time of all runs so far divided by the thread's own time, which is 1 on a quiet
+        machine. None if only one clock is read.
         """
         return self._wall_ms / self._own_ms if self._own_ms else None
 
     def hold_layers(self, layers: Sequence[Layer]) -> None:
-        """Make these layers what is timed; layers that differ in the size of their input only share a
+        """Prepare these layers to be timed. Layers that differ only in the size of their input share a
         module.
         """
         modules: dict[Layer, nn.Module] = {}
@@ -113,7 +113,7 @@ class Stopwatch:
         gc.collect()
 
     def hold_subnets(self, configs: Sequence[Config]) -> None:
-        """Make these whole subnets, cut out of OFA's supernet, what is timed."""
+        """Prepare these whole subnets, cut out of OFA's supernet, to be timed."""
         supernet = Supernet(self.space)
         self._runs = []
         for config in configs:
@@ -122,8 +122,8 @@ class Stopwatch:
         gc.collect()
 
     def laps(self, order: Sequence[int]) -> list[float]:
-        """Run what is held in this order, each once: the time of each in ms."""
-        gc.disable()  # what is held was collected once, when it was built
+        """Run what is held in this order, each once. Return the time of each in ms."""
+        gc.disable()  # the garbage was already collected when the held modules were built
         try:
             with torch.inference_mode():
                 return [self._runs[i]() for i in order]
@@ -139,8 +139,8 @@ class Stopwatch:
         if self.conditions.channels_last:
             module = module.to(memory_format=torch.channels_last)
         if self.conditions.mode == "compile":
-            # a traced module has code of its own: torch looks compiled code up by it, in time that grows with
-            # what shares it
+            # a traced module has its own code. torch looks compiled code up by it, which takes longer the
+            # more modules share it.
             traced: nn.Module = torch.fx.symbolic_trace(module)
             module = torch.compile(traced, dynamic=False, fullgraph=True)  # type: ignore[assignment]
         return module
@@ -190,7 +190,9 @@ def _event() -> Any:
 
 
 def _cuda_lap(module: nn.Module, x: torch.Tensor, device: torch.device) -> float:
-    """With launches: for small layers and batches the time is the processor's."""
+    """Time one run including its launches. For small layers and batches, this is the time of the
+    processor.
+    """
     with torch.cuda.device(device):
         begin, end = _event(), _event()
         torch.cuda.synchronize()
@@ -202,10 +204,10 @@ def _cuda_lap(module: nn.Module, x: torch.Tensor, device: torch.device) -> float
 
 
 class _GraphLap:
-    """A layer several times over in one CUDA graph: the device's own time, without launches."""
+    """Runs a layer several times in one CUDA graph, which gives the device's own time, without launches."""
 
     def __init__(self, module: nn.Module, x: torch.Tensor, device: torch.device):
-        self._device, self._held = device, (module, x)  # a graph holds addresses only
+        self._device, self._held = device, (module, x)  # a graph holds only addresses
         with torch.cuda.device(device), torch.inference_mode():
             side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())

@@ -1,4 +1,4 @@
-"""Latency tables as the commands read and convert them. Nothing is measured here, and torch is not needed."""
+"""Reading and converting latency tables. Nothing is measured here, and torch is not needed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from topdown_ray.spaces.registry import SPACES, find_space
 
 
 def find_table(source: str, space: str) -> tuple[LatencyTable, Path]:
-    """A measured table by its file, or a shipped one by its name and space; and its file. Raises
-    UserError.
+    """Find a measured table by its file, or a shipped one by its name and space. Return it with its file.
+    Raises UserError.
     """
     found = latency_table.source_of(source, find_space(space))
     if found is None:
@@ -33,14 +33,14 @@ def export_csv(source: str, space: str, path: Path) -> Path:
 
 
 def export_table(source: str, space: str, folder: Path) -> list[Path]:
-    """Write a table in OFA's published form (YAML) into a folder: the files. Raises UserError."""
+    """Write a table in OFA's published form (YAML) into a folder, and return the files. Raises UserError."""
     table, _ = find_table(source, space)
     check_output(folder, "--export-yaml", folder=True)
     return list(ofa_tables.export(table, folder))
 
 
 def table_facts(table: LatencyTable, path: Path) -> dict[str, Any]:
-    """Everything a table says about itself, and the range of its space in ms."""
+    """Return everything that a table records about itself, and the range of its space in ms."""
     cost = measured(latency_table.Source(path.stem, path, False), SPACES[table.space])
     about = {"file": str(path), "space": table.space, "layers": len(table.layers), "sha256": table.sha256()}
     return {

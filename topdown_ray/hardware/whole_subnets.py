@@ -1,8 +1,9 @@
-"""How good is the sum? Whole random subnets, timed end to end on the machine of a table, against the table's
-sums.
+"""Accuracy of the sums of a latency table: random subnets are timed as a whole on the machine of the table
+and compared with its sums.
 
-The correction is a line through both, fitted robustly (Theil 1950, Sen 1968: the median of all slopes); what
-it would leave on subnets it has not seen is told by leaving each out in turn."""
+The correction is a line through both, fitted robustly (Theil 1950, Sen 1968: the median of all slopes).
+Leaving out each subnet in turn shows how large the errors on unseen subnets are.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ EFFORT = Effort(precision=0.02, least=11, most=100, minutes=3.0, warm=1)
 
 @dataclass(frozen=True)
 class SubnetComparison:
-    """Sums of a table and whole subnets: ms, a row a subnet, and the figures of both."""
+    """Sums of a table and times of whole subnets in ms, with one row for each subnet, and the figures of the
+    comparison.
+    """
 
     subnets: pd.DataFrame  # sum_ms, whole_ms, low_ms, high_ms, image_size
     figures: dict[str, Any]
@@ -56,11 +59,12 @@ def compare(
     seed: int = 0,
     on_state: OnState = lambda state: None,
 ) -> SubnetComparison:
-    """Time ``n`` random subnets and lay them beside the sums of the table in ``path``; keep figures and
-    correction in the table.
+    """Time ``n`` random subnets and compare them with the sums of the table in ``path``. Write the figures
+    and the correction into the table.
 
-    Raises UserError where this is not the table's machine: another processor's subnets would say nothing
-    about it."""
+    Raises UserError if this is not the table's machine, because the subnets of another processor show nothing
+    about it.
+    """
     table = latency_table.read(path)
     here = watch.facts()
     for name in ("device", "clock", "hardware"):
@@ -98,8 +102,8 @@ def compare(
 
 
 def sum_errors(total: Array, whole: Array) -> dict[str, float]:
-    """Figures of sums (n,) against whole times (n,): errors as fractions of the whole times, as they are and
-    corrected.
+    """Return figures of sums (n,) compared with whole times (n,): errors as fractions of the whole times,
+    uncorrected and corrected.
     """
     offset, slope = fit(total, whole)
     n = len(total)
@@ -122,7 +126,7 @@ def sum_errors(total: Array, whole: Array) -> dict[str, float]:
 
 
 def fit(total: Array, whole: Array) -> tuple[float, float]:
-    """Offset and slope of the robust line through (sum, whole)."""
+    """Return the offset and slope of the robust line through (sum, whole)."""
     if len(total) < 3 or np.ptp(total) == 0:
         raise UserError(f"--subnets: expected at least 3 subnets that differ, found {len(total)}")
     line = stats.theilslopes(whole, total)
@@ -134,8 +138,8 @@ def _line(line: tuple[float, float], x: float) -> float:
 
 
 def draw_comparison(comparison: SubnetComparison, table: LatencyTable, folder: Path, name: str) -> Path:
-    """The picture: whole subnets against sums, the diagonal and the fitted line, as SVG (its path) and
-    PDF.
+    """Draw whole subnets against sums, with the diagonal and the fitted line, as SVG and PDF. Return the path
+    of the SVG.
     """
     frame, figures = comparison.subnets, comparison.figures
     paint = _painter(frame, figures, table)

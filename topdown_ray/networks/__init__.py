@@ -1,1 +1,3 @@
-"""Supernets at work: subnets cut out, measured, trained on, exported, and recomputed by OFA's own code."""
+"""Work with supernets: subnets are cut out, measured, trained on, exported, and recomputed by OFA's own
+code.
+"""

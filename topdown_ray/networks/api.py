@@ -1,7 +1,8 @@
-"""What the commands do with networks: evaluate them, sample a training set, describe and export them.
+"""The functions behind the commands for networks: evaluate subnets, sample a training set, describe and
+export subnets.
 
-Networks bring torch, torchvision and ofa: they are imported once it is known that there is something to
-do."""
+Networks need torch, torchvision and ofa, which are imported only when there is something to do.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from topdown_ray.networks.hosting import Resources
     from topdown_ray.networks.images import Settings
 
-#: Entered when the first subnet is about to be evaluated; shows how far the work is.
+#: Entered when the first subnet is about to be evaluated; shows the progress.
 EvaluateDisplay = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 
 
@@ -48,15 +49,15 @@ class DescribedSubnet:
 
     space: Space
     config: Config
-    layers: str  # layer by layer; "" and None of a space without an OFA network
+    layers: str  # layer by layer; "" and None for a space without an OFA network
     macs_m: float | None
     params_m: float | None
-    row: Mapping[Any, Any] | None  # of ``searches``, where it comes from a result folder
+    row: Mapping[Any, Any] | None  # of ``searches``, if it comes from a result folder
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which random subnets a training set is made of."""
+    """Which random subnets a training set consists of."""
 
     n: int
     spread: str  # uniform, or cost: evenly along the range of the cost
@@ -71,21 +72,21 @@ class Sampled:
     rows: pd.DataFrame
     new: int  # evaluated in this run
     weights: str
-    given_up: Mapping[str, str]  # evaluation -> the last line of its last error
+    given_up: Mapping[str, str]  # evaluation id -> the last line of its last error
 
 
 @dataclass(frozen=True)
 class EvaluatedSource:
-    """What the evaluation of a sweep's answers, or of one architecture, came to."""
+    """The result of evaluating a sweep's answers, or one architecture."""
 
     spaces: list[Evaluated]
-    damaged: tuple[str, ...]  # parts that were found damaged, and computed afresh
-    kept: bool  # whether rows and failure records stay, beside a sweep's
+    damaged: tuple[str, ...]  # damaged parts, which were computed again
+    kept: bool  # whether rows and failure records are kept with a sweep's
 
 
 def describe(source: str, filters: Filters) -> DescribedSubnet:
-    """An architecture from JSON, or the most accurate row that the filters leave of a result folder. Raises
-    UserError.
+    """Describe an architecture from JSON, or the most accurate row of a result folder that passes the
+    filters. Raises UserError.
     """
     check_source(source, filters)
     if not is_run(source):
@@ -101,7 +102,7 @@ def describe(source: str, filters: Filters) -> DescribedSubnet:
 
 
 def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
-    """The architecture of a row of ``searches``."""
+    """Describe the architecture of a row of ``searches``."""
     return _described(*config_of(row), row)
 
 
@@ -123,8 +124,8 @@ def _described(space: Space, config: Config, row: Mapping[Any, Any] | None = Non
 def evaluate_source(
     source: str, filters: Filters, which: str, wanted: Wanted, resources: Resources, display: EvaluateDisplay
 ) -> EvaluatedSource:
-    """Evaluate a sweep's answers into its folder, or one architecture; which: best or all rows that the
-    filters leave. Raises UserError.
+    """Evaluate a sweep's answers into its folder, or one architecture. which: the best or all rows that pass
+    the filters. Raises UserError.
     """
     if which not in ("best", "all"):
         raise UserError(f"--which: expected best or all, found {brief(which)}")
@@ -141,7 +142,7 @@ def evaluate_source(
 
 @contextlib.contextmanager
 def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.DataFrame, str | Path]]:
-    """The architectures that are meant, and the folder of their evaluations: beside a sweep's rows, or a
+    """Return the chosen architectures and the folder of their evaluations: next to a sweep's rows, or a
     temporary one.
     """
     if not is_run(source):
@@ -164,7 +165,7 @@ def _answers(source: str, filters: Filters, which: str) -> Iterator[tuple[pd.Dat
 def sample(
     out: Path, draw: Draw, space: str | None, wanted: Wanted, resources: Resources, display: EvaluateDisplay
 ) -> Sampled:
-    """Evaluate random subnets into one file; what it holds already is kept. Raises UserError."""
+    """Evaluate random subnets into one file. Rows that it already has are kept. Raises UserError."""
     if draw.spread not in ("uniform", "cost"):
         raise UserError(f"--spread: expected uniform or cost, found {brief(draw.spread)}")
     check_output(out, "--out")
@@ -192,7 +193,7 @@ def export_source(
     allow_random: bool,
     calibrate: tuple[Path, Settings] | None,
 ) -> exporting.Exported:
-    """Export one architecture with its weights; calibrate: images that recalibrate batch normalisation.
+    """Export one architecture with its weights. calibrate: images that recalibrate batch normalisation.
     Raises UserError.
     """
     check_output(out, "--out", folder=True)

@@ -1,4 +1,4 @@
-"""Which architecture is meant: one given as JSON, or rows of a sweep chosen by space, strategy, target and
+"""Choice of architectures: one that is given as JSON, or rows of a sweep by space, strategy, target and
 seed.
 """
 
@@ -25,8 +25,8 @@ Filters = Mapping[str, str | int | float | None]
 
 
 def genes_space(row: Mapping[Any, Any]) -> Space:
-    """The space of a row's architecture; ``protocol: notebook`` searches MobileNetV3 under every name. Raises
-    UserError.
+    """Return the space of a row's architecture, which with ``protocol: notebook`` is MobileNetV3 for every
+    space. Raises UserError.
     """
     if row["protocol"] != "notebook" and row["space"] not in SPACES:
         raise UserError(
@@ -37,7 +37,9 @@ def genes_space(row: Mapping[Any, Any]) -> Space:
 
 
 def config_of(row: Mapping[Any, Any]) -> tuple[Space, Config]:
-    """A row's architecture and its space. Raises UserError that names the search where the row holds none."""
+    """Return a row's architecture and its space. Raises UserError that names the search if the row has
+    none.
+    """
     space = genes_space(row)
     return space, space.parse(row["arch"], f"search {row['search_id']}: arch")
 
@@ -69,11 +71,11 @@ _NEEDED = (
     "predictor_space",
     "predictor_sha256",
 )
-_COUNTED = ("macs_m", "params_m")  # of spaces with an OFA network
+_COUNTED = ("macs_m", "params_m")  # for spaces with an OFA network
 
 
 def check_source(source: str, filters: Filters) -> None:
-    """Raise UserError for what is neither a result folder nor an architecture, before anything slow is
+    """Raise UserError if this is neither a result folder nor an architecture, before anything slow is
     imported.
     """
     if not is_run(source):
@@ -84,12 +86,12 @@ def check_source(source: str, filters: Filters) -> None:
     read_manifest(source)
 
 
-_OPTIONS = {"cost_name": "cost"}  # of filters whose column has another name
+_OPTIONS = {"cost_name": "cost"}  # filters whose column has another name
 
 
 def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
-    """Raise UserError, with the search and the column, where a row lacks a value that answers are chosen or
-    described by.
+    """Raise UserError, with the search and the column, if a row misses a value that is needed to choose or
+    describe answers.
     """
     provided = {name: find_space(name).provides is not None for name in rows["space"].unique()}
     counted = rows["space"].map(provided).astype(bool)
@@ -100,9 +102,15 @@ def check_whole(rows: pd.DataFrame, run: str | Path) -> None:
             raise UserError(f"{shown(run)}: search {search}: {column}: expected a value, found none")
 
 
+def exact(value: float) -> str:
+    """Return a number as text that gives the same number when it is typed again, as short as possible."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
-    """The rows with these values: columns and the value that each must have, None for any; a strategy may be
-    given by its label. Raises UserError where none has.
+    """Return the rows with these values. filters: columns and the value that each must have, None for any. A
+    strategy may be given by its label. Raises UserError if no row is left.
     """
     for column, value in filters.items():
         if value is not None:
@@ -110,20 +118,23 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
             kept = rows[(rows[column] == value) | (rows[column_of] == value)]
             if kept.empty:
                 found = ", ".join(
-                    f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column_of].unique()[:20]
+                    exact(x) if isinstance(x, float) else str(x) for x in rows[column_of].unique()[:20]
                 )
                 option = _OPTIONS.get(column, column)
-                raise UserError(f"--{option}: expected one of {found or 'no rows at all'}, found {value}")
+                wanted = f"one of {found}" if found else "finished searches to choose from"
+                given = exact(value) if isinstance(value, float) else value
+                raise UserError(f"--{option}: expected {wanted}, found {given}")
             rows = kept
     return rows
 
 
 def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.DataFrame:
-    """Feasible rows of a sweep: ``best`` is the most accurate of each space, cost, label, target set and
-    target.
+    """Return feasible rows of a sweep. ``best``: the most accurate row of each space, cost, label, target set
+    and target.
 
     filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row
-    without an architecture."""
+    without an architecture.
+    """
     from topdown_ray.store.results import load
 
     rows = load(run).searches
@@ -140,11 +151,12 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
 
 
 def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
-    """An architecture from JSON text or a JSON file, and its space: the filters' one, or the first it belongs
-    to.
+    """Read an architecture from JSON text or a JSON file, and return it with its space: that of the filters,
+    or the first one it belongs to.
 
-    Raises UserError for one that belongs to none, and for any other filter: an architecture has no rows to
-    choose from."""
+    Raises UserError if it belongs to no space, and for any other filter, because an architecture has no rows
+    to choose from.
+    """
     if _is_json(source):
         config = parse_json(source, "architecture")
     else:
@@ -161,7 +173,9 @@ def read_arch(source: str, filters: Filters) -> tuple[Space, Config]:
 
 
 def _space_of(config: Config) -> Space:
-    """The first space that it belongs to; where it belongs to none, the one that it resembles most."""
+    """Return the first space that the architecture belongs to. If there is none, return the one that it
+    resembles most.
+    """
     for space in SPACES.values():
         with contextlib.suppress(UserError):
             space.from_config(config)
@@ -170,7 +184,9 @@ def _space_of(config: Config) -> Space:
 
 
 def _differences(space: Space, config: Config) -> tuple[int, int]:
-    """How many keys of a configuration are not those of a space, and how many lists have another length."""
+    """Return the number of keys of a configuration that a space does not have, and of lists with another
+    length.
+    """
     lengths: dict[str, int] = {key: len(values) for key, values in space.fixed}
     for gene in space.genes:
         lengths[gene.key] = lengths.get(gene.key, 0) + 1

@@ -1,4 +1,4 @@
-"""The training set of an accuracy predictor: measured subnets, each architecture once."""
+"""The training set of an accuracy predictor: measured subnets, with each architecture once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from topdown_ray.files import brief_path, parse_json
 from topdown_ray.spaces.space import Space
 from topdown_ray.store.evaluations import read_table
 
-LEAST = 20  # architectures: fewer leave nothing to hold out
+LEAST = 20  # architectures: with fewer, nothing is left to hold out
 
 
 class Dataset(NamedTuple):
@@ -29,16 +29,18 @@ class Dataset(NamedTuple):
 
     @property
     def in_words(self) -> str:
-        """How many rows, and of how many architectures where some were measured more than once."""
+        """The number of rows, and of architectures if some were measured more than once."""
         repeated = len(self.rows) > len(self.genes)
         return f"{len(self.rows)} rows" + (f" of {len(self.genes)} architectures" if repeated else "")
 
 
 def read_dataset(path: Path, space: Space) -> Dataset:
-    """A data set with each architecture once: measurements of the same one are averaged. Raises UserError.
+    """Read a data set with each architecture once. Measurements of the same architecture are averaged. Raises
+    UserError.
 
-    The mean is weighted by the numbers of images; where a row does not say its number, all rows count alike.
-    Rows of one architecture on both sides of a split would make the held-out rows judge what was trained on.
+    The mean is weighted by the number of images. If a row does not have that number, all rows have the same
+    weight. If rows of one architecture were on both sides of a split, the held-out rows would judge the
+    predictor on what it was trained on.
     """
     rows = read_table(path).to_pandas()
     where = brief_path(path)
@@ -71,7 +73,7 @@ def read_dataset(path: Path, space: Space) -> Dataset:
 
 
 def _genes(archs: pd.Series[str], space: Space, where: str) -> npt.NDArray[np.int8]:
-    """The genes (R, G) of architectures as JSON."""
+    """Return the genes (R, G) of architectures as JSON."""
     found = np.empty((len(archs), space.G), np.int8)
     for i, arch in enumerate(archs):
         config = parse_json(arch, f"{where}: arch of row {i + 1}")

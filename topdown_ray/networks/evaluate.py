@@ -1,7 +1,9 @@
-"""The driver of evaluations: what is wanted minus what has rows, spread over actors, written in parts.
+"""The driver of evaluations, which spreads the missing measurements over actors and writes their rows in
+parts.
 
-Serves ``evaluate`` (a sweep's answers, or one architecture) and ``sample-dataset`` (random subnets: what a
-predictor learns from)."""
+Serves ``evaluate`` (a sweep's answers, or one architecture) and ``sample-dataset`` (random subnets, the
+training set of a predictor).
+"""
 
 from __future__ import annotations
 
@@ -29,21 +31,21 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.store.evaluations import Evaluations, read_table
 from topdown_ray.tasks import GivenUp
 
-FLUSH_S = 30.0  # rows wait at most this long to be written
+FLUSH_S = 30.0  # longest time until finished rows are written
 POOL = 64  # candidates for each architecture that is drawn along the cost range
-TILTS = 3.0  # how strongly candidates may lean to small or large choices, see along_cost
+TILTS = 3.0  # how strongly candidates may prefer small or large choices, see along_cost
 
 
 OnProgress = Callable[[Progress], None]
 
 
 def _quiet(progress: Progress) -> None:
-    """No display."""
+    """Show nothing."""
 
 
 @dataclass
 class Evaluating(Progress):
-    """How far an evaluation is, and what was given up."""
+    """The progress of an evaluation, and the tasks that were given up."""
 
     given_up: dict[str, str] = field(default_factory=dict)  # evaluation id -> the last line of its last error
 
@@ -56,10 +58,12 @@ def evaluate_tasks(
     show: OnProgress = _quiet,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluating:
-    """Evaluate what has no row yet, into opened evaluations. extra: further columns by architecture.
+    """Evaluate the tasks that have no row yet into opened evaluations. extra: further columns by
+    architecture.
 
-    Rows that are there when it is interrupted are written before it ends. A task that finally fails is
-    recorded, and the others go on. Raises UserError, StartError, StoreError."""
+    If the evaluation is interrupted, the finished rows are written before it ends. A task that fails
+    permanently is recorded, and the others continue. Raises UserError, StartError, StoreError.
+    """
     extra = {} if extra is None else extra
     resources.check()
     if resources.gpus and resources.address == "none" and not torch.cuda.is_available():
@@ -93,7 +97,7 @@ def evaluate_tasks(
 
 
 def uniform(space: Space, image_sizes: Sequence[int], n: int, seed: int) -> torch.Tensor:
-    """n distinct, uniformly drawn architectures at these image sizes, in canonical form: genes (n, G)."""
+    """Draw n distinct architectures uniformly at these image sizes: genes (n, G) in canonical form."""
     return _distinct(
         space,
         lambda part: _at(space, space.random(4 * n, 1000 * seed + part), image_sizes, 1000 * seed + part),
@@ -102,11 +106,13 @@ def uniform(space: Space, image_sizes: Sequence[int], n: int, seed: int) -> torc
 
 
 def along_cost(space: Space, image_sizes: Sequence[int], n: int, seed: int, cost: CostModel) -> torch.Tensor:
-    """n distinct architectures whose costs are spread evenly over the range that can be drawn: genes (n, G).
+    """Draw n distinct architectures whose costs are spread evenly over the range that can be drawn: genes (n,
+    G).
 
-    Uniform draws crowd around the middle of the range. Here each candidate leans to small or to large
-    choices: choice c of a gene has weight exp(t c), with one t for the whole candidate, uniform from -TILTS
-    to TILTS. For each of n evenly spaced costs the nearest candidate is taken that is not taken yet."""
+    Uniform draws crowd around the middle of the range. Here each candidate prefers small or large choices:
+    choice c of a gene has weight exp(t c), with one t for the whole candidate, uniform from -TILTS to TILTS.
+    For each of n evenly spaced costs, the nearest candidate that is still free is taken.
+    """
     generator = np.random.default_rng(seed)
     rows = max(4096, POOL * n)
     tilt = generator.uniform(-TILTS, TILTS, size=(rows, 1))
@@ -133,7 +139,7 @@ def along_cost(space: Space, image_sizes: Sequence[int], n: int, seed: int, cost
 
 
 def _at(space: Space, genes: torch.Tensor, image_sizes: Sequence[int], seed: int) -> torch.Tensor:
-    """The same architectures with their resolutions redrawn from these alone, in canonical form."""
+    """Return the same architectures in canonical form, with resolutions drawn again from these values."""
     choices = space.genes[space.resolution].choices
     allowed = np.array([choices.index(size) for size in sorted(image_sizes)], dtype=np.int8)
     genes = genes.clone()
@@ -159,8 +165,8 @@ def _distinct(space: Space, draw: Callable[[int], torch.Tensor], n: int) -> torc
 def sample_dataset(
     setup: EvaluationSetup, genes: torch.Tensor, out: Path, resources: Resources, show: OnProgress = _quiet
 ) -> tuple[pd.DataFrame, Evaluating]:
-    """Evaluate these architectures into one Parquet file; continues what an earlier run began, and keeps what
-    the file held.
+    """Evaluate these architectures into one Parquet file. Continues an interrupted run, and keeps the rows
+    that the file already has.
 
     Raises UserError.
     """
@@ -208,14 +214,14 @@ class Wanted:
         """Find and check the weights and the images. Raises UserError."""
         checkpoint = find_weights(self.weights, space, self.allow_random)
         if not checkpoint.is_random:
-            # incomplete weights are refused before images are read and actors start
+            # incomplete weights raise an error before images are read and actors start
             Supernet(checkpoint.space, checkpoint)
         return EvaluationSetup(checkpoint, find_images(self.data, checkpoint.description, self.settings))
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the evaluation of one space's architectures came to."""
+    """The result of evaluating the architectures of one space."""
 
     rows: pd.DataFrame
     progress: Evaluating
@@ -225,7 +231,7 @@ class Evaluated:
 def evaluate_rows(
     answers: pd.DataFrame, wanted: Wanted, into: Evaluations, resources: Resources, show: OnProgress = _quiet
 ) -> list[Evaluated]:
-    """Evaluate a sweep's answers (rows of ``searches`` with ``genes_space``), a space after another. Raises
+    """Evaluate a sweep's answers (rows of ``searches`` with ``genes_space``), one space after another. Raises
     UserError.
 
     Weights, images and resolutions of all spaces are checked before the first subnet is measured.

@@ -1,8 +1,9 @@
-"""Measure subnets: cut one out of the supernet, recalibrate its batch normalisation, count right answers on
-validation images.
+"""Measurement of subnets: each one is cut out of the supernet, recalibrated, and evaluated on validation
+images.
 
-A measured accuracy is a function of (architecture, weights, images, settings) alone, and their hashes are the
-measurement's identity: "resume" is nothing but what is wanted minus what has rows."""
+A measured accuracy is a function of (architecture, weights, images, settings) alone. Their hashes are the
+identity of the measurement, so a continued evaluation measures exactly the identities that have no rows yet.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +27,14 @@ from topdown_ray.spaces.cost import SubnetCounts
 from topdown_ray.spaces.space import Config, Space
 from topdown_ray.spaces.tiles import one_thread
 
-EVALUATION_VERSION = 1  # part of every identity: raise it when the same measurement would give another result
+EVALUATION_VERSION = 1  # part of every identity: increase it if the same measurement gives another result
 
 EvaluationRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """All that the measurements of one supernet on one data folder share."""
+    """Everything that the measurements of one supernet on one data folder have in common."""
 
     checkpoint: Checkpoint
     images: ImageData
@@ -44,7 +45,7 @@ class EvaluationSetup:
         return self.checkpoint.space
 
     def identity(self, arch: str) -> str:
-        """The identity of one measurement. arch: canonical, as :func:`canonical` writes it."""
+        """Return the identity of one measurement. arch: canonical, as :func:`canonical` writes it."""
         images = self.images
         return digest(
             [
@@ -60,7 +61,7 @@ class EvaluationSetup:
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """One architecture to be measured, in canonical form."""
+    """One architecture to measure, in canonical form."""
 
     evaluation_id: str
     arch: str
@@ -72,19 +73,19 @@ class EvaluationTask:
 
 
 def canonical(space: Space, config: Config) -> str:
-    """An architecture as JSON with switched-off blocks at their smallest choice. Raises UserError where it is
-    not of the space.
+    """Return an architecture as JSON, with the smallest choice in blocks that are switched off. Raises
+    UserError if it is not of the space.
     """
     genes = torch.from_numpy(space.from_config(config))[None]
     return json.dumps(space.to_config(space.canonical(genes)[0]))
 
 
 def tasks(setup: EvaluationSetup, archs: Iterable[str]) -> tuple[list[EvaluationTask], int]:
-    """The distinct architectures as tasks, those of one resolution together, and how many are left out for
-    their resolution.
+    """Return the distinct architectures as tasks, grouped by resolution, and the number of architectures that
+    are left out because of their resolution.
 
-    Raises UserError where a resolution is not one of the supernet's, unless such architectures are to be
-    skipped."""
+    Raises UserError if a resolution is not one of the supernet's, unless such architectures are skipped.
+    """
     known = setup.checkpoint.description.image_sizes
     wanted = [EvaluationTask(setup.identity(arch), arch) for arch in dict.fromkeys(archs)]
     unknown = [task for task in wanted if task.image_size not in known]
@@ -99,7 +100,7 @@ def tasks(setup: EvaluationSetup, archs: Iterable[str]) -> tuple[list[Evaluation
 
 
 class Evaluator:
-    """Hosts one supernet and one data folder; measures one subnet after another and keeps nothing of it."""
+    """Hosts one supernet and one data folder. Measures one subnet after another and keeps nothing of them."""
 
     def __init__(self, setup: EvaluationSetup, device: str = "cpu"):
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -147,8 +148,8 @@ class Evaluator:
         }
 
     def subnet(self, config: Config) -> tuple[torch.nn.Module, int, int]:
-        """The recalibrated subnet on the device, and how many images calibrated it and how many did not
-        decode.
+        """Return the recalibrated subnet on the device, the number of images that calibrated it, and the
+        number that could not be decoded.
         """
         subnet = self.supernet.materialise(config)
         subnet = subnet.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -194,5 +195,5 @@ class Evaluator:
 
 
 def archs_of(space: Space, genes: torch.Tensor) -> list[str]:
-    """Architectures, genes (N, G), in the canonical JSON form."""
+    """Return architectures, genes (N, G), in the canonical JSON form."""
     return [json.dumps(space.to_config(row)) for row in space.canonical(genes)]

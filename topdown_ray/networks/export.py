@@ -1,10 +1,11 @@
-"""Hand a subnet over: ONNX, OFA's own form for torch, or the configuration alone; each with a page that says
-what it is.
+"""Export of a subnet as ONNX, in OFA's own form for torch, or as its configuration alone, with a README that
+describes it.
 
 ``torch`` writes the three files of OFA's published specialised networks (``ofa.model_zoo.ofa_specialized``):
 ``net.config``, from which ``get_net_by_name(name).build_from_config`` builds the network, ``run.config`` with
-the image size, and ``init`` with the state dict. ``onnx`` is checked with onnxruntime against torch before it
-is left there."""
+the image size, and ``init`` with the state dict. ``onnx`` is compared with torch by onnxruntime before the
+export ends.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 
 from topdown_ray.errors import UserError
-from topdown_ray.networks.architectures import Filters, config_of, is_run, read_arch, winners
+from topdown_ray.networks.architectures import Filters, config_of, exact, is_run, read_arch, winners
 from topdown_ray.networks.evaluator import EvaluationSetup, Evaluator, canonical
 from topdown_ray.networks.supernet import Supernet
 from topdown_ray.networks.weights import Checkpoint
@@ -40,7 +41,7 @@ TOLERANCE = (
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The files of an exported subnet."""
 
     path: Path
     files: list[str]
@@ -56,10 +57,11 @@ def export(
     facts: Mapping[str, Any],
     setup: EvaluationSetup | None = None,
 ) -> Exported:
-    """Write a subnet into a new folder; nothing is left of an export that fails.
+    """Write a subnet into a new folder. An export that fails leaves nothing behind.
 
-    facts: lines of its page, name to value. setup: images to recalibrate batch normalisation with, as
-    ``evaluate`` does; without them the statistics are the supernet's, and the page says so. Raises UserError.
+    facts: lines of its README, name to value. setup: images to recalibrate batch normalisation with, as
+    ``evaluate`` does; without them the statistics are those of the supernet, and the README says so. Raises
+    UserError.
     """
     if form not in ("onnx", "torch", "config"):
         raise UserError(f"--format: expected onnx, torch or config, found {form!r}")
@@ -105,7 +107,7 @@ def export(
 
 
 def _write(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder of files: all of them or nothing. Raises UserError."""
+    """Write a new folder of files, either all of them or none. Raises UserError."""
     temporary = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -124,14 +126,16 @@ def _write(out: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _onnx(subnet: nn.Module, resolution: int) -> tuple[bytes, float]:
-    """The model for a batch of any size, and the largest difference from torch on batches of 1 and 3."""
+    """Return the model for a batch of any size, and the largest difference from torch on batches of 1 and
+    3.
+    """
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(2, 3, resolution, resolution, generator=generator)
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the exporter tells of each of its passes
+    logging.disable(logging.WARNING)  # the exporter logs each of its passes
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about its own insides
+            warnings.simplefilter("ignore")  # warnings of the exporter about its own code
             program = torch.onnx.export(
                 subnet,
                 (example,),
@@ -143,7 +147,7 @@ def _onnx(subnet: nn.Module, resolution: int) -> tuple[bytes, float]:
             )
     finally:
         logging.disable(before)
-    assert program is not None  # of the exporter in use, which was asked for no file
+    assert program is not None  # the exporter returns a program if it writes no file
     model: bytes = program.model_proto.SerializeToString()
     import onnxruntime
 
@@ -183,8 +187,8 @@ network.load_state_dict(torch.load("init", map_location="cpu")["state_dict"])
 network.eval()
 ```""",
     "config": (
-        "`net.config` holds the layers for OFA's `get_net_by_name(name).build_from_config`; there are no "
-        "weights here."
+        "`net.config` holds the layers for OFA's `get_net_by_name(name).build_from_config`. The folder "
+        "contains no weights."
     ),
 }
 
@@ -222,12 +226,12 @@ def _page(
         )
         lines += [resize + "(0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225).", ""]
         if checkpoint.is_random:
-            lines += ["**The weights are random: this network knows nothing.**", ""]
+            lines += ["**The weights are random, so the outputs of this network are meaningless.**", ""]
         elif not calibrated:
             lines += [
-                "**Batch normalisation is not recalibrated**: its statistics are the whole supernet's. "
-                "Accuracies are of recalibrated "
-                "subnets; export with `--data`, or recalibrate before use.",
+                "**Batch normalisation is not recalibrated.** Its statistics are those of the whole "
+                "supernet, but accuracies are predicted and measured for recalibrated subnets. Export with "
+                "`--data`, or recalibrate before use.",
                 "",
             ]
     lines += ["Architecture: `arch.json`.", ""]
@@ -235,7 +239,7 @@ def _page(
 
 
 def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]]:
-    """The architecture that is meant, its space, and what its page says of it. Raises UserError.
+    """Return the chosen architecture, its space, and the facts for its README. Raises UserError.
 
     Of a result folder: the most accurate row that the filters leave, of one target.
     """
@@ -244,7 +248,7 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
     rows = winners(source, filters, "all")
     for column, option in (("space", "space"), ("cost_name", "cost"), ("target", "target")):
         if rows[column].nunique() > 1:
-            found = ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in rows[column].unique())
+            found = ", ".join(exact(x) if isinstance(x, float) else str(x) for x in rows[column].unique())
             raise UserError(f"--{option}: expected one of {found}, found none")
     row: dict[Any, Any] = dict(rows.nlargest(1, "accuracy").iloc[0])
     own = row["predictor_space"] == row["genes_space"]
@@ -262,8 +266,8 @@ def choose(source: str, filters: Filters) -> tuple[Space, Config, dict[str, Any]
 
 
 def measured_facts(source: str, space: Space, config: Config, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was measured of this architecture with these weights, where the source is a result folder that
-    holds it.
+    """Return what was measured of this architecture with these weights, if the source is a result folder with
+    such measurements.
     """
     if not is_run(source):
         return {}

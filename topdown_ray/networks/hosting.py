@@ -1,4 +1,4 @@
-"""Where subnets are evaluated: in this process, or in the actors of a pool on Ray."""
+"""The places where subnets are evaluated: this process, or the actors of a pool on Ray."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Resources:
     """Where the hosted object runs."""
 
     address: str = "local"  # none: in this process
-    actors: int | None = None  # None: as many as the cluster has CPUs, or GPUs by ``gpus``
-    gpus: float = 0.0  # of one actor; a fraction lets several share a GPU
+    actors: int | None = None  # None: one for each CPU of the cluster, or as many as its GPUs allow
+    gpus: float = 0.0  # for each actor; with a fraction, several actors share a GPU
 
     def check(self) -> None:
-        """Raise UserError where the numbers make no sense."""
+        """Raise UserError if the numbers make no sense."""
         if not 0 <= self.gpus <= 64 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise UserError(
                 f"--gpus: expected a fraction of a GPU, or a whole number of them, found {self.gpus:g}"
@@ -36,7 +36,7 @@ class Resources:
 def run_hosted(
     make: Make[Task, Result], tasks: Sequence[Task], resources: Resources
 ) -> Iterator[Done[Task, Result] | GivenUp[Task]]:
-    """What becomes of each task, in the order in which they end, see :func:`topdown_ray.tasks.run_all`.
+    """Yield the outcome of each task, in the order in which they end. See :func:`topdown_ray.tasks.run_all`.
 
     Raises UserError, StartError.
     """
@@ -67,7 +67,7 @@ def _executor(
 
 
 def _room(have: dict[str, int], resources: Resources) -> int:
-    """How many actors to start. Raises UserError for more than the cluster has room for."""
+    """Return the number of actors to start. Raises UserError if the cluster does not have room for them."""
     if resources.gpus > have["GPU"]:
         raise UserError(
             f"--gpus: expected at most {have['GPU']}, the GPUs of the cluster, found {resources.gpus:g}"

@@ -1,10 +1,12 @@
-"""Image folders as OFA reads ImageNet: ``train/CLASS/*`` and ``val/CLASS/*``, with torchvision's transforms.
+"""Image folders in the form of ImageNet, ``train/CLASS/*`` and ``val/CLASS/*``, read with torchvision's
+transforms as OFA does.
 
-Validation images are resized to r / 0.875 and cropped to the middle r x r pixels; calibration images are
-training images, cropped and flipped at random (``ofa.imagenet_classification.data_providers.imagenet``). All
-of it is fixed by a seed: which training images calibrate is OFA's own choice (``DataProvider.SUB_SEED``), and
-how each is cropped is a function of the seed and its place, so a subnet's accuracy does not depend on what
-was measured before, or where."""
+Validation images are resized to r / 0.875 and cropped to the middle r x r pixels. Calibration images are
+training images that are cropped and flipped at random
+(``ofa.imagenet_classification.data_providers.imagenet``). A seed fixes all of this: the choice of calibration
+images is OFA's own (``DataProvider.SUB_SEED``), and the crop of each is a function of the seed and its place.
+The accuracy of a subnet therefore does not depend on what was measured before, or on which machine.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ SUB_SEED = 937162211  # ofa.imagenet_classification.data_providers.base_provider
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Bad = Literal["error", "skip"]
 
-# Pillow knows others, some of which run programs (EPS: Ghostscript)
+# Pillow can read others, some of which run programs (EPS: Ghostscript)
 FORMATS = (
     "JPEG",
     "PNG",
@@ -43,8 +45,8 @@ FORMATS = (
     "PPM",
     "TIFF",
 )
-MOST_PIXELS = 89_478_485  # of an image, width x height: Pillow's own bound
-MOST_BYTES = LARGEST_DOCUMENT  # of an image's file
+MOST_PIXELS = 89_478_485  # width x height of an image: Pillow's own limit
+MOST_BYTES = LARGEST_DOCUMENT  # size of an image file
 # times the shorter one: resizing makes the shorter side as long as the resolution, the other as much longer
 LONGEST_SIDE = 200
 
@@ -58,8 +60,8 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are chosen and batched; all but ``bad``, ``loaders`` and ``memory_mib`` may change an
-    accuracy.
+    """How images are chosen and batched. Every setting except ``bad``, ``loaders`` and ``memory_mib`` may
+    change an accuracy.
     """
 
     calibration: int = 2000  # training images; OFA's run manager
@@ -69,19 +71,23 @@ class Settings:
     bad: Bad = (
         "error"  # an image that does not decode, a class without images: an error, or left out and counted
     )
-    loaders: int = 0  # processes that decode images; 0: the one that measures
-    memory_mib: int = 1024  # decoded images that are kept for the next subnet of the same resolution
+    loaders: int = 0  # processes that decode images; 0: the measuring process itself
+    memory_mib: int = (
+        1024  # memory for decoded images, which the next subnet of the same resolution uses again
+    )
 
     def decisive(self) -> list[int]:
-        """What an evaluation's identity holds of the settings. Skipping changes nothing where all is well,
-        and is counted.
+        """The settings that are part of the identity of an evaluation. Skipping is not one of them: it
+        changes nothing if all images are good, and skipped images are counted.
         """
         return [self.calibration, self.calibration_batch, self.batch, self.seed]
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """The images that measure a subnet. ``sha256`` is of the names and contents of all of them, in order."""
+    """The images that measure a subnet. ``sha256`` is the hash of the names and contents of all of them, in
+    order.
+    """
 
     root: Path
     validation: tuple[Sample, ...]
@@ -95,8 +101,8 @@ class ImageData:
 
 
 def find_images(root: Path, description: Description, settings: Settings) -> ImageData:
-    """Scan a data folder and check it against a network. Raises UserError: missing, half-empty, another
-    number of classes.
+    """Scan a data folder and check it against a network. Raises UserError if it is missing or incomplete, or
+    has another number of classes.
     """
     if settings.calibration < 1 or settings.batch < 1 or settings.calibration_batch < 1:
         raise UserError(
@@ -145,16 +151,18 @@ def find_images(root: Path, description: Description, settings: Settings) -> Ima
 
 
 def _scan(root: Path, bad: Bad) -> tuple[list[Sample], tuple[str, ...], int]:
-    """All images below a split's folder, the names of its classes, and how many of these have no image."""
+    """Return all images below the folder of a split, the names of its classes, and the number of classes
+    without images.
+    """
     if not root.is_dir():
         raise UserError(
-            f"{root}: expected a folder with one folder of images a class, found "
+            f"{root}: expected a folder with one folder of images for each class, found "
             f"{'a file' if root.exists() else 'none'}"
         )
     try:
         classes, places = torchvision_folder.find_classes(str(root))
     except FileNotFoundError as error:
-        raise UserError(f"{root}: expected one folder of images a class, found none") from error
+        raise UserError(f"{root}: expected one folder of images for each class, found none") from error
     samples = [
         Sample(str(path.relative_to(root.parent)), places[name])
         for name in classes
@@ -162,32 +170,32 @@ def _scan(root: Path, bad: Bad) -> tuple[list[Sample], tuple[str, ...], int]:
     ]
     empty = [name for label, name in enumerate(classes) if label not in {sample.label for sample in samples}]
     if not samples:
-        raise UserError(f"{root}: expected images, found {len(classes)} class folders without any")
+        raise UserError(f"{root}: expected images, found {len(classes)} class folders without images")
     if empty and bad == "error":
         others = f" ({len(empty)} such folders)" if len(empty) > 1 else ""
         raise UserError(
-            f"{root / empty[0]}: expected images of the class, found none{others}; --bad skip goes on without"
+            f"{root / empty[0]}: expected images of the class, found none{others}; --bad skip leaves it out"
         )
     return samples, tuple(classes), len(empty)
 
 
 def _files(folder: Path, bad: Bad) -> Iterator[Path]:
-    """The files of a class that are named as images, in a fixed order. Links to folders are not followed:
-    they may form loops.
+    """Return the image files of a class in a fixed order. Links to folders are not followed, because they may
+    form loops.
     """
     for name, inner, files in sorted(os.walk(folder)):
         for link in inner if bad == "error" else ():
             if (Path(name) / link).is_symlink():
                 where = brief_path(Path(name) / link)
                 raise UserError(
-                    f"{where}: expected images, found a link to a folder; --bad skip goes on without it"
+                    f"{where}: expected images, found a link to a folder; --bad skip leaves it out"
                 )
         yield from (Path(name) / file for file in sorted(files) if torchvision_folder.is_image_file(file))
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image file as RGB. Raises UserError: not a regular file, too large, too long, of another format,
-    broken.
+    """Read an image file as RGB. Raises UserError if it is not a regular file, is too large or too elongated,
+    has another format, or is broken.
     """
     data = read_bytes(path, "an image", MOST_BYTES)
     try:
@@ -209,7 +217,7 @@ def read_image(path: Path) -> Image.Image:
         raise UserError(
             f"{brief_path(path)}: expected an image of at most {MOST_PIXELS:,} pixels, found {found}"
         ) from error
-    except Exception as error:  # Pillow raises nearly anything for a broken file
+    except Exception as error:  # Pillow raises many kinds of exceptions for a broken file
         reason = one_line(error).split(" <_io.")[0]  # without the buffer's address
         raise UserError(
             f"{brief_path(path)}: expected an image ({', '.join(FORMATS)}), found {reason}"
@@ -217,8 +225,8 @@ def read_image(path: Path) -> Image.Image:
 
 
 def _digest(root: Path, samples: Sequence[Sample], bad: Bad) -> str:
-    """Of names, labels and contents; files are read by threads, hashed in order. What is never decoded has no
-    contents.
+    """Return the hash of names, labels and contents. Threads read the files, which are hashed in order. Files
+    that are never decoded count without their contents.
     """
 
     def one(sample: Sample) -> bytes:
@@ -230,7 +238,7 @@ def _digest(root: Path, samples: Sequence[Sample], bad: Bad) -> str:
         except UserError as error:
             if bad == "skip":
                 return b"none"
-            raise UserError(f"{error}; --bad skip goes on without it") from error
+            raise UserError(f"{error}; --bad skip leaves it out") from error
         except OSError as error:
             raise UserError(f"{path}: expected a readable image, found {error.strerror}") from error
 
@@ -254,7 +262,7 @@ def validation_transform(resolution: int) -> Any:
 
 
 def training_transform(resolution: int, resize_scale: float, flip: bool) -> Any:
-    """The same of OFA's training transform; draws from torch's global generator."""
+    """Return the same part of OFA's training transform. It draws from torch's global generator."""
     parts = [transforms.RandomResizedCrop(resolution, scale=(resize_scale, 1.0))]
     return transforms.Compose(
         [*parts, *([transforms.RandomHorizontalFlip()] if flip else []), transforms.PILToTensor()]
@@ -268,13 +276,13 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 class _Decoded(NamedTuple):
-    image: torch.Tensor | None  # None: it does not decode
+    image: torch.Tensor | None  # None if it cannot be decoded
     label: int
     reason: str
 
 
 class _Images(Dataset[_Decoded]):
-    """Decodes and transforms; each image by a generator of its own."""
+    """Decodes and transforms images, each with its own random generator."""
 
     def __init__(self, root: Path, samples: Sequence[Sample], transform: Any, seed: int):
         self.root, self.samples, self.transform, self.seed = root, samples, transform, seed
@@ -293,7 +301,9 @@ class _Images(Dataset[_Decoded]):
 
 
 class Batch(NamedTuple):
-    """Images uint8 (B, 3, r, r) and labels int64 (B,); how many images of the batch did not decode."""
+    """Images uint8 (B, 3, r, r), labels int64 (B,), and the number of images of the batch that could not be
+    decoded.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -301,8 +311,8 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """Batches of a data folder in a fixed order; keeps decoded ones within a bound, the resolution used last
-    the longest.
+    """Yields batches of a data folder in a fixed order. Keeps decoded ones within a limit of memory, and
+    drops the least recently used resolution first.
     """
 
     def __init__(self, data: ImageData):
@@ -310,8 +320,8 @@ class Loader:
         self._kept: OrderedDict[tuple[str, int], list[Batch]] = OrderedDict()
 
     def validation(self, resolution: int) -> Iterator[Batch]:
-        """The validation images at a resolution. Raises UserError on one that does not decode, unless they
-        are to be skipped.
+        """Yield the validation images at a resolution. Raises UserError for one that cannot be decoded,
+        unless such images are skipped.
         """
         data = self.data
         return self._batches(
@@ -319,7 +329,7 @@ class Loader:
         )
 
     def calibration(self, resolution: int) -> Iterator[Batch]:
-        """The calibration images at a resolution, as above."""
+        """Yield the calibration images at a resolution, as above."""
         data = self.data
         transform = training_transform(resolution, data.resize_scale, data.flip)
         return self._batches(
@@ -337,7 +347,7 @@ class Loader:
         keep = self._make_room(len(samples) * 3 * resolution**2)
         decoded = _Images(self.data.root, samples, transform, self.data.settings.seed)
         loaders = self.data.settings.loaders
-        # typed loosely: the collate function is the identity, so a batch is a list of what the dataset gives
+        # Any: the collate function is the identity, so a batch is a list of the items of the dataset
         batches: Any = DataLoader(decoded, batch_size=batch, collate_fn=list, num_workers=loaders)
         done = []
         for items in batches:
@@ -351,13 +361,13 @@ class Loader:
     def _stack(self, items: list[_Decoded]) -> Batch:
         reasons = [item.reason for item in items if item.image is None]
         if reasons and self.data.settings.bad == "error":
-            raise UserError(f"{reasons[0]}; --bad skip goes on without it")
+            raise UserError(f"{reasons[0]}; --bad skip leaves it out")
         good = [item.image for item in items if item.image is not None]
         labels = torch.tensor([item.label for item in items if item.image is not None], dtype=torch.int64)
         return Batch(torch.stack(good) if good else torch.empty(0), labels, len(reasons))
 
     def _make_room(self, wanted: int) -> bool:
-        """Let go of the oldest resolutions until this many bytes fit; False: they never do."""
+        """Drop the oldest resolutions until this many bytes fit. Return False if they never do."""
         bound = self.data.settings.memory_mib * 2**20
         if wanted > bound:
             return False

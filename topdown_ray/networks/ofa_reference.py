@@ -1,11 +1,12 @@
-"""What OFA's own classes say of an architecture: accuracy, latency, MACs, parameters, and its genes.
+"""Recomputation by OFA's own classes: the accuracy, latency, MACs, parameters and genes of an architecture.
 
-Nothing here uses this project's encodings, terms or networks: ``ofa.tutorial.AccuracyPredictor`` and
-``ofa.nas.accuracy_predictor`` encode and predict, ``ofa.tutorial.LatencyTable``'s arithmetic adds latencies
-up, ``ofa.nas.efficiency_predictor``'s models count MACs on ``ofa.model_zoo``'s networks. Parameters are
-counted, and measured tables added up, over the layers that those networks describe their active subnets as.
-Genes are places in those networks' lists of choices. Which of OFA's classes read a space is in the space's
-own file (:class:`topdown_ray.spaces.space.Reference`)."""
+Nothing here uses this project's encodings, terms or networks. ``ofa.tutorial.AccuracyPredictor`` and
+``ofa.nas.accuracy_predictor`` encode and predict, the arithmetic of ``ofa.tutorial.LatencyTable`` adds up
+latencies, and the models of ``ofa.nas.efficiency_predictor`` count MACs on the networks of ``ofa.model_zoo``.
+Parameters are counted, and measured tables are added up, over the layers in those networks' descriptions of
+their active subnets. Genes are positions in those networks' lists of choices. The file of each space names
+the classes of OFA that read it (:class:`topdown_ray.spaces.space.Reference`).
+"""
 
 from __future__ import annotations
 
@@ -42,33 +43,33 @@ Config = dict[str, Any]
 
 
 def _reference(space: str) -> Reference:
-    """How OFA's classes read a space."""
+    """Return how OFA's classes read a space."""
     return SPACES[space].traits.reference
 
 
 @functools.cache
 def _network(space: str) -> Any:
-    """OFA's supernet of a space, with random weights."""
+    """Return OFA's supernet of a space, with random weights."""
     return ofa_net(_reference(space).network, pretrained=False)
 
 
 def macs_of(space: str) -> Callable[[Config], float]:
-    """The MACs of an architecture in 1e6, by OFA's own rule."""
+    """Return the MACs of an architecture in 1e6, by OFA's own rule."""
     model = getattr(ofa.nas.efficiency_predictor, _reference(space).macs_model)
     count = model(_network(space)).get_efficiency
     return lambda config: float(count(config))
 
 
 def parameters_of(space: str) -> Callable[[Config], float]:
-    """The trainable parameters of an architecture in 1e6: those of the layers that OFA builds from its
-    subnet's description.
+    """Return the trainable parameters of an architecture in 1e6, counted over the layers that OFA builds from
+    the description of its subnet.
 
-    That is how OFA loads a subnet (``build_from_config``); layers that subnets share are built once.
+    OFA loads a subnet in the same way (``build_from_config``). Layers that subnets share are built once.
     """
     describe = active_network(space)
 
     def of_layer(layer: Config) -> int:
-        # of a residual block: its shortcut is the identity
+        # a residual block whose shortcut is the identity
         return _layer_parameters(json.dumps(layer.get("conv", layer)))
 
     def of_config(config: Config) -> float:
@@ -90,15 +91,15 @@ def _layer_parameters(config: str) -> int:
 
 
 def genes_of(space: str) -> Callable[[Config], list[int]]:
-    """The genes of an architecture: each value's place in the list of choices of OFA's network, 0 in blocks
-    that are off.
+    """Return the genes of an architecture: the position of each value in the list of choices of OFA's
+    network, and 0 in blocks that are switched off.
     """
     return functools.partial(_reference(space).genes, _network(space))
 
 
 def latency_of(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
-    """The milliseconds of an architecture by the table that the rows name. Raises UserError where it is
-    another one.
+    """Return the milliseconds of an architecture by the table that the rows name. Raises UserError if the
+    table is a different one.
     """
     source = latency_table.source_of(cost, SPACES[space])
     if source is not None:
@@ -113,7 +114,7 @@ def latency_of(cost: str, space: str, sha256: str) -> Callable[[Config], float]:
 
 
 def active_network(space: str) -> Callable[[Config], Config]:
-    """OFA's description of an architecture's subnet, layer by layer."""
+    """Return OFA's description of an architecture's subnet, layer by layer."""
     network = _network(space)
 
     def describe(config: Config) -> Config:
@@ -124,15 +125,15 @@ def active_network(space: str) -> Callable[[Config], Config]:
     return describe
 
 
-_LayerKey = tuple[Any, ...]  # the columns of a measured table in front of its numbers
+_LayerKey = tuple[Any, ...]  # the columns of a measured table before its numbers
 
 
 def measured_latency(source: latency_table.Source, space: str, sha256: str) -> Callable[[Config], float]:
-    """The sum over the layers of OFA's own subnet, each looked up in the measured table."""
+    """Return the sum over the layers of OFA's own subnet, each looked up in the measured table."""
     try:
         if source.path.suffix == ".csv":
             frame = pd.read_csv(source.path, keep_default_na=False, dtype={"ms": str})
-            # Python's own reading of numbers: pandas' differs in the last bit
+            # numbers are read by Python, because pandas' reading differs in the last bit
             frame["median_ms"] = frame.pop("ms").map(float)
             about: dict[str, Any] = {"space": space}
         else:
@@ -156,8 +157,8 @@ def measured_latency(source: latency_table.Source, space: str, sha256: str) -> C
 
 
 def peak_activation_of(space: str) -> Callable[[Config], float]:
-    """The largest sum of live activations of an architecture in 1e6 bytes at float32, over the layers of
-    OFA's own subnet.
+    """Return the largest sum of live activations of an architecture in 1e6 bytes at float32, over the layers
+    of OFA's own subnet.
     """
     active = active_network(space)
 
@@ -169,7 +170,7 @@ def peak_activation_of(space: str) -> Callable[[Config], float]:
 
 
 def layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
-    """The layers of a subnet as OFA describes it, in order, for images of this size."""
+    """Return the layers of a subnet as OFA describes it, in order, for images of this size."""
 
     def convolution(layer: Config, shortcut: bool = False) -> _LayerKey:
         shape = (
@@ -214,11 +215,13 @@ def layer_keys(net: Config, size: int) -> Iterator[_LayerKey]:
 
 
 def tutorial_models() -> tuple[Any, Any]:
-    """``ofa.tutorial``'s published MobileNetV3 predictor and Note10 table, as the notebook uses them."""
+    """Return the published MobileNetV3 predictor and Note10 table of ``ofa.tutorial``, as the notebook uses
+    them.
+    """
     predictor = ofa.tutorial.accuracy_predictor.AccuracyPredictor(pretrained=False, device="cpu")
     predictor.model.load_state_dict(_state(assets.find("acc_predictor.pth")))
     classes = ofa.tutorial.latency_table
-    table = classes.LatencyTable.__new__(classes.LatencyTable)  # its constructor downloads
+    table = classes.LatencyTable.__new__(classes.LatencyTable)  # its constructor would download a file
     table.latency_tables = {}
     for resolution, path in ofa_tables.find_published("note10", notebook_space()).items():
         table.latency_tables[resolution] = classes.LatencyEstimator.__new__(classes.LatencyEstimator)
@@ -248,8 +251,8 @@ def _check_tables(cost: str, files: Mapping[int, Path], sha256: str) -> None:
 
 
 def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
-    """The predicted top-1 of each architecture by the predictor that the rows name. Raises UserError where it
-    is another one.
+    """Return the predicted top-1 of each architecture by the predictor that the rows name. Raises UserError
+    if the predictor is a different one.
     """
     path = _predictor_file(predictor, SPACES[space])
     if not path.is_file():
@@ -285,8 +288,8 @@ def _parts(items: Iterable[Config], size: int = 1000) -> list[list[Config]]:
 
 
 def _perceptron(path: Path) -> tuple[torch.nn.Sequential, float]:
-    """A checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to its
-    output.
+    """Return a checkpoint of linear layers with ReLU between them as plain torch, and the accuracy it adds to
+    its output.
     """
     if path.suffix == ".safetensors":
         state = dict(sorted(safetensors.torch.load_file(path).items(), key=lambda item: in_order(item[0])))

@@ -1,9 +1,10 @@
-"""OFA supernets: build, materialise a subnet, recalibrate it, describe it.
+"""OFA supernets: build one, cut a subnet out of it, recalibrate it, describe it.
 
-With ``ofa_reference`` and ``bench``, the only importer of ofa.
+This module, ``ofa_reference`` and ``bench`` are the only ones that import ofa.
 
-A supernet is built with published weights if this machine has them, and with random ones otherwise;
-:attr:`Supernet.weights` says which. No search depends on the weights."""
+A supernet has published weights if this machine has them, and random weights otherwise; see
+:attr:`Supernet.weights`. No search depends on the weights.
+"""
 
 from __future__ import annotations
 
@@ -35,39 +36,41 @@ _COUNTER = "num_batches_tracked"
 
 
 def build(space: Space, width: float = 1.0, n_classes: int = 1000) -> Any:
-    """The network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download; ``width`` is
-    relative to it. Raises UserError for a width at which OFA cannot build it.
+    """Build the network that ``ofa.model_zoo.ofa_net`` builds for this space, without its download. ``width``
+    is relative to it. Raises UserError for a width at which OFA cannot build it.
     """
     return space.traits.build(networks, width, n_classes)
 
 
 class Supernet:
-    """One OFA supernet in this process; subnets are cut out of it on demand."""
+    """One OFA supernet in this process. Subnets are cut out of it on demand."""
 
     def __init__(self, space: Space, checkpoint: Checkpoint | None = None):
-        """checkpoint: the weights; None: published ones where they lie on this machine, else random ones.
+        """checkpoint: the weights; None: published ones if they are on this machine, else random ones.
 
-        Raises UserError that names the file unless every tensor of the network is there, finite and of its
-        shape."""
+        Raises UserError that names the file unless it has every tensor of the network, finite and with the
+        right shape.
+        """
         self.space = space
         if checkpoint is None:
             weights = "random" if published_weights(space) is None else "published"
             checkpoint = find_weights(weights, space, allow_random=True)
         description = checkpoint.description
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of random weights: the same ones everywhere
-            # OFA's modules carry no types
+            torch.manual_seed(0)  # random weights are the same on every machine
+            # OFA's modules have no types
             self.network: Any = build(space, description.width, description.n_classes).eval()
         self.weights = checkpoint.name
         if checkpoint.path is not None:
             self._load(checkpoint.state(), brief_path(checkpoint.path))
 
     def _load(self, state: Mapping[str, torch.Tensor], where: str) -> None:
-        """Load weights by OFA's own loader, which renames tensors and asks for none: every one must be there,
-        finite, of its shape.
+        """Load weights with OFA's own loader, which renames tensors and does not require any of them. Here
+        each one must be present, finite and of the right shape.
 
-        So the network is filled with NaN first, and what is NaN afterwards was not in the file. The counters
-        of batch normalisation may be missing; no output depends on them. Raises UserError."""
+        The network is therefore filled with NaN first: what is NaN afterwards was not in the file. The
+        counters of batch normalisation may be missing, because no output depends on them. Raises UserError.
+        """
         expected = f"{where}: expected weights of {self.space.network}"
         given = {name: value for name, value in state.items() if not name.endswith(_COUNTER)}
         for name, value in given.items():
@@ -83,9 +86,9 @@ class Supernet:
             value.fill_(torch.nan)
         try:
             self.network.load_state_dict(state)
-        except (AssertionError, ValueError) as error:  # the name that it does not know
+        except (AssertionError, ValueError) as error:  # the error names the unknown tensor
             raise UserError(f"{expected}, found a tensor of another network: {brief(str(error))}") from error
-        except Exception as error:  # a wrong shape; OFA's loader raises many kinds
+        except Exception as error:  # a wrong shape: OFA's loader raises many kinds of exceptions
             reason = str(error).partition("\n")[2] or str(error)
             raise UserError(f"{expected}, found {type(error).__name__}: {one_line(reason, 200)}") from error
         missing = [name for name, value in own.items() if value.isnan().any()]
@@ -104,24 +107,24 @@ class Supernet:
         )
 
     def materialise(self, config: Mapping[str, Any]) -> nn.Module:
-        """The architecture as a network of its own, with the supernet's weights, in evaluation mode."""
+        """Return the architecture as a network of its own, with the supernet's weights, in evaluation
+        mode.
+        """
         self.activate(config)
         subnet: nn.Module = self.network.get_active_subnet(preserve_weight=True)
         return subnet.eval()
 
     def recalibrate(self, subnet: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-        """Set a materialised subnet's batch normalisation from images (B, 3, r, r), by OFA's
+        """Set the batch normalisation of a materialised subnet from images (B, 3, r, r), with OFA's
         ``set_running_statistics``.
         """
         try:
             set_running_statistics(subnet, ((images, None) for images in batches))
         finally:
-            DynamicBatchNorm2d.SET_RUNNING_STATISTICS = (
-                False  # OFA leaves it set when an image cannot be read
-            )
+            DynamicBatchNorm2d.SET_RUNNING_STATISTICS = False  # OFA leaves it set if an image cannot be read
 
     def describe(self, config: Mapping[str, Any]) -> str:
-        """The architecture layer by layer, as OFA's ``module_str`` prints it."""
+        """Return the architecture layer by layer, as OFA's ``module_str`` prints it."""
         self.activate(config)
         return str(self.network.module_str)
 
@@ -132,7 +135,7 @@ def n_parameters(module: nn.Module) -> int:
 
 
 def build_layer(layer: Layer) -> nn.Module:
-    """One layer alone, OFA's own module as its static subnets have it, with random weights, in evaluation
+    """Build one layer alone: OFA's own module of its static subnets, with random weights, in evaluation
     mode.
     """
     width_in, width_out = layer.width_in, layer.width_out

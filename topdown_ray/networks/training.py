@@ -1,8 +1,10 @@
-"""Train an accuracy predictor on measured subnets: OFA's three-layer perceptron on the one-hot architecture.
+"""Training of accuracy predictors on measured subnets: OFA's three-layer perceptron on the one-hot
+architecture.
 
-Distinct architectures are split by a seed into three: most are trained on, some say when to stop, and the
-held-out ones only judge the result. The checkpoint is what ``predictor:`` of a sweep takes; beside it lie a
-model card and a picture of predicted against true."""
+A seed splits the distinct architectures into three sets: most are trained on, some decide when to stop, and
+the held-out ones only judge the result. The checkpoint can be given as ``predictor:`` of a sweep. A model
+card and a picture of predicted against measured accuracies are written next to it.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.spaces.tiles import one_thread
 from topdown_ray.stats import Agreement, agreement
 
-LEAST_JUDGES = 30  # held-out architectures: fewer are warned of
-LEAST_RANKED = 10  # held-out architectures: of fewer no rank correlation is given
+LEAST_JUDGES = 30  # held-out architectures: with fewer, a warning is printed
+LEAST_RANKED = 10  # held-out architectures: with fewer, there is no rank correlation
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -47,14 +49,14 @@ class Training:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     batch: int = 64
-    held_out: float = 0.2  # the share of rows that only judge
-    stopping: float = 0.15  # the share of the others that say when to stop
+    held_out: float = 0.2  # the share of architectures that only judge the predictor
+    stopping: float = 0.15  # the share of the others that decide when to stop
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained predictor's files and figures."""
+    """The files and figures of a trained predictor."""
 
     path: Path
     sha256: str
@@ -66,12 +68,13 @@ class Learned:
 
     @property
     def warning(self) -> str:
-        """What is to be said of too few held-out architectures; empty where they are enough."""
+        """A warning if there are too few held-out architectures, else an empty text."""
         n = self.held_out.n
         return (
             ""
             if n >= LEAST_JUDGES
-            else f"{n} held-out architectures judge a predictor poorly; expected at least {LEAST_JUDGES}"
+            else f"{n} held-out architectures are too few to judge a predictor; expected at least "
+            f"{LEAST_JUDGES}"
         )
 
 
@@ -82,10 +85,11 @@ def train(
     training: Training | None = None,
     show: Callable[[int, int, float], None] | None = None,
 ) -> Learned:
-    """Train, write the checkpoint, its card and its picture, all or none. show: (epoch, most epochs, best
-    error so far).
+    """Train a predictor and write the checkpoint, its card and its picture, either all of them or none. show:
+    called with (epoch, most epochs, best error so far).
 
-    The rows decide with the seed alone: one thread, fixed order. Raises UserError.
+    The result follows from the rows and the seed alone, because training uses one thread and a fixed order.
+    Raises UserError.
     """
     check_output(out, "--out")
     training = Training() if training is None else training
@@ -122,7 +126,7 @@ def train(
         }
         new = folder / out.name
         new.write_bytes(_in_order(safetensors.torch.save(state, metadata)))
-        predictor = load_predictor(str(new), space)  # judged as sweeps will read it
+        predictor = load_predictor(str(new), space)  # judged in the form that sweeps read
         with one_thread(), torch.inference_mode():
             predicted = predictor(genes).double().numpy()
         judged, trained = agreement(predicted[held], top1[held]), agreement(predicted[fit], top1[fit])
@@ -139,7 +143,7 @@ def train(
 
 @contextlib.contextmanager
 def _folder_beside(out: Path) -> Iterator[Path]:
-    """A folder for files that are moved to where ``out`` lies; it is gone at the end. Raises UserError,
+    """Yield a temporary folder for files that are then moved to the folder of ``out``. Raises UserError
     before the training.
     """
     try:
@@ -159,7 +163,7 @@ def _folder_beside(out: Path) -> Iterator[Path]:
 
 
 def _scale(top1: Floats) -> float:
-    """What accuracies are divided by for the training."""
+    """Return what accuracies are divided by for the training."""
     return float(top1.std()) or 1.0
 
 
@@ -172,10 +176,11 @@ def _network(
     training: Training,
     show: Callable[[int, int, float], None] | None,
 ) -> tuple[dict[str, torch.Tensor], int]:
-    """The state of a trained predictor, and the number of epochs behind it.
+    """Return the state of a trained predictor, and the number of epochs behind it.
 
-    Three layers of one unit are added behind the perceptron: 1 - relu(1 - relu(y)) is y held between 0 and 1,
-    so that what lies outside of the training set has no value that is no accuracy."""
+    Three layers of one unit follow the perceptron: 1 - relu(1 - relu(y)) limits y to values from 0 to 1, so
+    that architectures unlike those of the training set also get a value that is an accuracy.
+    """
     inputs = features(space, encoding(space, space), genes)
     center, scale = float(top1[fit].mean()), _scale(top1[fit])
     with one_thread(), torch.random.fork_rng(devices=[]):
@@ -192,8 +197,8 @@ def _network(
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted: safetensors writes them in any order, and the
-    file's hash is an identity.
+    """Write the metadata of a safetensors file in sorted order. safetensors writes them in any order, and the
+    hash of the file is an identity.
     """
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -242,10 +247,10 @@ def _fit(
 
 
 def _tie_unseen(space: Space, genes: torch.Tensor, state: dict[str, torch.Tensor]) -> list[str]:
-    """Let a choice that no training row shows read as the nearest one that was seen; their names, for the
-    card.
+    """Give each choice that no training row has the weights of the nearest one that was seen. Return the
+    names of these choices for the card.
 
-    Its weights would be those that it was initialised with, and a search would chase them.
+    Their own weights would still be the random initial ones, and searches would exploit them.
     """
     code, unseen = encoding(space, space), []
     active = space.active(genes)
@@ -302,9 +307,10 @@ def _card(
         f"# Accuracy predictor of {space.name}",
         "",
         f"Predicts the top-1 accuracy that subnets of `{rows['weights_name'].iloc[0]}` have on the images of "
-        f"`{rows['data_name'].iloc[0]}` ({rows['n_images'].iloc[0]} validation images), and of nothing else.",
+        f"`{rows['data_name'].iloc[0]}` ({rows['n_images'].iloc[0]} validation images). It is not valid for "
+        "other weights or images.",
         "",
-        f"`predictor: {learned.path.name}` in a sweep file selects it. SHA-256 {learned.sha256}.",
+        f"`predictor: {learned.path.name}` in a sweep file selects it. Its SHA-256 is {learned.sha256}.",
         "",
         "| | architectures | Kendall's tau | Spearman | mean absolute error (points) | bias (points) |",
         "|---|---:|---:|---:|---:|---:|",
@@ -316,12 +322,12 @@ def _card(
     lines += [
         "",
         f"Measured top-1 from {100 * top1.min():.2f} to {100 * top1.max():.2f} %, standard deviation "
-        f"{100 * top1.std():.2f} points. "
-        f"{counts[0]} architectures were trained on, {counts[1]} said when to stop (epoch "
-        f"{learned.epochs}), {held.n} were held out.",
+        f"{100 * top1.std():.2f} percentage points. "
+        f"{counts[0]} architectures were trained on, {counts[1]} decided when to stop (epoch "
+        f"{learned.epochs}), and {held.n} were held out.",
         "",
-        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features, its output held "
-        "between 0 and 1; "
+        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features, its output limited "
+        "to values from 0 to 1; "
         f"AdamW, learning rate "
         f"{training.learning_rate:g}, weight decay {training.weight_decay:g}, batch {training.batch}, seed "
         f"{training.seed}.",
@@ -344,8 +350,9 @@ def _card(
         shown = ", ".join(unseen[:12]) + (", ..." if len(unseen) > 12 else "")
         lines += [
             "",
-            f"{len(unseen)} choices were in no training row and read as the nearest one that was: {shown}.",
+            f"{len(unseen)} choices are in no training row. The predictor treats each of them as the nearest "
+            f"choice that is in one: {shown}.",
         ]
     if str(rows["weights_sha256"].iloc[0]).startswith("random:"):
-        lines += ["", "**The supernet had random weights: these accuracies mean nothing.**"]
+        lines += ["", "**The supernet had random weights, so these accuracies are meaningless.**"]
     return "\n".join(lines) + "\n"

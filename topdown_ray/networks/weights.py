@@ -1,9 +1,10 @@
-"""Supernet weights: which file, its hash, and what the network around them is.
+"""Supernet weights: the file, its hash, and a description of the network they belong to.
 
-Published weights are looked for as all published artefacts are: in the assets folder, in the cache, then
-upstream where a hash is pinned. Weights of our own are a safetensors file whose header describes the network:
+Published weights are looked for like all published artefacts: in the assets folder, in the cache, then
+upstream if a hash is pinned. Weights of your own are a safetensors file whose header describes the network:
 the space, the width, the classes, the image sizes that it was trained at, and how its training images were
-cropped and flipped. Random weights are a choice, never a fallback."""
+cropped and flipped. Random weights are used only on request, never as a fallback.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +28,26 @@ _HEADER = "topdown_ray_supernet"
 
 
 class Description(BaseModel):
-    """What a supernet is, beside its weights. The defaults are those of the published ones."""
+    """A description of the supernet that weights belong to. The defaults are those of the published ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     space: str
     width: Annotated[float, Field(gt=0, le=4)] = 1.0  # relative to the space's published network
     n_classes: Annotated[int, Field(ge=2, le=100_000)] = 1000
-    image_sizes: tuple[int, ...]  # pixels; subnets at other sizes are not measured
+    image_sizes: tuple[int, ...]  # pixels; subnets at other sizes cannot be measured
     resize_scale: Annotated[float, Field(gt=0, le=1)] = (
         0.08  # the smallest share of an image that a training crop shows
     )
     flip: bool = True  # whether training images were flipped at random
     classes: tuple[str, ...] = ()  # the class folders' names, in order, where known
-    origin: str = ""  # in words: how it was trained
+    origin: str = ""  # how it was trained, in words
 
 
 class Checkpoint(BaseModel):
-    """A supernet's weights by name and hash; ``path`` None: random weights of a fixed seed."""
+    """The name and hash of a supernet's weights. If ``path`` is None, the weights are random, with a fixed
+    seed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,11 +63,11 @@ class Checkpoint(BaseModel):
 
     @property
     def is_random(self) -> bool:
-        """Whether there are no trained weights."""
+        """Whether the weights are random."""
         return self.path is None
 
     def state(self) -> Mapping[str, torch.Tensor]:
-        """The state dict of the supernet. Raises UserError."""
+        """Return the state dict of the supernet. Raises UserError."""
         if self.path is None:
             raise ValueError("random weights have no file")
         if self.path.suffix == ".safetensors":
@@ -78,10 +81,11 @@ def _published(space: Space) -> Description:
 
 
 def find_weights(weights: str, space: Space | None, allow_random: bool = False) -> Checkpoint:
-    """The checkpoint of a supernet: ``published`` (of ``space``), ``random``, or the path of a file.
+    """Return the checkpoint of a supernet: ``published`` (of ``space``), ``random``, or the path of a file.
 
-    space: what it must be of; None: whatever the file says. Raises UserError: not to be had, of another
-    space, random weights although ``allow_random`` is not set."""
+    space: the expected space; None: the space that the file names. Raises UserError if the weights are not
+    available or of another space, or if random weights are requested without ``allow_random``.
+    """
     if weights == "published" and space is not None:
         found = _find_published(space, fetch=not allow_random)
         if found is not None:
@@ -91,9 +95,9 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
         weights = "random"
     if weights in ("published", "random"):
         if space is None:
-            raise UserError(f"--weights {weights}: expected a space with it, found none; say --space")
+            raise UserError(f"--weights {weights}: expected a space, found none; use --space")
         if not allow_random:
-            raise UserError("--weights random: expected --allow-random-weights beside it, found none")
+            raise UserError("--weights random: expected --allow-random-weights as well, found none")
         return Checkpoint(
             name="random", sha256=f"random:{space.name}", path=None, description=_published(space)
         )
@@ -101,13 +105,15 @@ def find_weights(weights: str, space: Space | None, allow_random: bool = False) 
 
 
 def published_weights(space: Space) -> Path | None:
-    """Where the published weights of a space lie on this machine."""
+    """Return the path of the published weights of a space on this machine."""
     file = space.traits.published.weights
     return None if file is None else assets.local(file)
 
 
 def _find_published(space: Space, fetch: bool) -> Checkpoint | None:
-    """The published weights, fetched if that is allowed and their hash is known; None: not to be had."""
+    """Return the published weights, downloaded if that is allowed and their hash is known; None if they are
+    not available.
+    """
     file, path = space.traits.published.weights, published_weights(space)
     if file is None:
         return None
@@ -123,15 +129,15 @@ def _find_published(space: Space, fetch: bool) -> Checkpoint | None:
 
 
 def _unpublished(space: Space) -> str:
-    """Why there are no published weights, and what to do."""
-    advice = "name a file, or say --allow-random-weights to go without"
+    """Return why there are no published weights, and what to do."""
+    advice = "name a file, or use --allow-random-weights"
     file = space.traits.published.weights
     if file is None:
         return f"--weights: expected a space with published weights, found {space.name}; {advice}"
     name = assets.ASSETS[file].name
     return (
         f"--weights: expected the published weights of {space.network} as $TOPDOWN_RAY_ASSETS/{file}, found "
-        f"none (no hash of them is known: topdown-ray assets fetch {name} fetches them all the same); "
+        f"none (their hash is not known; topdown-ray assets fetch {name} downloads them nevertheless); "
         f"{advice}"
     )
 
@@ -144,7 +150,7 @@ def _own(path: Path, space: Space | None) -> Checkpoint:
         description = _published(space)
     else:
         raise UserError(
-            f"--weights {path}: expected a file that says its space, or --space beside it, found neither"
+            f"--weights {path}: expected a file that names its space, or the option --space, found neither"
         )
     if space is not None and description.space != space.name:
         raise UserError(
@@ -183,7 +189,7 @@ def _header(path: Path) -> Description:
 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], description: Description) -> None:
-    """Write a supernet's weights with their description, whole or not at all. Raises UserError."""
+    """Write a supernet's weights with their description, either whole or not at all. Raises UserError."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with written(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={_HEADER: description.model_dump_json()})

@@ -1,1 +1,1 @@
-"""From a specification to tables: plan, dispatch, run, follow, verify."""
+"""Sweeps, from a specification to result tables: plan, dispatch, run, follow, verify."""

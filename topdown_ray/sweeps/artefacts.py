@@ -1,4 +1,4 @@
-"""The costs and predictors that a sweep names, as far as they can be found and checked without torch."""
+"""The costs and predictors that a sweep names, found and checked as far as that is possible without torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from topdown_ray.sweeps.groups import Device
 from topdown_ray.sweeps.spec import SweepSpec
 from topdown_ray.sweeps.targets import repeated
 
-Costs = dict[str, tuple[AnyCost, ...]]  # of each space, those of its devices
+Costs = dict[str, tuple[AnyCost, ...]]  # the costs of each space, one for each device
 
 
 def find_costs(spec: SweepSpec) -> Costs:
-    """Find all costs of a sweep, and check that every target is one that an architecture can meet. Looks for
-    the predictors and the costs of limits, too: their mistakes are told before they are loaded, and before
-    torch is. Raises UserError.
+    """Find all costs of a sweep, and check that an architecture can meet every target. Also looks for the
+    predictors and the costs of limits, so that mistakes are reported before they, and torch, are loaded.
+    Raises UserError.
     """
     found = {}
     for space in spec.spaces:
@@ -37,7 +37,7 @@ def find_costs(spec: SweepSpec) -> Costs:
 
 
 def _check_distinct(space: str, devices: tuple[Device, ...], costs: tuple[AnyCost, ...]) -> None:
-    """Raise UserError where two costs of a space are one."""
+    """Raise UserError if two costs of a space are the same."""
     for field in ("name", "sha256"):
         values = [getattr(cost, field) for cost in costs]
         if len(set(values)) != len(values):

@@ -1,7 +1,9 @@
-"""How many predictor evaluations a budget of seconds is, measured once when a sweep is planned.
+"""The number of predictor evaluations that a budget in seconds stands for, measured once when a sweep is
+planned.
 
-The numbers become part of the specification, so the sweep's results follow from run.json and not from how
-fast a machine happens to be. Seconds are those of one CPU core, of searches in lock step."""
+The numbers become part of the specification, so that the results of the sweep follow from run.json and not
+from the speed of a machine. Seconds are those of one CPU core on which searches run in lock step.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,24 @@ from topdown_ray.sweeps.hyperparameters import Budget
 from topdown_ray.sweeps.runner import Setup, Worker
 from topdown_ray.sweeps.spec import SweepSpec
 
-BATCH = 16  # searches in lock step, at most
+BATCH = 16  # largest number of searches in lock step
 GENERATIONS = 40  # of the searches that are timed, for the first target
 WARM_GENERATIONS = 80  # about as many for all further targets together
-LONGEST_S = 3.0  # no repeat begins later
-REPEATS = 3  # the fastest counts: a neighbour on the machine only slows down
+LONGEST_S = 3.0  # no repeat begins after this time
+REPEATS = 3  # the fastest counts, because other processes can only slow a repeat down
 
 
 def calibrated(
     spec: SweepSpec, setups: Mapping[str, Setup], on_step: Callable[[str], None] = lambda step: None
 ) -> SweepSpec:
-    """The specification with the evaluations that its budget of seconds stands for. on_step: is told before
-    they are measured, which takes some seconds for each space, strategy and number of targets.
+    """Return the specification with the numbers of evaluations that its budget in seconds stands for.
+    on_step: is called before the measurement, which takes some seconds for each space, strategy and number of
+    targets.
     """
     budget = spec.budget
     if budget is None or budget.seconds is None or budget.calibrated is not None:
         return spec
-    on_step(f"Measuring how many evaluations take {budget.seconds:g} s; run.json keeps the numbers ...")
+    on_step(f"Measuring how many evaluations take {budget.seconds:g} s; run.json records the numbers ...")
     unlimited = spec.model_copy(update={"budget": None})
     groups = {calibration_key(g): g for g in unlimited.groups()}
     with compiling_told(on_step):
@@ -47,7 +50,7 @@ def calibrated(
 
 
 def _seconds(worker: Worker, group: Group, batch: int) -> float:
-    """CPU seconds that an evaluation takes, in a batch of searches."""
+    """Return the CPU seconds of one evaluation in a batch of searches."""
     ratio = group.params.warm_generations / max(group.params.generations, 1)
     most = max(1, WARM_GENERATIONS // max(1, len(group.targets) - 1))
     warm = min(math.ceil(ratio * GENERATIONS), most)

@@ -1,7 +1,7 @@
 """The checks of ``verify`` that follow from the manifest: identities, artefacts, targets, numbers of
 evaluations, anytime curves.
 
-Nothing here recomputes an architecture; :mod:`topdown_ray.sweeps.verify` does.
+Nothing here recomputes an architecture. :mod:`topdown_ray.sweeps.verify` does that.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ NO_NETWORK = "the space has no OFA network"
 
 @dataclass(frozen=True)
 class RowCheck:
-    """One rule, held against all rows that it is about, and the first row that breaks it."""
+    """One rule, applied to all rows that it concerns, and the first row that breaks it."""
 
     name: str
-    columns: tuple[str, ...]  # of ``searches``; those of ``trace`` as trace.COLUMN
+    columns: tuple[str, ...]  # columns of ``searches``; those of ``trace`` as trace.COLUMN
     rule: str
     rows: int = 0
     failures: int = 0
@@ -38,7 +38,7 @@ class RowCheck:
     target: float | None = None
     expected: str = ""
     found: str = ""
-    largest: float | None = None  # difference, of recomputed numbers
+    largest: float | None = None  # largest difference of recomputed numbers
     tolerance: float | None = None
     not_checked: str = ""  # why nothing, or not everything, could be checked
     by_plugins: bool = False  # recomputed by the functions of plug-ins
@@ -53,8 +53,8 @@ def check(
     found: Sequence[Any] | None = None,
     **more: Any,
 ) -> RowCheck:
-    """A check from a verdict on each row. columns: their names, with commas between. expected, found: of each
-    row, for the message.
+    """Make a check from a verdict on each row. columns: their names, separated by commas. expected, found:
+    the values of each row, for the message.
     """
     bad = np.flatnonzero(~np.asarray(good, dtype=bool))
     names = tuple(columns.split(", "))
@@ -75,7 +75,7 @@ def check(
 
 
 def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any], **more: Any) -> RowCheck:
-    """A column against the value that each row should have."""
+    """Compare a column with the value that each row should have."""
     values = [plain(value) for value in rows[column.removeprefix("trace.")]]
     wanted = [plain(value) for value in expected]
     good = [a is not None and a == b for a, b in zip(values, wanted, strict=True)]
@@ -86,25 +86,25 @@ def compared(column: str, rule: str, rows: pd.DataFrame, expected: Sequence[Any]
 
 
 def _where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
-    """Both values; of two lists of one length only the first entries that differ, for a message shows the
-    beginning of a list.
+    """Return both values. Of two lists of the same length, return only the first entries that differ, because
+    a message shows only the beginning of a list.
     """
     if isinstance(found, tuple) and isinstance(expected, tuple) and len(found) == len(expected):
         at = [a == b for a, b in zip(found, expected, strict=True)].index(False)
-        return f"{found[at]} at place {at}", f"{expected[at]} at place {at}"
+        return f"{found[at]} at position {at}", f"{expected[at]} at position {at}"
     return found, expected
 
 
 def plain(value: Any) -> Any:
-    """A cell as a plain Python value."""
+    """Return a cell as a plain Python value."""
     if isinstance(value, np.ndarray):
         return tuple(value.tolist())
     return value.item() if isinstance(value, np.generic) else value
 
 
 def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.DataFrame]:
-    """Each row against the specification's spaces, strategies, protocol, targets and seeds; and the rows that
-    pass.
+    """Compare each row with the specification's spaces, strategies, protocol, targets and seeds. Return the
+    checks, and the rows that pass all of them.
     """
     targets = [_targets(value) for value in rows["targets"]]
     sets = {
@@ -120,7 +120,7 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
         "seed": set(spec.seeds),
     }
     verdicts: dict[str, tuple[str, list[bool]]] = {
-        column: ("one that run.json names", [value in values for value in rows[column].tolist()])
+        column: ("a value that run.json names", [value in values for value in rows[column].tolist()])
         for column, values in known.items()
     }
     of_label = {entry.label: entry.name for entry in spec.strategies}
@@ -166,10 +166,10 @@ def _targets(value: Any) -> tuple[float, ...]:
 
 
 def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping[str, str]]) -> RowCheck:
-    """Each search's identity, from all that decides it.
+    """Check each search's identity, which follows from everything that decides the search.
 
-    rows: those that the specification promises. hashes: of each space, those of its cost table and its
-    predictor."""
+    rows: those that pass :func:`promised`. hashes: for each space, those of its cost table and its predictor.
+    """
     wanted: dict[int, str] = {}
     groups = searched(spec)
     keys = [rows["space"], rows["cost_number"], rows["label"], rows["targets"].map(_targets)]
@@ -178,13 +178,16 @@ def identities(rows: pd.DataFrame, spec: SweepSpec, hashes: Mapping[str, Mapping
         identity = search_identity(found.group, spec.protocol, hashes[found.group.space], found.part)
         wanted.update(zip(seeds.index, map(identity, seeds.tolist()), strict=True))
     return compared(
-        "search_id", "the hash of all that decides the search", rows, [wanted[index] for index in rows.index]
+        "search_id",
+        "the hash of everything that decides the search",
+        rows,
+        [wanted[index] for index in rows.index],
     )
 
 
 def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck, int]:
-    """Every search once, with all its targets; of a complete sweep, all searches. Also how many searches have
-    no rows.
+    """Check that every search is there once, with all its targets, and that a complete sweep has all
+    searches. Also return the number of searches without rows.
     """
     single = ~rows.duplicated(["search_id", "target_index"], keep=False)
     whole = rows.groupby("search_id")["target_index"].transform("nunique") == rows["k"]
@@ -213,8 +216,8 @@ def once(rows: pd.DataFrame, spec: SweepSpec, complete: bool) -> tuple[RowCheck,
 
 
 def generations_of(strategy: str, params: EvolutionParams, k: int, index: int) -> int | None:
-    """How many generations a strategy runs for a target; None for strategies that this module does not
-    know.
+    """Return the number of generations that a strategy runs for a target, or None for strategies that this
+    module does not know.
     """
     if strategy == "joint":
         return params.generations + (k - 1) * params.warm_generations
@@ -226,7 +229,9 @@ def generations_of(strategy: str, params: EvolutionParams, k: int, index: int) -
 
 
 def evaluations_by(strategy: str, params: EvolutionParams, k: int, index: int, generation: int) -> int | None:
-    """The children that a strategy has scored for a target up to a generation; None as above."""
+    """Return the number of children that a strategy has scored for a target up to a generation, or None as
+    above.
+    """
     population = params.population
     if strategy == "joint":  # slot j of generation n serves target (j + n) mod k
         each, rest = divmod(population, k)
@@ -248,10 +253,10 @@ def _is_full(strategy: str, k: int, index: int) -> bool:
 
 
 def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowCheck]:
-    """Generations, evaluations, predictor rows and gradients of each row. rows: those that the specification
-    promises.
+    """Check the generations, evaluations, predictor rows and gradients of each row. rows: those that pass
+    :func:`promised`.
     """
-    rule = "the strategy's rule"
+    rule = "the number that follows from the strategy"
     of = searched(spec)
     places = list(zip(_part_keys(rows), rows["target_index"].astype(int), strict=True))
     wanted = {(key, index): of[key].generations(index) for key, index in set(places)}
@@ -278,24 +283,26 @@ def counts(rows: pd.DataFrame, spec: SweepSpec, schema: int) -> Iterator[RowChec
             "unique_evaluations",
             ("unique_evaluations",),
             "",
-            not_checked=f"schema {schema} has no such column",
+            not_checked=f"tables of schema {schema} do not have this column",
         )
     else:
         # an archive of joint that no child fits starts from the cheapest architecture, which is scored
         most = rows["evaluations"] + rows["strategy"].eq("joint")
         good = rows["unique_evaluations"].between(0, most)
-        yield check("unique_evaluations", "from 0 to evaluations, of joint to one more", rows, good)
+        yield check("unique_evaluations", "from 0 to evaluations (joint: one more)", rows, good)
     if schema < 3:
-        yield RowCheck("gradients", ("gradients",), "", not_checked=f"schema {schema} has no such column")
+        yield RowCheck(
+            "gradients", ("gradients",), "", not_checked=f"tables of schema {schema} do not have this column"
+        )
         return
     takes_none = rows["strategy"].isin(
         set(STRATEGIES) & {"independent", "random", "bottom_up", "top_down", "prune"}
     )
     limit = rows["evaluations"].where(~takes_none, 0)
-    yield check("gradients", "0, of joint at most evaluations", rows, rows["gradients"].between(0, limit))
+    yield check("gradients", "0 (joint: at most evaluations)", rows, rows["gradients"].between(0, limit))
 
 
-#: Space, number of the cost, label and targets of a search.
+#: The space, the number of the cost, the label and the targets of a search.
 PartKey = tuple[str, int, str, tuple[float, ...]]
 
 
@@ -312,11 +319,13 @@ class Searched(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The evaluations of a search; of several devices, of all of them."""
+        """The evaluations of a search, over all of its devices."""
         return find_strategy(self.group.strategy).evaluations(self.params, len(self.group.targets))
 
     def _place(self, index: int) -> tuple[int, int]:
-        """The number of targets of the whole search, and the place of one of this part's among them."""
+        """Return the number of targets of the whole search, and the position among them of one of this part's
+        targets.
+        """
         before = sum(len(part.targets) for part in self.group.each[: self.part])
         return len(self.group.targets), before + index
 
@@ -330,7 +339,7 @@ class Searched(NamedTuple):
 
 
 def searched(spec: SweepSpec) -> dict[PartKey, Searched]:
-    """The groups of a sweep, by what the rows of each of their parts say."""
+    """Return the groups of a sweep by the values that identify the rows of each of their parts."""
     return {
         (group.space, part.device, group.label, part.targets): Searched(group, number)
         for group in spec.groups()
@@ -344,7 +353,7 @@ def _part_keys(rows: pd.DataFrame) -> list[PartKey]:
 
 
 def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator[RowCheck]:
-    """The anytime curves against the rows that they end in. rows: those that the specification promises."""
+    """Check the anytime curves against the rows in which they end. rows: those that pass :func:`promised`."""
     keys = ["search_id", "target_index"]
     names = ["run_id", "shard_id", "seed", "target", "space", "cost_number", "label", "targets"]
     names += ["generations", "accuracy"]
@@ -357,17 +366,17 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     with_curve = pd.MultiIndex.from_frame(points[keys])
     have = pd.MultiIndex.from_frame(rows[keys]).isin(with_curve)
     columns = "trace.search_id, trace.shard_id, trace.target_index"
-    missing = check(columns, "in the trace with at least one point", rows, have, found=["none"] * len(rows))
+    missing = check(columns, "at least one point in the trace", rows, have, found=["none"] * len(rows))
     yield replace(missing, name="trace, a curve for each row")
     for column in ("run_id", "seed"):
-        yield compared(f"trace.{column}", "the row's", points, points[f"{column}_of_row"].tolist())
+        yield compared(f"trace.{column}", "the value of the row", points, points[f"{column}_of_row"].tolist())
     group = points.groupby(keys, sort=False)
     first, last = group.cumcount() == 0, group.cumcount(ascending=False) == 0
     ends = points["generation"].eq(points["generations"]) | ~last
     begins = points["generation"].eq(0) | ~first
     rises = points["generation"].gt(group["generation"].shift()) | first
     yield check(
-        "trace.generation", "from 0, ascending, to the row's generations", points, ends & begins & rises
+        "trace.generation", "ascending from 0 to the row's generations", points, ends & begins & rises
     )
     of = searched(spec)
     places = zip(_part_keys(points), points["target_index"], points["generation"], strict=True)
@@ -375,7 +384,7 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
     known = np.array([value is not None for value in spent], dtype=bool)
     yield compared(
         "trace.evaluations",
-        "the strategy's rule",
+        "the number that follows from the strategy",
         points[known],
         [value for value in spent if value is not None],
     )
@@ -383,4 +392,6 @@ def curves(trace: pd.DataFrame, rows: pd.DataFrame, spec: SweepSpec) -> Iterator
         first & points["best_accuracy"].notna()
     )
     agrees = points["best_accuracy"].eq(points["accuracy"]) | ~last
-    yield check("trace.best_accuracy", "never falls, ends at the row's accuracy", points, better & agrees)
+    yield check(
+        "trace.best_accuracy", "never falling, and the row's accuracy at the end", points, better & agrees
+    )

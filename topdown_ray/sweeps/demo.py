@@ -1,5 +1,5 @@
-"""The demo's sweep: true artefacts where they can be had, else what comes with the package: stand-in
-predictors and a CPU's table.
+"""The sweep of the demo, with the published artefacts if they are available, else with the stand-in
+predictors and the latency table that come with the package.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from topdown_ray.sweeps.spec import SweepSpec, make_spec
 if TYPE_CHECKING:
     from topdown_ray.sweeps.driver import Plan
 
-TABLE = "epyc_1thread"  # a shipped latency table of all spaces
+TABLE = "epyc_1thread"  # a latency table that comes with the package, for all spaces
 
 
 def plan_demo(out: str | None = None) -> tuple[Plan, str, str]:
-    """The demo's plan, one line that says what it uses, and its result folder, by default
-    ``results/demo-PREDICTOR``. Raises UserError.
+    """Return the demo's plan, a line that describes what it uses, and its result folder (default
+    ``results/demo-PREDICTOR``). Raises UserError.
     """
     spec, used = demo_spec()
     from topdown_ray.sweeps.driver import make_plan
@@ -30,7 +30,7 @@ def plan_demo(out: str | None = None) -> tuple[Plan, str, str]:
 
 
 def demo_spec() -> tuple[SweepSpec, str]:
-    """The sweep, and one line that says what it uses."""
+    """Return the sweep, and a line that describes what it uses."""
     demos = {name: space.traits.demo for name, space in SPACES.items() if space.traits.demo is not None}
     cost = dict.fromkeys(demos, "macs")
     targets = {name: list(demo.macs) for name, demo in demos.items()}
@@ -42,15 +42,15 @@ def demo_spec() -> tuple[SweepSpec, str]:
         tables = ", ".join(
             f"{SPACES[name].traits.title} under {demo.table_name}" for name, demo in with_tables.items()
         )
-        used = f"Using the published predictors; {tables}, the others under MACs."
+        used = f"Using the published predictors, with {tables} and the other spaces under MACs."
     except UserError as error:
         predictor, shipped = "embedded", [table for table in shipped_tables() if table.name == TABLE]
         cost |= {table.space: table.name for table in shipped}
         targets |= {table.space: typical_targets(table.low, table.high) for table in shipped}
         measured = f"the shipped latency table {TABLE} (ms on {shipped[0].source})" if shipped else "MACs"
         used = (
-            f"Using the embedded stand-in predictors and {measured}, because of the published artefacts: "
-            f"{error}"
+            f"Using the embedded stand-in predictors and {measured}, because the published files are not "
+            f"available: {error}"
         )
     data = {
         "name": "demo",

@@ -1,10 +1,11 @@
-"""Which shard goes to which worker, and what becomes of it: retries, losses, shards that take too long.
+"""Dispatch of shards to workers, with retries, lost workers, and shards that take too long.
 
-Work is pulled: a worker that is free gets the next shard, one at a time, so memory does not grow with the
-sweep and a dead worker is blamed on the right shard. A shard that raised goes to a worker that has not tried
-it. A shard that takes a multiple of its peers' time is started a second time elsewhere; the first result
-counts and the other worker, which may hang, is replaced. A search's result does not depend on where it ran,
-so it does not matter which of the two is first."""
+Work is pulled: a free worker gets the next shard, one at a time. Memory therefore does not grow with the
+sweep, and a worker that dies counts against the right shard. A shard that raised goes to a worker that has
+not tried it. A shard that takes a multiple of its peers' time is started a second time elsewhere. The first
+result counts, and the other worker, which may hang, is replaced. A search's result does not depend on where
+it ran, so it does not matter which of the two is first.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +22,30 @@ from topdown_ray.tasks import FAILURES, LOSSES, Attempt, Slot, Tries
 
 @dataclass(frozen=True)
 class Limits:
-    """How long and how often a shard may try. The peers of a shard ran the same strategy in the same space on
-    the same device.
+    """How long and how often a shard may be tried. The peers of a shard are shards of the same strategy in
+    the same space on the same device.
     """
 
-    failures: int = FAILURES  # a shard that raised this often is given up
-    losses: int = LOSSES  # a shard whose process died this often is given up
-    overdue: float = 4.0  # times its peers' time: it is started elsewhere as well
-    overdue_floor_s: float = 15.0  # but not before
+    failures: int = FAILURES  # a shard that raised this many times is given up
+    losses: int = LOSSES  # a shard whose process died this many times is given up
+    overdue: float = 4.0  # multiple of its peers' time after which a shard is also started elsewhere
+    overdue_floor_s: float = 15.0  # but not before this many seconds
     unmeasured: float = (
-        20.0  # the same while no peer has finished: times a guess, for workers that would be idle
+        20.0  # the same while no peer has finished: multiple of a guess, for workers that would be idle
     )
-    unmeasured_floor_s: float = 120.0  # but not before
-    hung: float = 3.0  # times that again: its worker is replaced, whether or not another is free
+    unmeasured_floor_s: float = 120.0  # but not before this many seconds
+    hung: float = (
+        3.0  # multiple of that time after which its worker is replaced, whether or not another is free
+    )
 
 
-Flight = Tries[Shard]  # a shard that was taken and has no rows yet
+Flight = Tries[Shard]  # a shard that was taken from the pending ones and has no rows yet
 
 
 class Dispatch:
-    """The book of shards in flight. batch: searches in a shard, or None for a size from measured speed."""
+    """The shards in flight. batch: number of searches in a shard, or None to derive it from the measured
+    speed.
+    """
 
     def __init__(self, pending: Pending, batch: int | None, limits: Limits):
         self.speeds = Speeds()
@@ -57,14 +62,14 @@ class Dispatch:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is anything for a free worker."""
+        """Whether there is work for a free worker."""
         return bool(self._again) or self._pending.group is not None
 
     def next(
         self, slot: Slot, workers: Mapping[str, int], standing: Set[int], now: float
     ) -> Attempt[Shard] | None:
-        """What a free worker does now: a shard to be tried again that it has not tried, else a new one, else
-        nothing.
+        """Return what a free worker does next: a shard to try again that it has not tried, else a new one,
+        else None.
         """
         for flight in self._again:
             if flight.suits(slot, standing):
@@ -83,16 +88,20 @@ class Dispatch:
         return flight.start(slot, now)
 
     def started(self, attempt: Attempt[Shard]) -> float:
-        """When a running attempt began."""
+        """Return when a running attempt began."""
         return self._flights[attempt.task.shard_id].attempts[attempt]
 
     def running(self, attempt: Attempt[Shard]) -> bool:
-        """Whether an attempt still counts: not where another one at the same shard was first."""
+        """Whether an attempt still counts, which it does not if another attempt at the same shard was
+        first.
+        """
         flight = self._flights.get(attempt.task.shard_id)
         return flight is not None and attempt in flight.attempts
 
     def done(self, attempt: Attempt[Shard], busy_s: float) -> list[Attempt[Shard]]:
-        """A shard has rows. Returns the attempts at it that still run, to be cancelled."""
+        """Record that a shard has rows. Return the attempts at it that still run, which are to be
+        cancelled.
+        """
         shard = attempt.task
         evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)
         self.speeds.record(attempt.slot.device, shard.group, evaluations, busy_s)
@@ -102,13 +111,13 @@ class Dispatch:
         return [other for other in flight.attempts if other is not attempt]
 
     def failed(self, attempt: Attempt[Shard]) -> bool:
-        """A shard raised. Returns whether it is given up."""
+        """Record that a shard raised. Return whether it is given up."""
         flight = self._flights[attempt.task.shard_id]
         flight.failures += 1
         return self._ended(flight, attempt, flight.failures >= self._limits.failures)
 
     def lost(self, attempt: Attempt[Shard]) -> bool:
-        """A shard's worker died or was replaced. Returns whether the shard is given up."""
+        """Record that a shard's worker died or was replaced. Return whether the shard is given up."""
         flight = self._flights[attempt.task.shard_id]
         flight.losses += 1
         return self._ended(flight, attempt, flight.losses >= self._limits.losses)
@@ -116,7 +125,7 @@ class Dispatch:
     def _ended(self, flight: Flight, attempt: Attempt[Shard], exhausted: bool) -> bool:
         del flight.attempts[attempt]
         if flight.attempts:
-            return False  # its copy may still end well
+            return False  # its copy may still succeed
         if exhausted:
             del self._flights[flight.task.shard_id]
             if flight.queued:
@@ -128,7 +137,9 @@ class Dispatch:
         return False
 
     def hung(self, now: float) -> Iterator[Attempt[Shard]]:
-        """Queue what is overdue for another worker; yield what hangs, whose workers are to be replaced."""
+        """Queue overdue shards for another worker. Yield the attempts that hang, whose workers are to be
+        replaced.
+        """
         youngest = min(self._limits.overdue_floor_s, self._limits.unmeasured_floor_s)
         for flight in list(self._flights.values()):
             if now - min(flight.attempts.values(), default=now) <= youngest:
@@ -142,8 +153,8 @@ class Dispatch:
                     self._again.append(flight)
 
     def _allowed_s(self, flight: Flight) -> tuple[float, bool]:
-        """Seconds after which a shard is overdue, and whether they are known from its peers. A guess never
-        replaces a worker.
+        """Return the seconds after which a shard is overdue, and whether they are known from its peers. A
+        guess never replaces a worker.
         """
         shard, limits = flight.task, self._limits
         evaluations = len(shard.seeds) * self._pending.evaluations_of(shard.group)

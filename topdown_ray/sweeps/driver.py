@@ -1,7 +1,9 @@
-"""The driver: pending = the spec's searches - those that have rows; bounded work in flight; bounded retries.
+"""The driver of a sweep, which runs the searches that have no rows yet, with bounded work in flight and
+bounded retries.
 
-"Resume" is nothing but that difference, so it does not matter how the searches were batched before, or where
-they ran."""
+Continuing a sweep needs nothing else, so it does not matter how the searches were batched before, or where
+they ran.
+"""
 
 from __future__ import annotations
 
@@ -54,19 +56,19 @@ from topdown_ray.sweeps.spec import SweepSpec, make_spec
 from topdown_ray.tasks import Attempt, Done, Event, InProcess, Lost
 from topdown_ray.terminal import interrupted_since
 
-LARGEST_BATCH = 32  # of a plain list of shards
-LARGEST_SHARD = 4096  # that a sweep file may ask for
-WRITERS = 4  # threads
-UNWRITTEN = 16  # finished shards held while they are being written
+LARGEST_BATCH = 32  # largest batch of shards that are listed in advance
+LARGEST_SHARD = 4096  # largest shard that a sweep file may ask for
+WRITERS = 4  # threads that write parts
+UNWRITTEN = 16  # largest number of finished shards that wait to be written
 LIMITS = Limits()
-LOOK_EVERY_S = 1.0  # for shards that take too long
-SHOWN_WITHIN_S = 0.5  # a result, if writing it takes no longer
-NAMES = ("published", "embedded")  # of predictors: not paths
+LOOK_EVERY_S = 1.0  # time between two checks for shards that take too long
+SHOWN_WITHIN_S = 0.5  # a result is shown before the next shard if writing it takes no longer than this
+NAMES = ("published", "embedded")  # predictor names that are not paths
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """What a sweep came to."""
+    """The result of a sweep."""
 
     progress: Progress
     wall_s: float
@@ -80,8 +82,10 @@ class Plan:
 
     spec: SweepSpec
     setups: dict[str, Setup]
-    chosen: frozenset[str] | None = None  # these searches only
-    part: tuple[int, int] | None = None  # that the seeds are of those of a larger sweep, see SweepSpec.part
+    chosen: frozenset[str] | None = None  # only these searches
+    part: tuple[int, int] | None = (
+        None  # which part the seeds are of those of a larger sweep, see SweepSpec.part
+    )
 
     @property
     def run_id(self) -> str:
@@ -93,16 +97,17 @@ class Plan:
         return len(self.spec.seeds) * sum(evaluations_of(group) for group in self.spec.groups())
 
     def only(self, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> Plan:
-        """This plan, of these searches alone, in one batch a group. names: search ids, or shards of
-        ``failed`` (shard id -> its searches), which run again in just the batch that failed. Raises UserError
-        for a name that is neither."""
+        """Return this plan for these searches alone, in one batch for each group. names: search ids, or
+        shards of ``failed`` (shard id -> its searches), which run again in exactly the batch that failed.
+        Raises UserError for a name that is neither.
+        """
         unknown = {name for name in names if name not in failed}
         chosen = {identity for name in names for identity in failed.get(name, ())}
         if unknown:
             for shard in self.shards():
                 parts = len(shard.group.each)
                 for i in range(0, len(shard.search_ids), parts):
-                    together = shard.search_ids[i : i + parts]  # one search, on all its devices
+                    together = shard.search_ids[i : i + parts]  # one search on all its devices
                     if not unknown.isdisjoint(together):
                         unknown.difference_update(together)
                         chosen.update(together)
@@ -114,16 +119,16 @@ class Plan:
         return dataclasses.replace(self, spec=spec, chosen=frozenset(chosen))
 
     def n_searches(self) -> int:
-        """How many searches this plan is about."""
+        """Return the number of searches of this plan."""
         return self.spec.n_searches() if self.chosen is None else len(self.chosen)
 
     def pending(self, finished: Identities = NONE) -> Pending:
-        """The searches that have no rows yet."""
+        """Return the searches that have no rows yet."""
         artefacts = {space: setup.artefacts for space, setup in self.setups.items()}
         return Pending(self.spec, artefacts, finished, self.chosen)
 
     def shards(self) -> Iterator[Shard]:
-        """The whole sweep in shards of one size, made one at a time."""
+        """Yield the whole sweep in shards of one size, made one at a time."""
         pending = self.pending()
         while pending.group is not None:
             yield pending.take(LARGEST_BATCH if self.spec.batch == "auto" else self.spec.batch)
@@ -144,7 +149,7 @@ class Plan:
         return spec
 
     def manifest(self) -> dict[str, Any]:
-        """The content of run.json at the start of the sweep."""
+        """Return the content of run.json at the start of the sweep."""
         return {
             "run_id": self.run_id,
             "schema": SCHEMA_VERSION,
@@ -196,9 +201,9 @@ def make_plan(
     on_step: Callable[[str], None] = lambda step: None,
     costs: Costs | None = None,
 ) -> Plan:
-    """Find all artefacts, check all targets, and calibrate a budget of seconds, unless ``folder`` holds the
-    sweep already with its calibration. on_step: is told of what takes long. costs: where they
-    are found already. Raises UserError.
+    """Find all artefacts, check all targets, and calibrate a budget in seconds, unless ``folder`` already has
+    the sweep with its calibration. on_step: is called before steps that take long. costs: the costs, if they
+    were already found. Raises UserError.
     """
     costs = find_costs(spec) if costs is None else costs
     setups = {space: resolve(spec, space, costs[space]) for space in spec.spaces}
@@ -206,7 +211,7 @@ def make_plan(
 
 
 def _as_recorded(spec: SweepSpec, folder: str | Path | None) -> SweepSpec:
-    """The specification with the calibration that run.json of this sweep holds."""
+    """Return the specification with the calibration in run.json of this sweep."""
     if spec.budget is None or spec.budget.seconds is None or folder is None:
         return spec
     if not Place(folder).exists("run.json"):
@@ -218,13 +223,13 @@ def _as_recorded(spec: SweepSpec, folder: str | Path | None) -> SweepSpec:
 
 
 def in_process(plan: Plan) -> InProcess[Shard, Tables]:
-    """The executor for ``--address none``."""
+    """Return the executor for ``--address none``."""
     return InProcess(ShardHost(plan.run_id, plan.setups, list(plan.spec.groups())))
 
 
 class _Writer:
-    """Writes finished shards beside the driver's loop, so that no worker waits for a disk or a bucket; few
-    are held at a time.
+    """Writes finished shards while the driver's loop continues, so that no worker waits for a disk or a
+    bucket. Only a few are held at a time.
     """
 
     def __init__(self, folder: ResultFolder):
@@ -233,7 +238,7 @@ class _Writer:
         self._writing: deque[tuple[Future[None], Done[Shard, Tables]]] = deque()
 
     def put(self, done: Done[Shard, Tables]) -> None:
-        """Write a shard; blocks while too many are being written."""
+        """Write a shard. Blocks while too many are being written."""
         waiting = [future for future, _ in self._writing if not future.done()]
         if len(waiting) >= UNWRITTEN:
             futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
@@ -242,8 +247,8 @@ class _Writer:
         self._writing.append((future, done))
 
     def written(self, within_s: float | None = 0.0) -> Iterator[Done[Shard, Tables]]:
-        """The shards written since the last call. within_s: wait so long for those that are being written;
-        None: until none is left. Raises StoreError.
+        """Yield the shards written since the last call. within_s: how long to wait for those that are being
+        written; None: until all are written. Raises StoreError.
         """
         if within_s != 0.0:
             futures.wait([future for future, _ in self._writing], within_s)
@@ -261,7 +266,7 @@ class _Writer:
 
 @dataclass
 class _Run:
-    """One run of the driver's loop over what is pending."""
+    """One run of the driver's loop over the pending searches."""
 
     folder: ResultFolder
     executor: ShardExecutor
@@ -273,7 +278,7 @@ class _Run:
     busy_s: float = 0.0
 
     def loop(self, writer: _Writer) -> None:
-        """Feed free workers, take what they bring, until nothing is left."""
+        """Give shards to free workers and take their results until nothing is left."""
         executor, dispatch, looked = self.executor, self.dispatch, -math.inf
         began = time.monotonic()
         while True:
@@ -286,8 +291,8 @@ class _Run:
                     self._lost(
                         Lost(
                             attempt,
-                            f"took more than {now - dispatch.started(attempt):.0f} s, many times its peers' "
-                            "time",
+                            f"took more than {now - dispatch.started(attempt):.0f} s, many times longer than "
+                            "similar shards",
                         )
                     )
                 # searches in this process leave freed tensors between the rows that wait to be merged, and
@@ -306,8 +311,8 @@ class _Run:
             for event in executor.wait(LOOK_EVERY_S):
                 self._take(event, writer)
             if len(executor.idle()) == sum(executor.devices.values()):
-                # all workers have just brought something, or the only one, which is this process: that is
-                # shown before the next shards, which may take long, begin
+                # every worker (or this process, if it is the only one) has just returned a result, which is
+                # shown before the next shards begin, because they may take long
                 self._count(writer.written(SHOWN_WITHIN_S))
         self._count(writer.written(None))
 
@@ -332,13 +337,13 @@ class _Run:
 
     def _take(self, event: Event[Shard, Tables], writer: _Writer) -> None:
         if not self.dispatch.running(event.attempt):
-            return  # a copy was first, in the same moment
+            return  # another attempt finished at the same moment and was first
         if isinstance(event, Done):
             for slower in self.dispatch.done(event.attempt, event.busy_s):
                 self.executor.cancel(slower)
                 self.progress.losses += 1
                 facts = facts_of(slower.task)
-                self.observe(ShardLost(**facts, worker=slower.slot.worker, error="slower than its copy"))
+                self.observe(ShardLost(**facts, worker=slower.slot.worker, error="was slower than its copy"))
             self.busy_s += event.busy_s
             writer.put(event)
         elif isinstance(event, Lost):
@@ -372,7 +377,9 @@ def run(
     limits: Limits = LIMITS,
     observe: Observer = ignore,
 ) -> SweepSummary:
-    """Run what is pending into an opened folder. A shard that keeps failing is given up; the others go on."""
+    """Run what is pending into an opened folder. A shard that keeps failing is given up, and the others
+    continue.
+    """
     finished = folder.finished()
     before = len(finished if plan.chosen is None else finished & plan.chosen)
     progress = Progress(plan.n_searches(), before, before)
@@ -389,7 +396,9 @@ def run(
     except BaseException as error:
         folder.stop_merging()
         writer.close()
-        with contextlib.suppress(StoreError):  # what ended the sweep is what the user has to read
+        with contextlib.suppress(
+            StoreError
+        ):  # the user has to read the error that ended the sweep, not this one
             state._count(writer.written())
         with contextlib.suppress(StoreError, UserError):
             _finish(folder, executor, state, executor.clock() - started, complete=False)

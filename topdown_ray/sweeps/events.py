@@ -253,7 +253,7 @@ def json_lines(where: str | None) -> Iterator[Observer]:
         except OSError as error:
             working = False
             if where != "-":
-                print(f"--log-json: {where} cannot be written any more ({error.strerror})", file=sys.stderr)
+                print(f"--log-json: {where} can no longer be written ({error.strerror})", file=sys.stderr)
 
     try:
         yield observe

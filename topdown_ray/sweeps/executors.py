@@ -1,4 +1,4 @@
-"""What runs shards: a worker that is hosted in this process, or in every actor of a pool on Ray."""
+"""The workers that run shards, hosted in this process or in the actors of a pool on Ray."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from topdown_ray.tasks import Executor
 if TYPE_CHECKING:
     from topdown_ray.cluster import Pool
 
-Tables = tuple[pa.Table, ...]  # searches, trace, and the front where there is one
+Tables = tuple[pa.Table, ...]  # searches, trace, and the front if there is one
 ShardExecutor = Executor[Shard, Tables]
 
 
 class ShardHost:
-    """Hosts a worker: shards in, tables out. groups: what it will run, which it warms up for."""
+    """Hosts a worker: shards in, tables out. groups: what it will run, for which it is warmed up."""
 
     def __init__(
         self,
@@ -52,12 +52,13 @@ def shard_pool(
     gpus: int = 0,
     groups: Sequence[Group] = (),
 ) -> Pool[Shard, Tables]:
-    """A pool of actors that run shards; use it inside :func:`topdown_ray.cluster.connected`.
+    """Start a pool of actors that run shards. Use it inside :func:`topdown_ray.cluster.connected`.
 
-    actors: on CPUs; None: as many as the cluster has CPUs, those of nodes that join later too. gpus: actors
-    with a GPU each beside them. More than the cluster has are refused unless it has a node without CPUs, as
-    the head of a cluster that scales has. groups: what they will run, which they warm up for. Raises
-    UserError."""
+    actors: on CPUs; None: one for each CPU of the cluster, including those of nodes that join later. gpus:
+    additional actors with one GPU each. More actors than the cluster has CPUs or GPUs are an error, unless it
+    has a node without CPUs, like the head of a cluster that scales. groups: what the actors will run, for
+    which they are warmed up. Raises UserError.
+    """
     from topdown_ray import cluster
 
     have = cluster.resources()
@@ -68,14 +69,14 @@ def shard_pool(
 
 
 def check_request(actors: int | None, gpus: int, have: Mapping[str, int], scales: bool) -> None:
-    """Raise UserError for more actors than the cluster has room for, or will have."""
+    """Raise UserError for more actors than the cluster has, or will have, room for."""
     if have["CPU"] == 0 and actors is None:
         raise UserError(
             "--actors: expected a number, since the cluster has no CPUs yet (it scales from zero), found none"
         )
     for option, kind, asked in (("--gpus", "GPU", gpus), ("--actors", "CPU", (actors or 0) + gpus)):
         if asked > have[kind] and not scales:
-            found = f"{asked}, those with a GPU included" if kind == "CPU" and gpus else asked
+            found = f"{asked}, including those with a GPU" if kind == "CPU" and gpus else asked
             raise UserError(
                 f"{option}: expected at most {have[kind]}, the {kind}s of the cluster, found {found}"
             )

@@ -1,4 +1,4 @@
-"""Who follows a sweep from its process: nobody, a progress bar, and the counters of Ray."""
+"""Followers of a sweep in its own process: none, a progress bar, and the counters of Ray."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from topdown_ray.sweeps.events import Observer, SweepEvent
 if TYPE_CHECKING:
     from topdown_ray.store.folder import ResultFolder
 
-#: Follows a sweep into its opened folder: entered before the first shard, told of every step.
+#: Follows a sweep with its opened folder: entered before the first shard, and called with every change.
 Follow = Callable[["ResultFolder"], AbstractContextManager[Callable[[Progress], None]]]
 
 
 @contextlib.contextmanager
 def unfollowed(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
-    """Nobody follows the sweep."""
+    """Do not follow the sweep."""
     yield lambda progress: None
 
 
 @contextlib.contextmanager
 def progress_bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar for scripts and notebooks."""
+    """Show a progress bar in scripts and notebooks."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the bar as text
+        warnings.simplefilter("ignore")  # a notebook without ipywidgets shows the bar as text
         from tqdm.auto import tqdm
 
         bar = tqdm(unit="search", desc="searches", dynamic_ncols=True)
@@ -44,7 +44,7 @@ def progress_bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
 
 
 def counted(observe: Observer, address: str) -> Observer:
-    """The observer, and beside it the counters of Ray where the sweep runs on Ray."""
+    """Return the observer, joined with the counters of Ray if the sweep runs on Ray."""
     if address == "none":
         return observe
     from topdown_ray.sweeps.tracking.ray_counters import ray_counters

@@ -1,4 +1,4 @@
-"""The part of ``verify`` that holds the table ``front`` against the searches, and recomputes it."""
+"""The part of ``verify`` that compares the table ``front`` with the searches and recomputes it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from topdown_ray.sweeps.recomputed import Recomputation
 
 
 def fronts(front: pd.DataFrame, rows: pd.DataFrame, recomputation: Recomputation) -> Iterator[RowCheck]:
-    """The checks of the fronts. front: the table, with the columns of its searches. rows: those that the
-    specification promises.
+    """Yield the checks of the fronts. front: the table, with the columns of its searches. rows: those that
+    pass :func:`topdown_ray.sweeps.checks.promised`.
     """
     held = rows["search_id"].map(front.groupby("search_id").size()).fillna(0).astype(int)
-    good = held.eq(rows["front_rows"].fillna(0))  # an older schema says nothing, and has no fronts
+    good = held.eq(rows["front_rows"].fillna(0))  # older schemas have neither this column nor fronts
     yield check("front_rows", "the number of the search's rows in front", rows, good, held.tolist())
     if front.empty:
         return
@@ -42,11 +42,13 @@ def _columns(
     front: pd.DataFrame, rows: pd.DataFrame, beside: pd.DataFrame, recomputation: Recomputation
 ) -> Iterator[RowCheck]:
     for column in ("run_id", "shard_id"):
-        yield compared(column, "the search's", front, front["search_id"].map(beside[column]).tolist())
+        yield compared(
+            column, "the value of the search", front, front["search_id"].map(beside[column]).tolist()
+        )
     of_search = front.groupby("search_id", sort=False)
-    yield compared("place", "from 0, ascending", front, of_search.cumcount().tolist())
+    yield compared("place", "ascending from 0", front, of_search.cumcount().tolist())
     before = of_search["cost"].shift()
-    ascends = check("cost", "ascending", front, before.isna() | front["cost"].ge(before))
+    ascends = check("cost", "costs in ascending order", front, before.isna() | front["cost"].ge(before))
     yield dataclasses.replace(ascends, name="cost, ascending")
     found = recomputation.of(front)
     yield check(
@@ -67,19 +69,25 @@ def _columns(
         set(one) == set(true) and all(abs(one[name] - true[name]) <= TOLERANCE * true[name] for name in one)
         for one, true in zip(said, wanted, strict=True)
     ]
-    yield check("costs", "recomputed from arch", front, good, [json.dumps(one) for one in wanted])
+    yield check("costs", "the values recomputed from arch", front, good, [json.dumps(one) for one in wanted])
     steps = front["epsilon"].isin([0.0, *(STEP * 2.0**i for i in range(40))])
     one = front.groupby("search_id")["epsilon"].transform("nunique") == 1
-    yield check("epsilon", "one step of the ladder for all of a front", front, steps & one)
+    yield check("epsilon", "the same step of the ladder for the whole front", front, steps & one)
     limits = [{name: costs.get(name, 0.0) for name in names} for names, costs in zip(own, said, strict=True)]
     free = ~_dominated(front, limits)
-    undominated = check("arch", "dominated by none of its front", front, free, front["arch"].tolist())
+    undominated = check(
+        "arch",
+        "an architecture that no other one of its front dominates",
+        front,
+        free,
+        front["arch"].tolist(),
+    )
     yield dataclasses.replace(undominated, name="arch, not dominated")
 
 
 def _covered(front: pd.DataFrame, rows: pd.DataFrame) -> RowCheck:
-    """Whether the front of each search has an architecture that costs no more than each of its answers and is
-    as accurate, but for what thinning may lose.
+    """Check that the front of each search has an architecture that costs no more than each of its answers and
+    is as accurate, up to what thinning may lose.
     """
     own = rows[rows["search_id"].isin(front["search_id"])]
     best = []
@@ -89,12 +97,12 @@ def _covered(front: pd.DataFrame, rows: pd.DataFrame) -> RowCheck:
         fitting = points.loc[points["cost"] <= cost, "accuracy"]
         best.append((fitting.max() if len(fitting) else -np.inf) + points["epsilon"].max())
     good = own["accuracy"].to_numpy(float) <= np.array(best, dtype=float)
-    return check("accuracy", "covered by the search's front", own, good, best)
+    return check("accuracy", "at most the accuracy of the front at this cost", own, good, best)
 
 
 def _dominated(front: pd.DataFrame, others: Sequence[Mapping[str, float]]) -> pd.Series:
-    """Which rows another row of the same front dominates in accuracy, cost, parameters and the costs of its
-    limits (``others``).
+    """Return which rows are dominated by another row of the same front in accuracy, cost, parameters and the
+    costs of its limits (``others``).
     """
     verdict = pd.Series(False, index=front.index)
     names = sorted({name for one in others for name in one})

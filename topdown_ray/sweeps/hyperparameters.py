@@ -212,9 +212,9 @@ def check_entries(entries: Sequence[StrategyEntry], search: SearchParams, has_bu
             )
         other = seen.setdefault((entry.name, params, ratio), entry.label)
         if other != entry.label:
-            but = " but for their lengths, which the budget decides" if has_budget else ""
+            but = " except for their lengths, which the budget decides" if has_budget else ""
             raise ValueError(
-                f"strategies: expected no two entries with the same searches, found {brief(other)} and "
+                f"strategies: expected entries with different searches, found {brief(other)} and "
                 f"{brief(entry.label)} with the same hyper-parameters{but}"
             )
 
@@ -239,7 +239,7 @@ class Budget(BaseModel):
             found = "none" if self.seconds is None else "both"
             raise ValueError(f"budget: expected one of evaluations and seconds, found {found}")
         if self.calibrated is not None and self.seconds is None:
-            raise ValueError("budget.calibrated: expected seconds beside it, found none")
+            raise ValueError("budget.calibrated: expected the field seconds as well, found none")
         return self
 
     @model_serializer(mode="wrap")

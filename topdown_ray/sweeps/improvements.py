@@ -1,4 +1,4 @@
-"""The best accuracies of a sweep as they improve: the events :class:`Improved`."""
+"""Improvements of the best accuracies of a sweep, as events :class:`Improved`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _KEYS = ("space", "predictor_space", "strategy", "label", "cost_name", "target",
 
 
 def observed_by(observers: Sequence[Observer], place: Place) -> Observer:
-    """An observer that passes all events on to these, and after them what has improved: right after
-    :class:`Started`, the best accuracies of the result folder. Raises UserError where that cannot be read.
+    """Return an observer that passes all events on to these, followed by what has improved. After
+    :class:`Started`, it first reports the best accuracies of the result folder. Raises UserError if that
+    cannot be read.
     """
     best: dict[tuple[object, ...], float] = {}
 

@@ -1,4 +1,4 @@
-"""The part of ``verify`` that holds rows against the further limits of their targets."""
+"""The part of ``verify`` that checks rows against the further limits of their targets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pandas as pd
 from topdown_ray.sweeps.checks import RowCheck, check
 from topdown_ray.sweeps.groups import COST, LIMIT
 
-TOLERANCE = 1e-4  # relative, of a cost
+TOLERANCE = 1e-4  # relative difference of a cost
 
 
 class LimitedRows:
-    """The costs of further limits of each row, as it states them and recomputed.
+    """The costs of the further limits of each row, as the row states them and recomputed.
 
-    wanted: the recomputed ones, a column for each artefact whose name begins with ``LIMIT``. elsewhere: of
-    each row, what its architecture costs on the sweep's other devices, recomputed."""
+    wanted: the recomputed costs, with a column for each artefact whose name begins with ``LIMIT``. elsewhere:
+    for each row, the recomputed cost of its architecture on the sweep's other devices.
+    """
 
     def __init__(self, rows: pd.DataFrame, wanted: pd.DataFrame, elsewhere: Sequence[Mapping[str, float]]):
         self.rows = rows
@@ -44,7 +45,7 @@ class LimitedRows:
         return pd.Series(found, index=self.rows.index, dtype=bool)
 
     def checked(self, own_functions: set[str]) -> RowCheck:
-        """The column ``costs``."""
+        """Check the column ``costs``."""
         differences = [
             max((abs(said[name] - cost) / cost for name, cost in wanted.items()), default=0.0)
             if set(said) == set(wanted)
@@ -52,16 +53,16 @@ class LimitedRows:
             for said, wanted in zip(self.said, self.wanted, strict=True)
         ]
         largest = max(differences, default=0.0)
-        rule = "recomputed from arch"
+        rule = "the values recomputed from arch"
         if any(name.startswith((LIMIT, COST)) for name in own_functions):
-            rule += ", those of plug-ins by their own functions"
+            rule += ", for plug-ins by their own functions"
         good = [difference <= TOLERANCE for difference in differences]
         more: dict[str, Any] = {"largest": largest, "tolerance": TOLERANCE}
         return check("costs", rule, self.rows, good, [json.dumps(one) for one in self.wanted], **more)
 
 
 def mapping(text: Any) -> dict[str, float]:
-    """The numbers of a JSON mapping; none where a cell holds no such mapping."""
+    """Return the numbers of a JSON mapping, or none if a cell has no such mapping."""
     try:
         found = json.loads(text) if isinstance(text, str) else {}
         return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""One cell of a notebook that follows a sweep: ``topdown_ray.sweep(..., live=True)``."""
+"""Progress of a sweep in the output of a notebook cell: ``topdown_ray.sweep(..., live=True)``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from topdown_ray.sweeps.events import Ended, Improved, SweepEvent
 if TYPE_CHECKING:
     from topdown_ray.store.folder import ResultFolder
 
-EVERY_S = 1.0  # between two drawings, at least
+EVERY_S = 1.0  # shortest time between two drawings
 
 
 class LiveCell:
-    """Shows how far a sweep is and its best accuracies, in the output of the cell that runs. Raises UserError
-    outside a notebook.
+    """Shows the progress of a sweep and its best accuracies in the output of the current cell. Raises
+    UserError outside a notebook.
     """
 
     def __init__(self) -> None:
@@ -38,17 +38,17 @@ class LiveCell:
         self._progress: Progress | None = None
         self._state = ""
         self._best: dict[tuple[str, str, str, str], dict[float, float]] = {}
-        self._transferred: dict[str, str] = {}  # space -> that of its predictor, where it is another one
+        self._transferred: dict[str, str] = {}  # space -> the space of its predictor, if that is different
         self._drawn = time.monotonic()
-        self._handle = notebook.display(self._html("<p>The sweep starts.</p>"), display_id=True)
+        self._handle = notebook.display(self._html("<p>Starting the sweep ...</p>"), display_id=True)
 
     def step(self, text: str) -> None:
-        """Show what is done before the first shard, and may take long."""
+        """Show a step that comes before the first shard and may take long."""
         self._handle.update(self._html(f"<p>{html.escape(text)}</p>"))
 
     @contextlib.contextmanager
     def follow(self, folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
-        """Follow the progress of the sweep; the last drawing is of its end."""
+        """Follow the progress of the sweep. The last drawing shows its end."""
 
         def show(state: Progress) -> None:
             self._progress = state
@@ -61,7 +61,7 @@ class LiveCell:
             self._draw()
 
     def observe(self, event: SweepEvent) -> None:
-        """Remember what the next drawing shows."""
+        """Record what the next drawing shows."""
         if isinstance(event, Improved):
             space = event.space
             if event.predictor_space != space:
@@ -80,9 +80,9 @@ class LiveCell:
         state = self._progress
         if state is None:
             return "<p>The sweep has not started.</p>"
-        facts = [f"{state.done:,} of {state.total:,} searches"]
+        facts = [f"Finished {state.done:,} of {state.total:,} searches"]
         if state.done > state.before:
-            facts.append(f"{state.rate:.3g} a second")
+            facts.append(f"{state.rate:.3g} per second")
             if not self._state:
                 left = datetime.timedelta(seconds=round((state.total - state.done) / state.rate))
                 facts.append(f"{left} left")
@@ -92,7 +92,9 @@ class LiveCell:
         return f"<p>{bar} {', '.join([*facts, *filter(None, [self._state])])}</p>{self._table()}"
 
     def _table(self) -> str:
-        """The best accuracies: a row for each space, cost and label, a column for each target."""
+        """Return the best accuracies as a table with a row for each space, cost and label, and a column for
+        each target.
+        """
         if not self._best:
             return ""
         targets = sorted({target for row in self._best.values() for target in row}, reverse=True)

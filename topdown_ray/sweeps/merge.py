@@ -1,7 +1,8 @@
 """Merging the result folders of several drivers, each of which ran its own seeds of one sweep.
 
-The merged folder is that of one sweep over all seeds: its tables are those that a single driver would have
-written, and it can be verified, continued and merged again as such."""
+The merged folder is that of one sweep over all seeds. Its tables are the same as those of a single driver,
+and it can be verified, continued and merged again.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from topdown_ray.sweeps.spec import read_spec
 
 
 class Merged(NamedTuple):
-    """What a merged folder holds."""
+    """The number of searches in a merged folder."""
 
     run_id: str
     done: int  # searches that have rows
@@ -37,7 +38,7 @@ class Merged(NamedTuple):
 
 @dataclass(frozen=True)
 class _Source:
-    """A folder that is merged."""
+    """A folder to merge."""
 
     place: Place
     manifest: Mapping[str, Any]
@@ -53,20 +54,21 @@ def merge_folders(
 ) -> Merged:
     """Write the rows of the folders to ``out``, as one sweep over the seeds of all of them.
 
-    The folders stay as they are. A search that has no rows in any of them has none in ``out`` either; running
-    ``out`` as a sweep computes it. If merging is interrupted, the same call goes on. on_step: is told of what
-    takes long, before it begins.
+    The folders do not change. A search without rows in any of them has no rows in ``out`` either. To compute
+    it, run ``out`` as a sweep. To continue an interrupted merge, make the same call again. on_step: is called
+    with a line of text before each step that takes long.
 
     Raises UserError before anything is written if the folders are of different sweeps, if a part of a sweep
-    that was divided with ``--part`` is missing, if two folders hold the same search, if a driver writes to a
-    folder, or if a part file is damaged. Raises StoreError if ``out`` cannot be written."""
+    that was divided with ``--part`` is missing, if two folders have the same search, if a driver writes to a
+    folder, or if a part file is damaged. Raises StoreError if ``out`` cannot be written.
+    """
     manifests = [read_manifest(folder) for folder in folders]
     _check_parts(manifests)
     seeds = tuple(sorted({seed for manifest in manifests for seed in manifest["spec"]["seeds"]}))
     plan = make_plan(read_spec(folders[0]).model_copy(update={"seeds": seeds}), folders[0], on_step)
     for folder, manifest in zip(folders, manifests, strict=True):
         _check(plan, manifest, manifests[0], Place(folder))
-    on_step(f"verifying the parts of {len(folders)} folders")
+    on_step(f"Verifying the parts of {len(folders)} folders ...")
     sources = [_opened(Place(folder), manifest) for folder, manifest in zip(folders, manifests, strict=True)]
     for one, other in itertools.combinations(sources, 2):
         _check_disjoint(one, other)
@@ -88,7 +90,7 @@ def merge_folders(
 
 
 def _check_parts(manifests: Sequence[Mapping[str, Any]]) -> None:
-    """Raise UserError where some of the parts of a sweep (``--part``) are there, and others are not."""
+    """Raise UserError if some parts of a sweep (``--part``) are present and others are missing."""
     found: dict[int, set[int]] = {}
     for manifest in manifests:
         if manifest.get("part"):
@@ -120,7 +122,9 @@ def _check(plan: Plan, manifest: Mapping[str, Any], first: Mapping[str, Any], pl
 def _opened(place: Place, manifest: Mapping[str, Any]) -> _Source:
     found = look(place, SWEEP)
     if found.problems:
-        raise UserError(f"{found.problems[0]}; the folder's sweep command computes these searches again")
+        raise UserError(
+            f"{found.problems[0]}; run the folder's sweep command to compute these searches again"
+        )
     return _Source(place, manifest, found.whole)
 
 
@@ -128,13 +132,15 @@ def _check_disjoint(one: _Source, other: _Source) -> None:
     if double := one.searches.shared(other.searches):
         seeds = sorted(set(one.manifest["spec"]["seeds"]).intersection(other.manifest["spec"]["seeds"]))
         raise UserError(
-            f"{other.place.name}: expected no searches that {one.place.name} also holds, found "
+            f"{other.place.name}: expected no searches that {one.place.name} also has, found "
             f"{len(double)}: seeds {brief(seeds)}, searches {brief(list(double))}"
         )
 
 
 def _sessions(merged: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What run.json of the merged folder says of the drivers: those of all folders, and its own."""
+    """Return what run.json of the merged folder records about the drivers: the sessions of all folders, and
+    its own.
+    """
     theirs = [session for manifest in manifests for session in manifest.get("sessions", [])]
     own = [session for session in merged["sessions"] if session not in theirs]
     sums = {
@@ -144,7 +150,7 @@ def _sessions(merged: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]])
 
 
 def _copy(source: _Source, folder: ResultFolder, run_id: str, done: Identities) -> None:
-    """Write the rows of a folder to another one, as rows of its sweep, but those that are there already."""
+    """Write the rows of a folder to another one as rows of its sweep, except those that are already there."""
     left = [name for name, known in source.parts.items() if not np.isin(known.ids, done.names).all()]
 
     def rows(name: str) -> list[pa.Table]:
@@ -159,7 +165,8 @@ def _read(place: Place, table: str, name: str) -> pa.Table:
         return read_part(place, table, name)
     except (DamagedError, FileNotFoundError) as error:
         raise UserError(
-            f"{place.of(f'{table}/{name}')}: expected a part that stays while it is merged, found {error}"
+            f"{place.of(f'{table}/{name}')}: expected a part that does not change while it is merged, "
+            f"found {error}"
         ) from error
 
 
@@ -170,7 +177,7 @@ def _renamed(rows: pa.Table, run_id: str, done: Identities) -> pa.Table:
     rows = rows.set_column(
         at, rows.schema.field(at), pa.repeat(pa.scalar(run_id, rows.schema.field(at).type), len(rows))
     )
-    # the names of the parts that were merged mean nothing in another folder
+    # the names of merged parts have no meaning in another folder
     return rows.replace_schema_metadata(
         {key: value for key, value in (rows.schema.metadata or {}).items() if key != MERGED}
     )

@@ -1,6 +1,6 @@
-"""The searches of a sweep that have no rows yet, taken from in shards of any size.
+"""The searches of a sweep that have no rows yet, taken in shards of any size.
 
-Made one at a time, so that a sweep of millions of searches needs no memory and starts at once.
+They are made one at a time, so that a sweep of millions of searches needs little memory and starts at once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from topdown_ray.sweeps.groups import Group, Shard
 from topdown_ray.sweeps.identities import identities_of
 from topdown_ray.sweeps.spec import SweepSpec
 
-TOGETHER = 1024  # searches that are looked up at once
+TOGETHER = 1024  # number of searches that are looked up at once
 NONE = Identities()
 
 
 def evaluations_of(group: Group) -> int:
-    """Predictor evaluations of one search of a group."""
+    """Return the predictor evaluations of one search of a group."""
     return find_strategy(group.strategy).evaluations(group.params, len(group.targets))
 
 
@@ -28,14 +28,15 @@ def evaluations_of(group: Group) -> int:
 class _Next:
     group: Group
     seed: int
-    identities: tuple[str, ...]  # of each part of the group
+    identities: tuple[str, ...]  # one for each part of the group
 
 
 class Pending:
-    """The pending searches, group after group, seed after seed.
+    """The pending searches, group after group and seed after seed.
 
-    artefacts: of each space, the hashes that are part of a search's identity. finished: identities that have
-    rows. chosen: the identities that are wanted; None for all."""
+    artefacts: for each space, the hashes that are part of a search's identity. finished: identities that have
+    rows. chosen: the identities that are wanted; None for all.
+    """
 
     def __init__(
         self,
@@ -48,8 +49,8 @@ class Pending:
         self._artefacts = artefacts
         self._finished = finished
         self._chosen = chosen
-        self._met = 0  # of the finished, those passed by
-        self._ahead = spec.n_searches()  # not looked at yet
+        self._met = 0  # number of finished searches that were passed
+        self._ahead = spec.n_searches()  # number of searches that were not looked up yet
         self._each: dict[Group, int] = {group: evaluations_of(group) for group in spec.groups()}
         self._ahead_evaluations = len(spec.seeds) * sum(self._each.values())
         self._walk = self._searches()
@@ -74,13 +75,13 @@ class Pending:
 
     @property
     def group(self) -> Group | None:
-        """The group that the next shard is of; None when nothing is pending."""
+        """The group of the next shard, or None if nothing is pending."""
         return self._next.group if self._next else None
 
     @property
     def evaluations(self) -> float:
-        """Predictor evaluations still to be taken; as if what is finished were spread evenly over what was
-        not looked at yet.
+        """An estimate of the predictor evaluations that are still to be taken, as if finished searches were
+        spread evenly over those that were not looked up yet.
         """
         first = self._each[self._next.group] if self._next else 0
         unmet = max(len(self._finished) - self._met, 0)
@@ -88,12 +89,12 @@ class Pending:
         return first + self._ahead_evaluations * max(share, 0.0)
 
     def evaluations_of(self, group: Group) -> int:
-        """Predictor evaluations of one search of a group."""
+        """Return the predictor evaluations of one search of a group."""
         return self._each[group]
 
     def take(self, size: int) -> Shard:
-        """The next shard: at most this many seeds, all of one group. Call it only while :attr:`group` is not
-        None.
+        """Return the next shard, with at most this many seeds, all of one group. Call it only while
+        :attr:`group` is not None.
         """
         assert self._next is not None
         group = self._next.group

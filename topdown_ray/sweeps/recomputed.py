@@ -1,6 +1,6 @@
-"""What follows from an architecture alone: the columns of rows, computed again through OFA's own classes
-(:mod:`topdown_ray.networks.ofa_reference`), or through the functions of plug-ins, of which OFA knows
-nothing."""
+"""The columns of rows that follow from an architecture alone, computed again with OFA's own classes
+(:mod:`topdown_ray.networks.ofa_reference`), or with the functions of plug-ins, which OFA does not know.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from topdown_ray.sweeps.limited_rows import TOLERANCE as COST_TOLERANCE
 from topdown_ray.sweeps.spec import SweepSpec
 
 ACCURACY_TOLERANCE = 1e-5
-PARAMETERS_TOLERANCE = 1e-9  # relative
+PARAMETERS_TOLERANCE = 1e-9  # relative difference
 
 
 @dataclass(frozen=True)
 class Recomputation:
-    """How the rows of a sweep are computed again. Of each space: the hashes of its artefacts, and the names
+    """How the rows of a sweep are computed again: for each space, the hashes of its artefacts and the names
     of its costs.
     """
 
@@ -39,7 +39,9 @@ class Recomputation:
     costs: Mapping[str, Sequence[str]]
 
     def of(self, rows: pd.DataFrame) -> Recomputed:
-        """Compute rows again; their ``cost_number`` is the place of their cost among those of their space."""
+        """Compute rows again. Their column ``cost_number`` is the position of their cost among those of their
+        space.
+        """
         spec, parsed = self.spec, dict[tuple[str, Any], Config | UserError]()
         keys = list(zip((self._space(space).name for space in rows["space"]), rows["arch"], strict=True))
         for name, text in set(keys):
@@ -85,17 +87,17 @@ def _of_rows(rows: pd.DataFrame, values: Mapping[str, Any]) -> pd.Series:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Rows whose architecture can be read, and what follows from it."""
+    """Rows whose architecture can be read, and the values that follow from it."""
 
     rows: pd.DataFrame
-    readable: np.ndarray[Any, np.dtype[np.bool_]]  # of all rows
-    reasons: list[str]  # of all rows: why the architecture cannot be read, or ""
+    readable: np.ndarray[Any, np.dtype[np.bool_]]  # for each row
+    reasons: list[str]  # for each row: why the architecture cannot be read, or ""
     wanted: pd.DataFrame  # columns of ``searches``, and of limits by the names of their artefacts
-    elsewhere: list[dict[str, float]]  # what each architecture costs on the sweep's other devices
+    elsewhere: list[dict[str, float]]  # the cost of each architecture on the sweep's other devices
     by_plugins: set[str]  # columns that the functions of plug-ins computed
 
     def numbers(self) -> Iterator[RowCheck]:
-        """The columns of numbers, against what they should be."""
+        """Check the columns of numbers against their recomputed values."""
         rows = self.rows
         for column, tolerance in (
             ("accuracy", ACCURACY_TOLERANCE),
@@ -110,7 +112,7 @@ class Recomputed:
             )
             difference = (rows[column] - true).abs() / (1.0 if column == "accuracy" else true)
             largest = float(difference.max()) if len(difference) else 0.0
-            rule = "recomputed from arch"
+            rule = "the value recomputed from arch"
             by_plugins_too = any(
                 name == column or (column == "cost" and name.startswith(COST)) for name in self.by_plugins
             )
@@ -143,8 +145,8 @@ def _parsed(space: Space, text: Any) -> Config | UserError:
 def _derived(
     configs: Mapping[str, Config], spec: SweepSpec, space: str, genes_space: str, hashes: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, Any]], set[str]]:
-    """The columns of each architecture (by its JSON text) as OFA's classes have them, and which of them are
-    computed by the functions of plug-ins, since OFA knows nothing of those.
+    """Return the columns of each architecture (by its JSON text) as OFA's classes compute them, and the
+    columns that the functions of plug-ins computed, because OFA does not know their spaces or costs.
     """
     plugged, functions = _by_plugins(spec, space, genes_space, hashes)
     if SPACES[genes_space].provides is None:
@@ -176,7 +178,7 @@ def _derived(
 
 
 def _costs_of(spec: SweepSpec, space: str) -> dict[str, str]:
-    """The costs that rows of a space state, by artefact: the sweep's own, and those of limits."""
+    """Return the costs that rows of a space state, by artefact: the sweep's own, and those of limits."""
     own = [device.cost for device in spec.devices(space)]
     limits = {f"{LIMIT}{name}": name for name in spec.limit_names(space)}
     return dict(zip(_cost_keys(spec, space), own, strict=True)) | limits
@@ -190,8 +192,8 @@ def _cost_keys(spec: SweepSpec, space: str) -> list[str]:
 def _by_plugins(
     spec: SweepSpec, space: str, genes_space: str, hashes: Mapping[str, str]
 ) -> tuple[set[str], dict[str, Callable[[Config], Any]]]:
-    """The columns that a plug-in computes, and the functions that compute them. Raises UserError for a
-    plug-in that has changed since.
+    """Return the columns that a plug-in computes, with the functions that compute them. Raises UserError for
+    a plug-in that has changed since the rows were written.
     """
     of_space = SPACES[genes_space]
     models: dict[tuple[str, str], PluginCost | PluginPredictor | None] = {

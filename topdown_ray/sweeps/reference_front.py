@@ -1,10 +1,10 @@
-"""Reference fronts: the best architecture known for each of many targets, out of the answers and fronts of
-long joint searches, polished.
+"""Reference fronts: the best architecture known for each of many targets, from long joint searches that are
+then polished.
 
-Polishing tries every single and every double change of an answer and takes the best one that still fits,
-until none helps: what is left cannot be improved by any two changes. A front is a CSV file whose comment
-lines say how it was made; ``report --reference`` measures the regret of other searches against it. Fronts
-that come with the package go by their names.
+Polishing tries every single and every double change of an architecture and applies the best one that still
+fits, until none helps. No two changes can then improve the result. A front is a CSV file whose comment lines
+record how it was made. ``report --reference`` measures the regret of other searches against it. Fronts that
+come with the package can be given by name.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from topdown_ray.sweeps.runner import Setup, Worker
 from topdown_ray.sweeps.spec import make_spec
 
 SHIPPED = data("fronts")
-MAX_ROUNDS = 1000  # of polishing one answer; each must gain
-POLISHED = 4  # architectures of each target, the most accurate ones
+MAX_ROUNDS = 1000  # rounds of polishing one answer; each of them must gain
+POLISHED = 4  # the most accurate architectures for each target are polished
 _CANDIDATE = ["arch", "accuracy", "cost"]
 
 
 @dataclass(frozen=True)
 class FrontEffort:
-    """How long the searches for a front are: ``seeds`` of them from ``first_seed`` on, each ``children``
-    long.
+    """The length of the searches for a front: ``seeds`` searches from ``first_seed`` on, with ``children``
+    children each.
     """
 
     seeds: int = 8
@@ -60,9 +60,9 @@ def make_front(
     start: Sequence[str] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[pd.DataFrame, str]:
-    """The best architecture found for each target, and the text of its file. Raises UserError.
+    """Return the best architecture found for each target, and the text of its file. Raises UserError.
 
-    start: result folders whose answers and fronts are polished beside those of the new searches.
+    start: result folders whose answers and fronts are polished in addition to those of the new searches.
     Columns: space, predictor_space, cost_name, cost_unit, target, cost, accuracy (a fraction), arch.
     """
     search = {
@@ -85,11 +85,11 @@ def make_front(
     (device,) = plan.spec.devices(space)
     parts = [_known(folder, setup) for folder in start]
     for number, shard in enumerate(plan.shards()):
-        on_step(f"searching, {number * len(shard.seeds)} of {effort.seeds} seeds done")
+        on_step(f"Searching: {number * len(shard.seeds)} of {effort.seeds} seeds done")
         answers, _, front = to_tables(plan.run_id, *worker.run(shard))
         parts += [table.select(_CANDIDATE).to_pandas() for table in (answers, front)]
     rows = pd.concat(parts, ignore_index=True)
-    on_step("polishing")
+    on_step("Polishing the answers ...")
     frame = _polished(setup, rows, device.sets[0])
     lines = [
         f"reference front of {space} under {setup.cost.name} ({setup.cost.unit}), predicted top-1 by "
@@ -119,8 +119,8 @@ def write_front(
     start: Sequence[str] = (),
     on_step: Callable[[str], None] = lambda step: None,
 ) -> tuple[pd.DataFrame, Path]:
-    """Make a reference front and write it as CSV: the front and its file, by default ``front-SPACE-COST.csv``
-    here. Raises UserError.
+    """Make a reference front and write it as CSV. Return the front and its file (default
+    ``front-SPACE-COST.csv`` in the current folder). Raises UserError.
     """
     path = Path(f"front-{space}-{Path(cost).name}.csv") if out is None else out
     if not path.absolute().parent.is_dir():
@@ -133,7 +133,9 @@ def write_front(
 
 
 def _known(folder: str, setup: Setup) -> pd.DataFrame:
-    """The answers and fronts of a result folder, of the same space, predictor and cost. Raises UserError."""
+    """Return the answers and fronts of a result folder that has the same space, predictor and cost. Raises
+    UserError.
+    """
     results = load(folder)
     rows = pd.concat([results.searches, results.front], ignore_index=True)
     same = rows["space"].eq(setup.genes_space.name) & rows["cost_sha256"].eq(setup.cost.sha256)
@@ -146,7 +148,7 @@ def _known(folder: str, setup: Setup) -> pd.DataFrame:
 
 
 def _polished(setup: Setup, rows: pd.DataFrame, targets: Sequence[float]) -> pd.DataFrame:
-    """For each target the best of all architectures that meet it, polished."""
+    """Return the best of all architectures that meet each target, polished."""
     space = setup.genes_space
     rows = rows.drop_duplicates("arch").sort_values("accuracy", ascending=False, kind="stable")
     answers, limits = [], []
@@ -183,7 +185,7 @@ def polish(
     genes: torch.Tensor,
     limit: float,
 ) -> torch.Tensor:
-    """The best single or double change that fits, again and again until none helps: genes (G,) -> (G,)."""
+    """Apply the best single or double change that fits until none helps: genes (G,) -> (G,)."""
     best, score = space.canonical(genes[None]), float(scored(accuracy, genes[None])[0])
     singles = [[(g, choice)] for g, size in enumerate(space.sizes) for choice in range(size)]
     pairs = [[*one, *other] for one, other in itertools.combinations(singles, 2) if one[0][0] != other[0][0]]
@@ -206,12 +208,14 @@ def polish(
 
 
 def shipped() -> list[str]:
-    """The names of the fronts that come with the package."""
+    """Return the names of the fronts that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.csv"))
 
 
 def find_front(name: str) -> Path:
-    """The file of a front: a path, or the name of one that comes with the package. Raises UserError."""
+    """Return the file of a front, given its path or the name of one that comes with the package. Raises
+    UserError.
+    """
     path = Path(name)
     if path.is_file():
         return path

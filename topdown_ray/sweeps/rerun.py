@@ -1,4 +1,4 @@
-"""The part of ``verify`` that searches rows again and compares them bit by bit."""
+"""The part of ``verify`` that repeats the searches of rows and compares them bit by bit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from topdown_ray.sweeps.spec import SweepSpec
 def searched_again(
     results: Results, rows: pd.DataFrame, spec: SweepSpec, n: int, rerun_seed: int
 ) -> Iterator[RowCheck]:
-    """Search the searches of ``n`` random rows again, in this process, and compare all that is not
-    incidental, bit by bit.
+    """Repeat the searches of ``n`` random rows in this process, and compare every column that is not
+    incidental bit by bit.
     """
     run_id = str(results.manifest["run_id"])
     on_cpu = rows[rows["device"].eq("cpu")]
@@ -37,14 +37,16 @@ def searched_again(
     for search_id, of_search in own.groupby("search_id", sort=False):
         row = of_search.iloc[0]
         group, part = groups[row["space"], row["cost_number"], row["label"], tuple(row["targets"])]
-        # a search on several devices has rows of each, of which these are one part
+        # a search on several devices has rows for each of them, and these are one part of them
         identities = tuple(str(search_id) if i == part else f"part {i}" for i in range(len(group.each)))
         of_group = to_tables(run_id, *worker.run(Shard(group, (int(row["seed"]),), identities)))
         again.append([table.filter(pc.equal(table["search_id"], str(search_id))) for table in of_group])
     here, there = machine.processor(), str(results.manifest.get("machine", {}).get("processor"))
-    note = "" if here == there else f"written on {there}: on another processor bits may differ"
+    note = (
+        "" if here == there else f"the rows were written on {there}, and bits may differ on another processor"
+    )
     if len(on_cpu) < len(rows):
-        note = f"{len(rows) - len(on_cpu)} rows of another device than a CPU"
+        note = f"{len(rows) - len(on_cpu)} rows that were not computed on a CPU"
     traces = results.trace[results.trace["search_id"].isin(set(own["search_id"]))]
     targets = own[["search_id", "target_index", "target"]]
     front = results.front[results.front["search_id"].isin(set(own["search_id"]))]
@@ -61,7 +63,7 @@ def searched_again(
         order = [key for key in keys if key in columns]
         tables = [tables[number] for tables in again if number < len(tables)]
         fresh = pa.concat_tables([schema.empty_table(), *tables]).to_pandas().sort_values(order)
-        if number == 2:  # rows of an older schema have no front
+        if number == 2:  # rows of older schemas have no front
             fresh = fresh[fresh["search_id"].isin(own.loc[own["front_rows"].notna(), "search_id"])]
         if len(frame) or len(fresh):
             yield _same_bits(name, frame.sort_values(order), fresh, columns, note)
@@ -70,9 +72,7 @@ def searched_again(
 def _same_bits(
     name: str, stored: pd.DataFrame, fresh: pd.DataFrame, columns: list[str], note: str
 ) -> RowCheck:
-    """Whether rows that were searched again are as they were; the columns of the check are those that are
-    not.
-    """
+    """Check that repeated searches give the same rows. The columns of the check are those that differ."""
     rule = "the same bits when searched again"
     if len(stored) != len(fresh):
         where: dict[str, Any] = {
@@ -86,7 +86,7 @@ def _same_bits(
     # a target without limits, which is the same as none
     given = {column: "" for column in ("limits", "costs") if column in columns}
     stored, fresh = stored.fillna(given), fresh.fillna(given)
-    if "front_rows" in columns:  # which rows of an older schema do not tell
+    if "front_rows" in columns:  # older schemas do not have this column
         told = stored["front_rows"].notna().to_numpy()
         stored = stored.assign(front_rows=stored["front_rows"].fillna(0).astype(int))
         fresh = fresh.assign(front_rows=fresh["front_rows"].where(told, 0).astype(int))

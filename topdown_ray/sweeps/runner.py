@@ -1,7 +1,8 @@
-"""Run a batch of searches in this process and turn their answers into rows. No Ray here.
+"""Running a batch of searches in this process and turning their answers into rows, without Ray.
 
-A :class:`Setup` is all that the searches of one space share; a :class:`Worker` holds the setups and the
-device, and runs shards. Actors and ``--address none`` use the same worker."""
+A :class:`Setup` is everything that the searches of one space share. A :class:`Worker` has the setups and the
+device, and runs shards. Actors and ``--address none`` use the same worker.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +38,22 @@ from topdown_ray.sweeps.spec import Protocol, SweepSpec
 SearchRow = dict[str, Any]
 FrontColumns = dict[str, Any]  # sequences of one length
 
-WARM_GENERATIONS = 3  # of the searches that warm a worker up
-WARM_BATCH = 8  # searches in lock step of the larger of them
+WARM_GENERATIONS = 3  # length of the searches that warm a worker up
+WARM_BATCH = 8  # searches in lock step in the larger of them
 
 
 class ShardRows(NamedTuple):
-    """What a shard came to."""
+    """The rows of a shard."""
 
     searches: list[SearchRow]
     trace: list[SearchRow]
-    front: list[FrontColumns]  # of each search that kept one
+    front: list[FrontColumns]  # for each search that kept one
 
 
 @dataclass(frozen=True)
 class Setup:
-    """All that the searches of one space share. ``genes_space`` is what is really searched (``protocol:
-    notebook``).
+    """Everything that the searches of one space share. ``genes_space`` is the space that is searched, which
+    with ``protocol: notebook`` is MobileNetV3.
     """
 
     genes_space: Space
@@ -60,7 +61,7 @@ class Setup:
     costs: tuple[AnyCost, ...]  # of each device
     predictor: AnyPredictor
     limits: Mapping[str, AnyCost] = field(default_factory=dict)  # the costs of further limits, by name
-    #: For each device and target with further limits an architecture that meets them, genes (G,).
+    #: For each device and target with further limits, an architecture that meets them: genes (G,).
     witnesses: Mapping[tuple[int, float, TargetLimits], Genes] = field(default_factory=dict)
 
     @property
@@ -70,7 +71,7 @@ class Setup:
 
     @property
     def named_costs(self) -> dict[str, AnyCost]:
-        """All costs, as they are named among the artefacts; those of limits begin with ``LIMIT``."""
+        """All costs by their names among the artefacts. The names of limits begin with ``LIMIT``."""
         several = len(self.costs) > 1
         own = {f"{COST}{i}" if several else "cost": cost for i, cost in enumerate(self.costs)}
         return own | {f"{LIMIT}{name}": cost for name, cost in self.limits.items()}
@@ -84,13 +85,13 @@ class Setup:
         return {**hashes, "space": own} if own else hashes
 
     def problem(self, group: Group, device: str) -> Problem:
-        """What the searches of a group search."""
+        """Return the problem that the searches of a group solve."""
         targets = [problem for part in group.each for problem in self._of_targets(part, device)]
         plain = self._plain(group.each[0], device)
         return dataclasses.replace(plain, by_target=tuple(targets) if group.limits or group.parts else ())
 
     def _of_targets(self, group: Group, device: str) -> Iterator[Problem]:
-        """The problem of each target of a group on one device."""
+        """Return the problem of each target of a group on one device."""
         plain = self._plain(group, device)
         for target, limits in zip(group.targets, group.limits or ((),) * len(group.targets), strict=True):
             if not limits:
@@ -102,8 +103,8 @@ class Setup:
             yield dataclasses.replace(plain, cost=limited, cheapest=cheapest)
 
     def front_costs(self, group: Group) -> list[AnyCost]:
-        """What the front of a group's searches tells apart beside accuracy: the cost of its device, those of
-        its limits, and the parameters where the space has an OFA network.
+        """Return the costs that the front of a group's searches distinguishes: the cost of its device, those
+        of its limits, and the parameters if the space has an OFA network.
         """
         named = {name for one in group.limits for name, _ in one}
         costs = [self.costs[group.device], *(self.limits[name] for name in sorted(named))]
@@ -112,7 +113,7 @@ class Setup:
 
     @functools.cached_property
     def params(self) -> AnyCost | None:
-        """The parameters as a cost, on the device of the setup; None for a space without an OFA network."""
+        """The parameters as a cost on the device of the setup, or None for a space without an OFA network."""
         if self.genes_space.provides is None:
             return None
         return dataclasses.replace(any_cost("params", self.genes_space), device=self.cost.device)
@@ -132,8 +133,8 @@ class Setup:
 
 def resolve(spec: SweepSpec, space: str, costs: tuple[AnyCost, ...]) -> Setup:
     """Find and check what else the searches of a space need. costs: see
-    :func:`topdown_ray.sweeps.artefacts.find_costs`. Raises UserError: not to be had, wrong, or limits that no
-    architecture meets.
+    :func:`topdown_ray.sweeps.artefacts.find_costs`. Raises UserError if something is not available or wrong,
+    or if no architecture meets the limits.
     """
     genes_space = searched_space(space, spec.protocol)
     predictor = any_predictor(spec.predictor[space], genes_space)
@@ -149,7 +150,7 @@ def resolve(spec: SweepSpec, space: str, costs: tuple[AnyCost, ...]) -> Setup:
 
 
 class Worker:
-    """Runs shards: hosts the predictor, the cost table and the counts of every space of a sweep."""
+    """Runs shards. It holds the predictor, the cost table and the counts of every space of a sweep."""
 
     def __init__(
         self,
@@ -157,8 +158,8 @@ class Worker:
         groups: Iterable[Group] = (),
         device: str = "cpu",
     ):
-        """groups: what the worker will run; it is warmed up for them, so that the time of its first search is
-        like the others'.
+        """groups: what the worker will run. It is warmed up for them, so that its first search takes no
+        longer than the others.
         """
         self.device = device
         self.setups = {space: setup.on(device) for space, setup in setups.items()}
@@ -179,10 +180,11 @@ class Worker:
         """Run a few generations of every strategy, space and number of targets among these groups, and time
         gradients.
 
-        The first call of compiled code compiles it or reads it from Numba's cache, and tables are built where
-        they are first used."""
+        The first call of compiled code compiles it or reads it from Numba's cache, and tables are built when
+        they are first used.
+        """
         firsts = {(group.space, group.strategy, len(group.targets)): group for group in groups}
-        # once for each space and strategy: an actor has to start in bounded time
+        # once for each space and strategy, because an actor has to start in bounded time
         batched: set[tuple[str, str]] = set()
         with one_thread(), torch.inference_mode():
             for group in firsts.values():
@@ -194,7 +196,7 @@ class Worker:
                         outcomes, _ = self._serve(short, range(batch))
                         batched.add((group.space, group.strategy))
                 except Exception:
-                    # the shard that meets the same error reports it, and the other groups still run
+                    # the shard that raises the same error reports it, and the other groups still run
                     continue
                 setup = self.setups[group.space]
                 gradient = gradient_of(setup.predictor, setup.cost)
@@ -202,8 +204,8 @@ class Worker:
                     self.gradient_rows[group.space] = rows_a_gradient(gradient, setup.predictor)
 
     def _serve(self, group: Group, seeds: Sequence[int]) -> tuple[list[Outcome], list[Front]]:
-        """The outcomes of a group's searches with these seeds, loosest target of each device first, and the
-        front of each device.
+        """Return the outcomes of a group's searches with these seeds, loosest target of each device first,
+        and the front of each device.
         """
         setup = self.setups[group.space]
         fronts = [Front(setup.front_costs(part), len(seeds)) for part in group.each]
@@ -230,7 +232,7 @@ class Worker:
         return outcomes, fronts
 
     def run(self, shard: Shard) -> ShardRows:
-        """Run a shard: its rows by part, seed and target."""
+        """Run a shard, and return its rows by part, seed and target."""
         setup, group = self.setups[shard.group.space], shard.group
         started_at = datetime.datetime.now(datetime.UTC)
         with one_thread(), torch.inference_mode():
@@ -272,7 +274,7 @@ class Worker:
     def _rows(
         self, group: Group, searches: Sequence[tuple[int, str]], outcomes: Sequence[Outcome]
     ) -> tuple[list[SearchRow], list[SearchRow]]:
-        """The rows of a group on one device. searches: their seeds and identities."""
+        """Return the rows of a group on one device. searches: their seeds and identities."""
         setup, cost_model, S = self.setups[group.space], self._cost_of(group), len(searches)
         costs = [cost_model(outcome.genes).tolist() for outcome in outcomes]
         others = [_other_costs(setup, group, outcome) for outcome in outcomes]
@@ -320,7 +322,7 @@ class Worker:
         return self.setups[group.space].costs[group.device]
 
     def _front(self, group: Group, identities: Sequence[str], front: Front) -> list[FrontColumns]:
-        """The columns of each search's front on one device."""
+        """Return the columns of each search's front on one device."""
         setup, counts, found = self.setups[group.space], self.counts[group.space], []
         others = _others(setup, group, {name for one in group.limits for name, _ in one})
         for s, identity in enumerate(identities):
@@ -351,14 +353,14 @@ class Worker:
 
 
 def _others(setup: Setup, group: Group, limits: Iterable[str]) -> dict[str, AnyCost]:
-    """The costs of the sweep's other devices, and those of these limits."""
+    """Return the costs of the sweep's other devices, and those of these limits."""
     others = {cost.name: cost for i, cost in enumerate(setup.costs) if i != group.device}
     return others | {name: setup.limits[name] for name in sorted(limits)}
 
 
 def _other_costs(setup: Setup, group: Group, outcome: Outcome) -> dict[str, list[float]]:
-    """What the answers of S searches cost on the sweep's other devices and under the limits of their target:
-    S values for each cost.
+    """Return the costs of the answers of S searches on the sweep's other devices and under the limits of
+    their target: S values for each cost.
     """
     limits = group.limits[outcome.target_index] if group.limits else ()
     others = _others(setup, group, (name for name, _ in limits))
@@ -366,7 +368,7 @@ def _other_costs(setup: Setup, group: Group, outcome: Outcome) -> dict[str, list
 
 
 def _short(params: EvolutionParams) -> EvolutionParams:
-    """The parameters of a search of a few generations."""
+    """Return the parameters of a search of a few generations."""
     lengths = {"generations": params.generations, "warm_generations": params.warm_generations}
     return params.model_copy(update={name: min(n, WARM_GENERATIONS) for name, n in lengths.items()})
 
@@ -390,9 +392,10 @@ def _answer(setup: Setup, counts: SubnetCounts | None, outcome: Outcome, s: int)
 
 
 def _anytime(outcome: Outcome, s: int, accuracies: Sequence[float]) -> Sequence[SearchRow]:
-    """The anytime curve of one search: a point at every improvement and one at the end.
+    """Return the anytime curve of one search: a point at every improvement and one at the end.
 
-    accuracies: its best ones at the points of the trace."""
+    accuracies: its best ones at the points of the trace.
+    """
     points: list[SearchRow] = []
     last, _ = outcome.length(s)
     for (number, evaluations, _), accuracy in zip(outcome.trace, accuracies, strict=True):

@@ -1,9 +1,10 @@
-"""How many searches a shard holds, from measured speed: a shard lasts seconds, and at the end of a sweep the
-workers finish together.
+"""The number of searches in a shard, derived from measured speed: shards last some seconds, and at the end of
+a sweep all workers finish together.
 
-Speed is seconds a predictor evaluation, by device and group of searches. A larger batch costs less a search
-(the operations of a generation are shared), so the aim is a batch that is large enough first, and a duration
-second."""
+Speed is measured in seconds per predictor evaluation, for each device and group of searches. In a larger
+batch each search costs less, because the operations of a generation are shared. The first aim is therefore a
+batch that is large enough, and the second one its duration.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +13,25 @@ from dataclasses import dataclass, field
 
 from topdown_ray.sweeps.groups import Group
 
-AIM_S = 10.0  # a shard's duration
-SHORTEST_S = 2.0  # at the end of a sweep
-SHARDS_PER_S = 50.0  # that one driver is asked to handle: the more workers, the longer a shard
+AIM_S = 10.0  # duration of a shard
+SHORTEST_S = 2.0  # duration of a shard at the end of a sweep
+SHARDS_PER_S = 50.0  # most shards that one driver handles: with more workers, shards are longer
 # searches in lock step: a quarter off the speed of a large batch; long searches run so even for minutes
 ENOUGH = 16
-LARGEST = 1024  # searches in lock step
-LARGEST_ROWS = 25_600  # searches x population: memory
-PRIOR_S = 4e-6  # seconds an evaluation on a CPU core, until the first shard has been measured
-MEMORY = 0.7  # weight of all earlier shards against the latest
+LARGEST = 1024  # largest number of searches in lock step
+LARGEST_ROWS = 25_600  # largest searches x population, which bounds memory
+PRIOR_S = 4e-6  # seconds per evaluation on a CPU core until the first shard is measured
+MEMORY = 0.7  # weight of all earlier shards relative to the latest one
 
 
 @dataclass
 class Speeds:
-    """Seconds a predictor evaluation, measured: of a group on a device, else of its strategy and label, its
+    """Measured seconds per predictor evaluation: of a group on a device, else of its strategy and label, its
     space, the device, any device.
     """
 
-    _of: dict[Hashable, tuple[float, float]] = field(default_factory=dict)  # (seconds, evaluations), fading
+    # (seconds, evaluations), in which older shards count less
+    _of: dict[Hashable, tuple[float, float]] = field(default_factory=dict)
 
     @staticmethod
     def _keys(device: str, group: Group) -> tuple[Hashable, ...]:
@@ -37,21 +39,21 @@ class Speeds:
         return (device, group), alike, (device, group.space), (device,), ()
 
     def record(self, device: str, group: Group, evaluations: int, seconds: float) -> None:
-        """A shard of a group took so long on a device."""
+        """Record how long a shard of a group took on a device."""
         for key in self._keys(device, group):
             s, e = self._of.get(key, (0.0, 0.0))
             self._of[key] = MEMORY * s + seconds, MEMORY * e + evaluations
 
     def of(self, device: str, group: Group) -> float:
-        """The best guess of seconds an evaluation."""
+        """Return the best guess of seconds per evaluation."""
         for key in self._keys(device, group):
             if key in self._of:
                 return self._of[key][0] / self._of[key][1]
         return PRIOR_S
 
     def of_peers(self, device: str, group: Group) -> float | None:
-        """Seconds an evaluation as shards of the same space and strategy took on the same device; None before
-        the first.
+        """Return the seconds per evaluation of shards with the same space and strategy on the same device, or
+        None before the first.
         """
         for key in self._keys(device, group)[:2]:
             if key in self._of:
@@ -67,14 +69,15 @@ def batch_size(
     pending: float,
     workers: Mapping[str, int],
 ) -> int:
-    """Searches in the next shard for a worker. each: evaluations of one search. pending: evaluations not
-    taken yet.
+    """Return the number of searches in the next shard for a worker. each: evaluations of one search. pending:
+    evaluations not taken yet.
 
-    While much is pending: as many as last :data:`AIM_S`, at least :data:`ENOUGH`. Then half of what the
-    workers could do together until all is done (guided self-scheduling: Polychronopoulos and Kuck 1987), down
-    to :data:`SHORTEST_S`."""
+    While much is pending, a shard has as many searches as last :data:`AIM_S`, and at least :data:`ENOUGH`.
+    Towards the end, it lasts half of the time that all workers together need for the rest (guided
+    self-scheduling: Polychronopoulos and Kuck 1987), down to :data:`SHORTEST_S`.
+    """
     each_s = speeds.of(device, group) * each
-    together = sum(n / speeds.of(kind, group) for kind, n in workers.items())  # evaluations a second
+    together = sum(n / speeds.of(kind, group) for kind, n in workers.items())  # evaluations per second
     share_s = pending / together  # until all is done
     aim_s = max(AIM_S, sum(workers.values()) / SHARDS_PER_S, ENOUGH * each_s)
     seconds = min(aim_s, max(share_s / 2, min(SHORTEST_S, share_s)))

@@ -1,4 +1,4 @@
-"""How far a sweep is, told from its files alone, from any terminal that can read them."""
+"""The progress of a sweep, read from its result folder by any terminal that can open it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from topdown_ray.store.schema import SEARCHES
 from topdown_ray.sweeps.pending import evaluations_of
 from topdown_ray.sweeps.spec import make_spec
 
-WINDOW_S = 600.0  # the rate is that of the last ten minutes
-SILENT_S = 600.0  # without a lock, a sweep that has written nothing for so long may be dead
+WINDOW_S = 600.0  # the rate is measured over the last ten minutes
+SILENT_S = 600.0  # a sweep without a lock that has written nothing for this long may be dead
 _WORDS = ("search_id", "space", "strategy", "label")
 _COLUMNS = [*_WORDS, "evaluations", "started_at", "search_wall_s", "batch_size"]
 _STARTED = _COLUMNS.index("started_at")
@@ -42,7 +42,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class GroupStatus:
-    """How far the searches of one space and one entry of ``strategies`` are."""
+    """The progress of the searches of one space and one entry of ``strategies``."""
 
     space: str
     strategy: str
@@ -53,12 +53,14 @@ class GroupStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep is.
+    """The progress of a sweep.
 
-    state: ``running``; ``complete``; ``incomplete`` (it ended, and searches are missing); ``killed`` (it
-    neither runs nor came to an end); ``silent`` (where there is no lock, on object stores other than S3 and
-    on HDFS: nothing was written for ten minutes). rate: searches a second in the last ten minutes of the
-    present or last session. left_s: seconds, by predictor evaluations; None where it does not run."""
+    state: ``running``; ``complete``; ``incomplete`` (it ended, and searches are missing); ``killed`` (it does
+    not run and did not end by itself); ``silent`` (without a lock, on object stores other than S3 and on
+    HDFS: nothing was written for ten minutes). rate: searches per second in the last ten minutes of the
+    current or last session. left_s: remaining seconds, estimated from predictor evaluations; None if the
+    sweep does not run.
+    """
 
     out: str
     name: str
@@ -71,15 +73,15 @@ class Status:
     left_s: float | None
     last_write: str | None
     last_write_s: float | None  # seconds ago
-    session: dict[str, Any]  # the present or last one, as in run.json
+    session: dict[str, Any]  # the current or last one, as in run.json
     sessions: int
     groups: tuple[GroupStatus, ...]
     failures: tuple[dict[str, str], ...]  # shard_id, error, command
-    unreadable: tuple[str, ...]  # files; resuming computes them afresh
+    unreadable: tuple[str, ...]  # files, which are computed again when the sweep is continued
 
 
 class _Searches(NamedTuple):
-    """Searches that have rows, an array of each fact."""
+    """The searches that have rows, with one array for each fact."""
 
     ids: Packed
     groups: NDArray[np.int32]  # numbers, see :attr:`Reader._groups`
@@ -88,30 +90,28 @@ class _Searches(NamedTuple):
 
     @classmethod
     def of(cls, each: Sequence[_Searches]) -> _Searches:
-        """All of these, each search once."""
+        """Join these, with each search once."""
         none = cls(packed([]), np.empty(0, np.int32), np.empty(0), np.empty(0))
         columns: Any = [np.concatenate(parts) for parts in zip(none, *each, strict=True)]
         found = cls(*columns)
-        if distinct(found.ids):  # nearly always
+        if distinct(found.ids):  # nearly always the case
             return found
         _, first = np.unique(found.ids, return_index=True)
         return cls(found.ids[first], found.groups[first], found.evaluations[first], found.finished_at[first])
 
 
 class Reader:
-    """Reads the status of one folder, again and again: what it has read of a part it keeps, since a part
-    never changes.
-    """
+    """Reads the status of one folder repeatedly. Parts never change, so each one is read only once."""
 
     def __init__(self, where: str | Path):
         self.place = Place(where)
-        self._known: dict[str, _Searches | str] = {}  # by part; or why it cannot be read
+        self._known: dict[str, _Searches | str] = {}  # by part: its searches, or why it cannot be read
         self._lock = threading.Lock()
         self._groups: dict[tuple[str, str], int] = {}  # numbers of spaces with labels
-        self._evaluations: dict[str, int] = {}  # by sweep: of all its searches
+        self._evaluations: dict[str, int] = {}  # by sweep: the evaluations of all its searches
 
     def read(self) -> Status:
-        """The status now. Raises UserError where there is no sweep."""
+        """Return the current status. Raises UserError if there is no sweep."""
         manifest = read_manifest(self.place.where)
         written_at = self._look()
         found = _Searches.of([part for part in self._known.values() if not isinstance(part, str)])
@@ -154,7 +154,7 @@ class Reader:
         )
 
     def _total(self, manifest: Mapping[str, Any]) -> int:
-        """Predictor evaluations of the whole sweep."""
+        """Return the predictor evaluations of the whole sweep."""
         run_id = manifest["run_id"]
         if run_id not in self._evaluations:
             spec = make_spec(manifest["spec"], f"{self.place.of('run.json')}: spec")
@@ -162,7 +162,7 @@ class Reader:
         return self._evaluations[run_id]
 
     def _look(self) -> float | None:
-        """Read the parts that are new. Returns when the last one was written."""
+        """Read the new parts. Return when the last one was written."""
         for _ in range(READ_ATTEMPTS):
             try:
                 names = part_names(self.place, "searches")
@@ -173,13 +173,13 @@ class Reader:
             new = [name for name in names if name not in self._known]
             try:
                 self._known.update(zip(new, parallel(self.place, self._read, new), strict=True))
-            except FileNotFoundError:  # merged meanwhile
+            except FileNotFoundError:  # the parts were merged in the meantime
                 continue
             self._known = {name: self._known[name] for name in names}
             return max((entry.written_at for entry in names.values()), default=None)
         raise UserError(
-            f"{self.place.name}: expected parts that stay while they are read, found them merged "
-            f"{READ_ATTEMPTS} times"
+            f"{self.place.name}: expected parts that do not change while they are read, found that they were "
+            f"merged {READ_ATTEMPTS} times"
         )
 
     def _read(self, name: str) -> _Searches | str:
@@ -205,7 +205,7 @@ class Reader:
         table = table.set_column(_STARTED, "started_at", table["started_at"].cast(pa.int64()))
         numbers = {each: _numpy(table[each].combine_chunks()) for each in _COLUMNS[len(_WORDS) :]}
         searches, n = _numpy(words["search_id"].indices), len(words["search_id"].dictionary)
-        row_of = np.empty(n, np.int64)  # of each search, some row
+        row_of = np.empty(n, np.int64)  # some row of each search
         row_of[searches] = np.arange(len(searches))
         ended = numbers["started_at"] / 1e6
         ended += numbers["search_wall_s"] * numbers["batch_size"]
@@ -241,13 +241,13 @@ class Reader:
 
 
 def _numpy(array: pa.Array) -> NDArray[Any]:
-    """Numbers without nulls, by DLPack: pyarrow's own conversions import pandas."""
+    """Convert numbers without nulls through DLPack, because pyarrow's own conversions import pandas."""
     return np.asarray(np.from_dlpack(array))
 
 
 def updates(where: str | Path, every_s: float | None = None) -> Iterator[Status]:
-    """The status of a sweep now; with ``every_s`` again after so many seconds, until the sweep runs no more.
-    Raises UserError where there is no sweep.
+    """Yield the current status of a sweep. With ``every_s``, yield it again after that many seconds until the
+    sweep has ended. Raises UserError if there is no sweep.
     """
     reader = Reader(where)
     while True:
@@ -276,8 +276,8 @@ def _groups(manifest: Mapping[str, Any], done: Mapping[tuple[str, str], int]) ->
 def _pace(
     total: int, session: Mapping[str, Any], found: _Searches, now: float | None
 ) -> tuple[float | None, float | None]:
-    """Searches a second, and seconds left at this pace, of ``total`` evaluations. now: None where the sweep
-    does not run.
+    """Return the searches per second, and the seconds that ``total`` evaluations still need at this pace.
+    now: None if the sweep does not run.
     """
     began = _seconds(session.get("started_at"), 0.0)
     of_session = found.finished_at >= began

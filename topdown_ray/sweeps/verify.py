@@ -1,10 +1,11 @@
-"""Rows prove themselves: every column that can be derived is derived again and compared.
+"""Verification of result rows: every column that can be derived is derived again and compared.
 
 Accuracy, cost, MACs, parameters and genes follow from a row's ``arch`` alone, through OFA's own classes
 (:mod:`topdown_ray.sweeps.recomputed`). The rest follows from the manifest (:mod:`topdown_ray.sweeps.checks`).
-Of ``unique_evaluations``, ``gradients`` and the inner points of ``trace``
-only bounds are known; ``rerun`` searches rows again and compares all bits. The columns of
-:data:`topdown_ray.store.INCIDENTAL` tell how a row was computed; nothing follows from them."""
+For ``unique_evaluations``, ``gradients`` and the inner points of ``trace``, only bounds are known; ``rerun``
+repeats the searches of rows and compares all bits. The columns of :data:`topdown_ray.store.INCIDENTAL` record
+how a row was computed, and nothing else follows from them.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +46,12 @@ from topdown_ray.sweeps.spec import SweepSpec, make_spec
 
 @dataclass(frozen=True)
 class Verification:
-    """What the checks came to."""
+    """The results of all checks."""
 
     rows: int
     checks: tuple[RowCheck, ...]
-    missing: int  # searches of the sweep without rows
-    complete: bool  # whether the sweep says that none is missing
+    missing: int  # number of searches without rows
+    complete: bool  # whether the sweep is marked as complete
 
     @property
     def passed(self) -> bool:
@@ -87,10 +88,10 @@ class _PluginSpace(pydantic.BaseModel):
 
 class _Artefacts(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Cost]  # the cost, or each of several, and those of limits
+    __pydantic_extra__: dict[str, _Cost]  # the cost, or each of several costs, and those of limits
 
     predictor: _Predictor
-    space: _PluginSpace | None = None  # the package's own have no hash
+    space: _PluginSpace | None = None  # the package's own spaces have no hash
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -127,9 +128,9 @@ class _Manifest(pydantic.BaseModel):
 
 
 def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verification:
-    """Check every row. rerun: search this many rows again; rerun_seed: which ones.
+    """Check every row. rerun: repeat the searches of this many rows; rerun_seed: the seed of their choice.
 
-    Raises UserError where there is no row, or where an artefact is not the one that the manifest names.
+    Raises UserError if there are no rows, or if an artefact is not the one that the manifest names.
     """
     rows = results.searches.reset_index(drop=True)
     if rows.empty:
@@ -173,7 +174,7 @@ _Costs = Mapping[str, list[_Cost]]  # of each space, in the order of the specifi
 
 
 def _cost_numbers(rows: pd.DataFrame, costs: _Costs) -> list[int]:
-    """Which of its space's costs each row is about; -1: none."""
+    """Return which of its space's costs each row belongs to, or -1 for none."""
     number_of = {
         (space, cost.name): number for space, own in costs.items() for number, cost in enumerate(own)
     }
@@ -185,8 +186,8 @@ def _cost_numbers(rows: pd.DataFrame, costs: _Costs) -> list[int]:
 
 
 def _artefacts(rows: pd.DataFrame, manifest: _Manifest, costs: _Costs) -> Iterator[RowCheck]:
-    """Names, units and hashes of cost tables and predictors; the files themselves are hashed where they are
-    read.
+    """Check the names, units and hashes of cost tables and predictors. The files themselves are hashed when
+    they are read.
     """
     known = {
         (space, number): manifest.artefacts[space].columns(cost)
@@ -195,13 +196,17 @@ def _artefacts(rows: pd.DataFrame, manifest: _Manifest, costs: _Costs) -> Iterat
     }
     places = list(zip(rows["space"], rows["cost_number"], strict=True))
     for column in next(iter(known.values())):
-        yield compared(column, "as in run.json", rows, [known[place][column] for place in places])
+        yield compared(column, "the value in run.json", rows, [known[place][column] for place in places])
 
 
 def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Iterator[RowCheck]:
     if manifest.algorithm != ALGORITHM_VERSION:
         yield compared(
-            "run_id", "as in run.json", rows, [manifest.run_id] * len(rows), not_checked=_older(manifest)
+            "run_id",
+            "the value in run.json",
+            rows,
+            [manifest.run_id] * len(rows),
+            not_checked=_older(manifest),
         )
         yield RowCheck("search_id", ("search_id",), "", not_checked=_older(manifest))
         return
@@ -210,18 +215,25 @@ def _identities(rows: pd.DataFrame, spec: SweepSpec, manifest: _Manifest) -> Ite
     if run_id != manifest.run_id:
         where: dict[str, Any] = {"search_id": "run.json", "expected": run_id, "found": brief(manifest.run_id)}
         yield RowCheck(
-            "run_id", ("run_id",), "the hash of all that decides the sweep", len(rows), len(rows), **where
+            "run_id",
+            ("run_id",),
+            "the hash of everything that decides the sweep",
+            len(rows),
+            len(rows),
+            **where,
         )
-    yield compared("run_id", "the hash of all that decides the sweep", rows, [run_id] * len(rows))
+    yield compared("run_id", "the hash of everything that decides the sweep", rows, [run_id] * len(rows))
     yield identities(rows, spec, hashes)
 
 
 def _older(manifest: _Manifest) -> str:
-    return f"written by algorithm {manifest.algorithm}, this is {ALGORITHM_VERSION}"
+    return (
+        f"the rows were written by algorithm {manifest.algorithm}, and this version has {ALGORITHM_VERSION}"
+    )
 
 
 def _recomputed(rows: pd.DataFrame, recomputation: Recomputation) -> Iterator[RowCheck]:
-    """All that follows from ``arch``, through OFA's own classes."""
+    """Check everything that follows from ``arch``, with OFA's own classes."""
     found = recomputation.of(rows)
     rule = "an architecture of the space, in canonical form"
     yield check("arch", rule, rows, found.readable, found=found.reasons)
@@ -241,4 +253,10 @@ def _recomputed(rows: pd.DataFrame, recomputation: Recomputation) -> Iterator[Ro
     meets, true = meets & limited.meets, true & limited.true
     said = rows["feasible"].eq(True)
     agrees = said.eq(meets) & rows["feasible"].notna() & ~(said & over) & ~(~said & under)
-    yield check("feasible", "whether the cost meets the target, and all limits", rows, agrees, true.tolist())
+    yield check(
+        "feasible",
+        "true if the cost meets the target and all limits, else false",
+        rows,
+        agrees,
+        true.tolist(),
+    )

@@ -1,1 +1,1 @@
-"""Other searches that this one is compared with."""
+"""Other searches for comparison."""

@@ -1,9 +1,10 @@
-"""NSGA-II of pymoo on the same predictor and cost: the multi-objective yardstick of the benchmark.
+"""NSGA-II of pymoo on the same predictor and cost, the multi-objective baseline of the benchmark.
 
-One run trades accuracy against cost over the whole range below the loosest target; for each target the best
-of all that it scored counts, not only what its last population holds. Operators are those that pymoo's manual
-gives for whole numbers. Source: Deb et al. 2002, *A fast and elitist multiobjective genetic algorithm:
-NSGA-II*; Blank and Deb 2020, *pymoo*. pymoo is a development dependency (the extra ``bench``)."""
+One run trades accuracy against cost over the whole range below the loosest target. For each target the best
+of everything that it scored counts, not only its last population. Operators are those that pymoo's manual
+recommends for whole numbers. Source: Deb et al. 2002, *A fast and elitist multiobjective genetic algorithm:
+NSGA-II*; Blank and Deb 2020, *pymoo*. pymoo is a development dependency (the extra ``bench``).
+"""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ def nsga2(
     population: int = 100,
     seed: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One run of so many evaluations: genes (K, G) and accuracy (K,) of the best for each target, -inf where
-    none fits.
+    """Run this many evaluations, and return genes (K, G) and accuracy (K,) of the best for each target, with
+    -inf if none fits.
     """
     try:
         from pymoo.algorithms.moo.nsga2 import NSGA2

@@ -1,10 +1,10 @@
-"""The top-down search as one would write it directly: one architecture at a time, in plain Python, on OFA's
-own dictionaries.
+"""A direct implementation of the top-down search: one architecture at a time, in plain Python, on OFA's own
+dictionaries.
 
-Not used by sweeps. It is the yardstick that the lock-step search is held against, in the tests (same
-accuracy) and in ``topdown-ray bench`` (how much faster). Written from the description of Kumar and Szidon
-(arXiv 2012.06748) with the two faults of their notebook mended (see :mod:`topdown_ray.algorithms.pruning`);
-evolution as in ``ofa.tutorial.EvolutionFinder``."""
+Sweeps do not use it. The tests and ``topdown-ray bench`` compare the lock-step search with it (accuracy and
+speed). It follows the description of Kumar and Szidon (arXiv 2012.06748) without the two faults of their
+notebook (see :mod:`topdown_ray.algorithms.pruning`). Evolution is that of ``ofa.tutorial.EvolutionFinder``.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Answer(NamedTuple):
 
 
 class TopDownFinder:
-    """Several targets in one go, on MobileNetV3: evolution for the loosest, then prune and warm-start down to
-    the tightest.
+    """Searches several targets in one run on MobileNetV3: evolution for the loosest, then pruning and warm
+    starts down to the tightest.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TopDownFinder:
     def evolve(
         self, population: list[tuple[float, Spec]], best: tuple[float, Spec], target: float, generations: int
     ) -> tuple[float, Spec]:
-        """The best architecture ever scored under the target."""
+        """Return the best architecture ever scored under the target."""
         for _ in range(generations):
             parents = sorted(population, key=lambda scored: -scored[0])[: self.n_parents]
             children = [self.mutate(self.random.choice(parents)[1], target) for _ in range(self.n_mutations)]
@@ -101,7 +101,7 @@ class TopDownFinder:
         return best
 
     def score(self, specs: list[Spec]) -> list[tuple[float, Spec]]:
-        """Pairs of predicted accuracy and architecture."""
+        """Return pairs of predicted accuracy and architecture."""
         return [
             (float(accuracy), spec)
             for accuracy, spec in zip(self.accuracy_model.predict_accuracy(specs), specs, strict=True)
@@ -113,11 +113,11 @@ class TopDownFinder:
         return max(scored, key=lambda pair: pair[0])
 
     def fits(self, spec: Spec, target: float) -> bool:
-        """Whether it meets the target."""
+        """Whether the architecture meets the target."""
         return self.efficiency_model.predict_efficiency(spec) <= target
 
     def random_sample(self, target: float) -> Spec:
-        """A uniformly drawn architecture that meets the target."""
+        """Return a uniformly drawn architecture that meets the target."""
         while True:
             spec = {
                 "wid": None,
@@ -130,7 +130,7 @@ class TopDownFinder:
                 return spec
 
     def mutate(self, parent: Spec, target: float) -> Spec:
-        """A mutated copy that meets the target."""
+        """Return a mutated copy that meets the target."""
         while True:
             spec = copy.deepcopy(parent)
             if self.random.random() < self.mutate_prob:
@@ -146,7 +146,7 @@ class TopDownFinder:
                 return spec
 
     def crossover(self, mother: Spec, father: Spec, target: float) -> Spec:
-        """A child that takes every gene from either parent and meets the target."""
+        """Return a child that takes every gene from either parent and meets the target."""
         while True:
             spec = copy.deepcopy(mother)
             for key in ("ks", "e", "d", "r"):

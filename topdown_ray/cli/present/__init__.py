@@ -1,1 +1,3 @@
-"""All that the commands print, for people and (``--json``) for machines; one file per group."""
+"""The output of all commands, for people and (with ``--json``) for programs, one file for each group of
+commands.
+"""

@@ -1,4 +1,4 @@
-"""What the commands of the published artefacts print."""
+"""The output of ``topdown-ray assets``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from topdown_ray.assets import AssetCheck, Folder
     from topdown_ray.spaces.catalogue import CatalogueEntry
 
-_HEADINGS = ("name", "kind", "space", "unit", "range (predictor: of a sample)", "source", "size", "where")
+_HEADINGS = ("name", "kind", "space", "unit", "range (predictors: of a sample)", "source", "size", "where")
 
 
 def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
-    """All that a sweep can name."""
+    """Print everything that a sweep can name."""
     if as_json:
         print_json([entry._asdict() for entry in entries], indent=1)
         return
@@ -33,18 +33,18 @@ def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
 
 
 def print_checks(checks: Sequence[AssetCheck], as_json: bool) -> None:
-    """Which published files are as they should be."""
+    """Print which published files are as they should be."""
     if as_json:
         print_json([{**check._asdict(), "path": str(check.path)} for check in checks], indent=1)
         return
     for check in checks:
         print(f"{check.path}: {'WRONG: ' if check.right is False else ''}{check.finding}")
     if not checks:
-        print("no published file is on this machine")
+        print("There are no published files on this machine.")
 
 
 def print_folders(folders: Sequence[Folder], upstream: str | None, as_json: bool) -> None:
-    """The folders that are searched, in order; upstream: None where nothing may be fetched."""
+    """Print the folders that are searched, in order. upstream: None if downloads are switched off."""
     origin = "nowhere (TOPDOWN_RAY_OFFLINE)" if upstream is None else shown(upstream)
     if as_json:
         facts = [
@@ -53,7 +53,11 @@ def print_folders(folders: Sequence[Folder], upstream: str | None, as_json: bool
         ]
         print_json({"folders": facts, "upstream": origin}, indent=1)
         return
+    print("Published files are searched for in these folders, in this order:")
     for number, folder in enumerate(folders, 1):
-        there = "" if folder.path.is_dir() else "; not there yet"
+        there = "" if folder.path.is_dir() else "; does not exist yet"
         print(f"{number}. {folder.path} ({folder.why}{there})")
-    print(f"{len(folders) + 1}. fetched from {origin}")
+    if upstream is None:
+        print("Downloads are switched off (TOPDOWN_RAY_OFFLINE).")
+    else:
+        print(f"Missing files are downloaded from {origin}")

@@ -1,4 +1,4 @@
-"""What bench prints."""
+"""The output of ``topdown-ray bench``."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from topdown_ray.cli.present.tables import print_records, print_table, table_of
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # of each benchmark: heading and format
+_COLUMNS: dict[str, dict[str, tuple[str, str]]] = {  # for each benchmark: heading and format of each column
     "race": {
-        "contestant": ("", "{}"),
-        "seconds_per_search_and_core": ("s", "{:.3f}"),
-        "evaluations_per_second_and_core": ("evals\na second", "{:,.0f}"),
-        "to_floor": ("x\nfloor", "{:.2f}"),
+        "contestant": ("contestant", "{}"),
+        "seconds_per_search_and_core": ("s per\nsearch", "{:.3f}"),
+        "evaluations_per_second_and_core": ("evals\nper s", "{:,.0f}"),
+        "to_floor": ("times\nfloor", "{:.2f}"),
         "faster_than_notebook": ("faster than\nnotebook", "{:.1f}"),
-        "faster_than_ofa": ("than\nofa", "{:.1f}"),
-        "faster_than_ray_naive": ("than ray-\nnaive", "{:.1f}"),
+        "faster_than_ofa": ("faster\nthan ofa", "{:.1f}"),
+        "faster_than_ray_naive": ("faster than\nray-naive", "{:.1f}"),
         "accuracy": ("mean\ntop-1", "{:.4f}"),
         "peak_gib": ("peak\nGiB", "{:.2f}"),
     },
     "floor": {
         "case": ("case", "{}"),
         "evaluations": ("evaluations", "{:,.0f}"),
-        "seconds_per_search": ("s / search", "{:.3f}"),
-        "floor_s": ("floor, s", "{:.3f}"),
-        "to_floor": ("x floor", "{:.2f}"),
+        "seconds_per_search": ("s per search", "{:.3f}"),
+        "floor_s": ("floor (s)", "{:.3f}"),
+        "to_floor": ("times floor", "{:.2f}"),
     },
     "driver": {
         "actors": ("actors", "{:.0f}"),
         "shards": ("shards", "{:.0f}"),
-        "wall_s": ("wall s", "{:.2f}"),
-        "shard_s": ("s / shard", "{:.3f}"),
-        "not_busy": ("not busy", "{:.1%}"),
-        "faster_than_first": ("faster than first", "{:.2f}"),
+        "wall_s": ("time (s)", "{:.2f}"),
+        "shard_s": ("s per shard", "{:.3f}"),
+        "not_busy": ("idle", "{:.1%}"),
+        "faster_than_first": ("speed-up over first row", "{:.2f}"),
     },
 }
 _TITLES = {
-    "race": "Seconds of one search, all its targets, on one core (medians)",
-    "floor": "Batches of 32 searches, and lone ones, on one core, against the predictor alone (medians)",
-    "driver": "A sweep through Ray, by the number of actors",
+    "race": "Speed of one search over all its targets on one core (medians)",
+    "floor": "Time of a search on one core and its floor, the time of the predictor alone (medians)",
+    "driver": "Time of a sweep on Ray for each number of actors",
 }
 
 
 def _print_fronts(frame: pd.DataFrame) -> None:
-    """A table for each case and budget; a star marks the best mean."""
-    numbers = ("hypervolume", "regret", "evals\na second")
+    """Print a table for each case and budget. A star marks the best mean."""
+    numbers = ("hypervolume", "regret", "evals\nper s")
     for (case, budget), group in frame.groupby(["case", "budget"], sort=False):
         title = (
             f"{case}, {budget:,} predictor evaluations, {_seeds(group)} (mean ± half of the 95 % interval)"
         )
-        table = table_of(("",), numbers, title)
+        table = table_of(("contestant",), numbers, title)
         for row in group.to_dict("records"):
             table.add_row(
                 row["contestant"],
@@ -69,14 +69,14 @@ def _seeds(group: pd.DataFrame) -> str:
 
 
 def _measured(row: Mapping[Any, Any], name: str, form: str) -> str:
-    """A mean, half its interval where there are seeds enough for one, and a star where it is the best."""
+    """Format a mean, half of its interval if there are enough seeds for one, and a star if it is the best."""
     half = (row[f"{name}_high"] - row[f"{name}_low"]) / 2
     spread = "" if half != half else f" ± {half:{form}}"
     return f"{row[name]:{form}}{spread}{' *' if row[f'best_{name}'] else '  '}"
 
 
 def print_bench(what: str, frame: pd.DataFrame, as_json: bool) -> None:
-    """A benchmark's table."""
+    """Print the table of a benchmark."""
     if as_json:
         print_records(frame)
         return

@@ -1,4 +1,4 @@
-"""What evaluate, sample-dataset, train-predictor and export print."""
+"""The output of ``evaluate``, ``sample-dataset``, ``train-predictor`` and ``export``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = [
 
 
 def print_evaluations(found: EvaluatedSource, as_json: bool) -> None:
-    """The accuracies of a sweep's answers, space by space; what failed goes to stderr."""
+    """Print the accuracies of a sweep's answers, space by space. Failures go to stderr."""
     print_damaged(found.damaged)
     for space in found.spaces:
         print_given_up(space.progress.given_up, found.kept)
@@ -47,9 +47,9 @@ def print_evaluations(found: EvaluatedSource, as_json: bool) -> None:
 
 
 def print_given_up(given_up: Mapping[str, str], kept: bool = True) -> None:
-    """A line for each evaluation that finally failed. kept: whether their records are."""
+    """Print a line for each evaluation that failed permanently. kept: whether its record stays."""
     for identity, reason in given_up.items():
-        record = f"; failures/{identity}.json beside the rows has its architecture and the traceback"
+        record = f"; its architecture and traceback are in failures/{identity}.json next to the rows"
         say(f"evaluation {identity} failed: {reason}{record if kept else ''}")
 
 
@@ -73,17 +73,17 @@ def _print_rows(rows: pd.DataFrame, left_out: int) -> None:
     if len(known) > 2:
         found = agreement(known["predicted"].to_numpy(), known["top1"].to_numpy())
         print(
-            f"predicted against measured, {found.n} architectures: Kendall's tau {found.kendall:.3f}, "
-            f"Spearman {found.spearman:.3f}"
+            f"Rank correlation of predicted and measured top-1 over {found.n} architectures: Kendall's tau "
+            f"{found.kendall:.3f}, Spearman's rho {found.spearman:.3f}"
         )
     if left_out:
-        print(f"{left_out} architectures left out: the supernet was not trained at their image sizes")
+        print(f"Left out {left_out} architectures: the supernet was not trained at their image sizes.")
     if len(rows) and rows["weights_name"].iloc[0] == "random":
-        print("The weights are random: these figures mean nothing.")
+        print("The weights are random, so these accuracies are meaningless.")
 
 
 def print_sampled(sampled: Sampled, out: Path, as_json: bool) -> None:
-    """A training set: how many rows, and the spread of their accuracies."""
+    """Print the size of a training set and the spread of its accuracies."""
     print_given_up(sampled.given_up)
     rows, top1 = sampled.rows, sampled.rows["top1"]
     spread = {name: float(getattr(top1, name)()) for name in ("min", "median", "max", "std")}
@@ -91,13 +91,13 @@ def print_sampled(sampled: Sampled, out: Path, as_json: bool) -> None:
         facts = {"out": str(out), "rows": len(rows), "measured": sampled.new, "weights": sampled.weights}
         print_json({**facts, **spread})
         return
-    print(f"{out}: {len(rows)} subnets of {sampled.weights}, {sampled.new} of them measured now")
+    print(f"{out}: {len(rows)} subnets of {sampled.weights} ({sampled.new} measured in this run)")
     places = ", ".join(f"{name} {100 * spread[name]:.2f} %" for name in ("min", "median", "max"))
-    print(f"top-1: {places}, standard deviation {100 * spread['std']:.2f} points")
+    print(f"top-1: {places}, standard deviation {100 * spread['std']:.2f} percentage points")
 
 
 def print_learned(learned: Learned, as_json: bool) -> None:
-    """How good a trained predictor is on the rows that were held out."""
+    """Print how good a trained predictor is on the held-out rows."""
     held = learned.held_out
     if learned.warning:
         say(f"warning: {learned.warning}")
@@ -108,26 +108,26 @@ def print_learned(learned: Learned, as_json: bool) -> None:
         print_json({**dataclasses.asdict(learned), **parts, "path": str(learned.path)})
         return
     repeated = f" of {learned.architectures} architectures" if learned.rows > learned.architectures else ""
-    rows = f"{learned.rows} rows{repeated}, {held.n} of them held out, {learned.epochs} epochs"
-    print(f"{learned.path}: {rows}")
-    ranks = f"Kendall's tau {held.kendall:.3f}, Spearman {held.spearman:.3f}"
+    rows = f"{learned.rows} rows{repeated} ({held.n} held out), {learned.epochs} epochs"
+    print(f"{learned.path}: trained on {rows}")
+    ranks = f"Kendall's tau {held.kendall:.3f}, Spearman's rho {held.spearman:.3f}"
     if held.n < LEAST_RANKED:
-        ranks = f"no rank correlation of fewer than {LEAST_RANKED}"
-    print(f"held out: {ranks}, mean error {100 * held.mae:.2f} points")
+        ranks = f"no rank correlation, which needs {LEAST_RANKED} architectures"
+    print(f"on held-out architectures: {ranks}, mean error {100 * held.mae:.2f} percentage points")
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for NaN, which JSON does not know."""
+    """Replace NaN, which JSON does not have, by None."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def print_exported(exported: Exported, form: str, as_json: bool) -> None:
-    """The files of an exported subnet."""
+    """Print the files of an exported subnet."""
     if as_json:
         print_json({**dataclasses.asdict(exported), "path": str(exported.path)})
         return
-    print(f"{exported.path}: {', '.join(exported.files)}")
+    print(f"Wrote {', '.join(exported.files)} to {exported.path}")
     if exported.onnx_difference is not None:
-        print(f"onnxruntime and torch differ by at most {exported.onnx_difference:.1e}")
+        print(f"The outputs of onnxruntime and torch differ by at most {exported.onnx_difference:.1e}.")
     if form != "config" and not exported.calibrated:
-        print("Batch normalisation is not recalibrated (no --data).")
+        print("Batch normalisation is not recalibrated, because --data was not given.")

@@ -1,4 +1,4 @@
-"""What describe, pick, verify, report, compare and front print."""
+"""The output of ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and ``front``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
-    """An architecture layer by layer, with counts of the OFA network."""
+    """Print an architecture layer by layer, with the counts of its OFA network."""
     space, config, row = described.space, described.config, described.row
     if as_json:
         facts: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
         return
     if described.macs_m is None:
         print(f"{space.name}: {json.dumps(config)}")
-        print("The space has no OFA network, and so neither layers nor counts.")
+        print("The space has no OFA network, so its layers, MACs and parameters are unknown.")
     else:
         print(f"{space.name} ({space.network}) at {config['image_size']} pixels")
         print(described.layers)
@@ -62,7 +62,7 @@ def print_architecture(described: DescribedSubnet, as_json: bool) -> None:
 
 
 def print_pick(found: Pick, at: float, as_json: bool) -> None:
-    """An architecture that was picked for a cost, and where it comes from."""
+    """Print an architecture that was picked for a cost, and the search it comes from."""
     if as_json:
         print_json(dataclasses.asdict(found))
         return
@@ -78,29 +78,31 @@ def print_pick(found: Pick, at: float, as_json: bool) -> None:
     )
     print_wrapped(text, "")
     print(json.dumps(found.arch))
-    kind = "from the front" if found.source == "front" else "an answer for a target"
+    kind = "on its front" if found.source == "front" else "as an answer for a target"
     print_wrapped(
-        f"Search {found.search_id} ({found.space}, {found.label}, seed {found.seed}), {kind}; the most "
-        f"accurate of {found.candidates:,} known architectures that meet what was asked for.",
+        f"Found by search {found.search_id} ({found.space}, {found.label}, seed {found.seed}), {kind}. It is "
+        f"the most accurate of {found.candidates:,} known architectures within your limits.",
         "",
     )
     if found.epsilon:
         print_wrapped(
-            "That search scored architectures which it did not keep; they are at most "
-            f"{100 * found.epsilon:.3f} points more accurate.",
+            "The search did not keep every architecture that it scored. Those that are missing are at most "
+            f"{100 * found.epsilon:.3f} percentage points more accurate.",
             "",
         )
     if at > found.loosest:
         print_wrapped(
-            f"The loosest target under {found.cost_name} is {found.loosest:g}: the searches did not look for "
-            "more expensive architectures.",
+            f"The searches did not look for architectures above {found.loosest:g}, their loosest target "
+            f"under {found.cost_name}.",
             "",
         )
     print_footnote(rows)
 
 
 def print_verification(verification: Verification, as_json: bool) -> None:
-    """Every check with its numbers of rows and failures, the first failing row of each, and the verdict."""
+    """Print each check with its numbers of rows and failures, the first failing row of each, and the
+    verdict.
+    """
     if as_json:
         facts = {
             "rows": verification.rows,
@@ -112,21 +114,19 @@ def print_verification(verification: Verification, as_json: bool) -> None:
         print_json(facts)
         return
     own = [found.name for found in verification.checks if found.by_plugins]
-    print(f"{verification.rows} rows, checked against OFA's own code and run.json")
+    print(f"Checked {verification.rows} rows against OFA's own code and run.json.")
     if own:
-        print_wrapped(f"Recomputed by the plug-ins' own functions, not by OFA's: {', '.join(own)}", "")
+        print_wrapped(f"Recomputed by the functions of plug-ins instead of OFA's: {', '.join(own)}", "")
     _print_checks(verification.checks)
     if verification.missing:
-        said = (
-            "although the sweep says it is complete" if verification.complete else "the sweep is not complete"
-        )
+        said = "but the sweep is marked as complete" if verification.complete else "the sweep is not complete"
         print(f"\nSearches without rows: {verification.missing} ({said})")
     if not verification.passed:
         print("\nFailed:")
     for found in verification.checks:
         if found.failures:
             _print_failure(found)
-    print("\npassed" if verification.passed else "\nFAILED")
+    print("\nAll checks passed." if verification.passed else "\nSome checks FAILED.")
 
 
 def _print_checks(checks: Sequence[RowCheck]) -> None:
@@ -145,31 +145,31 @@ def _print_checks(checks: Sequence[RowCheck]) -> None:
 
 
 def _print_failure(found: RowCheck) -> None:
-    print_wrapped(f"{found.name}: {found.failures} of {found.rows} rows are not {found.rule}")
+    print_wrapped(f"{found.name}: {found.failures} of {found.rows} rows failed. Expected: {found.rule}.")
     where = "" if found.search_id is None else f"first in search {found.search_id}, "
     where += "" if found.target is None else f"target {found.target:g}: "
     print_wrapped(f"{where}expected {found.expected}, found {found.found}", "    ")
 
 
 def print_report(report: Report, as_json: bool) -> None:
-    """Where a report is, and what it holds."""
+    """Print where a report is, and its findings."""
     if as_json:
         print_json({**dataclasses.asdict(report), "path": str(report.path)})
         return
-    print(f"{report.path}: {report.tables} tables, {report.figures} figures", end="")
-    print(f", {report.missing} searches missing" if report.missing else "")
+    missing = f" ({report.missing} searches are missing)" if report.missing else ""
+    print(f"Wrote {report.path} with {report.tables} tables and {report.figures} figures{missing}.")
     for line in report.findings:
         print_wrapped(line)
 
 
-_LEAST_P = 0.0005  # below it three digits show nothing
-_LABEL_WIDTH = 14  # of a strategy's label; a longer one is wrapped
+_LEAST_P = 0.0005  # smaller values would be shown as 0.000
+_LABEL_WIDTH = 14  # of a strategy's label; longer labels are wrapped
 _COMPARED = ("pairs", "A (%)", "B (%)", "B - A", "95 % interval", "ties", "p", "time", "rows")
 
 
 def print_comparison(comparison: Comparison, per_target: bool, as_json: bool) -> None:
-    """A table for each setting and target set, with what changed beside the numbers, and the groups that only
-    one side has. per_target: each strategy's row is followed by one for each target.
+    """Print a table for each setting and target set, with notes on what changed, and the groups that only one
+    side has. per_target: each strategy's row is followed by a row for each target.
     """
     if as_json:
         frames = {field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)}
@@ -198,21 +198,21 @@ def print_comparison(comparison: Comparison, per_target: bool, as_json: bool) ->
         for (setting, targets, differs), part in groups.groupby(
             ["setting", "targets", "differs"], sort=False
         ):
-            other = f"; the other folder has another {differs}" if differs else ""
+            other = f" (the other folder has a different {differs})" if differs else ""
             own = ", ".join(part["strategy"])
             print_wrapped(visible(f"Only in {side}: {setting}, targets {targets}: {own}{other}"), "")
     print_wrapped(
-        "A and B are mean predicted top-1, and B - A is in points, over pairs of searches with the same "
-        "seed; where A and B share no seed, the column pairs counts the searches of both. p is that of the "
-        "paired permutation test. time and rows are the seconds and predictor rows of a search, B divided "
-        "by A.",
+        "A and B are means of predicted top-1, and B - A is in percentage points. Searches with the same "
+        "seed are paired; if A and B share no seed, the column pairs counts the searches of both. p is the "
+        "value of the paired permutation test. time and rows are the seconds and predictor rows of a search, "
+        "as B divided by A.",
         "",
     )
     print_footnote(comparison.rows)
 
 
 def _changes(row: Mapping[Any, Any]) -> str:
-    """What changed in a group beside its numbers, in words."""
+    """Describe in words what changed in a group, in addition to its numbers."""
     counts = {
         "feasible only in A": row["became_infeasible"],
         "feasible only in B": row["became_feasible"],
@@ -248,7 +248,7 @@ def _ratio(after: float, before: float) -> float:
 
 
 def _shown(value: float, form: str, scale: float = 1) -> str:
-    """A number, without a sign where it rounds to zero; a dash where there is none."""
+    """Format a number, without a sign if it rounds to zero. A dash stands for no number."""
     if math.isnan(value):
         return "-"
     text = format(scale * value, form)
@@ -256,15 +256,14 @@ def _shown(value: float, form: str, scale: float = 1) -> str:
 
 
 def print_front(frame: pd.DataFrame, path: Path, as_json: bool) -> None:
-    """A reference front, and its file."""
+    """Print a reference front and the path of its file."""
     if as_json:
         print_records(frame)
         return
     mark = MARK if is_transferred(frame).any() else ""
     for row in frame.to_dict("records"):
-        print(
-            f"{with_unit(format(row['target'], 'g'), row['cost_unit'])}: {mark}{100 * row['accuracy']:.3f} % "
-            f"at {row['cost']:.3f}"
-        )
+        unit = row["cost_unit"]
+        target, cost = with_unit(format(row["target"], "g"), unit), with_unit(f"{row['cost']:.3f}", unit)
+        print(f"Target {target}: predicted top-1 {mark}{100 * row['accuracy']:.3f} % at {cost}")
     print_footnote(frame)
-    print(path)
+    print(f"Wrote the front to {path}")

@@ -1,4 +1,4 @@
-"""What status prints."""
+"""The output of ``topdown-ray status``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def print_updates(updates: Iterator[Status], live: bool, as_json: bool) -> None:
-    """Every update: as one line of JSON each, as one display that changes (live), or one below another."""
+    """Print every update: as a line of JSON, in one display that changes (live), or one below the other."""
     if as_json:
         for status in updates:
             print_json(dataclasses.asdict(status), flush=True)
@@ -34,18 +34,18 @@ def print_updates(updates: Iterator[Status], live: bool, as_json: bool) -> None:
 
 
 def _rendered(status: Status) -> RenderableType:
-    """A status for people."""
+    """Format a status for people."""
     lines = [*_head(status), _table(status.groups), _tail(status), *_troubles(status)]
     return Group(*(Text(one_line(line, 5000)) if isinstance(line, str) else line for line in lines))
 
 
 def _head(status: Status) -> list[str]:
     session = status.session
-    where = f"process {session['pid']} on {session['host']}, " if "pid" in session else ""
+    where = f" (process {session['pid']} on {session['host']})" if "pid" in session else ""
     return [
-        f"{status.name} ({status.run_id}) in {status.out}: {status.state}",
-        f"session {status.sessions}: {where}".rstrip(", "),
-        f"  from {session.get('started_at')} until {session.get('ended_at') or '...'}",
+        f"Sweep {status.name} ({status.run_id}) in {status.out}: {status.state}",
+        f"Session {status.sessions}{where}: from {session.get('started_at')} until "
+        f"{session.get('ended_at') or '...'}",
     ]
 
 
@@ -59,9 +59,9 @@ def _table(groups: tuple[GroupStatus, ...]) -> RenderableType:
 
 
 def _tail(status: Status) -> str:
-    tail = f"{status.done:,} of {status.total:,} searches"
+    tail = f"Finished {status.done:,} of {status.total:,} searches"
     if status.rate is not None:
-        tail += f", {status.rate:.2f} a second"
+        tail += f", {status.rate:.2f} per second"
     if status.left_s is not None:
         tail += f", about {_duration(status.left_s)} left"
     if status.failed:
@@ -81,5 +81,5 @@ def _troubles(status: Status) -> list[str]:
         lines += [f"failed: shard {failure['shard_id']}: {failure['error']}", failure["command"]]
     lines += [f"unreadable: {problem}" for problem in status.unreadable]
     if status.state != "running" and status.done < status.total:
-        lines.append("The same sweep command again computes what is missing.")
+        lines.append("To compute the missing searches, run the same sweep command again.")
     return lines

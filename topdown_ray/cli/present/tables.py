@@ -1,4 +1,4 @@
-"""Tables, JSON and paragraphs, as every command prints them."""
+"""Tables, JSON and paragraphs in the form that every command prints."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 
 
 def print_table(table: Table) -> None:
-    """A table at its full width: a cut-off number is worse than a long line."""
+    """Print a table at its full width, because a number that is cut off is worse than a long line."""
     console = terminal(highlight=False)
     width = console.measure(table, options=console.options.update(max_width=1000)).maximum
     terminal(highlight=False, width=max(width, console.width)).print(table)
 
 
 def print_json(facts: Any, indent: int | None = None, flush: bool = False) -> None:
-    """Facts as JSON, on one line unless ``indent`` is given."""
+    """Print facts as JSON, on one line unless ``indent`` is given."""
     print(json.dumps(facts, indent=indent), flush=flush)
 
 
 def print_records(frame: pd.DataFrame) -> None:
-    """A table as JSON: a list with an object per row."""
+    """Print a table as JSON: a list with an object for each row."""
     print(frame.to_json(orient="records", date_format="iso"))
 
 
 def print_wrapped(text: str, indent: str = "  ") -> None:
-    """A paragraph, wrapped at 80 columns; further lines are indented more."""
+    """Print a paragraph that is wrapped at 80 columns. All lines but the first are indented more."""
     print(textwrap.fill(text, 80, initial_indent=indent, subsequent_indent=indent + "  "))
 
 
 def amount(row: Mapping[Any, Any], column: str = "target") -> str:
-    """A target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
+    """Return a target or cost with its unit: ``35 ms``, ``400 x 1e6 MACs``."""
     return with_unit(f"{row[column]:g}", row["cost_unit"])
 
 
 ANSWER = ("target", "cost", "unit", "top-1 (%)", "MACs", "params")
-PREDICTED = "top-1 is predicted; MACs and parameters are in 1e6"
+PREDICTED = "top-1 is predicted; MACs and params are in 1e6"
 
 
 def answer(row: Mapping[Any, Any]) -> list[str]:
-    """The cells of the columns ``ANSWER``, of a row of ``searches``."""
+    """Return the cells of the columns ``ANSWER`` for a row of ``searches``."""
     mark = MARK if row["predictor_space"] != row["space"] else ""
     counts = [_number(row["macs_m"], ".1f"), _number(row["params_m"], ".2f")]
     numbers = [f"{mark}{100 * row['accuracy']:.2f}", *counts]
@@ -59,20 +59,20 @@ def answer(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _number(value: Any, form: str) -> str:
-    """A number; a dash where there is none, as for the MACs of a space without an OFA network."""
+    """Format a number, or a dash for none, as for the MACs of a space without an OFA network."""
     import pandas as pd
 
     return "-" if pd.isna(value) else format(value, form)
 
 
 def print_footnote(rows: pd.DataFrame) -> None:
-    """What the mark at some accuracies of these rows of ``searches`` means."""
+    """Print what the mark at some accuracies of these rows of ``searches`` means."""
     if note := footnote(rows):
         print(textwrap.fill(note, 80, subsequent_indent="  "))
 
 
 def table_of(words: Sequence[str], numbers: Sequence[str], title: str | None = None) -> Table:
-    """An empty table: columns of words to the left, columns of numbers to the right."""
+    """Return an empty table with left-aligned columns of words and right-aligned columns of numbers."""
     table = Table(*words, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for name in numbers:
         table.add_column(name, justify="right")
@@ -80,6 +80,6 @@ def table_of(words: Sequence[str], numbers: Sequence[str], title: str | None = N
 
 
 def print_damaged(damaged: Sequence[str]) -> None:
-    """The parts of a folder that are computed again."""
+    """Print the parts of a folder that are computed again."""
     for problem in damaged:
-        print(f"damaged, to be computed afresh: {visible(problem)}", file=sys.stderr)
+        print(f"damaged, will be computed again: {visible(problem)}", file=sys.stderr)

@@ -1,1 +1,3 @@
-"""``topdown-ray bench``: contestants side by side, the distance to the floor, what the driver costs."""
+"""The benchmarks of ``topdown-ray bench``: a race of implementations, the distance to the floor, the overhead
+of the driver, and fronts.
+"""

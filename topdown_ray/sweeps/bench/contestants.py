@@ -1,7 +1,8 @@
-"""The contestants of the benchmark: the same searches by OFA's own finder, by the scalar top-down search, by
-Ray tasks of it, by pymoo's NSGA-II, and by this project.
+"""The contestants of the race: the same searches by OFA's own finder, by the scalar top-down search, by Ray
+tasks of that search, by pymoo's NSGA-II, and by this project.
 
-MobileNetV3 under Note10, published predictor. Each contestant builds its runner in a process of its own.
+They search MobileNetV3 under Note10 with the published predictor. Each contestant builds its runner in its
+own process.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ class Scale:
     ray_batch: int
     repeats: int
     with_ray_baselines: bool
-    joint_generations: tuple[int, ...] = ()  # lengths of joint, besides as many evaluations as the others
+    # lengths of joint, in addition to the one with as many evaluations as the others
+    joint_generations: tuple[int, ...] = ()
 
 
-# 14 generations of joint come to the accuracy of top-down, 1,500 are those of scripts/sweeps/joint_200k.yaml
+# 14 generations of joint reach the accuracy of top-down; 1,500 are those of scripts/sweeps/joint_200k.yaml
 FULL = Scale(TARGETS, 500, 100, (1, 8, 32, 128), 64, 4, 5, True, (14, 66, 1500))
 # starting Ray three times takes longer than the rest
 QUICK = Scale((60.0, 35.0, 20.0), 20, 5, (1, 8, 32), 16, 8, 2, False, (10,))
 
 
-_JOINT_SHARE = 0.7  # of its evaluations that are children, the others pay for gradients; measured
+_JOINT_SHARE = 0.7  # measured share of its evaluations that are children; the others count gradients
 
 
 class Lap(NamedTuple):
@@ -52,20 +54,20 @@ class Lap(NamedTuple):
 
     seconds: float
     searches: int
-    evaluations: int  # children scored, of all searches
-    accuracy: float  # mean over searches and targets; nan: none
+    evaluations: int  # children scored in all searches
+    accuracy: float  # mean over searches and targets; nan if there is none
     cores: int
 
 
-OnLap = Callable[[Progress, str], None]  # how many laps are done, and what runs in the next one
-Runner = Callable[[int], Lap]  # the repeat's number -> its lap
+OnLap = Callable[[Progress, str], None]  # called with the finished laps, and what runs in the next one
+Runner = Callable[[int], Lap]  # number of the repeat -> its lap
 
 
 # --- contestants: each builds its runner in its own process -------------------------------------------------
 
 
 def ofa_finder(scale: Scale) -> Runner:
-    """OFA's own ``ofa.tutorial.EvolutionFinder``, as published: an independent search for every target."""
+    """OFA's own ``ofa.tutorial.EvolutionFinder``, as published: an independent search for each target."""
     import numpy as np
     from ofa.tutorial.evolution_finder import EvolutionFinder
 
@@ -109,8 +111,8 @@ def _scalar_lap(scale: Scale, seed: int) -> Lap:
 
 
 def ray_naive(scale: Scale) -> Runner:
-    """The direct top-down search, one Ray task a search, on all cores: what one would write in an
-    afternoon.
+    """The direct top-down search with one Ray task for each search, on all cores: a straightforward use of
+    Ray.
     """
     from topdown_ray.cluster import connect, run_tasks
 
@@ -135,7 +137,9 @@ def _one_scalar_task(scale: Scale, seed: int) -> Lap:
 
 
 def ours(scale: Scale, batch: int) -> Runner:
-    """This project on one core: a batch of searches in lock step, rows and counts of the winners included."""
+    """This project on one core: a batch of searches in lock step, including the rows and counts of the
+    answers.
+    """
     from topdown_ray.sweeps.runner import Worker
 
     plan = plan_of(scale, [0], batch)
@@ -154,8 +158,8 @@ def ours(scale: Scale, batch: int) -> Runner:
 
 
 def joint(scale: Scale, batch: int, generations: int | None = None) -> Runner:
-    """The strategy joint on one core; by default about as many nominal evaluations as the others (children,
-    and two for each gradient).
+    """The strategy joint on one core, by default with about as many nominal evaluations as the others
+    (children, and two for each gradient).
     """
     from topdown_ray.sweeps.runner import Worker
 
@@ -178,8 +182,8 @@ def joint(scale: Scale, batch: int, generations: int | None = None) -> Runner:
 
 
 def pymoo_nsga2(scale: Scale) -> Runner:
-    """NSGA-II of pymoo on the same predictor and table: one run for all targets, as many evaluations as the
-    others.
+    """pymoo's NSGA-II on the same predictor and table: one run for all targets with as many evaluations as
+    the others.
     """
     from topdown_ray.algorithms.baselines.nsga2 import nsga2
     from topdown_ray.spaces.cost import load_cost
@@ -198,7 +202,7 @@ def pymoo_nsga2(scale: Scale) -> Runner:
 
 
 def ours_on_ray(scale: Scale, actors: int) -> Runner:
-    """This project through Ray: a sweep of shards into Parquet, actors ready before the clock starts."""
+    """This project on Ray: a sweep of shards into Parquet. The actors are ready before the clock starts."""
     from topdown_ray.cluster import connect
     from topdown_ray.store.folder import ResultFolder
     from topdown_ray.store.results import load
@@ -226,8 +230,8 @@ def ours_on_ray(scale: Scale, actors: int) -> Runner:
 
 
 def floor(scale: Scale) -> Runner:
-    """The dense float32 predictor alone, on as many architectures as a search scores, as many at once as 32
-    searches do.
+    """The dense float32 predictor alone, on as many architectures as a search scores, with as many at once as
+    32 searches have.
     """
     import torch
 
@@ -260,7 +264,7 @@ def plan_of(
     strategy: str = "top_down",
     search: dict[str, int] | None = None,
 ) -> Any:
-    """A sweep of MobileNetV3 under Note10. search: hyper-parameters; None: those of the scale."""
+    """Return a sweep of MobileNetV3 under Note10. search: hyper-parameters; None: those of the scale."""
     from topdown_ray.spaces.registry import notebook_space
     from topdown_ray.sweeps.driver import make_plan
     from topdown_ray.sweeps.spec import make_spec

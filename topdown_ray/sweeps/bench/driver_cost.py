@@ -1,7 +1,8 @@
-"""``topdown-ray bench driver``: what the driver costs through Ray, by the number of actors.
+"""``topdown-ray bench driver``: the overhead of the driver on Ray for each number of actors.
 
-Top-down over three targets, MobileNetV3 under Note10. All actors stand before the clock starts. What is not
-busy is dispatch, transport of results, Parquet and, at the end, waiting for the last shard."""
+The sweep is top-down over three targets on MobileNetV3 under Note10. All actors are ready before the clock
+starts. Idle time is dispatch, transport of results, Parquet and, at the end, waiting for the last shard.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ TARGETS = (35.0, 30.0, 25.0)
 def costs(
     scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, actors: None
 ) -> pd.DataFrame:
-    """One row per number of actors: wall seconds, seconds of a shard, and the share of the time in which the
-    actors did not search.
+    """Return one row for each number of actors: wall seconds, seconds of a shard, and the share of the time
+    in which the actors did not search.
 
-    only: numbers of actors; by default one, and one for each CPU. Raises UserError for what is no number.
+    only: numbers of actors; by default one, and one for each CPU. Raises UserError for anything but a number.
     """
     for number in only:
         if not (number.isascii() and number.isdigit() and int(number) > 0):

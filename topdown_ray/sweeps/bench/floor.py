@@ -1,11 +1,13 @@
-"""``topdown-ray bench floor``: how far each strategy is from its floor, the time that the predictor alone
-needs.
+"""``topdown-ray bench floor``: the time of each strategy compared with its floor, the time of the predictor
+alone.
 
-One core, MobileNetV3's published case: ten targets under Note10. A batch of searches and the dense float32
-predictor on as many architectures (one-hot features given, batches as large as a generation's) run in turn in
-one process, so that a drift of the machine meets both alike. The floor of ``joint`` counts its predictor rows
-and two for each gradient; that of the others counts the children that they score, remembered ones included.
-Searching includes making the rows of the answers."""
+The benchmark uses one core and MobileNetV3's published case: ten targets under Note10. A batch of searches
+and the dense float32 predictor on as many architectures (with given one-hot features, in batches as large as
+those of a generation) run in turn in one process, so that drift of the machine affects both alike. The floor
+of ``joint`` counts its predictor rows and two for each gradient. That of the others counts the children that
+they score, including those that were in the cache. The time of a search includes making the rows of its
+answers.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ class FloorCase(NamedTuple):
 
 
 def cases_of(scale: Scale) -> list[FloorCase]:
-    """Every strategy at the scale's lengths, joint also at lengths of its own, and lone searches."""
+    """Return every strategy at the lengths of the scale, joint also at other lengths, and single searches."""
     search = {"generations": min(66, scale.generations), "warm_generations": 0}
     short = f"joint, {search['generations']} generations"
     return [
@@ -51,10 +53,11 @@ def cases_of(scale: Scale) -> list[FloorCase]:
 def distances(
     scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, strategy: None
 ) -> pd.DataFrame:
-    """One row per case: seconds of a search and of its floor, and their ratio.
+    """Return one row for each case: the seconds of a search and of its floor, and their ratio.
 
     The figures are medians over the repeats. only: prefixes of cases, all if empty. Raises UserError for a
-    prefix that no case has."""
+    prefix that no case has.
+    """
     cases = cases_of(scale)
     for prefix in only:
         if not any(case.name.startswith(prefix) for case in cases):
@@ -88,7 +91,7 @@ def distances(
             progress.done += 1
             if repeat:  # the first lap warms up
                 searching.append((middle - start) / batch)
-                # whole batches of inputs do not meet the number of evaluations exactly
+                # whole batches of inputs do not give exactly the number of evaluations
                 floors.append((end - middle) / batch * evaluations / (products * len(inputs)))
         rows.append(
             {
@@ -104,7 +107,7 @@ def distances(
 
 
 def _evaluations(row: Mapping[str, Any]) -> int:
-    """What the answer for one target took, in rows of the predictor."""
+    """Return the rows of the predictor that the answer for one target took."""
     if row["strategy"] == "joint":
         return int(row["unique_evaluations"] + 2 * row["gradients"])
     return int(row["evaluations"])

@@ -1,15 +1,16 @@
-"""The contestants of ``topdown-ray bench fronts``: our own strategies here, other packages in
-``front_externals`` and ``front_nas``.
+"""The contestants of ``topdown-ray bench fronts``: the strategies of this project, and those of other
+packages from ``front_externals`` and ``front_nas``.
 
-Our strategies run as in a sweep (:class:`topdown_ray.algorithms.strategies.Searches`), one search at a time,
-over the targets of the case. Their lengths are sized for the budget, since most of their children are ones
-that they remember and that cost no row: the longest search found that a few tuning seeds, from 1000 on,
-finish within the budget on average. A search that meets its budget before its end is cut there. ``joint``,
-which serves all targets at once, runs a few generations more and is nearly always cut, as the contestants of
-other packages are. ``top_down`` keeps the paper's ratio of five generations to one warm generation;
-``independent`` has one length for all its targets; ``joint`` has ``warm_generations: 0``. All other
-hyper-parameters are the defaults, but for the variants with ``distinct_parents: true`` and, of ``joint``,
-with ``front_share: 0.2`` and with ``gradient_share: 0``."""
+The strategies run as in a sweep (:class:`topdown_ray.algorithms.strategies.Searches`), one search at a time,
+over the targets of the case. Their lengths are sized for the budget, because most of their children are in
+the cache and cost no row: the length is the longest one found with which a few tuning seeds, from 1000 on,
+finish within the budget on average. A search that reaches its budget before its end is stopped there.
+``joint``, which serves all targets at once, runs a few generations more and is nearly always stopped, like
+the contestants of other packages. ``top_down`` keeps the paper's ratio of five generations to one warm
+generation; ``independent`` has one length for all its targets; ``joint`` has ``warm_generations: 0``. All
+other hyper-parameters are the defaults, except in the variants with ``distinct_parents: true`` and, of
+``joint``, with ``front_share: 0.2`` and with ``gradient_share: 0``.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +39,9 @@ from topdown_ray.sweeps.bench.front_recorder import (
 )
 
 TUNING_SEEDS = range(1000, 1005)
-PROBES = 10  # lengths that are tried, at most
-CLOSE = 0.97  # of the budget: close enough
-# children a row of the budget, at most: a search that remembers nearly all of them never meets its budget
+PROBES = 10  # largest number of lengths that are tried
+CLOSE = 0.97  # share of the budget that is close enough
+# most children per row of the budget: a search with nearly all of them in its cache never reaches its budget
 MOST_CHILDREN = 12
 DISTINCT = {"distinct_parents": True}
 FRONT = {"front_share": 0.2}
@@ -48,9 +49,9 @@ _RATIO = 5  # generations to one warm generation: the paper's 500 and 100
 
 
 class Prepared(NamedTuple):
-    """A contestant that is ready for a recorder and its budget."""
+    """A contestant that is ready to run with a recorder and its budget."""
 
-    run: Run  # until its end or BudgetSpent
+    run: Run  # runs until its end or BudgetSpent
     lengths: dict[str, int]  # generations and warm generations, if it was sized
 
 
@@ -68,24 +69,24 @@ class Contestant:
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
-# --- our own strategies -------------------------------------------------------------------------------------
+# --- strategies of this project -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Ours:
-    """A strategy, and what of its hyper-parameters differs from the defaults."""
+    """A strategy, and its hyper-parameters that differ from the defaults."""
 
     strategy: str
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def params(self, generations: int) -> EvolutionParams:
-        """The parameters of a search of this length."""
+        """Return the parameters of a search of this length."""
         warm = max(1, round(generations / _RATIO)) if self.strategy == "top_down" else 0
         model = STRATEGIES[self.strategy].parameters
         return model(generations=generations, warm_generations=warm, **self.changes)
 
     def children(self, generations: int, targets: int) -> int:
-        """The children of a search of this length."""
+        """Return the number of children of a search of this length."""
         return STRATEGIES[self.strategy].evaluations(self.params(generations), targets)
 
     def outcomes(
@@ -103,7 +104,7 @@ class Ours:
 
 
 def spent_by(ours: Ours, arena: Arena, generations: int) -> float:
-    """What the tuning seeds spend on average, in rows of the predictor."""
+    """Return the rows of the predictor that the tuning seeds use on average."""
     outcomes = ours.outcomes(arena, arena.predictor, ours.params(generations), TUNING_SEEDS)
     rows = np.sum([outcome.unique_evaluations.numpy() for outcome in outcomes], axis=0)
     gradients = np.sum(
@@ -113,8 +114,8 @@ def spent_by(ours: Ours, arena: Arena, generations: int) -> float:
 
 
 def sized(ours: Ours, arena: Arena, budget: int) -> int:
-    """The generations of the longest search found that stays within the budget on average; deterministic,
-    bounded.
+    """Return the generations of the longest search found that stays within the budget on average.
+    Deterministic and bounded.
     """
     targets, most = len(arena.targets), 1
     while ours.children(2 * most, targets) <= MOST_CHILDREN * budget:
@@ -131,14 +132,14 @@ def sized(ours: Ours, arena: Arena, budget: int) -> int:
             fails = generations
         if fails - fits <= 1 or CLOSE * budget <= spent <= budget:
             break
-        # in proportion, but within what is still open
+        # in proportion, but within the range that is still open
         guess = round(generations * 0.99 * budget / max(spent, 1.0))
         generations = guess if fits < guess < fails else (fits + fails) // 2
     return fits
 
 
 def prepared(ours: Ours, arena: Arena, recorder: Recorder) -> Prepared:
-    """A strategy of ours, sized for the recorder's budget."""
+    """Return a strategy of this project, sized for the recorder's budget."""
     generations = sized(ours, arena, recorder.budget)
     if ours.strategy == "joint":
         generations += math.ceil((1 - CLOSE) * generations)
@@ -146,7 +147,7 @@ def prepared(ours: Ours, arena: Arena, recorder: Recorder) -> Prepared:
     predictor, gradient = RecordingPredictor.of(recorder), RecordedGradient(recorder, arena.cost)
 
     def run(seed: int) -> None:
-        # gradients do not pass through the predictor's call
+        # gradients do not use the predictor's call
         ours.outcomes(arena, predictor, params, range(seed, seed + 1), lambda *_: gradient)
 
     return Prepared(run, {"generations": params.generations, "warm_generations": params.warm_generations})
@@ -186,7 +187,7 @@ CONTESTANTS = {
 
 
 def race_one(prepared: Prepared, seed: int) -> bool:
-    """Run a contestant once; whether its recorder cut it at its budget."""
+    """Run a contestant once. Return whether its recorder stopped it at its budget."""
     try:
         prepared.run(seed)
     except BudgetSpent:

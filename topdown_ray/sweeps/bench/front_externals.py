@@ -16,7 +16,8 @@ population or the same generation holds.
 150 cells between the cheapest cost and the loosest target, top-1 as the objective. In one dimension a
 centroidal Voronoi tessellation of a uniform measure is even, so the centroids are given instead of found by
 k-means. The emitters of pyribs are for real numbers; the loop here draws 100 pairs of parents from the
-archive, makes a child of each, and scores those that it has not scored before."""
+archive, makes a child of each, and scores those that it has not scored before.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ from topdown_ray.spaces.space import Space
 from topdown_ray.sweeps.bench.front_recorder import Arena, Recorder
 
 POPULATION = 100
-MUTATE = 0.1  # Once-for-All's probability of a group of genes
-REDRAWS = 100  # of a child; then it is its parent
+MUTATE = 0.1  # Once-for-All's probability that a group of genes mutates
+REDRAWS = 100  # of a child, before it becomes a copy of its parent
 CELLS = 150
 
 Run = Callable[[int], None]  # a search with this seed
@@ -92,7 +93,7 @@ class Operators:
         return torch.from_numpy(self.generator.integers(-(2**31), 2**31, (n, width), dtype=np.int32))
 
     def _redrawn(self, otherwise: torch.Tensor, draw: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Rows that ``draw`` makes, drawn again until they meet the loosest target."""
+        """Return rows that ``draw`` makes, redrawn until they meet the loosest target."""
         genes, pending = otherwise.clone(), torch.arange(len(otherwise))
         for _ in range(REDRAWS):
             drawn = draw(pending)
@@ -187,7 +188,7 @@ def map_elites(arena: Arena, recorder: Recorder) -> Run:
         archive = CVTArchive(solution_dim=arena.space.G, centroids=centroids, ranges=[(low, high)], seed=seed)
         operators, known = Operators(arena, seed), set[bytes]()
         children, stalled = operators.random(POPULATION), 0
-        while stalled < REDRAWS:  # nothing new within reach
+        while stalled < REDRAWS:  # no new child can be found
             new = _unknown(children, known)
             stalled = 0 if len(new) else stalled + 1
             if len(new):
@@ -200,7 +201,7 @@ def map_elites(arena: Arena, recorder: Recorder) -> Run:
 
 
 def _unknown(genes: torch.Tensor, known: set[bytes]) -> torch.Tensor:
-    """The rows that are not known yet, which then are."""
+    """Return the rows that are not known yet, and record them as known."""
     fresh = []
     for place, row in enumerate(genes.numpy()):
         name = row.tobytes()

@@ -1,31 +1,31 @@
-"""Packages made for Once-for-All's supernets as contestants of ``topdown-ray bench fronts``: OFA² and
-DyNAS-T. Each is imported when it runs; ``scripts/benchmarks/fronts_env.sh`` installs them beside the project
-in a folder that can be thrown away.
+"""Packages for Once-for-All's supernets as contestants of ``topdown-ray bench fronts``: OFA² and DyNAS-T.
+Each is imported when it runs; ``scripts/benchmarks/fronts_env.sh`` installs them into a separate folder that
+can be deleted.
 
 ``ofa2``: the search of OFA² (Ito and Von Zuben 2023, arXiv 2303.13683) from PyPI's ``ofa2``, that is its
 classes ``OfaProblem`` (minimise cost and 100 - top-1, no constraint) and ``OfaSampling`` under pymoo's
-NSGA-II with a population of 100. The package holds no crossover and no mutation: pymoo's for choices are
-taken (``UniformCrossover``, ``ChoiceRandomMutation``), at pymoo's rates, which were better than a mutation
-rate of 0.1 on the seeds 1010 to 1012 of MobileNetV3 under Note10. Adapted: the two predictors of its problem
-are the recorder's; current versions of pymoo want variables as a mapping where OFA² passes a list; its
-problem knows MobileNetV3's form only, so that on ResNet50D the genes stand in the places of its lists, all of
-them in ``ks``. The seed also sets NumPy's global generator, from which its sampling draws. Without a
-constraint it also spends rows over the loosest target. ``ofa2, limited``: the same, but what is over the
-loosest target has a hundred times its cost and no top-1, so that the search stays within the range that is
-measured.
+NSGA-II with a population of 100. The package has neither crossover nor mutation. The contestant uses those of
+pymoo for choices (``UniformCrossover``, ``ChoiceRandomMutation``) at pymoo's rates, which were better than a
+mutation rate of 0.1 on the seeds 1010 to 1012 of MobileNetV3 under Note10. Adapted: the two predictors of its
+problem are the recorder's. Current versions of pymoo need variables as a mapping where OFA² passes a list.
+Its problem only knows MobileNetV3's form, so on ResNet50D the genes take the places of its lists, all of them
+in ``ks``. The seed also sets NumPy's global generator, from which its sampling draws. Without a constraint it
+also spends rows above the loosest target. ``ofa2, limited``: the same, but architectures above the loosest
+target get a hundred times its cost and no top-1, so that the search stays within the measured range.
 
-``dynast, nsga2`` and ``dynast, age``: DyNAS-T (Intel) from PyPI's ``dynast``, what its tactic
-``Evolutionary`` runs: its ``EvolutionaryManager`` with NSGA-II or AGE-MOEA as it configures them (population
-50, simulated binary crossover and polynomial mutation on whole numbers; its mutation rate of 0.02 is, in the
-versions of pymoo that it asks for, the share of children that mutate) and its ``EvolutionaryMultiObjective``,
-no constraint. Adapted: the problem scores a population at once instead of one architecture after another,
-which changes nothing but the time, and prints no dots; its vector is that of our genes. The class of the
-tactic, in ``dynast.search.search_tactic``, and the package's own ``__init__`` import every supernet of
-DyNAS-T and with them fairseq, whose last release does not import on Python 3.11; so only
-``dynast.search.evolutionary`` is imported, and the package's ``__init__`` is not executed. The tactic
-``LINAS`` is left out: for every 50 evaluations it trains ridge regressions and support-vector machines by a
-grid search of 1,000 fits for each objective, which suits validations that take minutes, not rows that take
-microseconds."""
+``dynast, nsga2`` and ``dynast, age``: DyNAS-T (Intel) from PyPI's ``dynast``. The contestant runs what its
+tactic ``Evolutionary`` runs: its ``EvolutionaryManager`` with NSGA-II or AGE-MOEA as it configures them
+(population 50, simulated binary crossover and polynomial mutation on whole numbers; its mutation rate of 0.02
+is, in the versions of pymoo that it asks for, the share of children that mutate) and its
+``EvolutionaryMultiObjective``, no constraint. Adapted: the problem scores a population at once instead of one
+architecture after another, which changes only the time, and prints no dots; its vector is that of this
+project's genes. The class of the tactic, in ``dynast.search.search_tactic``, and the package's own
+``__init__`` import every supernet of DyNAS-T and with them fairseq, whose last release cannot be imported on
+Python 3.11. Therefore only ``dynast.search.evolutionary`` is imported, and the package's ``__init__`` is not
+executed. The tactic ``LINAS`` is left out: for every 50 evaluations it trains ridge regressions and
+support-vector machines by a grid search of 1,000 fits for each objective, which suits validations that take
+minutes, but not rows that take microseconds.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ofa2(limited: bool, arena: Arena, recorder: Recorder) -> Run:
     from pymoo.optimize import minimize
 
     class Variables(list[Any]):
-        """A list of variables that is also the mapping which current versions of pymoo expect."""
+        """A list of variables that is also the mapping that current versions of pymoo expect."""
 
         def items(self) -> Iterator[tuple[int, Any]]:
             return enumerate(self)
@@ -74,7 +74,7 @@ def ofa2(limited: bool, arena: Arena, recorder: Recorder) -> Run:
         def __init__(self, predictor: Any) -> None:
             n_blocks, n_stages, choices = _ofa2_form(arena.space)
             super().__init__(predictor, predictor, n_blocks, n_stages, choices)  # type: ignore[call-arg]
-            if n_stages == 0:  # no network of MobileNetV3's form
+            if n_stages == 0:  # the network does not have MobileNetV3's form
                 self.vars = Variables(Choice(options=list(gene.choices)) for gene in arena.space.genes)
                 self.n_var, self.blocks = len(self.vars), len(self.vars)
 
@@ -93,7 +93,9 @@ def ofa2(limited: bool, arena: Arena, recorder: Recorder) -> Run:
 
 
 def _ofa2_form(space: Space) -> tuple[int, int, dict[str, list[float]]]:
-    """Blocks, stages and choices as OFA²'s problem takes them; no stages where the space has another form."""
+    """Return blocks, stages and choices in the form of OFA²'s problem; no stages if the space has another
+    form.
+    """
     if not space.indices("kernel"):
         return 0, 0, {"r": list(space.resolutions)}
     of_kind = {"ks": "kernel", "e": "expand", "d": "depth", "r": "resolution"}
@@ -120,7 +122,7 @@ class _Ofa2Predictor:
 
     def _genes_of(self, archs: list[dict[str, Any]]) -> torch.Tensor:
         lists = [np.concatenate([arch["ks"], arch["e"], arch["d"], arch["r"]]) for arch in archs]
-        # in the form of another space the last gene also stands in the place of the resolution
+        # in the form of another space, the last gene also takes the place of the resolution
         values = np.array(lists, dtype=float)[:, : len(self.choices)]
         places = [np.searchsorted(own, column) for own, column in zip(self.choices, values.T, strict=True)]
         return genes_of(np.stack(places, axis=1))
@@ -152,8 +154,8 @@ def dynast(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
 
 
 def _dynast_evolutionary() -> Any:
-    """The module ``dynast.search.evolutionary`` without the package's ``__init__``; the root logger, which
-    DyNAS-T takes over, stays as it was.
+    """Import the module ``dynast.search.evolutionary`` without the package's ``__init__``. The root logger,
+    which DyNAS-T reconfigures, keeps its settings.
     """
     root = logging.getLogger()
     before = root.level, list(root.handlers)

@@ -1,13 +1,14 @@
-"""What every contestant of ``topdown-ray bench fronts`` is given: a case, and a recorder that counts and
-keeps what it scores.
+"""The cases of ``topdown-ray bench fronts``, and the recorder that counts and keeps the rows that a
+contestant scores.
 
-A case is a space under a cost with its published predictor; its targets are all those of the reference front
-that comes with the package. The recorder holds the predictor and the cost, keeps the cost and the accuracy of
+A case is a space under a cost with its published predictor. Its targets are all those of the reference front
+that comes with the package. The recorder has the predictor and the cost, keeps the cost and the accuracy of
 every row that it scores, and raises :class:`BudgetSpent` when a contestant asks for a row beyond its budget,
 so that no contestant can exceed it. A row that is asked for twice counts twice. A gradient counts as a fixed
 number of rows (``data/fronts_race.json``), so that the benchmark does not depend on the noise of a clock: 3
-on MobileNetV3 and 5 on ResNet50D, where a gradient takes as long as 2.7 to 2.9 and 3.7 to 6.4 rows do, by the
-size of the batch."""
+on MobileNetV3 and 5 on ResNet50D, where a gradient takes as long as 2.7 to 2.9 and 3.7 to 6.4 rows do,
+depending on the size of the batch.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ class Case:
 
     space: str
     cost: str
-    gradient_rows: float  # what a gradient counts, in rows of the predictor
+    gradient_rows: float  # the rows of the predictor that a gradient counts as
 
     @property
     def name(self) -> str:
@@ -87,11 +88,11 @@ class Arena:
 
     @cached_property
     def cheapest_accuracy(self) -> float:
-        """Of the cheapest architecture; scored outside of every budget."""
+        """The accuracy of the cheapest architecture, which is scored outside of every budget."""
         return float(self.predictor(self.cheapest[None])[0])
 
     def problem(self, predictor: Predictor) -> Problem:
-        """What our own strategies search."""
+        """Return the problem that the strategies of this project solve."""
         return Problem(self.space, predictor, self.cost, self.cheapest)
 
     def recorder(self, budget: int) -> Recorder:
@@ -100,7 +101,7 @@ class Arena:
 
 
 def load_arena(name: str) -> Arena:
-    """A case by its name. Raises UserError."""
+    """Return a case by its name. Raises UserError."""
     if name not in CASES:
         raise UserError(f"--case: expected one of {', '.join(CASES)}, found {name!r}")
     case = CASES[name]
@@ -116,16 +117,16 @@ def load_arena(name: str) -> Arena:
 
 
 class Recorder:
-    """Scores rows for one contestant, keeps them, and ends it at its budget; ``reset`` begins anew."""
+    """Scores rows for one contestant, keeps them, and stops it at its budget. ``reset`` starts again."""
 
     def __init__(self, predictor: Predictor, cost: CostModel, budget: int, gradient_rows: float) -> None:
-        """budget: in rows of the predictor; gradient_rows: what a gradient counts."""
+        """budget: in rows of the predictor; gradient_rows: the rows that a gradient counts as."""
         self.predictor, self.cost = predictor, cost
         self.gradient_rows = gradient_rows
         self.reset(budget)
 
     def reset(self, budget: int) -> None:
-        """Forget everything, and begin a budget."""
+        """Forget everything and start with a full budget."""
         self.budget = budget
         self.rows = self.gradients = 0
         self._genes: list[torch.Tensor] = []
@@ -133,14 +134,15 @@ class Recorder:
 
     @property
     def spent(self) -> float:
-        """Rows of the predictor, gradients included."""
+        """The rows of the predictor so far, including those of gradients."""
         return self.rows + self.gradient_rows * self.gradients
 
     def accuracy(self, genes: torch.Tensor) -> torch.Tensor:
-        """Predicted top-1 of genes (N, G): float32 (N,).
+        """Return the predicted top-1 of genes (N, G): float32 (N,).
 
-        Raises BudgetSpent if the budget ends before the last row; the rows within the budget are scored and
-        kept."""
+        Raises BudgetSpent if the budget ends before the last row. The rows within the budget are scored and
+        kept.
+        """
         n = min(len(genes), int(self.budget - self.spent + 1e-6))
         found = scored(self.predictor, genes[:n])
         self.rows += n
@@ -151,18 +153,20 @@ class Recorder:
         return found
 
     def score(self, genes: torch.Tensor) -> tuple[Array, Array]:
-        """Accuracy and cost of genes (N, G): two float64 (N,). Raises BudgetSpent as :meth:`accuracy`."""
+        """Return the accuracy and cost of genes (N, G): two float64 (N,). Raises BudgetSpent as
+        :meth:`accuracy`.
+        """
         accuracy = self.accuracy(genes)
         return accuracy.double().numpy(), self.cost(genes).numpy()
 
     def charge_gradients(self, n: int) -> None:
-        """Count n gradients. Raises BudgetSpent if the budget does not hold them; it then holds none."""
+        """Count n gradients. Raises BudgetSpent, without counting any, if they do not fit into the budget."""
         if self.spent + n * self.gradient_rows > self.budget + 1e-6:
             raise BudgetSpent
         self.gradients += n
 
     def points(self) -> tuple[Array, Array]:
-        """Cost and accuracy of everything that was scored: two float64 (rows,)."""
+        """Return the cost and accuracy of everything that was scored: two float64 (rows,)."""
         if not self.rows:
             return np.zeros(0), np.zeros(0)
         return self.cost(torch.cat(self._genes)).numpy(), torch.cat(self._accuracy).double().numpy()
@@ -170,7 +174,7 @@ class Recorder:
 
 @dataclass(frozen=True, eq=False)
 class RecordingPredictor(Predictor):
-    """A predictor whose rows go through a recorder; a search takes it for any other predictor."""
+    """A predictor whose rows go through a recorder. Searches use it like any other predictor."""
 
     recorder: Recorder | None = None
 
@@ -188,7 +192,7 @@ class RecordingPredictor(Predictor):
 
 
 class RecordedGradient(Gradient):
-    """A predictor's gradient that is counted by a recorder before it is computed."""
+    """A predictor's gradient that a recorder counts before it is computed."""
 
     def __init__(self, recorder: Recorder, *costs: CostModel) -> None:
         super().__init__(recorder.predictor, *costs)
@@ -204,9 +208,9 @@ class RecordedGradient(Gradient):
 
 
 def hypervolume(cost: Array, accuracy: Array, loosest: float) -> float:
-    """The area between the points that meet the loosest target and the reference point (``BEYOND`` times that
-    target, ``FLOOR``), by ``moocore``: in the cost's unit times percentage points. Raises UserError without
-    moocore.
+    """Return the area between the points that meet the loosest target and the reference point (``BEYOND``
+    times that target, ``FLOOR``), computed by ``moocore``: in the cost's unit times percentage points. Raises
+    UserError without moocore.
     """
     try:
         from moocore import hypervolume as volume
@@ -220,15 +224,17 @@ def hypervolume(cost: Array, accuracy: Array, loosest: float) -> float:
 
 
 def answers(arena: Arena, cost: Array, accuracy: Array) -> Array:
-    """The best accuracy for each target (K,); that of the cheapest architecture where nothing meets it."""
+    """Return the best accuracy for each target (K,), or that of the cheapest architecture if nothing meets
+    the target.
+    """
     fitting = np.where(cost[None] <= np.array(arena.targets)[:, None], accuracy[None], -np.inf)
     best = fitting.max(axis=1, initial=-np.inf)
     return np.where(np.isfinite(best), best, arena.cheapest_accuracy)
 
 
 def measures(arena: Arena, recorder: Recorder) -> dict[str, Any]:
-    """What a contestant's points are worth: hypervolume, regret in points (mean, and for each target), and
-    how many targets nothing meets.
+    """Return the hypervolume of a contestant's points, their regret in percentage points (mean, and for each
+    target), and how many targets nothing meets.
     """
     cost, accuracy = recorder.points()
     regrets = 100 * (arena.best - answers(arena, cost, accuracy))

@@ -1,15 +1,17 @@
-"""``topdown-ray bench fronts``: how good a whole accuracy/cost front is at equal predictor evaluations.
+"""``topdown-ray bench fronts``: the quality of whole accuracy/cost fronts at equal numbers of predictor
+evaluations.
 
 Each case (:mod:`topdown_ray.sweeps.bench.front_recorder`) gives every contestant
 (:mod:`topdown_ray.sweeps.bench.front_contestants`) the same budget of predictor rows, seed by seed, on one
-core. Everything that a contestant scored within its budget counts, which is most generous to all: the
-hypervolume of it (by ``moocore``), and its regret against the reference front that comes with the package, in
-points of predicted top-1, a mean over that front's targets. A target that nothing meets counts with the
-accuracy of the cheapest architecture. CPU seconds are those of the search alone, the preparation and the
-sizing of lengths left out.
+core. Everything that a contestant scored within its budget counts, which is the most generous rule for all:
+its hypervolume (by ``moocore``), and its regret against the reference front that comes with the package, in
+percentage points of predicted top-1, as a mean over the targets of that front. A target that nothing meets
+counts with the accuracy of the cheapest architecture. CPU seconds are those of the search alone, without the
+preparation and the sizing of lengths.
 
-A case and a contestant have a process of their own; a row depends on its seed, its budget and its contestant
-only, so that a race can be run in pieces whose tables are then put together."""
+Each case and contestant has its own process. A row depends only on its seed, its budget and its contestant,
+so that a race can be run in pieces whose tables are then joined.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pieces:
-    """What of the race runs."""
+    """Which pieces of the race run."""
 
     cases: tuple[str, ...] = tuple(CASES)
     budgets: tuple[int, ...] = BUDGETS
@@ -57,10 +59,12 @@ def race_fronts(
     on_lap: OnLap = lambda progress, name: None,
     on_missing: OnMissing = lambda line: None,
 ) -> pd.DataFrame:
-    """One row per case, budget, contestant and seed. ``only``: prefixes of contestants, all if empty.
+    """Return one row for each case, budget, contestant and seed. ``only``: prefixes of contestants, all if
+    empty.
 
-    A contestant whose package is missing is left out and named to ``on_missing``. Raises UserError: an
-    unknown case or prefix, no moocore, or a contestant chosen by ``only`` whose package is missing."""
+    A contestant whose package is missing is left out and reported to ``on_missing``. Raises UserError for an
+    unknown case or prefix, without moocore, or if the package of a contestant chosen by ``only`` is missing.
+    """
     for case in pieces.cases:
         if case not in CASES:
             raise UserError(f"--case: expected one of {', '.join(CASES)}, found {case!r}")
@@ -77,9 +81,10 @@ def race_fronts(
 
 
 def joined(pieces: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of several pieces of a race, by case, budget, contestant and seed.
+    """Return the rows of several pieces of a race, ordered by case, budget, contestant and seed.
 
-    Raises UserError: a row is there twice."""
+    Raises UserError if a row is there twice.
+    """
     frame = pd.concat(pieces, ignore_index=True)
     keys = ["case", "budget", "contestant", "seed"]
     twice = frame[frame.duplicated(keys)]
@@ -109,19 +114,19 @@ def _chosen(only: Sequence[str], on_missing: OnMissing) -> list[str]:
 
 
 def _in_a_process(case: str, name: str, pieces: Pieces, progress: Progress, on_lap: OnLap) -> list[Row]:
-    """The rows of one contestant in one case."""
+    """Return the rows of one contestant in one case, computed in a separate process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_contestant, args=(theirs, case, name, pieces), daemon=True)
     process.start()
-    theirs.close()  # so that its end is noticed
+    theirs.close()  # so that this process notices the end of the other
     rows: list[Row] = []
     try:
         while True:
             try:
                 answer = ours.recv()
             except (EOFError, OSError) as error:
-                raise StartError(f"bench: {name} ended without an answer") from error
+                raise StartError(f"bench: {name} ended without a result") from error
             if isinstance(answer, BaseException):
                 raise answer
             if answer is None:
@@ -129,7 +134,7 @@ def _in_a_process(case: str, name: str, pieces: Pieces, progress: Progress, on_l
             rows.append(answer)
             progress.done += 1
             on_lap(progress, f"{name}, {case}")
-    finally:  # it ends with this process's interest in it
+    finally:  # the process ends if this one no longer waits for it
         process.terminate()
         process.join()
 
@@ -144,7 +149,9 @@ def _contestant(connection: Connection, case: str, name: str, pieces: Pieces) ->
 
 
 def run_contestant(case: str, name: str, pieces: Pieces) -> Any:
-    """The rows of one contestant in one case, budget by budget and seed by seed, in this process."""
+    """Return the rows of one contestant in one case, budget by budget and seed by seed, computed in this
+    process.
+    """
     import torch
 
     from topdown_ray.spaces.tiles import one_thread
@@ -180,10 +187,11 @@ def run_contestant(case: str, name: str, pieces: Pieces) -> Any:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds with 95 % intervals (:func:`topdown_ray.stats.intervals`): one row per case, budget
-    and contestant.
+    """Return means over seeds with 95 % intervals (:func:`topdown_ray.stats.intervals`): one row for each
+    case, budget and contestant.
 
-    best_hypervolume, best_regret: whether the mean is the best one of its case and budget."""
+    best_hypervolume, best_regret: whether the mean is the best one of its case and budget.
+    """
     keys = ["case", "budget", "contestant"]
     groups = list(rows.groupby(keys, sort=False))
     records = []

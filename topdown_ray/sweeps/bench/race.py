@@ -1,9 +1,10 @@
-"""``topdown-ray bench race``: the same searches by OFA's own finder, by the scalar top-down search, by Ray
-tasks of it, by pymoo's NSGA-II, and by this project.
+"""``topdown-ray bench race``: the speed of the same searches by OFA's own finder, by the scalar top-down
+search, by Ray tasks of that search, by pymoo's NSGA-II, and by this project.
 
-MobileNetV3 under Note10, published predictor. Every contestant lives in a process of its own (so that peak
-memory is its own) and they run in turn, repeat by repeat, so that a drift of the machine meets all of them
-alike. Ratios are of medians of one run."""
+They search MobileNetV3 under Note10 with the published predictor. Every contestant has its own process (so
+that peak memory is its own), and they run in turn, repeat by repeat, so that drift of the machine affects all
+of them alike. Ratios are those of the medians of one run.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +39,12 @@ from topdown_ray.sweeps.bench.contestants import (
 
 
 def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress, name: None) -> pd.DataFrame:
-    """Run the benchmark: one row per contestant. ``only``: prefixes of names, all if empty; the floor always
-    runs.
+    """Run the benchmark, and return one row for each contestant. ``only``: prefixes of names, all if empty.
+    The floor always runs.
 
-    Seconds are of one search over all its targets, times the cores that the contestant uses; ratios are of
-    medians. Raises UserError for a prefix that no name has."""
+    Seconds are those of one search over all its targets, times the cores that the contestant uses. Ratios are
+    those of medians. Raises UserError for a prefix that no name has.
+    """
     cores = os.cpu_count() or 1
     contestants: list[tuple[str, Callable[..., Runner], tuple[Any, ...]]] = [
         ("floor", floor, ()),
@@ -84,7 +86,7 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress,
                     target=_contestant, args=(theirs, build, (scale, *arguments)), daemon=True
                 )
                 process.start()
-                theirs.close()  # so that its end is noticed
+                theirs.close()  # so that this process notices the end of the other
                 processes[name] = process, ours_end
             for repeat in range(scale.repeats + 1):
                 for name, (_, connection) in processes.items():
@@ -105,12 +107,12 @@ def run(scale: Scale, only: Sequence[str] = (), on_lap: OnLap = lambda progress,
 
 
 def _answer(connection: Connection, name: str, repeat: int) -> tuple[Lap, float]:
-    with contextlib.suppress(OSError):  # it has ended; its last word may lie in the pipe
+    with contextlib.suppress(OSError):  # it has ended; its last message may still be in the pipe
         connection.send(repeat)
     try:
         answer = connection.recv()
     except (EOFError, OSError) as error:
-        raise StartError(f"bench: {name} ended without an answer") from error
+        raise StartError(f"bench: {name} ended without a result") from error
     if isinstance(answer, BaseException):
         raise answer
     return answer  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""One benchmark by its name, and its table as a file."""
+"""Running one benchmark by its name, and writing its table to a file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FRONTS = "fronts"
 def run_into(
     what: str, out: Path | None, quick: bool, only: Sequence[str], repeats: int | None, on_lap: OnLap
 ) -> pd.DataFrame:
-    """Run a benchmark, and write its table to a Parquet file where one is named.
+    """Run a benchmark, and write its table to a Parquet file if one is named.
 
-    what: race, floor or driver. only: prefixes of the names of contestants (race) or of strategies (floor),
-    or numbers of actors (driver). repeats: None for the scale's own. Raises UserError.
+    what: race, floor or driver. only: prefixes of the names of contestants (race) or of cases (floor), or
+    numbers of actors (driver). repeats: None for the default of the scale. Raises UserError.
     """
     if what not in BENCHMARKS:
         raise UserError(f"bench: expected one of {', '.join([*BENCHMARKS, FRONTS])}, found {what!r}")
@@ -48,11 +48,12 @@ def run_fronts_into(
     on_lap: OnLap,
     on_missing: OnMissing,
 ) -> pd.DataFrame:
-    """Run the race of fronts, write its rows, one a seed, to a Parquet file where one is named, and return
-    their means.
+    """Run the race of fronts, write its rows, one for each seed, to a Parquet file if one is named, and
+    return their means.
 
-    changes: the fields of :class:`~topdown_ray.sweeps.bench.fronts.Pieces` that differ from the scale's own.
-    Raises UserError."""
+    changes: the fields of :class:`~topdown_ray.sweeps.bench.fronts.Pieces` that differ from those of the
+    scale. Raises UserError.
+    """
     if out is not None:
         check_output(out, "--out")
     pieces = replace(QUICK_PIECES if quick else Pieces(), **changes)

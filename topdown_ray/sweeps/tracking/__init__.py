@@ -1,1 +1,1 @@
-"""Trackers: a sweep in TensorBoard, in MLflow and among Ray's own metrics."""
+"""Trackers, which log a sweep to TensorBoard, MLflow or Ray's own metrics."""

@@ -1,7 +1,9 @@
-"""Trackers beside a sweep: opened before it starts, each told of what happens in a thread of its own.
+"""Trackers that run next to a sweep: they are opened before it starts, and each receives the events in its
+own thread.
 
-The sweep never waits for a tracker until its end, and then for a bounded time. A tracker that fails is given
-up with one line on stderr: the sweep matters more."""
+The sweep never waits for a tracker before its end, and then only for a bounded time. If a tracker fails, its
+logging stops with one line on stderr, and the sweep continues.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from topdown_ray.sweeps.tracking.options import Track
 from topdown_ray.terminal import say
 
 EVERY_S = 1.0
-LINGER_S = 60.0  # at the end of the sweep
+LINGER_S = 60.0  # longest wait for a tracker at the end of the sweep
 
 
 @contextlib.contextmanager
 def trackers(tracks: Sequence[Track], sweep: TrackedSweep) -> Iterator[list[Observer]]:
-    """The observers of these trackers. Raises UserError where one cannot be opened."""
+    """Open these trackers and yield their observers. Raises UserError if one cannot be opened."""
     with contextlib.ExitStack() as stack:
         opened = [(track, stack.enter_context(_open(track, sweep))) for track in tracks]
         yield [stack.enter_context(_in_background(track, log)) for track, log in opened]
@@ -43,7 +45,7 @@ def _open(track: Track, sweep: TrackedSweep) -> AbstractContextManager[Log]:
 
 @contextlib.contextmanager
 def _in_background(track: Track, log: Log) -> Iterator[Observer]:
-    """An observer that passes events on to a thread, which calls ``log`` about once a second."""
+    """Return an observer that passes events on to a thread, which calls ``log`` about once a second."""
     waiting: queue.SimpleQueue[SweepEvent] = queue.SimpleQueue()
     over, given_up = threading.Event(), threading.Event()
 
@@ -54,9 +56,9 @@ def _in_background(track: Track, log: Log) -> Iterator[Observer]:
             try:
                 if events:
                     log(events)
-            except Exception as error:  # whatever it is, the sweep goes on
+            except Exception as error:  # a tracker must not stop the sweep
                 given_up.set()
-                say(f"{track.option}: given up ({one_line(without_secrets(str(error), track.where))})")
+                say(f"{track.option}: logging stopped ({one_line(without_secrets(str(error), track.where))})")
                 return
             if last:
                 return
@@ -64,7 +66,7 @@ def _in_background(track: Track, log: Log) -> Iterator[Observer]:
     def observe(event: SweepEvent) -> None:
         if given_up.is_set():
             return
-        if isinstance(event, ShardDone):  # no tracker needs the rows, which may be large
+        if isinstance(event, ShardDone):  # trackers do not need the rows, which may be large
             event = dataclasses.replace(event, rows=event.rows.schema.empty_table())
         waiting.put(event)
 
@@ -76,4 +78,4 @@ def _in_background(track: Track, log: Log) -> Iterator[Observer]:
         over.set()
         thread.join(LINGER_S)
         if thread.is_alive():
-            say(f"{track.option}: given up (it did not take the last values within {LINGER_S:g} s)")
+            say(f"{track.option}: logging stopped (it did not accept the last values within {LINGER_S:g} s)")

@@ -1,4 +1,4 @@
-"""What every tracker shows of a sweep: its parameters, the names of its metrics, its final tables."""
+"""What every tracker logs of a sweep: its parameters, its metrics and its final tables."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from topdown_ray.store.answers import BEST, CENTRE, KEYS, read_best_answers
 from topdown_ray.store.place import Place
 from topdown_ray.sweeps.events import Ended, Improved, ShardDone, SweepEvent
 
-#: How a tracker is told: of the events since the last call, in their order.
+#: Called with the events since the last call, in their order.
 Log = Callable[[Sequence[SweepEvent]], None]
 
-LONGEST = 500  # characters of a parameter; run.json, an artefact, holds all of it
+LONGEST = 500  # characters of a parameter, whose full text is in run.json
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrackedSweep:
 
     @property
     def run_id(self) -> str:
-        """The sweep's, which is the same when it is continued."""
+        """The run id of the sweep, which stays the same when it is continued."""
         return str(self.manifest["run_id"])
 
     @property
@@ -42,15 +42,17 @@ class TrackedSweep:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The fields of the sweep file, nested ones joined by dots; of the seeds, how many there are."""
+        """The fields of the sweep file, with nested names joined by dots. Seeds are replaced by their
+        number.
+        """
         spec = dict(self.manifest["spec"])
         flat = _flat({**spec, "seeds": len(spec["seeds"])})
         return {_allowed(name, "/"): value for name, value in flat}
 
     def final_table(self) -> pa.Table:
-        """A row for each space, strategy, cost, target and its limits: how many searches met the target, the
-        mean and the standard deviation of their predicted top-1, and the most accurate architecture. Raises
-        UserError.
+        """Return a row for each space, strategy, cost, target and its limits: how many searches met the
+        target, the mean and standard deviation of their predicted top-1, and the most accurate architecture.
+        Raises UserError.
         """
         answers = read_best_answers(Place(self.out))
         n, above = answers["searches"], pc.divide(answers["total"], answers["searches"])
@@ -69,14 +71,16 @@ class TrackedSweep:
 
 
 def as_csv(table: pa.Table) -> str:
-    """A table as text."""
+    """Return a table as text."""
     text = io.BytesIO()
     csv.write_csv(table, text)
     return text.getvalue().decode()
 
 
 def metrics(events: Sequence[SweepEvent]) -> dict[str, tuple[float, int]]:
-    """The last value of each metric in these events, and at how many finished searches it was measured."""
+    """Return the last value of each metric in these events, and the number of finished searches at which it
+    was measured.
+    """
     found: dict[str, tuple[float, int]] = {}
     for event in events:
         values: dict[str, float] = {}
@@ -93,17 +97,18 @@ def metrics(events: Sequence[SweepEvent]) -> dict[str, tuple[float, int]]:
 
 
 def metric_name(event: Improved) -> str:
-    """``best/SPACE/LABEL/COST/TARGET``, and ``COST NUMBER`` for each further limit of the target.
+    """Return ``best/SPACE/LABEL/COST/TARGET``, with ``COST NUMBER`` for each further limit of the target.
 
-    Other characters than MLflow allows (letters, digits, ``_ - . : /`` and spaces) are written as ``_`` and
-    their hexadecimal number."""
+    Characters that MLflow does not allow (it allows letters, digits, ``_ - . : /`` and spaces) are written as
+    ``_`` and their hexadecimal number.
+    """
     limits: Mapping[str, float] = json.loads(event.limits) if event.limits else {}
     target = " ".join([f"{event.target:g}", *(f"{cost} {most:g}" for cost, most in limits.items())])
     return "/".join(["best", *map(_allowed, (event.space, event.label, event.cost_name, target))])
 
 
 def _allowed(text: str, also: str = "") -> str:
-    """A name with nothing that MLflow refuses; also: further characters that are allowed."""
+    """Return a name without characters that MLflow rejects. also: further characters that are allowed."""
     return re.sub(rf"[^A-Za-z0-9_\-. :{also}]|^\.", lambda found: f"_{ord(found[0]):x}", text)
 
 

@@ -1,4 +1,6 @@
-"""``--track mlflow:URI``: one run of an MLflow server for a sweep, which a continued sweep goes on with."""
+"""``--track mlflow:URI``: one run on an MLflow server for each sweep, which is resumed when the sweep is
+continued.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,10 @@ from topdown_ray.sweeps.tracking.options import Track
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-EXPERIMENT = "topdown_ray"  # where MLFLOW_EXPERIMENT_NAME names none
-RUN_ID = "topdown_ray.run_id"  # the tag that finds the run of a sweep again
-AT_ONCE = 100  # parameters, or 1000 metrics, of a request: the limits of MLflow's protocol
-# before the import, which would announce itself to MLflow's makers; MLflow also prints links to stdout
+EXPERIMENT = "topdown_ray"  # if MLFLOW_EXPERIMENT_NAME is not set
+RUN_ID = "topdown_ray.run_id"  # the tag by which the run of a sweep is found
+AT_ONCE = 100  # parameters per request (and 1000 metrics): the limits of MLflow's protocol
+# set before the import, which would otherwise send telemetry; MLflow also prints links to stdout
 _QUIET = dict.fromkeys(
     ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"), "true"
 )
@@ -31,8 +33,8 @@ _STATUS = {"complete": "FINISHED", "interrupted": "KILLED"}
 
 @contextlib.contextmanager
 def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
-    """Logs to the run that has the sweep's run id as a tag, which is made when the sweep starts. Raises
-    UserError where no server answers.
+    """Log to the run that has the sweep's run id as a tag. It is created when the sweep starts. Raises
+    UserError if no server answers.
     """
     os.environ.update(_QUIET)
     from mlflow.entities import Metric, Param
@@ -43,7 +45,7 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
         with _impatient():
             client = MlflowClient(tracking_uri=track.where)
             experiment = client.get_experiment_by_name(name)
-    except Exception as error:  # requests', MLflow's, a database's
+    except Exception as error:  # exceptions of requests, of MLflow or of a database
         reason = one_line(without_secrets(str(error), track.where))
         raise UserError(
             f"{track.option}: expected a server that answers, found none at {shown(track.where)} ({reason})"
@@ -59,7 +61,7 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
         else:
             tags = {RUN_ID: sweep.run_id, "topdown_ray.out": event.out}
             run = str(client.create_run(place, tags=tags, run_name=sweep.title).info.run_id)
-        # again for a run that is there already, which may have been cut off before it had them
+        # also for an existing run, which may have been interrupted before it had them
         parameters = [Param(key, value) for key, value in sweep.parameters.items()]
         for i in range(0, len(parameters), AT_ONCE):
             client.log_batch(run, params=parameters[i : i + AT_ONCE])
@@ -89,7 +91,7 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
 
 
 def _created(client: MlflowClient, name: str) -> str:
-    """The identity of a new experiment; another sweep may have made it in the same moment."""
+    """Return the identity of a new experiment. Another sweep may have created it at the same moment."""
     try:
         return str(client.create_experiment(name))
     except Exception:
@@ -101,8 +103,8 @@ def _created(client: MlflowClient, name: str) -> str:
 
 @contextlib.contextmanager
 def _impatient() -> Iterator[None]:
-    """A request is tried twice and takes seconds, where MLflow would try for minutes, unless the user says
-    how long. MLflow reads this for each request.
+    """Try a request twice within seconds, where MLflow would try for minutes, unless the user sets other
+    values. MLflow reads these settings for each request.
     """
     wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
     ours = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -1,4 +1,4 @@
-"""What ``--track`` may say. Checked before anything is imported that takes long."""
+"""The values of ``--track``, checked before anything is imported that takes long."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ class Track:
 
     @property
     def option(self) -> str:
-        """As messages name it."""
+        """The option as messages name it."""
         return f"--track {self.kind}"
 
 
 def read_tracks(texts: Sequence[str]) -> list[Track]:
-    """The trackers of ``tensorboard:DIR``, ``mlflow:URI`` and ``mlflow`` (the server is the one that
-    ``MLFLOW_TRACKING_URI`` names).
+    """Read trackers from ``tensorboard:DIR``, ``mlflow:URI`` and ``mlflow`` (the server in
+    ``MLFLOW_TRACKING_URI``).
 
-    Raises UserError for another text, and where the package of a tracker is not installed."""
+    Raises UserError for any other text, and if the package of a tracker is not installed.
+    """
     return [_read(text) for text in dict.fromkeys(texts)]
 
 

@@ -1,4 +1,4 @@
-"""Counters of a sweep among Ray's own metrics, which every Ray node shows to Prometheus."""
+"""Counters of a sweep among Ray's own metrics, which every Ray node exports to Prometheus."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ _COUNTED = {
 
 
 def ray_counters() -> Observer:
-    """An observer that counts, by space and strategy (its label), in a process that is connected to Ray.
+    """Return an observer that counts by space and strategy (its label), for a process that is connected to
+    Ray.
 
-    Behind Ray Client it ignores: there this process is no part of the cluster."""
+    With Ray Client it ignores all events, because this process is then not part of the cluster.
+    """
     client: Any = ray.util.client.ray
     if client.is_connected():
         return ignore
@@ -41,7 +43,7 @@ def ray_counters() -> Observer:
         else:
             counters["searches"].inc(event.searches, tags)
             evaluations = pc.sum(event.rows["evaluations"]).as_py()
-            if evaluations:  # a counter takes no 0
+            if evaluations:  # a counter does not accept 0
                 counters["evaluations"].inc(evaluations, tags)
 
     return count

@@ -1,4 +1,4 @@
-"""``--track tensorboard:DIR``: event files that TensorBoard shows, by the number of finished searches."""
+"""``--track tensorboard:DIR``: event files for TensorBoard, whose steps are numbers of finished searches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from topdown_ray.sweeps.tracking.options import Track
 
 @contextlib.contextmanager
 def tensorboard_folder(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
-    """Writes to an event file of its own in the folder, beside those of earlier runs. Raises UserError where
-    none can be written.
+    """Write to a new event file in the folder, next to those of earlier runs. Raises UserError if the file
+    cannot be written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -47,7 +47,7 @@ def tensorboard_folder(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
 
 
 def _markdown(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table as TensorBoard shows text."""
+    """Return a table in the form of text that TensorBoard shows."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "&#124;") for cell in row) + " |" for row in lines
