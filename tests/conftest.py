@@ -61,6 +61,8 @@ LONGEST = (
     "test_hosting",
     "test_ray_counters",
     "test_cluster",
+    "test_cluster_tutorial",
+    "test_docs_blocks",
     "test_slurm",
     "test_supervisor",
     "test_entries",

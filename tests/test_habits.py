@@ -146,7 +146,7 @@ def test_hooks_run_the_linters_of_the_test_script() -> None:
 def test_the_picture_of_the_rooms_is_that_of_the_package(tmp_path: Path) -> None:
     """If it fails: python scripts/make/rooms.py"""
     made = tmp_path / "rooms.svg"
-    done = run(sys.executable, "scripts/make/rooms.py", "--picture", made)
+    done = run(sys.executable, "scripts/make/rooms.py", "--picture", made, "--out", tmp_path / "rooms.md")
     assert done.returncode == 0, done.stderr
     assert made.read_text() == (ROOT / "docs" / "figures" / "rooms.svg").read_text()
 
