@@ -321,7 +321,7 @@ def test_pictures_of_many_seeds_and_settings_are_bounded(
     wide = synthetic.write(tmp_path / "wide", searches, trace)
     monkeypatch.setattr("topdown_ray.report.live.MOST_PANELS", 4)
     album = draw_album(wide)
-    room = "There is room for 4 pictures; the report has all of them."
+    room = "This page shows at most 4 pictures; the report has all of them."
     assert album.note == f"The pictures show 30 searches. {room}"
     assert [picture.caption.partition(":")[0] for picture in album.pictures] == [
         f"mobilenet_v3 on cost {i // 2}" for i in range(4)
