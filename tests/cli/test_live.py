@@ -147,7 +147,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
             during = looks[-1]
             sweep.send_signal(signal.SIGCONT)
             end = wait_for(lambda: look()["headline"].startswith("Complete") and looks[-1])
-            wait_for(lambda: look()["note"] == "Drawn from 40 searches.")
+            wait_for(lambda: look()["note"] == "The pictures show 40 searches.")
             assert chromium.execute_script("return window.loadedOnce"), "the page was loaded anew"
             assert chromium.get_log("browser") == []
             log = [json.loads(entry["message"])["message"] for entry in chromium.get_log("performance")]
@@ -219,7 +219,7 @@ def test_the_server_gives_what_the_command_prints(finished: Path, capsys: pytest
             facts.pop("last_write_s")
         assert found == printed
         facts = wait_for(lambda: (now := json.loads(ask(server, "/pictures.json")[1]))["captions"] and now)
-        assert facts["message"] == "Drawn from 24 searches."
+        assert facts["message"] == "The pictures show 24 searches."
         answer, svg = ask(server, f"/anytime.svg?panel={len(facts['captions']) - 1}")
         assert answer.headers["Content-Type"] == "image/svg+xml; charset=utf-8"
         assert svg.startswith(b"<svg")
@@ -288,7 +288,7 @@ def test_a_drawing_that_fails_is_told_and_tried_again(
     told = wait_for(lambda: "drawn." not in (now := follower.pictures()["message"]) and now)
     assert told == "The pictures cannot be drawn: the disk: expected a file, found none"
     wait_for(lambda: follower.pictures()["captions"])
-    assert follower.pictures()["message"] == "Drawn from 24 searches."
+    assert follower.pictures()["message"] == "The pictures show 24 searches."
 
 
 def test_before_the_first_search_and_after_the_folder_has_gone(tmp_path: Path) -> None:
@@ -314,15 +314,15 @@ def test_pictures_of_many_seeds_and_settings_are_bounded(
     effects = {"top_down": 0.0, "random": -0.01}
     frames = synthetic.frames(effects, [(35.0, 30.0)], seeds=MOST_SEEDS + 50)
     album = draw_album(synthetic.write(tmp_path / "many", *frames))
-    assert album.note == "Drawn from 400 searches with the first 200 of the sweep's 250 seeds."
+    assert album.note == "The pictures show 400 searches with the first 200 of the sweep's 250 seeds."
     assert len(album.pictures) == 2
     searches, trace = synthetic.frames({"top_down": 0.0}, [(30.0, 25.0, 20.0, 15.0)], seeds=30)
     searches["cost_name"] = [f"cost {seed % 5}" for seed in searches["seed"]]
     wide = synthetic.write(tmp_path / "wide", searches, trace)
     monkeypatch.setattr("topdown_ray.report.live.MOST_PANELS", 4)
     album = draw_album(wide)
-    room = "There is room for 4 pictures; the report has all of them."
-    assert album.note == f"Drawn from 30 searches. {room}"
+    room = "This page shows at most 4 pictures; the report has all of them."
+    assert album.note == f"The pictures show 30 searches. {room}"
     assert [picture.caption.partition(":")[0] for picture in album.pictures] == [
         f"mobilenet_v3 on cost {i // 2}" for i in range(4)
     ]

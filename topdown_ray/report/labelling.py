@@ -30,7 +30,7 @@ from topdown_ray.store.target_sets import set_names
 from topdown_ray.store.transferred import MARK, footnote, is_transferred
 from topdown_ray.strategy_styles import strategy_rank
 
-LONE = "single searches"
+LONE = "lone searches"
 AMORTISED = "amortised over batches"
 PUBLISHED = "published (another machine)"
 
