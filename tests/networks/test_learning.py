@@ -137,8 +137,8 @@ def test_a_choice_that_was_never_seen_reads_as_its_neighbour(tmp_path: Path) -> 
     assert torch.equal(at[208], at[192])
     assert not torch.equal(at[176], at[192])
     assert (
-        "3 choices are in no training row. The predictor treats each of them as the nearest choice that is in "
-        "one: image_size[0] = 160" in (out.with_suffix(".md").read_text())
+        "3 choices are in no training row. The predictor treats each of them as the nearest choice that is "
+        "in one: image_size[0] = 160" in (out.with_suffix(".md").read_text())
     )
 
 
