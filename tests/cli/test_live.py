@@ -129,7 +129,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
         with started(serve_command(out)) as server:
             assert server.stdout is not None
             line = server.stdout.readline()
-            url = line.split()[6]
+            url = line.split()[5]
             assert line == f"Showing the sweep small at {url} until you press Ctrl-C.\n"
             chromium.get(url)
             chromium.execute_script("window.loadedOnce = true")
