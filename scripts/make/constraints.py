@@ -44,7 +44,7 @@ def needed(name: str, extras: frozenset[str] = frozenset()) -> dict[str, str]:
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[2] / "constraints.txt"
-    packages = needed("topdown-ray", frozenset({"bench", "export", "test"}))
+    packages = needed("topdown-ray", frozenset({"all", "docs", "test"}))
     del packages["topdown-ray"]
     lines = [f"{name}=={version.partition('+')[0]}\n" for name, version in sorted(packages.items())]
     path.write_text(
