@@ -51,7 +51,7 @@ def test_every_command_is_understood(page: str, command: str) -> None:
     for alternative in alternatives:
         rest = words if len(alternatives) == 1 else [words[0], alternative, *words[2:]]
         group = typer.main.get_command(app)
-        while hasattr(group, "commands"):
+        while hasattr(group, "commands") and rest:
             name, *rest = rest
             assert name in group.commands, f"{page}: {command}"
             group = group.commands[name]
