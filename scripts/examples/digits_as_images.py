@@ -2,8 +2,8 @@
 
     python scripts/examples/digits_as_images.py data/digits
 
-The data set has 1,797 digits of 8 x 8 grey levels. The script enlarges them to 64 x 64 pixels and uses three
-in ten of each class for validation.
+The data set has 1,797 digits of 8 x 8 grey levels. The script enlarges them to 64 x 64 pixels and uses 30 %
+of each class for validation.
 """
 
 import argparse

@@ -28,7 +28,7 @@ The sweep takes about 20 seconds. It writes its results to `results/example` nex
 notebook again. It needs no downloads, because it uses the embedded predictor and the latency table that come with the package.
 
 To analyse a sweep of yours, set the environment variable `TOPDOWN_RAY_RESULTS` to its result folder. To compare two sweeps in the last
-section, set it to two folders with a `:` between them (`;` on Windows).""",
+section, set it to two folders with a `:` between them.""",
     ),
     (
         "code",
@@ -79,7 +79,7 @@ results""",
         """## Pick an architecture
 
 `results.best` returns the most accurate architecture for a target. `results.pick` accepts any cost, even if it was not a target, because
-it also looks in the fronts. Its `epsilon` bounds how much more accurate an architecture can be that the search scored and dropped.""",
+it also looks in the fronts. The field `epsilon` bounds the accuracy that you lose because a large front is thinned.""",
     ),
     (
         "code",
@@ -164,8 +164,8 @@ differences.loc[differences["target"].isna(), columns].head(6)""",
         "markdown",
         """### Time of a search against its number of targets (experiment 1)
 
-The column `clock` shows whether a time is that of a lone search or amortised over a batch, in which case each batch is one timing. The two
-are never mixed. In the table, `further` is the cost of one more target relative to the first. If `exponent` is below 1, the cost grows more
+The column `clock` shows whether each search was timed alone, or whether the time of a batch was divided by the number of its searches. A
+batch is then one timing. The two kinds of times are never mixed. In the table, `further` is the cost of one more target relative to the first. If `exponent` is below 1, the cost grows more
 slowly than the number of targets. Evaluations do not depend on the machine, but seconds do. Evaluations do not include the gradients of
 `joint`.""",
     ),

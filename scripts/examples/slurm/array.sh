@@ -26,7 +26,7 @@ topdown-ray sweep "$SWEEP" --part "$part/$PARTS" --out "$OUT/$part" --address no
 sweep=$!
 
 # Two minutes before the time limit, Slurm sends USR1 to this shell, which stops the sweep and queues the task again.
-# When Slurm preempts or cancels the task, it sends TERM, and it queues a preempted task again by itself.
+# When Slurm pre-empts or cancels the task, it sends TERM, and it queues a pre-empted task again by itself.
 trap 'kill $sweep; wait; exec scontrol requeue "$SLURM_JOB_ID"' USR1
 trap 'kill $sweep; wait; exit 143' TERM
 wait $sweep

@@ -39,8 +39,8 @@ srun --cpu-bind=none ray symmetric-run --address "$head:$PORT" --min-nodes "$SLU
 all=$!
 
 # Three minutes before the time limit, Slurm sends USR1 to this shell. The shell then stops the sweep, or everything if
-# the sweep has not begun, and queues the job again. When Slurm preempts or cancels the job, it sends TERM to all
-# processes, and it queues a preempted job again by itself.
+# the sweep has not begun, and queues the job again. When Slurm pre-empts or cancels the job, it sends TERM to all
+# processes, and it queues a pre-empted job again by itself.
 sweep='^[^ ]*python[^ ]* [^ ]*topdown-ray sweep '
 trap 'pkill -TERM -f "$sweep" || kill $all || true; wait; exec scontrol requeue "$SLURM_JOB_ID"' USR1
 trap 'wait; exit 143' TERM
