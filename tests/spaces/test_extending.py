@@ -149,7 +149,7 @@ def test_a_predictor_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]
         found = verify(results, rerun=4)
         assert found.passed
         (rule,) = [check.rule for check in found.checks if check.name == "accuracy"]
-        assert rule == "recomputed from arch by the plug-in's own function"
+        assert rule == "the value recomputed from arch by the plug-in's own function"
 
 
 def test_a_cost_as_a_plug_in(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from numba.core import event
 
-MESSAGE = "Compiling the search kernels. This takes some seconds, only once on each machine ..."
+MESSAGE = "Compiling the search kernels. This takes a few seconds, only once on each machine ..."
 
 
 class _Once(event.Listener):
