@@ -1,4 +1,4 @@
-"""Design spaces as data: genes, their choices, which genes are active, the conversion to OFA's
+"""Represent design spaces as data: genes, their choices, which genes are active, the conversion to OFA's
 configurations, and everything else that a space must provide.
 
 An architecture is a row of small integers, ``genes: int8 (N, G)``. Each of them is the *index* of a choice
@@ -108,7 +108,7 @@ class Published:
     predictor: str | None = None
     """The accuracy predictor."""
     is_predictor: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
-    """A function that tells whether tensors with these names and shapes are a predictor of the published
+    """A function that says whether tensors with these names and shapes are a predictor of the published
     class, of any size.
     """
     predictor_range: tuple[float, float] | None = None
@@ -350,8 +350,8 @@ class Space:
             raise ValueError(f"genes: expected (N, {self.G}) int8, got {tuple(genes.shape)} {genes.dtype}")
 
     def random(self, n: int, seed: int) -> torch.Tensor:
-        """Draw architectures uniformly, for example to fit a predictor. Searches have generators of their
-        own.
+        """Draw architectures uniformly, for example to fit a predictor. Searches use random numbers of
+        their own.
 
         Args:
             n: The number of architectures.

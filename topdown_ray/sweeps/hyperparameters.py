@@ -1,4 +1,4 @@
-"""The hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
+"""Read the hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
 
 An entry of ``strategies`` is a name, or a mapping with the name, a label and hyper-parameters. An entry takes
 the values that it does not state from the mapping ``search``. The defaults of a strategy apply if neither of

@@ -1,4 +1,4 @@
-"""The output of ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and ``front``."""
+"""Print the results of ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and ``front``."""
 
 from __future__ import annotations
 
