@@ -66,7 +66,7 @@ def verify(as_json: AsJson = False) -> None:
 
 @_app.command()
 def where(as_json: AsJson = False) -> None:
-    """Show where published files are looked for. List the folders in order, and the address that missing
+    """Show where published files are searched for. List the folders in order, and the address that missing
     files are downloaded from.
     """
     from topdown_ray import assets

@@ -41,7 +41,7 @@ class Gene:
     """One searchable number of an architecture."""
 
     kind: str
-    """What the gene decides: `kernel`, `expand`, `depth`, `width`, `stem_depth` or `resolution`."""
+    """Property that the gene decides: `kernel`, `expand`, `depth`, `width`, `stem_depth` or `resolution`."""
     key: str
     """Key in OFA's configuration: `ks`, `e`, `d`, `w` or `image_size`."""
     position: int
@@ -220,7 +220,7 @@ class Traits:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """A design space. A search needs no more than the genes; `provides` holds what everything else needs.
+    """A design space. A search needs only the genes; `provides` holds the facts that everything else needs.
 
     Two spaces are equal only if they are the same object. Letters in shapes: N architectures, G genes."""
 
@@ -243,7 +243,7 @@ class Space:
     fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Constants that OFA's lists need at their end: keys with their numbers."""
     provides: Traits | None = None
-    """What costs, predictors, networks and `verify` need. None for a space that has only genes."""
+    """Facts that costs, predictors, networks and `verify` need. None for a space that has only genes."""
 
     @property
     def traits(self) -> Traits:
