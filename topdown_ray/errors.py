@@ -1,4 +1,5 @@
-"""The exceptions that end a command with a message of one line, and the form of values in such a message."""
+"""Define the exceptions that end a command with a message of one line, and the form of values in such a
+message."""
 
 from __future__ import annotations
 

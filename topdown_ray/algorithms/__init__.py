@@ -1,1 +1,1 @@
-"""The search algorithms: strategies, evolution, proposals, memory and random numbers."""
+"""Search for architectures: strategies, evolution, proposals, caches and random numbers."""

@@ -1,4 +1,4 @@
-"""Merging of the archives of joint searches, compiled for CPUs with Numba.
+"""Merge the archives of joint searches in code that Numba compiles for CPUs.
 
 The results have the same bits as those of the tensor operations in :mod:`archives`.
 

@@ -1,5 +1,4 @@
-"""Archives of joint searches: for each target, the best distinct architectures that meet its costs, and how
-scored children enter them.
+"""Keep the archives of joint searches: for each target, the best distinct architectures that meet its costs.
 
 On a CPU, compiled code with the same bits replaces the tensor operations
 (:mod:`topdown_ray.algorithms.archive_kernels`).

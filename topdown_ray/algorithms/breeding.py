@@ -1,5 +1,5 @@
-"""Drawing of the children of a joint search: gradient-informed moves, mutants and crossed children of parents
-from the archives.
+"""Draw the children of a joint search: gradient-informed moves, mutants, and crossed children of parents from
+the archives.
 
 A child that is too expensive, or that its search has drawn before, is drawn again, a bounded number of times.
 On a CPU, compiled code with the same bits replaces the tensor operations

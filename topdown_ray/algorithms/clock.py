@@ -1,4 +1,4 @@
-"""The time that a search takes, in wall seconds and CPU seconds of its thread."""
+"""Measure the time that a search takes, in wall seconds and in CPU seconds of its thread."""
 
 from __future__ import annotations
 

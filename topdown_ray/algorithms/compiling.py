@@ -1,6 +1,5 @@
-"""A message while compiled code is being compiled. The first search on a machine waits for this, and later
-ones read the code from Numba's cache.
-"""
+"""Print a message while code is being compiled. The first search on a machine waits for this, and later ones
+read the code from Numba's cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evolutionary search of S searches in lock step: their state, one generation, and selection.
+"""Advance S evolutionary searches in lock step: their state, one generation, and selection.
 
 One generation of all searches is a handful of tensor operations and one predictor call on S x P rows; on a
 CPU compiled code with the same bits takes the place of the tensor operations

@@ -1,4 +1,4 @@
-"""The front of a search: the non-dominated architectures among all that it scored.
+"""Keep the front of a search: the non-dominated architectures among all that it scored.
 
 An architecture is dominated if another one is at least as accurate and costs no more in anything. The
 remaining ones answer any target, including those that the search was not asked for. A front has at most

@@ -1,12 +1,12 @@
-"""Ranking of the single changes of an architecture by the gain that the predictor's gradient predicts and the
+"""Rank the single changes of an architecture by the gain that the predictor's gradient predicts and by the
 exact change in cost.
 
 A predictor of this project is a perceptron whose first layer is a sum over terms. Its gradient at the first
 hidden layer, multiplied by the table of that layer, gives the first-order value of every row of the table. A
 single change swaps a few rows (a kernel size one, a depth two), so its gain is a difference of a few numbers.
 The cost is also a sum over terms, and the same swaps give its exact change. One gradient is five matrix
-products, where an evaluation is two, and the swaps come in addition: it takes the CPU time of 2.6 to 3.3
-evaluations on MobileNetV3 and of 3.6 to 4.6 on ResNet50D. Tiles have a fixed shape, so that the bits of a row
+products plus the swaps, where an evaluation is two products: it takes the CPU time of 2.6 to 3.3 evaluations
+on MobileNetV3 and of 3.6 to 4.5 on ResNet50D. Tiles have a fixed shape, so that the bits of a row
 do not depend on its batch. Source of the idea: Grathwohl et al. 2021, *Oops I Took A Gradient: Scalable
 Sampling for Discrete Distributions*.
 

@@ -1,4 +1,4 @@
-"""The joint search of all targets: each target has an archive, and children are offered to every target that
+"""Search for all targets at once: each target has an archive, and children are offered to every target that
 they fit.
 
 Each of the K targets, of one device or of several, keeps an archive of the Q best distinct architectures (in

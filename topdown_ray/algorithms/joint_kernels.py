@@ -1,4 +1,4 @@
-"""Drawing of the children of a joint search, compiled for CPUs with Numba.
+"""Draw the children of a joint search in code that Numba compiles for CPUs.
 
 The results have the same bits as those of the tensor operations in :mod:`breeding`.
 

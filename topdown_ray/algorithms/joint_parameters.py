@@ -1,4 +1,4 @@
-"""Hyper-parameters of the strategy ``joint``, which decide how its children are made."""
+"""Define the hyper-parameters of the strategy ``joint``, which decide how its children are made."""
 
 from __future__ import annotations
 

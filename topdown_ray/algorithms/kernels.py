@@ -1,5 +1,5 @@
-"""The inner loop of a search, compiled for CPUs with Numba, with the same bits as the tensor operations for
-other devices.
+"""Run the inner loop of a search in code that Numba compiles for CPUs, with the same bits as the tensor
+operations for other devices.
 
 Between two calls of the predictor, a generation is a few thousand table look-ups and random bits. As tensor
 operations they take longer than the predictor; compiled, row by row, they take only a small fraction of its

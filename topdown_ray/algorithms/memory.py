@@ -1,5 +1,4 @@
-"""An exact, bounded memory of the architectures that each search has scored, so that it scores none of them
-twice.
+"""Cache the accuracies of the architectures that each search has scored, exactly and in bounded memory.
 
 About three quarters of all children are architectures that the same search has scored before. Each search has
 a table of fixed size, addressed by a hash of the canonical architecture. An entry contains the architecture

@@ -1,4 +1,4 @@
-"""Gradient-informed moves of a joint search, compiled for CPUs with Numba.
+"""Make the gradient-informed moves of a joint search in code that Numba compiles for CPUs.
 
 The results have the same bits as those of the tensor operations in :mod:`breeding`.
 

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the strategies, validated.
+"""Define and validate the hyper-parameters of the strategies.
 
 Each strategy reads a model of its own: :class:`EvolutionParams`, or a class derived from it that adds the
 hyper-parameters that only this strategy reads. The text below each field is its entry in

@@ -1,4 +1,4 @@
-"""Early ends of searches whose best answers have not improved for a number of generations.
+"""End searches whose best answers have not improved for a number of generations.
 
 Searches of one call advance in lock step, but each of them ends as it would if it ran alone: neither its
 answer nor its trace depends on how long the others run.

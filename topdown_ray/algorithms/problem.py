@@ -1,6 +1,5 @@
-"""The problem of a search: a space, its accuracy predictor, its cost, and the further limits of its
-targets.
-"""
+"""Define the problem of a search: a space, its accuracy predictor, its cost, and the further limits of its
+targets."""
 
 from __future__ import annotations
 

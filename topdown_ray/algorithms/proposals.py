@@ -1,4 +1,4 @@
-"""Proposals of architectures: random ones, and children by mutation and crossover, redrawn until they meet a
+"""Propose architectures: random ones, and children by mutation and crossover, redrawn until they meet a
 limit.
 
 All loops here are bounded. On a CPU, compiled code with the same bits replaces the tensor operations

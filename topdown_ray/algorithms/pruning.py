@@ -1,4 +1,4 @@
-"""Pruning of an architecture until it meets a tighter limit, the step between two targets of the top-down
+"""Prune an architecture until it meets a tighter limit, which is the step between two targets of the top-down
 method.
 
 Kernel, depth and expand ratio (ResNet50D: width, depth and expand ratio) are picked at random, one in each

@@ -1,4 +1,5 @@
-"""Counter-based random numbers, a pure function of (seed, purpose, target, generation, slot, attempt, gene).
+"""Compute counter-based random numbers, a pure function of (seed, purpose, target, generation, slot, attempt,
+gene).
 
 There is no state and no order: a search draws the same numbers no matter what runs next to it and how many
 attempts are drawn at once, on CPU and on CUDA. The key of a row is a 64-bit counter passed through the

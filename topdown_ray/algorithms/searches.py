@@ -1,6 +1,5 @@
-"""S searches over the same targets, as a strategy runs them: their problem, their cache of accuracies, and
-their outcome for each target.
-"""
+"""Give a strategy S searches over the same targets: their problem, their cache of accuracies, and their
+outcome for each target."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ class Outcome:
 class Searches:
     """S searches over the same targets, which differ in their seeds and advance in lock step.
 
-    A strategy gets this object. Letters in shapes: S searches, G genes of the space.
+    A strategy receives this object. Letters in shapes: S searches, G genes of the space.
 
     Attributes:
         targets: The targets, loosest first.

@@ -1,6 +1,7 @@
-"""Strategies: the order in which a search serves its targets, and how it starts each one from the one before.
+"""Define the strategies: the order in which a search serves its targets, and how it starts each one from the
+one before.
 
-A strategy gets the targets loosest first and yields one :class:`Outcome` for each target, in the order in
+A strategy receives the targets loosest first and yields one :class:`Outcome` for each target, in the order in
 which it serves them. All S searches of a call advance in lock step and share nothing but the wall clock.
 Register a new one with :func:`strategy`.
 
@@ -90,9 +91,9 @@ def strategy(
 ) -> Callable[[Serve], Serve]:
     """Register a generator function as a strategy.
 
-    The function gets a `Searches` and yields one `Outcome` for each target, in the order in which it serves
-    them. Give the number of its evaluations as either `later` or `evaluations`, because sweeps size their
-    shards by it and `verify` checks it.
+    The function receives a `Searches` and yields one `Outcome` for each target, in the order in which it
+    serves them. Give the number of its evaluations as either `later` or `evaluations`, because sweeps size
+    their shards by it and `verify` checks it.
 
     Args:
         name: The name of the strategy in sweeps.

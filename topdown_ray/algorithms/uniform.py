@@ -1,4 +1,4 @@
-"""Uniform draws from all gene rows whose cost meets a limit, even if there are very few of them.
+"""Draw uniformly from all gene rows whose cost meets a limit, even if there are very few of them.
 
 A cost is a sum of terms that read a few genes each. The genes are put into an order in which, after each of
 them, later terms still read only a few of the earlier ones. The choices of those are the *state*. The

@@ -1,3 +1,1 @@
-"""The command line, whose commands parse their options, call one function of another room and print the
-result.
-"""
+"""Parse the options of each command, call one function of another room, and print the result."""

@@ -1,4 +1,4 @@
-"""The commands ``topdown-ray assets list|fetch|verify|where`` for published artefacts."""
+"""Define the commands ``topdown-ray assets list|fetch|verify|where`` for published files."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def verify(as_json: AsJson = False) -> None:
 
 @_app.command()
 def where(as_json: AsJson = False) -> None:
-    """Show where published files are searched. List the folders in order, and the address that missing files
-    are downloaded from.
+    """Show where published files are searched for. List the folders in order, and the address that missing
+    files are downloaded from.
     """
     from topdown_ray import assets
     from topdown_ray.cli.present import assets as present

@@ -1,4 +1,4 @@
-"""The command ``bench``, which measures speed and compares fronts."""
+"""Define the command ``bench``, which measures speed and compares fronts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars and status lines that commands show at a terminal."""
+"""Show progress bars and status lines at a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands ``measure`` and ``table`` for latency tables."""
+"""Define the commands ``measure`` and ``table`` for latency tables."""
 
 from __future__ import annotations
 

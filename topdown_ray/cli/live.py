@@ -1,4 +1,4 @@
-"""A page on loopback that shows the progress of a sweep: ``topdown-ray status DIR --serve``.
+"""Serve a page on loopback that shows the progress of a sweep: ``topdown-ray status DIR --serve``.
 
 The page asks for the status every few seconds. The folder is read only when a page asks, and at most once in
 ``--every`` seconds, however many pages are open. A separate thread draws the pictures, so that no request

@@ -1,4 +1,4 @@
-"""The program with its commands, exit statuses and error lines.
+"""Assemble the program: its commands, exit statuses and error lines.
 
 A mistake of the user is one line on stderr with the field or file, what was expected and what was found, and
 exit status 2. If a shard of a sweep fails permanently, the status is 1. An internal error is also one line,

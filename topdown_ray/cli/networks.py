@@ -1,6 +1,5 @@
-"""The commands that work with networks: ``evaluate``, ``sample-dataset``, ``train-predictor`` and
-``export``.
-"""
+"""Define the commands that work with networks: ``evaluate``, ``sample-dataset``, ``train-predictor`` and
+``export``."""
 
 from __future__ import annotations
 
@@ -35,11 +34,11 @@ def evaluate(
     strategy: options.OfStrategy = None,
     cost: options.OfCost = None,
     target: options.OfTarget = None,
-    seed: Annotated[int | None, typer.Option(help="Of a result folder: use only this seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For a result folder: use only this seed.")] = None,
     which: Annotated[
         str,
         typer.Option(
-            help="Of a result folder: best (the best row for each space, cost, strategy, target set and "
+            help="For a result folder: best (the best row for each space, cost, strategy, target set and "
             "target), or all."
         ),
     ] = "best",
@@ -85,7 +84,10 @@ def sample_dataset(
     space: AnySpace = None,
     spread: Annotated[
         str,
-        typer.Option(help="uniform (all architectures alike), or cost (evenly over the range of the cost)."),
+        typer.Option(
+            help="uniform (all architectures are equally likely), or cost (evenly over the range of the "
+            "cost)."
+        ),
     ] = "uniform",
     cost: Annotated[str, typer.Option(help="With --spread cost: macs, note10, or a latency table.")] = "macs",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random subnets.")] = 0,
@@ -177,8 +179,8 @@ def export(
     space: AnySpace = None,
     strategy: options.OfStrategy = None,
     cost: options.OfCost = None,
-    target: Annotated[float | None, typer.Option(help="Of a result folder: use only this target.")] = None,
-    seed: Annotated[str, typer.Option(help="Of a result folder: use only this seed, or best.")] = "best",
+    target: Annotated[float | None, typer.Option(help="For a result folder: use only this target.")] = None,
+    seed: Annotated[str, typer.Option(help="For a result folder: use only this seed, or best.")] = "best",
     weights: options.Weights = "published",
     data: Annotated[
         Path | None,

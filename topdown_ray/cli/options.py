@@ -1,4 +1,4 @@
-"""The options and arguments that several commands share."""
+"""Define the options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -69,10 +69,12 @@ RunOrArchitecture = Annotated[
     typer.Argument(metavar="RUN|ARCH", help="A result folder, a JSON file, or an architecture as JSON text."),
 ]
 OfStrategy = Annotated[
-    str | None, typer.Option("--strategy", help="Of a result folder: use only this strategy.")
+    str | None, typer.Option("--strategy", help="For a result folder: use only this strategy.")
 ]
-OfCost = Annotated[str | None, typer.Option("--cost", help="Of a result folder: use only this cost.")]
-OfTarget = Annotated[float | None, typer.Option("--target", help="Of a result folder: use only this target.")]
+OfCost = Annotated[str | None, typer.Option("--cost", help="For a result folder: use only this cost.")]
+OfTarget = Annotated[
+    float | None, typer.Option("--target", help="For a result folder: use only this target.")
+]
 
 # --- networks -----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
-"""The commands that read results: ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and
-``front``.
-"""
+"""Define the commands that read results: ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and
+``front``."""
 
 from __future__ import annotations
 
@@ -26,14 +25,14 @@ def describe(
     source: Annotated[
         str, typer.Argument(help="A result folder, a JSON file, or an architecture as JSON text.")
     ],
-    space: Annotated[str | None, typer.Option(help="Of a result folder: use only this space.")] = None,
+    space: Annotated[str | None, typer.Option(help="For a result folder: use only this space.")] = None,
     strategy: OfStrategy = None,
     cost: OfCost = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of a result folder: use only this seed (default: the most accurate row)."),
+        typer.Option(help="For a result folder: use only this seed (default: the most accurate row)."),
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Of a result folder: use only this target.")] = None,
+    target: Annotated[float | None, typer.Option(help="For a result folder: use only this target.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show an architecture layer by layer. Print OFA's list of layers, with the MACs and parameters of the
@@ -165,8 +164,8 @@ def compare(
             metavar="POINTS",
             help="Exit with status 1 if the mean difference B - A of a strategy and target set is below this "
             "number of percentage points of top-1 (-0.05 allows a loss of 0.05). Also exit with status 1 if "
-            "B does not have such a group of A, or misses a feasible answer of A for a seed of B's sweep. "
-            "Without this option the status is 0.",
+            "B does not have a strategy and target set of A, or has no feasible answer where A has one, for "
+            "a seed of B's sweep. Without this option the status is 0.",
         ),
     ] = None,
     per_target: Annotated[

@@ -1,4 +1,4 @@
-"""A light parent process for commands that use Ray, which reports how a command ended if the command cannot.
+"""Run a command that uses Ray in a child process, and report how the command ended if it cannot do so itself.
 
 If its raylet or its GCS dies, Ray ends the process of its driver in native code: no exception is raised and
 no clean-up runs. The command therefore runs in a forked child. The parent loads neither torch nor Ray. It

@@ -1,4 +1,4 @@
-"""The commands that run searches: ``demo``, ``sweep``, ``search``, ``status`` and ``merge``."""
+"""Define the commands that run searches: ``demo``, ``sweep``, ``search``, ``status`` and ``merge``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def demo(
 def sweep(
     file: Annotated[
         str,
-        typer.Argument(help="Sweep file (YAML), or a result folder to run its sweep again or continue it."),
+        typer.Argument(
+            help="Sweep file (YAML), or a result folder whose sweep you want to continue or repeat."
+        ),
     ],
     out: Annotated[
         str,

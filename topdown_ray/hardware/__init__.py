@@ -1,1 +1,1 @@
-"""Latency tables that are measured on your own devices."""
+"""Measure latency tables on your own devices."""

@@ -1,5 +1,4 @@
-"""Measuring and checking latency tables, on this machine or on one reserved node of each kind in a Ray
-cluster.
+"""Measure and check latency tables, on this machine or on one reserved node of each kind in a Ray cluster.
 
 Different hardware is never mixed: each kind of node gets its own file, named after it.
 """

@@ -1,6 +1,5 @@
-"""The kinds of nodes of a Ray cluster, and a stopwatch that runs in its own process on a node that is
-reserved as a whole.
-"""
+"""List the kinds of nodes in a Ray cluster, and run a stopwatch in its own process on a node that is reserved
+as a whole."""
 
 from __future__ import annotations
 

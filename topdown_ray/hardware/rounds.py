@@ -1,5 +1,5 @@
-"""Measurement of a latency table in rounds over all layers of a space, until every median is precise enough
-or a limit is reached.
+"""Measure a latency table in rounds over all layers of a space, until every median is precise enough or a
+limit is reached.
 
 A round runs every layer once, in a new random order, so that drift of the machine spreads evenly. The
 interval of a median is that of order statistics (95 %, without assumptions about the distribution). Finished

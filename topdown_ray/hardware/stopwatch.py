@@ -1,4 +1,4 @@
-"""Timing of layers and of whole subnets of OFA's networks, one run after another, on a CPU or a CUDA device.
+"""Time layers and whole subnets of OFA's networks, one run after another, on a CPU or a CUDA device.
 
 Every run is a single one, without a warm call before it: in a network, the caches also hold the weights and
 code of other layers when a layer's turn comes. (On one CPU thread with 12 MobileNetV3 subnets, sums of such

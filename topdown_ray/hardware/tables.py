@@ -1,4 +1,4 @@
-"""Reading and converting latency tables. Nothing is measured here, and torch is not needed."""
+"""Read and convert latency tables. Nothing is measured here, and torch is not needed."""
 
 from __future__ import annotations
 

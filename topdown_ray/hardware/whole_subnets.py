@@ -1,5 +1,5 @@
-"""Accuracy of the sums of a latency table: random subnets are timed as a whole on the machine of the table
-and compared with its sums.
+"""Check how accurate the sums of a latency table are: time random subnets as a whole on the machine of the
+table, and compare the times with the sums.
 
 The correction is a line through both, fitted robustly (Theil 1950, Sen 1968: the median of all slopes).
 Leaving out each subnet in turn shows how large the errors on unseen subnets are.

@@ -1,3 +1,2 @@
-"""Work with supernets: subnets are cut out, measured, trained on, exported, and recomputed by OFA's own
-code.
-"""
+"""Cut subnets out of supernets, measure and export them, train predictors on them, and recompute rows with
+OFA's own code."""

@@ -1,5 +1,5 @@
-"""The functions behind the commands for networks: evaluate subnets, sample a training set, describe and
-export subnets.
+"""Provide the functions behind the commands for networks: evaluate subnets, sample a training set, describe
+and export subnets.
 
 Networks need torch, torchvision and ofa, which are imported only when there is something to do.
 """

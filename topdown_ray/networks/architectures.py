@@ -1,6 +1,4 @@
-"""Choice of architectures: one that is given as JSON, or rows of a sweep by space, strategy, target and
-seed.
-"""
+"""Choose architectures: one that is given as JSON, or rows of a sweep by space, strategy, target and seed."""
 
 from __future__ import annotations
 

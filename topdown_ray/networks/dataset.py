@@ -1,4 +1,4 @@
-"""The training set of an accuracy predictor: measured subnets, with each architecture once."""
+"""Read the training set of an accuracy predictor: measured subnets, with each architecture once."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The driver of evaluations, which spreads the missing measurements over actors and writes their rows in
-parts.
+"""Drive evaluations: spread the missing measurements over actors, and write their rows in parts.
 
 Serves ``evaluate`` (a sweep's answers, or one architecture) and ``sample-dataset`` (random subnets, the
 training set of a predictor).

@@ -1,5 +1,4 @@
-"""Measurement of subnets: each one is cut out of the supernet, recalibrated, and evaluated on validation
-images.
+"""Measure subnets: cut each one out of the supernet, recalibrate it, and evaluate it on validation images.
 
 A measured accuracy is a function of (architecture, weights, images, settings) alone. Their hashes are the
 identity of the measurement, so a continued evaluation measures exactly the identities that have no rows yet.

@@ -1,4 +1,4 @@
-"""Export of a subnet as ONNX, in OFA's own form for torch, or as its configuration alone, with a README that
+"""Export a subnet as ONNX, in OFA's own form for torch, or as its configuration alone, with a README that
 describes it.
 
 ``torch`` writes the three files of OFA's published specialised networks (``ofa.model_zoo.ofa_specialized``):

@@ -1,4 +1,4 @@
-"""The places where subnets are evaluated: this process, or the actors of a pool on Ray."""
+"""Host the evaluators of subnets, in this process or in the actors of a pool on Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image folders in the form of ImageNet, ``train/CLASS/*`` and ``val/CLASS/*``, read with torchvision's
+"""Read image folders in the form of ImageNet, ``train/CLASS/*`` and ``val/CLASS/*``, with torchvision's
 transforms as OFA does.
 
 Validation images are resized to r / 0.875 and cropped to the middle r x r pixels. Calibration images are

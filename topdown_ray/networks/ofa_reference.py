@@ -1,4 +1,4 @@
-"""Recomputation by OFA's own classes: the accuracy, latency, MACs, parameters and genes of an architecture.
+"""Recompute the accuracy, latency, MACs, parameters and genes of an architecture with OFA's own classes.
 
 Nothing here uses this project's encodings, terms or networks. ``ofa.tutorial.AccuracyPredictor`` and
 ``ofa.nas.accuracy_predictor`` encode and predict, the arithmetic of ``ofa.tutorial.LatencyTable`` adds up

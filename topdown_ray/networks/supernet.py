@@ -1,4 +1,4 @@
-"""OFA supernets: build one, cut a subnet out of it, recalibrate it, describe it.
+"""Build OFA supernets, cut subnets out of them, and recalibrate and describe the subnets.
 
 This module, ``ofa_reference`` and ``bench`` are the only ones that import ofa.
 

@@ -1,5 +1,4 @@
-"""Training of accuracy predictors on measured subnets: OFA's three-layer perceptron on the one-hot
-architecture.
+"""Train accuracy predictors on measured subnets: OFA's three-layer perceptron on the one-hot architecture.
 
 A seed splits the distinct architectures into three sets: most are trained on, some decide when to stop, and
 the held-out ones only judge the result. The checkpoint can be given as ``predictor:`` of a sweep. A model

@@ -1,4 +1,4 @@
-"""Supernet weights: the file, its hash, and a description of the network they belong to.
+"""Find and read supernet weights: the file, its hash, and a description of the network they belong to.
 
 Published weights are looked for like all published artefacts: in the assets folder, in the cache, then
 upstream if a hash is pinned. Weights of your own are a safetensors file whose header describes the network:

@@ -70,16 +70,17 @@ class Comparison:
     - `p`, `p_holm`: the p-value of the paired permutation test, and the same corrected for the number of
       targets.
     - `became_infeasible`, `became_feasible`: answers of shared seeds that changed in this way.
-    - `missing`: feasible answers before whose search is missing after, although that sweep has the seed.
+    - `missing`: feasible answers of `before` whose search is missing in `after`, although the sweep of
+      `after` has the seed.
     - `seconds_before`, `seconds_after`, `time_ratio`: seconds of a search, or of the target alone, and
       `after` / `before`. They are NaN unless both sides were timed by the same clock.
     - `predictor_rows_before`, `predictor_rows_after`: predictor rows of a search, or of the target alone.
     """
     only_before: pd.DataFrame
-    """Groups that only the results before have, with their number of seeds. `differs` names the fact in which
-    they differ from a group of the other side with the same label and targets."""
+    """Groups that only `before` has, with their number of seeds. `differs` names the fact in which they
+    differ from a group of the other side with the same label and targets."""
     only_after: pd.DataFrame
-    """Groups that only the results after have, in the same form."""
+    """Groups that only `after` has, in the same form."""
 
 
 def compare(before: Loaded, after: Loaded, names: Sequence[str] | None = None) -> Comparison:

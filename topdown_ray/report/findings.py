@@ -86,7 +86,9 @@ def _points(value: float) -> str:
 
 
 def _work(best: Mapping[Any, Any], second: Mapping[Any, Any]) -> list[str]:
-    """What the best strategy spends relative to the second: time if it is comparable, else predictor rows."""
+    """Return the work of the best strategy relative to the second, as time if it is comparable, or as
+    predictor rows.
+    """
     name, other = best["strategy"], second["strategy"]
     time = best["seconds"] / second["seconds"] if second["seconds"] else math.nan
     if not math.isnan(time):

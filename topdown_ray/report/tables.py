@@ -41,7 +41,7 @@ class Summary(NamedTuple):
     """How the seconds, CPU seconds, evaluations and predictor rows of a search grow with k, its number of
     targets. `slope` and `intercept` belong to the line through the means at each k. `further` is the cost of
     one more target relative to the fitted cost of the first. `exponent` is p in cost ~ k^p. Each of them has
-    an interval, such as `slope_low` and `slope_high`. `sublinear` tells whether the exponent is below 1:
+    an interval, such as `slope_low` and `slope_high`. `sublinear` says whether the exponent is below 1:
     `yes`, `no` or `undecided`."""
     single_target: pd.DataFrame
     """Seconds spent on one target, in a search for this target alone or as its share of a search for k
@@ -58,7 +58,7 @@ def summary(*parts: Loaded) -> Summary:
         The frames `accuracy`, `time`, `growth` and `single_target`.
 
     Raises:
-        UserError: The results have no rows, or lack a column that the statistics need.
+        UserError: The results have no rows, or do not have a column that the statistics need.
     """
     data = prepare(parts)
     return Summary(accuracy(data), time(data), growth(data), single_target(data))

@@ -1,4 +1,4 @@
-"""Design spaces as data: genes, their choices, which genes are active, the conversion to OFA's
+"""Represent design spaces as data: genes, their choices, which genes are active, the conversion to OFA's
 configurations, and everything else that a space must provide.
 
 An architecture is a row of small integers, ``genes: int8 (N, G)``. Each of them is the *index* of a choice
@@ -41,7 +41,7 @@ class Gene:
     """One searchable number of an architecture."""
 
     kind: str
-    """What the gene decides: `kernel`, `expand`, `depth`, `width`, `stem_depth` or `resolution`."""
+    """Property that the gene decides: `kernel`, `expand`, `depth`, `width`, `stem_depth` or `resolution`."""
     key: str
     """Key in OFA's configuration: `ks`, `e`, `d`, `w` or `image_size`."""
     position: int
@@ -108,7 +108,7 @@ class Published:
     predictor: str | None = None
     """The accuracy predictor."""
     is_predictor: Callable[[Mapping[str, tuple[int, ...]]], bool] | None = None
-    """A function that tells whether tensors with these names and shapes are a predictor of the published
+    """A function that says whether tensors with these names and shapes are a predictor of the published
     class, of any size.
     """
     predictor_range: tuple[float, float] | None = None
@@ -220,7 +220,7 @@ class Traits:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """A design space. A search needs no more than the genes; `provides` holds what everything else needs.
+    """A design space. A search needs only the genes; `provides` holds the facts that everything else needs.
 
     Two spaces are equal only if they are the same object. Letters in shapes: N architectures, G genes."""
 
@@ -243,7 +243,7 @@ class Space:
     fixed: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """Constants that OFA's lists need at their end: keys with their numbers."""
     provides: Traits | None = None
-    """What costs, predictors, networks and `verify` need. None for a space that has only genes."""
+    """Facts that costs, predictors, networks and `verify` need. None for a space that has only genes."""
 
     @property
     def traits(self) -> Traits:
@@ -350,8 +350,8 @@ class Space:
             raise ValueError(f"genes: expected (N, {self.G}) int8, got {tuple(genes.shape)} {genes.dtype}")
 
     def random(self, n: int, seed: int) -> torch.Tensor:
-        """Draw architectures uniformly, for example to fit a predictor. Searches have generators of their
-        own.
+        """Draw architectures uniformly, for example to fit a predictor. Searches use random numbers of
+        their own.
 
         Args:
             n: The number of architectures.

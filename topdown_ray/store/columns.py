@@ -1,4 +1,4 @@
-"""The columns of result tables: their names, types, units and meanings.
+"""Define the columns of result tables: their names, types, units and meanings.
 
 ``docs/reference/tables.md`` is generated from these descriptions. They are not written into the files of a
 table, so a better wording changes no file and no identity."""

@@ -62,7 +62,7 @@ class Pick:
     source: str
     """`answer` if the architecture is the answer for a target, `front` if it comes from a front."""
     epsilon: float | None
-    """What thinning the front may have lost, a fraction: an architecture that the search scored but did not
+    """Largest loss from thinning the front, a fraction: an architecture that the search scored but did not
     keep is at most this much more accurate if it costs no more under the search's cost and limits and has no
     more parameters. None for an answer, and for an architecture that was found for another cost."""
     candidates: int

@@ -1,4 +1,4 @@
-"""The tables of a sweep: their columns, their version, and a shard's rows as Arrow tables."""
+"""Define the tables of a sweep: their columns, their version, and a shard's rows as Arrow tables."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ SEARCH_COLUMNS = (
     TableColumn(
         "costs",
         pa.string(),
-        "What the answer costs on the sweep's other devices and under each of `limits`, as JSON by the names "
+        "Costs of the answer on the sweep's other devices and under each of `limits`, as JSON by the names "
         "of these costs.",
         "that of each cost",
         "the sweep has neither other devices nor limits for this target",
@@ -145,7 +145,7 @@ SEARCH_COLUMNS = (
         "gradient_rows",
         pa.float64(),
         "Predictor rows that take the CPU time of one gradient. Each worker measures it when it starts "
-        "(2.7 to 2.9 on MobileNetV3, 3.7 to 6.4 on ResNet50D).",
+        "(about 3 on MobileNetV3, and about 4 to 6 on ResNet50D).",
         "predictor rows",
         "the strategy uses no gradients or the folder has a schema below 4",
         since=4,
@@ -227,7 +227,7 @@ FRONT_COLUMNS = (
     TableColumn(
         "costs",
         pa.string(),
-        "What the architecture costs on the sweep's other devices, and under every cost that a target of the "
+        "Costs of the architecture on the sweep's other devices, and under every cost that a target of the "
         "search has a limit on, as JSON.",
         "that of each cost",
         "the search has neither other devices nor limits",
@@ -236,7 +236,7 @@ FRONT_COLUMNS = (
     TableColumn(
         "epsilon",
         pa.float64(),
-        "What thinning this front may lose, one number for the whole front; 0 if no non-dominated "
+        "Largest loss from thinning this front, one number for the whole front; 0 if no non-dominated "
         "architecture was dropped.",
         "fraction",
     ),
@@ -249,7 +249,7 @@ SEARCHES = schema_of(SEARCH_COLUMNS, _VERSION)
 TRACE = schema_of(TRACE_COLUMNS, _VERSION)
 FRONT = schema_of(FRONT_COLUMNS, _VERSION)
 
-#: Columns that tell how a row was computed, not what came out: two runs of the same sweep may differ in them.
+#: Columns that say how a row was computed, not what was found: two runs of the same sweep may differ in them.
 INCIDENTAL = (
     "shard_id",
     "gradient_rows",

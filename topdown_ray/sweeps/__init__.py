@@ -1,1 +1,1 @@
-"""Sweeps, from a specification to result tables: plan, dispatch, run, follow, verify."""
+"""Plan, run, follow and verify sweeps, from a specification to result tables."""

@@ -1,4 +1,4 @@
-"""Searches and sweeps, as Python code and the command line call them.
+"""Run searches and sweeps for Python code and for the command line.
 
 Mistakes in a specification are reported before anything slow is imported. The modules that search, and torch
 with them, are imported when a plan is made."""

@@ -1,4 +1,5 @@
-"""The costs and predictors that a sweep names, found and checked as far as that is possible without torch."""
+"""Find the costs and predictors that a sweep names, and check them as far as that is possible without
+torch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The number of predictor evaluations that a budget in seconds stands for, measured once when a sweep is
-planned.
+"""Measure how many predictor evaluations a budget in seconds allows, once, when the sweep is planned.
 
 The numbers become part of the specification, so that the results of the sweep follow from run.json and not
 from the speed of a machine. Seconds are those of one CPU core on which searches run in lock step.

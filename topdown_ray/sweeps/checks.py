@@ -1,5 +1,5 @@
-"""The checks of ``verify`` that follow from the manifest: identities, artefacts, targets, numbers of
-evaluations, anytime curves.
+"""Check for ``verify`` what follows from the manifest: identities, artefacts, targets, numbers of
+evaluations, and anytime curves.
 
 Nothing here recomputes an architecture. :mod:`topdown_ray.sweeps.verify` does that.
 """

@@ -1,6 +1,5 @@
-"""The sweep of the demo, with the published artefacts if they are available, else with the stand-in
-predictors and the latency table that come with the package.
-"""
+"""Define the sweep of the demo, with the published artefacts if they are available, and otherwise with the
+stand-in predictors and the latency table that come with the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dispatch of shards to workers, with retries, lost workers, and shards that take too long.
+"""Dispatch shards to workers, and handle retries, lost workers, and shards that take too long.
 
 Work is pulled: a free worker gets the next shard, one at a time. Memory therefore does not grow with the
 sweep, and a worker that dies counts against the right shard. A shard that raised goes to a worker that has

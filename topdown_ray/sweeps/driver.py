@@ -1,5 +1,4 @@
-"""The driver of a sweep, which runs the searches that have no rows yet, with bounded work in flight and
-bounded retries.
+"""Drive a sweep: run the searches that have no rows yet, with bounded work in flight and bounded retries.
 
 Continuing a sweep needs nothing else, so it does not matter how the searches were batched before, or where
 they ran.

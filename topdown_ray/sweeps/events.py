@@ -1,4 +1,4 @@
-"""Events of a sweep: one frozen dataclass for each kind of event, and the lines of ``--log-json``.
+"""Define the events of a sweep, one frozen dataclass for each kind, and write the lines of ``--log-json``.
 
 An observer is a function that is called with each event, in the thread that drives the sweep. Pass it to
 `topdown_ray.sweep` as `on_event`:

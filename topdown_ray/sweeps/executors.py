@@ -1,4 +1,4 @@
-"""The workers that run shards, hosted in this process or in the actors of a pool on Ray."""
+"""Host the workers that run shards, in this process or in the actors of a pool on Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Followers of a sweep in its own process: none, a progress bar, and the counters of Ray."""
+"""Follow a sweep from its own process, with a progress bar, with Ray's counters, or not at all."""
 
 from __future__ import annotations
 

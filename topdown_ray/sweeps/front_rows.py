@@ -1,4 +1,4 @@
-"""The part of ``verify`` that compares the table ``front`` with the searches and recomputes it."""
+"""Compare the table ``front`` with the searches for ``verify``, and recompute it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of searches that run in lock step, made from a specification, and shards of them."""
+"""Make groups of searches that run in lock step from a specification, and split them into shards."""
 
 from __future__ import annotations
 

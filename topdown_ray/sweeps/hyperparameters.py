@@ -1,4 +1,4 @@
-"""The hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
+"""Read the hyper-parameters of a sweep: those that its strategies share, and those of single strategies.
 
 An entry of ``strategies`` is a name, or a mapping with the name, a label and hyper-parameters. An entry takes
 the values that it does not state from the mapping ``search``. The defaults of a strategy apply if neither of
@@ -46,7 +46,8 @@ class SearchParams(EvolutionParams):
         return self
 
     def of(self, strategy: str, own: Mapping[str, Any] | None = None) -> EvolutionParams:
-        """What a strategy reads; own: the values of its entry, which come before these.
+        """Return the hyper-parameters that a strategy reads. own: the values of its entry, which take
+        precedence.
 
         Raises ``pydantic.ValidationError``."""
         model = find_strategy(strategy).parameters
@@ -56,10 +57,11 @@ class SearchParams(EvolutionParams):
         return model(**{**shared, **own})
 
     def of_sweep(self, strategies: Sequence[str]) -> SearchParams:
-        """These parameters, valid for the strategies of a sweep; further fields only where they differ from
-        their defaults. Raises ValueError: one line with the field.
+        """Return these parameters, validated for the strategies of a sweep. Further fields are kept only if
+        they differ from their defaults. Raises ValueError with one line that names the field.
 
-        A field that none of these strategies reads is validated as the others read it, and has no effect."""
+        A field that none of these strategies reads is validated as other strategies read it, and has no
+        effect."""
         for model in _models(strategies):
             self._read_by(model)
         own: dict[str, Any] = {}
@@ -81,25 +83,25 @@ class SearchParams(EvolutionParams):
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came after the first version is written only where it differs from its default, so that old
-        and new specifications compare; of further fields :meth:`of_sweep` keeps only these.
+        """Leave out later fields that are not set, so that old and new specifications compare.
+        :meth:`of_sweep` does the same for further fields.
         """
         values: dict[str, Any] = dump(self)
         return {name: value for name, value in values.items() if name not in LATER or value is not None}
 
 
 def _models(strategies: Iterable[str]) -> list[type[EvolutionParams]]:
-    """The distinct parameter models of these strategies."""
+    """Return the distinct parameter models of these strategies."""
     return list(dict.fromkeys(find_strategy(name).parameters for name in strategies))
 
 
 def _readers(key: str, strategies: Iterable[str]) -> list[type[EvolutionParams]]:
-    """Those of these strategies' models that have this field."""
+    """Return the models of these strategies that have this field."""
     return [model for model in _models(strategies) if key in model.model_fields]
 
 
 def _known_keys() -> list[str]:
-    """The hyper-parameters that some registered strategy reads."""
+    """Return the hyper-parameters that at least one registered strategy reads."""
     return list(dict.fromkeys(key for model in _models(STRATEGIES) for key in model.model_fields))
 
 
@@ -118,12 +120,12 @@ class StrategyEntry(BaseModel):
 
     @property
     def own(self) -> dict[str, Any]:
-        """The hyper-parameters that are its own."""
+        """The hyper-parameters of this entry alone."""
         return dict(self.model_extra or {})
 
     @model_serializer
     def _as_short_as_it_can_be(self) -> str | dict[str, Any]:
-        """The name alone where the entry says no more, so that old and new specifications compare."""
+        """Return only the name if nothing else is stated, so that old and new specifications compare."""
         label = {} if self.label == self.name else {"label": self.label}
         colour = {} if self.colour is None else {"colour": self.colour}
         more = {**label, **colour, **self.own}
@@ -137,8 +139,9 @@ _TEXTS = {
 
 
 def entries_of(values: Any, search: Any) -> list[dict[str, Any]]:
-    """The field ``strategies`` of a sweep as plain mappings, each with its label, and with its strategy's
-    defaults where neither it nor the mapping ``search`` states any of them. Raises ValueError: one line.
+    """Return the field ``strategies`` of a sweep as plain mappings with labels. A mapping has its strategy's
+    defaults if neither the entry nor the mapping ``search`` states any of them. Raises ValueError with one
+    line.
     """
     known = ", ".join(STRATEGIES)
     if not isinstance(values, list | tuple) or not values:
@@ -194,8 +197,8 @@ def _entry(value: Any, where: str, stated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_entries(entries: Sequence[StrategyEntry], search: SearchParams, has_budget: bool = False) -> None:
-    """Raise ValueError, one line, where an entry's hyper-parameters will not do, or where two entries are the
-    same searches. has_budget: a budget decides the lengths, and keeps only their ratio.
+    """Raise ValueError with one line if the hyper-parameters of an entry are not valid, or if two entries are
+    the same searches. has_budget: a budget decides the lengths, and keeps only their ratio.
     """
     seen: dict[tuple[str, EvolutionParams, float], str] = {}
     for i, entry in enumerate(entries):
@@ -220,12 +223,12 @@ def check_entries(entries: Sequence[StrategyEntry], search: SearchParams, has_bu
 
 
 class Budget(BaseModel):
-    """What each search may spend on all its targets together. Set either ``evaluations`` or ``seconds``."""
+    """The budget of each search for all its targets. Set either ``evaluations`` or ``seconds``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     evaluations: Annotated[int, Field(ge=1, le=2**40)] | None = None
-    """Number of predictor evaluations of each search."""
+    """Number of evaluations of each search, which are the children that it draws."""
     seconds: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Seconds of one CPU core for each search. The evaluations that take these seconds are measured once,
     when the sweep is planned."""
@@ -252,9 +255,10 @@ def _ratio(params: EvolutionParams) -> float:
 
 
 def within(strategy: str, params: EvolutionParams, k: int, evaluations: int) -> EvolutionParams:
-    """The longest of a strategy's searches over k targets that spends no more evaluations: ``generations`` is
-    chosen, and ``warm_generations`` keeps its ratio to it. Raises ValueError where even the shortest spends
-    more.
+    """Return the parameters of the longest search over k targets that spends no more evaluations.
+
+    ``generations`` is chosen, and the ratio of ``warm_generations`` to it stays the same. Raises ValueError
+    if even the shortest search spends more.
     """
     ratio = _ratio(params)
     count = find_strategy(strategy).evaluations

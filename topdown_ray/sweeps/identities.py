@@ -1,4 +1,4 @@
-"""Identities: the hash of everything that decides a search's result, and that of a whole sweep.
+"""Compute identities: the hash of everything that decides a search's result, and that of a whole sweep.
 
 The identity of a search covers its space, costs, predictor, strategy, targets, limits, hyper-parameters and
 seed, but not its label, its batch or the places of files.

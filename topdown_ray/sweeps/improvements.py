@@ -1,4 +1,4 @@
-"""Improvements of the best accuracies of a sweep, as events :class:`Improved`."""
+"""Report improvements of the best accuracies of a sweep, as events :class:`Improved`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of ``verify`` that checks rows against the further limits of their targets."""
+"""Check for ``verify`` whether rows meet the further limits of their targets."""
 
 from __future__ import annotations
 

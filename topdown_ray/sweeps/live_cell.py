@@ -1,4 +1,4 @@
-"""Progress of a sweep in the output of a notebook cell: ``topdown_ray.sweep(..., live=True)``."""
+"""Show the progress of a sweep in the output of a notebook cell (``topdown_ray.sweep(..., live=True)``)."""
 
 from __future__ import annotations
 

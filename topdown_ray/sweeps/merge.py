@@ -1,4 +1,4 @@
-"""Merging the result folders of several drivers, each of which ran its own seeds of one sweep.
+"""Merge the result folders of several drivers, each of which ran its own seeds of one sweep.
 
 The merged folder is that of one sweep over all seeds. Its tables are the same as those of a single driver,
 and it can be verified, continued and merged again.

@@ -1,4 +1,4 @@
-"""The searches of a sweep that have no rows yet, taken in shards of any size.
+"""List the searches of a sweep that have no rows yet, and take them in shards of any size.
 
 They are made one at a time, so that a sweep of millions of searches needs little memory and starts at once.
 """

@@ -1,6 +1,5 @@
-"""The columns of rows that follow from an architecture alone, computed again with OFA's own classes
-(:mod:`topdown_ray.networks.ofa_reference`), or with the functions of plug-ins, which OFA does not know.
-"""
+"""Recompute the columns that follow from an architecture alone, with OFA's own classes
+(:mod:`topdown_ray.networks.ofa_reference`), or with the functions of plug-ins, which OFA does not know."""
 
 from __future__ import annotations
 

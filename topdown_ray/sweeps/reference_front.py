@@ -1,5 +1,5 @@
-"""Reference fronts: the best architecture known for each of many targets, from long joint searches that are
-then polished.
+"""Make reference fronts: the best known architecture for each of many targets, from long joint searches that
+are then polished.
 
 Polishing tries every single and every double change of an architecture and applies the best one that still
 fits, until none helps. No two changes can then improve the result. A front is a CSV file whose comment lines

@@ -1,4 +1,4 @@
-"""The part of ``verify`` that repeats the searches of rows and compares them bit by bit."""
+"""Repeat the searches of rows for ``verify``, and compare them bit by bit."""
 
 from __future__ import annotations
 

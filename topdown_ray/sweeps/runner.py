@@ -1,4 +1,4 @@
-"""Running a batch of searches in this process and turning their answers into rows, without Ray.
+"""Run a batch of searches in this process, without Ray, and turn its answers into rows.
 
 A :class:`Setup` is everything that the searches of one space share. A :class:`Worker` has the setups and the
 device, and runs shards. Actors and ``--address none`` use the same worker.

@@ -1,5 +1,5 @@
-"""The number of searches in a shard, derived from measured speed: shards last some seconds, and at the end of
-a sweep all workers finish together.
+"""Choose the number of searches in a shard from measured speed, so that a shard lasts some seconds and all
+workers finish together at the end of a sweep.
 
 Speed is measured in seconds per predictor evaluation, for each device and group of searches. In a larger
 batch each search costs less, because the operations of a generation are shared. The first aim is therefore a

@@ -1,4 +1,4 @@
-"""Specifications of sweeps, validated and frozen.
+"""Validate and freeze the specification of a sweep.
 
 A sweep file is YAML, and unknown keys are errors. Each mistake is reported in one line that names the field,
 what was expected and what was found, without importing torch or pandas. The text below each field is its
@@ -107,7 +107,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
     genes, the predictor and the table of MobileNetV3, and the tables mark it."""
     budget: Budget | None = None
     """Equal budget of each search, which decides the numbers of generations: `generations` is the largest
-    number that the budget allows, and `warm_generations` keeps its ratio to it."""
+    number that the budget allows, and the ratio of `warm_generations` to it stays the same."""
 
     @field_validator("spaces", mode="before")
     @classmethod

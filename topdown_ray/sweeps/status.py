@@ -1,4 +1,4 @@
-"""The progress of a sweep, read from its result folder by any terminal that can open it."""
+"""Read the progress of a sweep from its result folder, independently of the process that runs it."""
 
 from __future__ import annotations
 

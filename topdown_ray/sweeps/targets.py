@@ -1,4 +1,4 @@
-"""The targets of a specification as a user writes them, and their limits on other costs.
+"""Read the targets of a specification as a user writes them, and their limits on other costs.
 
 A target set is a list of numbers, or a range ``{from, to, step}``. A target with limits of its own is a
 mapping of costs, ``{note10: 30, params: 6.0}``, which includes the sweep's cost. ``limits`` apply to all

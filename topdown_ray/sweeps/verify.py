@@ -1,4 +1,4 @@
-"""Verification of result rows: every column that can be derived is derived again and compared.
+"""Verify result rows: recompute every column that can be recomputed, and compare it.
 
 Accuracy, cost, MACs, parameters and genes follow from a row's ``arch`` alone, through OFA's own classes
 (:mod:`topdown_ray.sweeps.recomputed`). The rest follows from the manifest (:mod:`topdown_ray.sweeps.checks`).

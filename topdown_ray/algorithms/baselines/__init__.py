@@ -1,1 +1,1 @@
-"""Other searches for comparison."""
+"""Provide other searches for comparison."""

@@ -1,4 +1,4 @@
-"""NSGA-II of pymoo on the same predictor and cost, the multi-objective baseline of the benchmark.
+"""Run pymoo's NSGA-II on the same predictor and cost, as the multi-objective baseline of the benchmark.
 
 One run trades accuracy against cost over the whole range below the loosest target. For each target the best
 of everything that it scored counts, not only its last population. Operators are those that pymoo's manual

@@ -1,4 +1,4 @@
-"""A direct implementation of the top-down search: one architecture at a time, in plain Python, on OFA's own
+"""Run the top-down search in a direct way: one architecture at a time, in plain Python, on OFA's own
 dictionaries.
 
 Sweeps do not use it. The tests and ``topdown-ray bench`` compare the lock-step search with it (accuracy and

@@ -1,3 +1,2 @@
-"""The output of all commands, for people and (with ``--json``) for programs, one file for each group of
-commands.
-"""
+"""Print the results of all commands, for people and (with ``--json``) for programs, with one module for each
+group of commands."""

@@ -1,4 +1,4 @@
-"""The output of ``topdown-ray assets``."""
+"""Print the results of ``topdown-ray assets``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of ``topdown-ray bench``."""
+"""Print the results of ``topdown-ray bench``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of ``topdown-ray measure`` and ``topdown-ray table``."""
+"""Print the results of ``topdown-ray measure`` and ``topdown-ray table``."""
 
 from __future__ import annotations
 

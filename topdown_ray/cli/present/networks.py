@@ -1,4 +1,4 @@
-"""The output of ``evaluate``, ``sample-dataset``, ``train-predictor`` and ``export``."""
+"""Print the results of ``evaluate``, ``sample-dataset``, ``train-predictor`` and ``export``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and ``front``."""
+"""Print the results of ``describe``, ``pick``, ``verify``, ``report``, ``compare`` and ``front``."""
 
 from __future__ import annotations
 
@@ -204,8 +204,8 @@ def print_comparison(comparison: Comparison, per_target: bool, as_json: bool) ->
     print_wrapped(
         "A and B are means of predicted top-1, and B - A is in percentage points. Searches with the same "
         "seed are paired; if A and B share no seed, the column pairs counts the searches of both. p is the "
-        "value of the paired permutation test. time and rows are the seconds and predictor rows of a search, "
-        "as B divided by A.",
+        "p-value of the paired permutation test. time and rows are the seconds and predictor rows of a "
+        "search, as B divided by A.",
         "",
     )
     print_footnote(comparison.rows)

@@ -1,4 +1,4 @@
-"""The output of ``topdown-ray status``."""
+"""Print the results of ``topdown-ray status``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of ``demo``, ``sweep``, ``search`` and ``merge``."""
+"""Print the results of ``demo``, ``sweep``, ``search`` and ``merge``."""
 
 from __future__ import annotations
 

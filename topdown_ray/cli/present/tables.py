@@ -1,4 +1,4 @@
-"""Tables, JSON and paragraphs in the form that every command prints."""
+"""Print tables, JSON and paragraphs in the form that all commands share."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _WORDS = (
 )
 _REFERENCE = (
     "The distance to the reference front is IGD+, with both axes divided by the range of the reference "
-    "front. It is 0 for a front that is nowhere behind it.",
+    "front. It is 0 for a front that is at least as good everywhere.",
     "The regret of an answer is the difference between the accuracy of the reference front's most accurate "
     "architecture that meets the target and the answer's own accuracy.",
 )

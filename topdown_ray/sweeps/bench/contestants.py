@@ -1,5 +1,5 @@
-"""The contestants of the race: the same searches by OFA's own finder, by the scalar top-down search, by Ray
-tasks of that search, by pymoo's NSGA-II, and by this project.
+"""Define the contestants of the race: OFA's own finder, the scalar top-down search, Ray tasks of that search,
+pymoo's NSGA-II, and this project.
 
 They search MobileNetV3 under Note10 with the published predictor. Each contestant builds its runner in its
 own process.

@@ -1,4 +1,4 @@
-"""``topdown-ray bench driver``: the overhead of the driver on Ray for each number of actors.
+"""Measure the overhead of the driver on Ray for each number of actors (``topdown-ray bench driver``).
 
 The sweep is top-down over three targets on MobileNetV3 under Note10. All actors are ready before the clock
 starts. Idle time is dispatch, transport of results, Parquet and, at the end, waiting for the last shard.

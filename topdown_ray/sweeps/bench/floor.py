@@ -1,11 +1,11 @@
-"""``topdown-ray bench floor``: the time of each strategy compared with its floor, the time of the predictor
-alone.
+"""Compare the time of each strategy with its floor, the time of the predictor alone (``topdown-ray bench
+floor``).
 
 The benchmark uses one core and MobileNetV3's published case: ten targets under Note10. A batch of searches
 and the dense float32 predictor on as many architectures (with given one-hot features, in batches as large as
 those of a generation) run in turn in one process, so that drift of the machine affects both alike. The floor
-of ``joint`` counts its predictor rows and two for each gradient. That of the others counts the children that
-they score, including those that were in the cache. The time of a search includes making the rows of its
+of ``joint`` counts the children that it scores, plus two for each gradient. That of the others counts all
+children, including those that were in the cache. The time of a search includes making the rows of its
 answers.
 """
 

@@ -1,4 +1,4 @@
-"""The contestants of ``topdown-ray bench fronts``: the strategies of this project, and those of other
+"""Define the contestants of ``topdown-ray bench fronts``: the strategies of this project, and those of other
 packages from ``front_externals`` and ``front_nas``.
 
 The strategies run as in a sweep (:class:`topdown_ray.algorithms.strategies.Searches`), one search at a time,

@@ -1,5 +1,5 @@
-"""General packages as contestants of ``topdown-ray bench fronts``: pymoo and pyribs, with the operators of
-Once-for-All's ``EvolutionFinder``. Each is imported when it runs.
+"""Run general packages as contestants of ``topdown-ray bench fronts``: pymoo and pyribs, with the operators
+of Once-for-All's ``EvolutionFinder``. Each is imported when it runs.
 
 The operators: random architectures that meet the loosest target, and children of which half mutate a parent,
 every group of genes with probability 0.1, and half cross two, gene by gene. A child over the loosest target

@@ -1,4 +1,4 @@
-"""Packages for Once-for-All's supernets as contestants of ``topdown-ray bench fronts``: OFA² and DyNAS-T.
+"""Run packages for Once-for-All's supernets as contestants of ``topdown-ray bench fronts``: OFA² and DyNAS-T.
 Each is imported when it runs; ``scripts/benchmarks/fronts_env.sh`` installs them into a separate folder that
 can be deleted.
 

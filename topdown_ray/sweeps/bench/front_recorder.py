@@ -1,5 +1,4 @@
-"""The cases of ``topdown-ray bench fronts``, and the recorder that counts and keeps the rows that a
-contestant scores.
+"""Define the cases of ``topdown-ray bench fronts``, and count and keep the rows that a contestant scores.
 
 A case is a space under a cost with its published predictor. Its targets are all those of the reference front
 that comes with the package. The recorder has the predictor and the cost, keeps the cost and the accuracy of

@@ -1,5 +1,5 @@
-"""``topdown-ray bench fronts``: the quality of whole accuracy/cost fronts at equal numbers of predictor
-evaluations.
+"""Compare whole accuracy/cost fronts at equal numbers of predictor evaluations (``topdown-ray bench
+fronts``).
 
 Each case (:mod:`topdown_ray.sweeps.bench.front_recorder`) gives every contestant
 (:mod:`topdown_ray.sweeps.bench.front_contestants`) the same budget of predictor rows, seed by seed, on one

@@ -1,9 +1,9 @@
-"""``topdown-ray bench race``: the speed of the same searches by OFA's own finder, by the scalar top-down
-search, by Ray tasks of that search, by pymoo's NSGA-II, and by this project.
+"""Compare the speed of several implementations of the same searches (``topdown-ray bench race``).
 
-They search MobileNetV3 under Note10 with the published predictor. Every contestant has its own process (so
-that peak memory is its own), and they run in turn, repeat by repeat, so that drift of the machine affects all
-of them alike. Ratios are those of the medians of one run.
+The contestants (:mod:`topdown_ray.sweeps.bench.contestants`) search MobileNetV3 under Note10 with the
+published predictor. Every contestant has its own process (so that peak memory is its own), and they run in
+turn, repeat by repeat, so that drift of the machine affects all of them alike. Ratios are those of the
+medians of one run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Running one benchmark by its name, and writing its table to a file."""
+"""Run one benchmark by its name, and write its table to a file."""
 
 from __future__ import annotations
 

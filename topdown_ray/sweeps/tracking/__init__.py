@@ -1,1 +1,1 @@
-"""Trackers, which log a sweep to TensorBoard, MLflow or Ray's own metrics."""
+"""Log a sweep to TensorBoard, MLflow or Ray's own metrics."""

@@ -1,5 +1,5 @@
-"""Trackers that run next to a sweep: they are opened before it starts, and each receives the events in its
-own thread.
+"""Run trackers next to a sweep: open them before it starts, and pass the events to each one in its own
+thread.
 
 The sweep never waits for a tracker before its end, and then only for a bounded time. If a tracker fails, its
 logging stops with one line on stderr, and the sweep continues.

@@ -1,4 +1,4 @@
-"""What every tracker logs of a sweep: its parameters, its metrics and its final tables."""
+"""Collect what every tracker logs of a sweep: its parameters, its metrics and its final tables."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""``--track mlflow:URI``: one run on an MLflow server for each sweep, which is resumed when the sweep is
-continued.
-"""
+"""Log a sweep to an MLflow server (``--track mlflow:URI``), as one run that is resumed when the sweep is
+continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The values of ``--track``, checked before anything is imported that takes long."""
+"""Check the values of ``--track`` before anything is imported that takes long."""
 
 from __future__ import annotations
 

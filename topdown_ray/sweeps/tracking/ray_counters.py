@@ -1,4 +1,4 @@
-"""Counters of a sweep among Ray's own metrics, which every Ray node exports to Prometheus."""
+"""Count the progress of a sweep in Ray's own metrics, which every Ray node exports to Prometheus."""
 
 from __future__ import annotations
 

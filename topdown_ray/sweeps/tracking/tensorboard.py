@@ -1,4 +1,5 @@
-"""``--track tensorboard:DIR``: event files for TensorBoard, whose steps are numbers of finished searches."""
+"""Write event files for TensorBoard (``--track tensorboard:DIR``), whose steps are numbers of finished
+searches."""
 
 from __future__ import annotations
 
