@@ -222,6 +222,13 @@ def test_the_sentence(changes: dict[str, float], words: str) -> None:
     assert found == f"here: {words}. {time}."
 
 
+def test_the_times_of_few_searches_are_not_in_the_sentence() -> None:
+    """They are mostly noise; predictor rows are not."""
+    found = sentence("here", [record("joint", n=4), record("top_down", n=4, seconds=4.0)])
+    assert "time" not in found
+    assert "joint uses" in found
+
+
 def test_the_sentence_of_one_strategy_and_of_one_seed() -> None:
     alone = record("joint", k=1, n=1, low=math.nan, high=math.nan)
     assert (

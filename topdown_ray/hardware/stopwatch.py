@@ -60,10 +60,9 @@ def check_conditions(conditions: Conditions) -> None:
         except RuntimeError as error:
             raise UserError(f"--device: expected cpu, cuda or cuda:N, found {conditions.device!r}") from error
         if index >= torch.cuda.device_count():
-            raise UserError(
-                f"--device: expected one of {torch.cuda.device_count()} CUDA devices, found "
-                f"{conditions.device!r}"
-            )
+            count = torch.cuda.device_count()
+            expected = f"one of {count} CUDA devices" if count else "cpu, because there is no CUDA device here"
+            raise UserError(f"--device: expected {expected}, found {conditions.device!r}")
 
 
 class Stopwatch:

@@ -180,7 +180,7 @@ def _painter(frame: pd.DataFrame, figures: dict[str, Any], table: LatencyTable) 
         axes.set_title(
             f"{table.space}: bias {100 * figures['bias']:+.1f} %, tau {figures['tau']:.3f}", fontsize=10
         )
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
         axes.grid(alpha=0.2)
         return axes
 

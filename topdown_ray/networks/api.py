@@ -91,6 +91,7 @@ def describe(source: str, filters: Filters) -> DescribedSubnet:
     check_source(source, filters)
     if not is_run(source):
         return _described(*read_arch(source, filters))
+    from topdown_ray.store.picking import most_accurate_first
     from topdown_ray.store.results import load
 
     rows = load(source).searches
@@ -98,7 +99,7 @@ def describe(source: str, filters: Filters) -> DescribedSubnet:
     rows = filtered(rows, filters)
     if rows.empty:
         raise UserError(f"{shown(source)}: expected finished searches, found none")
-    return describe_row(dict(rows.nlargest(1, "accuracy").iloc[0]))
+    return describe_row(dict(most_accurate_first(rows).iloc[0]))
 
 
 def describe_row(row: Mapping[Any, Any]) -> DescribedSubnet:
@@ -196,6 +197,8 @@ def export_source(
     """Export one architecture with its weights. calibrate: images that recalibrate batch normalisation.
     Raises UserError.
     """
+    if form not in ("onnx", "torch", "config"):
+        raise UserError(f"--format: expected onnx, torch or config, found {form!r}")
     check_output(out, "--out", folder=True)
     check_source(source, filters)
     from topdown_ray.networks import export as exporting

@@ -133,6 +133,7 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
     filters: see :func:`filtered`. The column ``genes_space`` is added. Raises UserError, also for a row
     without an architecture.
     """
+    from topdown_ray.store.picking import most_accurate_first
     from topdown_ray.store.results import load
 
     rows = load(run).searches
@@ -144,7 +145,8 @@ def winners(run: str | Path, filters: Filters, which: Which = "best") -> pd.Data
     if which == "best":
         names = ("space", "protocol", "cost_name", "label", "target")
         keys = [*(rows[name] for name in names), rows["targets"].map(tuple)]
-        rows = rows.loc[rows.groupby(keys, sort=False)["accuracy"].idxmax()]
+        rows = rows.assign(group=rows.groupby(keys, sort=False).ngroup())
+        rows = most_accurate_first(rows).drop_duplicates("group").sort_values("group").drop(columns="group")
     return rows.assign(arch=[json.dumps(config_of(row)[1]) for row in rows.to_dict("records")])
 
 

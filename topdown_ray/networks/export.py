@@ -63,8 +63,6 @@ def export(
     ``evaluate`` does; without them the statistics are those of the supernet, and the README says so. Raises
     UserError.
     """
-    if form not in ("onnx", "torch", "config"):
-        raise UserError(f"--format: expected onnx, torch or config, found {form!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f"--out {out}: expected a new or empty folder, found "

@@ -130,7 +130,7 @@ def _find_published(space: Space, fetch: bool) -> Checkpoint | None:
 
 def _unpublished(space: Space) -> str:
     """Return why there are no published weights, and what to do."""
-    advice = "name a file, or use --allow-random-weights"
+    advice = "name a file, or use --weights random --allow-random-weights"
     file = space.traits.published.weights
     if file is None:
         return f"--weights: expected a space with published weights, found {space.name}; {advice}"

@@ -91,7 +91,7 @@ def _work(best: Mapping[Any, Any], second: Mapping[Any, Any]) -> list[str]:
     """
     name, other = best["strategy"], second["strategy"]
     time = best["seconds"] / second["seconds"] if second["seconds"] else math.nan
-    if not math.isnan(time):
+    if not math.isnan(time) and best["n"] >= stats.LEAST:  # the times of few searches are mostly noise
         share = f"{_percent(time)} of the time of" if time < _MANY else f"{time:.2g} times as long as"
         times = f"({duration(best['seconds'])} against {duration(second['seconds'])} for each search)"
         return [f"{name} takes {share} {other} {times}"]

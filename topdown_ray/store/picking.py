@@ -114,14 +114,18 @@ def pick(
             f"at: expected at least {cheapest:.3f} {unit}, the cheapest architecture of these results"
             f"{under}, found {at:g}"
         )
-    # the cheapest of the most accurate
-    row = chosen.sort_values(["accuracy", "cost"], ascending=[False, True], kind="stable").iloc[0].to_dict()
+    row = most_accurate_first(chosen).iloc[0].to_dict()
     of_cost = answers[(answers["space"] == row["space"]) & (answers["cost_name"] == row["cost_name"])]
     facts: dict[str, Any] = {name: row[name] for name in _COLUMNS if name != "costs"}
     for name in ("macs_m", "params_m", "epsilon"):
         facts[name] = None if pd.isna(row[name]) else float(row[name])
     facts |= {"arch": json.loads(row["arch"]), "seed": int(row["seed"]), "source": row["source"]}
     return Pick(**facts, candidates=chosen["arch"].nunique(), loosest=float(of_cost["target"].max()))
+
+
+def most_accurate_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by accuracy, and rows of equal accuracy by cost, the cheapest first."""
+    return rows.sort_values(["accuracy", "cost"], ascending=[False, True], kind="stable")
 
 
 def _known(values: pd.Series) -> str:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from topdown_ray.errors import UserError, brief
 from topdown_ray.store.manifest import read_manifest
-from topdown_ray.store.picking import Pick, pick
+from topdown_ray.store.picking import Pick, most_accurate_first, pick
 from topdown_ray.store.place import Place
 from topdown_ray.store.reading import SEARCH_KEYS, TRACE_KEYS, read_front, read_tables
 from topdown_ray.store.schema import FRONT, SCHEMA_VERSION, SEARCHES, TRACE
@@ -142,7 +142,7 @@ class Results:
         rows = rows[rows["feasible"].astype(bool) & rows["accuracy"].notna()]
         if rows.empty:
             raise UserError("results: expected a search that met its target, found none")
-        config: dict[str, Any] = json.loads(rows.sort_values("accuracy", kind="stable")["arch"].iloc[-1])
+        config: dict[str, Any] = json.loads(most_accurate_first(rows)["arch"].iloc[0])
         return config
 
     def pick(
