@@ -61,7 +61,7 @@ def check_conditions(conditions: Conditions) -> None:
             raise UserError(f"--device: expected cpu, cuda or cuda:N, found {conditions.device!r}") from error
         if index >= torch.cuda.device_count():
             count = torch.cuda.device_count()
-            expected = f"one of {count} CUDA devices" if count else "cpu, because there is no CUDA device here"
+            expected = f"one of {count} CUDA devices" if count else "cpu, as there is no CUDA device here"
             raise UserError(f"--device: expected {expected}, found {conditions.device!r}")
 
 
