@@ -128,7 +128,7 @@ def test_the_tutorial_is_followed_to_its_end(shell: Shell, tmp_path: Path) -> No
     before: dict[str, Callable[[], bool]] = {
         "--watch": (out / "run.json").exists,
         "--block": lambda: bool(workers()),
-        "kill $second": second_node_works,
+        "pkill": second_node_works,
         "grep": lambda: bool(events("lost")),
     }
     watched = tmp_path / "another_terminal.log"
@@ -141,7 +141,7 @@ def test_the_tutorial_is_followed_to_its_end(shell: Shell, tmp_path: Path) -> No
             shell.in_another_terminal(block, watched)
         else:
             told = shell.run(block)
-        if "kill -9" in block:
+        if "kill -9 $sweep" in block:
             shell.wait_until(partial(contains, watched, "killed"))
             assert 0 < len(topdown_ray.load(out).searches) < 3 * SEEDS
             assert not events("end")
