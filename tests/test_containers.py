@@ -182,4 +182,5 @@ def test_the_commands_of_the_job_can_be_run(
     assert program == "topdown-ray"
     arguments[1] = str(tmp_path / Path(arguments[1]).relative_to("/sweep"))
     done = main_in_process([*arguments, "--dry-run"], capsys)
-    assert (done.returncode, done.stdout.split()[1]) == (0, "searches,"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("This sweep has ")

@@ -602,7 +602,7 @@ def test_a_failure_is_named_and_the_status_is_1(
     command = ["sample-dataset", "--out", out, "--n", 2, *common]
     result = main_in_process(command, capsys)
     assert result.returncode == 1
-    assert "ValueError: boom; failures/" in result.stderr
+    assert "failed: ValueError: boom; its architecture and traceback are in failures/" in result.stderr
     assert "1 subnets of" in result.stdout
     assert len(list((tmp_path / ".set.parquet.parts" / "failures").iterdir())) == 1
     monkeypatch.undo()
