@@ -222,9 +222,9 @@ def test_claims_that_are_no_names(out: Path) -> None:
     [
         ("schema", 99, "schema: expected a version from 1 to [0-9]+, found 99"),
         ("schema", "3", "schema: expected a version from 1 to [0-9]+, found '3'"),
-        ("algorithm", 99, "algorithm: expected version 2, .* found 99"),
-        ("algorithm", 0, "algorithm: expected version 2, .* found 0"),
-        ("algorithm", None, "algorithm: expected version 2, .* found None"),
+        ("algorithm", 99, "algorithm: expected version 2, found 99"),
+        ("algorithm", 0, "algorithm: expected version 2, found 0"),
+        ("algorithm", None, "algorithm: expected version 2, found None"),
     ],
 )
 def test_other_versions_are_not_continued(
