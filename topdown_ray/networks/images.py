@@ -72,9 +72,7 @@ class Settings:
         "error"  # an image that does not decode, a class without images: an error, or left out and counted
     )
     loaders: int = 0  # processes that decode images; 0: the measuring process itself
-    memory_mib: int = (
-        1024  # memory for decoded images, which the next subnet of the same resolution uses again
-    )
+    memory_mib: int = 1024  # for decoded images, which the next subnet of the same resolution uses again
 
     def decisive(self) -> list[int]:
         """The settings that are part of the identity of an evaluation. Skipping is not one of them: it

@@ -181,10 +181,10 @@ _CLOCKED = ("wall_s", "cpu_s")
 
 
 def _rate(rows: pd.DataFrame, column: str) -> pd.Series:
-    """How much of a column each search spent per evaluation within the target.
+    """Return how much of a column each search spent per evaluation within the target.
 
-    A search that was not timed gets the mean of the others. A group is NaN if the column has no value for
-    one of its searches."""
+    A search that was not timed gets the mean of the searches that were. A group is NaN if the column has no
+    value for one of its searches."""
     like = [rows[name] for name in ("setting", "clock", "strategy", "targets", "target")]
     rate: pd.Series = rows[column] / rows["evaluations"].clip(lower=1)  # a target may have had no child
     if column in _CLOCKED:

@@ -3,8 +3,8 @@
 The first table of a layout is written last, so that a part is finished when its file there exists. Small
 parts are merged into larger ones, because 10^5 files are slow to list, to resume from and to read. A row is
 written when its shard is finished, and again in a merged part. Small merged parts are merged again only if
-there are very many. The merged part is written first. Then the parts in it are deleted, their files of the
-first table before the others. If the driver dies in between, some rows are in two parts, and loading counts
+there are very many. The merged part is written first. Then the parts in it are deleted, beginning with their
+files of the first table. If the driver dies in between, some rows are in two parts, and loading counts
 them once. On resuming, a part that a merged part names is deleted only if the merged part has all its rows. A
 damaged part is moved to ``damaged/`` and never deleted."""
 

@@ -86,7 +86,7 @@ def _notes(known: dict[str, Any]) -> list[str]:
         notes.append(
             "Small points and lines show the fronts that the searches kept. The page contains "
             f"{fronts['shown']:,} of {fronts['of']:,} architectures on them: all that no other architecture "
-            "of the setting beats, and a selection of the others. For each strategy and target set, only the "
+            "of the setting beats, and some of the rest. For each strategy and target set, only the "
             f"first {MOST_SEARCHES} seeds are read; `topdown-ray pick` searches all of them."
         )
     folders = ", ".join(known["files"])
