@@ -35,7 +35,7 @@ def test_the_wheel_runs_the_demo_elsewhere(tmp_path: Path) -> None:
     assert {path.name for path in (ROOT / "topdown_ray" / "data").iterdir()} <= {
         part for file in files for part in file.split("/")
     }
-    assert wheel.stat().st_size < 1_000_000
+    assert wheel.stat().st_size < 1_200_000  # half of it code, a third the stand-in predictors
     assert "topdown_ray/py.typed" in files  # type checkers read the annotations of the installed package
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = [name for name in files if name.endswith(".dist-info/METADATA")]

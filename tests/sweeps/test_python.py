@@ -279,7 +279,7 @@ def test_a_notebook_compares_strategies_on_a_running_cluster(
     live, printed = (output.data["text/html"] for output in shown.outputs)  # one output that was updated
     assert all(label in printed for label in ("top_down", "joint", "patient", "(4)"))
     assert re.search(
-        '<progress value="12" max="12"></progress> 12 of 12 searches, .* a second, complete', live
+        '<progress value="12" max="12"></progress> Finished 12 of 12 searches, .* per second, complete', live
     )
     assert "image_size" in best.outputs[-1].data["text/plain"]
     found = topdown_ray.load(tmp_path / "results" / "notebook")

@@ -71,8 +71,8 @@ def search(
     """Run searches in this process, without Ray.
 
     Args:
-        space: The design space: `mobilenet_v3` (the default), `resnet50d`, `proxyless`, or
-            `package.module:object`.
+        space: The design space: any value that the option `--space` of `topdown-ray search` accepts. The
+            default is MobileNetV3.
         cost: The cost that the targets limit: `note10`, `macs`, `params`, `peak_activation`, another latency
             table, the path of a table, or `package.module:object`.
         targets: The target set, in ms for a latency table and in 1e6 MACs for `macs`. By default, five
