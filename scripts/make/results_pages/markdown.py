@@ -216,8 +216,8 @@ def race(tables: Tables) -> str:
         "contestant",
         "s / search",
         "evaluations / s",
-        "x floor",
-        "x faster than `notebook`",
+        "times floor",
+        "times faster than `notebook`",
         "mean top-1 (%)",
     ]
     return table([*head, "peak GiB"], rows)
@@ -235,7 +235,7 @@ def floor(tables: Tables) -> str:
         ]
         for row in tables["floor"].rows
     ]
-    return table(["searches", "evaluations", "s / search", "floor (s)", "x floor"], rows)
+    return table(["searches", "evaluations", "s / search", "floor (s)", "times floor"], rows)
 
 
 def profile(tables: Tables) -> str:
@@ -297,7 +297,7 @@ def driver_ray(tables: Tables) -> str:
         "wall time (s)",
         "s / shard",
         "time without a search",
-        "x faster than one actor",
+        "times faster than one actor",
     ]
     return table(head, rows, left=0)
 
