@@ -12,11 +12,8 @@ hour. Run them on a quiet machine. Their result folders are in results/figures: 
 continues, and a finished one is only read. To measure its times again, remove its folder.
 
 Longer measurements (--only race, floor, profile, scaling, driver, driver_ray, fronts, fronts_intervals,
-deviations) are read from the file that you pass with --from. Without it, the script prints the command that
-writes this file.
-
-The pictures latency_check_*.svg are not made here. They come from `topdown-ray measure --check TABLE` on the
-machine of the latency table.
+deviations, latency_check) are read from the file that you pass with --from. Without it, the script prints the
+command that writes this file.
 """
 
 import argparse

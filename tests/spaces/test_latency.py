@@ -398,7 +398,7 @@ def test_whole_subnets_are_compared_and_the_correction_is_kept(real: Path, tmp_p
     expected = after.check["offset_ms"] + after.check["slope"] * plain(genes)
     np.testing.assert_allclose(corrected(genes).numpy(), expected.numpy(), rtol=1e-7)
     assert corrected.name == "table:t+corrected"
-    picture = whole_subnets.draw_comparison(comparison, after, tmp_path, "t.check")
+    picture = whole_subnets.write_comparison(comparison, after, tmp_path, "t.check")
     assert picture.read_text().count("sum of the table (ms)") == 1
 
 
@@ -412,6 +412,10 @@ def test_a_table_is_checked_from_the_command_line(
     assert "4 whole subnets (" in told.stdout
     assert f"picture: {tmp_path}/t.check.svg" in told.stdout
     assert (tmp_path / "t.check.svg").is_file()
+    assert f"times: {tmp_path}/t.check.csv" in told.stdout
+    times = pd.read_csv(tmp_path / "t.check.csv")
+    assert len(times) == 4
+    assert times["low_ms"].le(times["whole_ms"]).all()
     figures = latency_table.read(path).check
     assert figures["subnets"] == 4
     told = main_in_process(["table", path], capsys)

@@ -129,17 +129,18 @@ def picture_of(path: Path) -> Path:
 def check_table(
     path: Path, n: int, thoroughness: Thoroughness, picture: Path, display: MeasureDisplay = silent
 ) -> whole_subnets.SubnetComparison:
-    """Compare a table with whole subnets on this machine, under the table's conditions, and draw the
-    comparison. Raises UserError.
+    """Compare a table with whole subnets on this machine, under the table's conditions. Write the times next
+    to the picture of the comparison. Raises UserError.
     """
     table = latency_table.read(path)
     check_conditions(table.conditions)
     if picture.suffix != ".svg" or not picture.parent.is_dir():
         raise UserError(f"--picture: expected a file .svg in an existing folder, found {brief_path(picture)}")
     check_output(picture, "--picture")
+    check_output(picture.with_suffix(".csv"), "--picture")
     watch = Stopwatch(table.space, table.conditions)
     with display("subnets", None) as show:
         effort = thoroughness.effort(whole_subnets.EFFORT, strict=False)
         comparison = whole_subnets.compare(watch, path, n, effort, on_state=show)
-    whole_subnets.draw_comparison(comparison, table, picture.parent, picture.stem)
+    whole_subnets.write_comparison(comparison, table, picture.parent, picture.stem)
     return comparison

@@ -8,7 +8,7 @@ Leaving out each subnet in turn shows how large the errors on unseen subnets are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scipy import stats
 
 from topdown_ray.errors import UserError
 from topdown_ray.figures import draw
+from topdown_ray.files import written
 from topdown_ray.hardware.rounds import (
     Effort,
     Journal,
@@ -137,22 +138,27 @@ def _line(line: tuple[float, float], x: float) -> float:
     return line[0] + line[1] * x
 
 
-def draw_comparison(comparison: SubnetComparison, table: LatencyTable, folder: Path, name: str) -> Path:
-    """Draw whole subnets against sums, with the diagonal and the fitted line, as SVG and PDF. Return the path
-    of the SVG.
+def write_comparison(comparison: SubnetComparison, table: LatencyTable, folder: Path, name: str) -> Path:
+    """Write the times of the subnets as CSV, and a picture of them as SVG and PDF. Return the path of the
+    SVG.
     """
     frame, figures = comparison.subnets, comparison.figures
-    paint = _painter(frame, figures, table)
+    with written(folder / f"{name}.csv") as path:
+        frame.to_csv(path, index=False)
     draw(
         folder,
         name,
         f"{table.space}: whole subnets against the sum of their layers, {table.describe()}",
-        paint,
+        comparison_painter(table.space, frame, figures),
     )
     return folder / f"{name}.svg"
 
 
-def _painter(frame: pd.DataFrame, figures: dict[str, Any], table: LatencyTable) -> Callable[[Axes], Axes]:
+def comparison_painter(space: str, frame: pd.DataFrame, figures: Mapping[str, Any]) -> Callable[[Axes], Axes]:
+    """Return what draws whole subnets against sums, with the diagonal and the fitted line.
+
+    frame, figures: those of a :class:`SubnetComparison`."""
+
     def paint(axes: Axes) -> Axes:
         spread = np.abs(frame[["low_ms", "high_ms"]].to_numpy().T - frame["whole_ms"].to_numpy())
         axes.errorbar(
@@ -173,13 +179,11 @@ def _painter(frame: pd.DataFrame, figures: dict[str, Any], table: LatencyTable) 
             line,
             lw=1,
             color="#d55e00",
-            label=f"{figures['offset_ms']:+.2f} ms, x {figures['slope']:.3f}",
+            label=f"fit: {figures['slope']:.3f} x sum {figures['offset_ms']:+.2f} ms",
         )
         axes.set_xlabel("sum of the table (ms)")
         axes.set_ylabel("whole subnet (ms)")
-        axes.set_title(
-            f"{table.space}: bias {100 * figures['bias']:+.1f} %, tau {figures['tau']:.3f}", fontsize=10
-        )
+        axes.set_title(f"{space}: bias {100 * figures['bias']:+.1f} %, tau {figures['tau']:.3f}", fontsize=10)
         axes.legend(fontsize=8, frameon=False, loc="lower right")
         axes.grid(alpha=0.2)
         return axes

@@ -126,6 +126,12 @@ def deviations(paths: Sequence[Path]) -> list[Row]:
     ]
 
 
+def latency_check(paths: Sequence[Path]) -> list[Row]:
+    """Whole subnets against the sums of a latency table."""
+    frame = pd.concat([pd.read_csv(path) for path in paths])
+    return rows_of(frame, ["sum_ms", "whole_ms", "low_ms", "high_ms", "image_size"])
+
+
 FROM_FILES = {
     "race": Measurement("topdown-ray bench --repeats 5 --out race.parquet", "race.parquet", race),
     "floor": Measurement(
@@ -147,5 +153,10 @@ FROM_FILES = {
         "python scripts/benchmarks/measure_deviations.py --seeds 111 --generations 60",
         "its output",
         deviations,
+    ),
+    "latency_check": Measurement(
+        "topdown-ray measure --check latency_epyc_1thread.mobilenet_v3.parquet",
+        "latency_epyc_1thread.mobilenet_v3.check.csv",
+        latency_check,
     ),
 }

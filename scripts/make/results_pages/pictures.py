@@ -11,9 +11,17 @@ from matplotlib.axes import Axes
 
 from results_pages.stored import ROOT, Stored
 from topdown_ray.figures import draw
+from topdown_ray.hardware.whole_subnets import comparison_painter, sum_errors
 from topdown_ray.report import panels, plots
 
 FOLDER = ROOT / "docs" / "figures"
+
+
+def _latency_check(frame: pd.DataFrame, axes: Axes) -> Axes:
+    figures = sum_errors(frame["sum_ms"].to_numpy(), frame["whole_ms"].to_numpy())
+    return comparison_painter("mobilenet_v3", frame, figures)(axes)
+
+
 #: Name of the file -> the stored table, what the picture shows, and how it is drawn.
 PICTURES: dict[str, tuple[str, str, Callable[[pd.DataFrame, Axes], Axes]]] = {
     "fronts": (
@@ -34,6 +42,12 @@ PICTURES: dict[str, tuple[str, str, Callable[[pd.DataFrame, Axes], Axes]]] = {
         "MobileNetV3 on the Note10 table: time of a search against its number of targets; each search ran "
         "alone; bars: mean, lines: 95 %",
         plots.time_by_k,
+    ),
+    "latency_check": (
+        "latency_check",
+        "MobileNetV3: measured times of whole subnets against the sums of the latency table epyc_1thread; "
+        "bars: 95 %",
+        _latency_check,
     ),
 }
 

@@ -83,3 +83,4 @@ def _print_figures(figures: Mapping[str, Any], picture: Path | None = None) -> N
     )
     if picture is not None:
         print(f"  picture: {picture}")
+        print(f"  times: {picture.with_suffix('.csv')}")
