@@ -13,20 +13,27 @@ from typing import NamedTuple
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
-from topdown_ray.spaces.cost import COUNTED, published, shipped_tables
+from topdown_ray.spaces.cost import COUNTED, PEAK, peak_activation, published, shipped_tables
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
 SHIPPED = "this package"
 NOT_HERE = "not downloaded"
-_KINDS = (("MACs", "OFA's rule"), ("parameters", "OFA's subnets"))  # kind and source of the counted costs
+# the costs that depend only on the architecture, and where their numbers come from
+_COMPUTED = tuple(
+    zip(
+        (*COUNTED.items(), (PEAK, peak_activation)),
+        ("OFA's rule", "OFA's subnets", "live float32 values, one image"),
+        strict=True,
+    )
+)
 
 
 class CatalogueEntry(NamedTuple):
     """One item of the catalogue, for one space."""
 
     name: str  # its name in a sweep file or ``assets fetch``
-    kind: str  # predictor, latency table, MACs, parameters, supernet weights
+    kind: str  # predictor, latency table, computed cost, supernet weights
     space: str
     unit: str  # "" if there is none
     low: float | None  # None if it is not known without the file
@@ -86,9 +93,9 @@ def _tables() -> Iterator[CatalogueEntry]:
 
 def _counted() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
-        for (name, model), (kind, rule) in zip(COUNTED.items(), _KINDS, strict=True):
+        for (name, model), rule in _COMPUTED:
             cost = model(space)
-            facts = (name, kind, space.name, cost.unit, *cost.range())
+            facts = (name, "computed cost", space.name, cost.unit, *cost.range())
             yield CatalogueEntry(*facts, rule, None, SHIPPED, None)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from topdown_ray.addresses import shown
-from topdown_ray.cli.present.tables import print_json, print_table
+from topdown_ray.cli.present.tables import print_json, print_table, table_of
 
 if TYPE_CHECKING:
     from topdown_ray.assets import AssetCheck, Folder
     from topdown_ray.spaces.catalogue import CatalogueEntry
 
-_HEADINGS = ("name", "kind", "space", "unit", "range (predictors: of a sample)", "source", "size", "where")
+_HEADINGS = ("name", "space", "unit", "range", "size", "where", "source")
+_TITLES = {
+    "predictor": "Predictors (ranges are those of 5,000 random architectures)",
+    "latency table": "Latency tables",
+    "computed cost": "Costs that are computed from the architecture",
+    "supernet weights": "Supernet weights",
+}
 
 
 def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
@@ -22,14 +27,13 @@ def print_entries(entries: Sequence[CatalogueEntry], as_json: bool) -> None:
     if as_json:
         print_json([entry._asdict() for entry in entries], indent=1)
         return
-    table = Table(*_HEADINGS)
-    for entry in entries:
-        extent = "" if entry.low is None or entry.high is None else f"{entry.low:.4g} to {entry.high:.4g}"
-        size = "" if entry.size is None else f"{entry.size / 1000:,.0f} kB"
-        table.add_row(
-            entry.name, entry.kind, entry.space, entry.unit, extent, entry.source, size, entry.where
-        )
-    print_table(table)
+    for kind, group in itertools.groupby(entries, lambda entry: entry.kind):
+        table = table_of(_HEADINGS, (), _TITLES[kind])
+        for entry in group:
+            extent = "" if entry.low is None or entry.high is None else f"{entry.low:.4g} to {entry.high:.4g}"
+            size = "" if entry.size is None else f"{entry.size / 1000:,.0f} kB"
+            table.add_row(entry.name, entry.space, entry.unit, extent, size, entry.where, entry.source)
+        print_table(table)
 
 
 def print_checks(checks: Sequence[AssetCheck], as_json: bool) -> None:
