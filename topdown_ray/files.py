@@ -7,10 +7,12 @@ without aliases that multiply, and a pydantic model validates its values."""
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import itertools
 import json
 import os
+import re
 import stat
 import tempfile
 import typing
@@ -295,7 +297,9 @@ def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseMode
     message = one_line(first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
         known = _model_at(model, first["loc"][:-1]).model_fields
-        return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key"
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key{meant}"
     if first["type"] == "missing":
         return f"{field}: expected a value, found none"
     if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
@@ -304,8 +308,15 @@ def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseMode
         return f"{field}: expected a text that is not empty, found {brief(first['input'])}"
     if first["type"] == "value_error":
         return f"{field}: {message}" if field and not message.startswith(field) else message
-    expected = f"{message[0].lower()}{message[1:]}".replace("input should be", "expected")
-    return f"{field}: {expected}, found {brief(first['input'])}".removeprefix(": ")
+    return f"{field}: {wrong_value(message, first['input'])}".removeprefix(": ")
+
+
+def wrong_value(message: str, found: object) -> str:
+    """Return pydantic's message about a value, such as "Input should be X", as "expected X, found Y"."""
+    expected, _, _ = f"{message[0].lower()}{message[1:]}".partition(", unable to parse string")
+    expected = re.sub(r"^input should be (?=greater|less)", "expected a number ", expected)
+    expected = expected.replace("input should be", "expected")
+    return f"{expected}, found {brief(found)}"
 
 
 def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> type[pydantic.BaseModel]:

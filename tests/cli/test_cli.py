@@ -33,9 +33,15 @@ from topdown_ray.sweeps.spec import make_spec
             ["note10 is a table of mobilenet_v3 only", "'resnet50d'"],
         ),
         ({"colour": "red"}, ["colour: expected one of the keys name, spaces", "unknown key"]),
-        ({"search": {"populaton": 5}}, ["search.populaton: expected one of the keys population"]),
-        ({"search": {"population": 3}}, ["search.population: expected greater than or equal to 4, found 3"]),
-        ({"search": {"mutate_prob": 0}}, ["search.mutate_prob: expected greater than 0, found 0"]),
+        (
+            {"search": {"populaton": 5}},
+            ["search.populaton: expected one of the keys population", "did you mean 'population'?"],
+        ),
+        (
+            {"search": {"population": 3}},
+            ["search.population: expected a number greater than or equal to 4, found 3"],
+        ),
+        ({"search": {"mutate_prob": 0}}, ["search.mutate_prob: expected a number greater than 0, found 0"]),
         (
             {"targets": []},
             ["targets: expected a list of numbers, a range {from, to, step}, or a list"],
@@ -133,7 +139,9 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
             "--actors: expected 1",
         ),
         (["sweep", file, "--out", tmp_path / "x", "--address", "none", "--gpus", "1"], "--gpus: expected 0"),
-        (["search", "--cost", "macs", "--predictor", "embedded", "--target", "many"], "--target"),
+        (["search", "--target", "5O"], "--target: expected a valid number, found '5O'"),
+        (["search", "--seed", "-1"], "--seed: expected a number greater than or equal to 0, found '-1'"),
+        (["search", "--limit", "size=3"], "--limit: expected note10, macs, params, "),
         (
             ["search", "--cost", "macs", "--predictor", "embedded", "--target", "5"],
             "--target: mobilenet_v3: expected at least",
@@ -174,7 +182,9 @@ def test_sweep_dry_run_verify_and_describe(tmp_path: Path, capsys: pytest.Captur
     assert facts["layers"][0] in text
     assert "1536x1000_Linear" in text
     wrong = main_in_process(["describe", out, "--target", 7], capsys)
-    assert_one_line(wrong, "--target: expected one of 400, 300, found 7")
+    assert_one_line(
+        wrong, "--target: expected one of 400, 300, found 7; topdown-ray pick chooses for any cost"
+    )
 
 
 def test_the_demo_ends_with_commands_that_can_be_pasted(

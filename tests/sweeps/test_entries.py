@@ -120,7 +120,10 @@ def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
         ({"budget": {}}, "budget: expected one of evaluations and seconds, found none"),
         ({"budget": {"evaluations": 5, "seconds": 1.0}}, "budget: expected one of evaluations and seconds"),
         ({"budget": {"minutes": 1}}, "budget.minutes: expected one of the keys evaluations, seconds"),
-        ({"search": {"patience": 0}}, "search.patience: expected greater than or equal to 1, found 0"),
+        (
+            {"search": {"patience": 0}},
+            "search.patience: expected a number greater than or equal to 1, found 0",
+        ),
         ({"targets": {"from": 15, "to": 60}}, "targets: expected {from, to, step}, positive numbers"),
         ({"targets": {"from": 1, "to": 2, "step": 1e-6}}, "targets: expected at most 1000 targets, found"),
         (

@@ -53,8 +53,8 @@ def test_identities_and_run_json_are_as_they_were(known: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"population": 3}, "search.population: expected greater than or equal to 4, found 3"),
-        ({"archive": -1}, "search.archive: expected greater than or equal to 0, found -1"),
+        ({"population": 3}, "search.population: expected a number greater than or equal to 4, found 3"),
+        ({"archive": -1}, "search.archive: expected a number greater than or equal to 0, found -1"),
         ({"changes": True}, "search.changes: expected a valid integer, found True"),
         ({"parent_ratio": 0.001}, "search: parent_ratio: expected at least one parent, found 0.001 x 100"),
         (
@@ -102,7 +102,9 @@ def test_a_registered_strategy_brings_its_parameters() -> None:
     assert identity("top_down", plain) == identity("top_down", other)
     assert make_spec(other.model_dump(mode="json"), "run.json: spec") == other
     assert spec(["patient"], {"stretch": 2}) == spec(["patient"], {})
-    with pytest.raises(UserError, match=r"^t: search.stretch: expected less than or equal to 10, found 11$"):
+    with pytest.raises(
+        UserError, match=r"^t: search.stretch: expected a number less than or equal to 10, found 11$"
+    ):
         spec(["patient"], {"stretch": 11})
 
 
@@ -111,7 +113,7 @@ def test_a_parameter_is_checked_by_the_strategies_that_a_sweep_names() -> None:
     assert spec(["joint"], {"archive": 9}).search.of("joint").identity()["moves"]["archive"] == 9
     for strategies in (["patient"], ["joint", "patient"]):
         with pytest.raises(
-            UserError, match=r"^t: search.archive: expected less than or equal to 5, found 9$"
+            UserError, match=r"^t: search.archive: expected a number less than or equal to 5, found 9$"
         ):
             spec(strategies, {"archive": 9})
     both = spec(["joint", "patient"], {"archive": 3})  # the default of one of them only

@@ -166,7 +166,7 @@ def test_a_space_with_another_spaces_predictor_is_marked(tmp_path: Path) -> None
             lambda r: topdown_ray.search(strategy="x"),
             "search: strategy: expected one of ",
         ),
-        (lambda r: topdown_ray.search(generations=-1), "search: generations: expected greater "),
+        (lambda r: topdown_ray.search(generations=-1), "search: generations: expected a number greater "),
     ],
 )
 def test_a_mistake_is_one_line(results: topdown_ray.Results, call: Any, line: str) -> None:

@@ -14,12 +14,13 @@ import sys
 import traceback
 from typing import Annotated, Any
 
+import pydantic
 import typer
 
 from topdown_ray.addresses import hidden
 from topdown_ray.cli import assets, bench, hardware, networks, results, supervisor, sweeps
 from topdown_ray.errors import StartError, StoreError, UserError, one_line
-from topdown_ray.files import brief_path
+from topdown_ray.files import brief_path, wrong_value
 from topdown_ray.terminal import end_on_signals, say
 
 app = typer.Typer(
@@ -93,7 +94,7 @@ def _status() -> int:
         if len(sys.argv) == 1:
             sys.argv.append("--help")
             return _status()
-        return _fail(error.format_message())
+        return _fail(_usage(error))
     except UserError as error:
         return _fail(str(error))
     except StartError as error:
@@ -116,6 +117,17 @@ def _status() -> int:
         )
     except Exception as error:  # a fault of this program
         return _internal(error)
+
+
+def _usage(error: Any) -> str:
+    """Return typer's message about the arguments. If pydantic found a wrong value, typer does not repeat what
+    was typed.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, pydantic.ValidationError):
+        return str(error.format_message())
+    mistake = cause.errors(include_url=False)[0]
+    return f"{error.param.opts[-1]}: {wrong_value(mistake['msg'], mistake['input'])}"
 
 
 def _drop_output() -> None:

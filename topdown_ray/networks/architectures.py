@@ -121,7 +121,8 @@ def filtered(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:
                 option = _OPTIONS.get(column, column)
                 wanted = f"one of {found}" if found else "finished searches to choose from"
                 given = exact(value) if isinstance(value, float) else value
-                raise UserError(f"--{option}: expected {wanted}, found {given}")
+                other = "; topdown-ray pick chooses for any cost" if column == "target" else ""
+                raise UserError(f"--{option}: expected {wanted}, found {given}{other}")
             rows = kept
     return rows
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,11 @@ def with_unit(number: str, unit: str) -> str:
     return f"{number} x {unit}" if unit.startswith("1e6") else f"{number} {unit}"
 
 
+def at_least(lowest: float, unit: str) -> str:
+    """Return a lowest cost with its unit, rounded up so that the number can be used as a target or limit."""
+    return with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", unit)
+
+
 # typical targets, as shares of the way from a space's cheapest to its most expensive architecture
 _SHARES = (0.5, 0.4, 0.3, 0.2, 0.1)
 
@@ -195,9 +201,8 @@ class PeakCost(_OverTerms):
         return self.looked_up(genes).amax(1).mul_(self.tick)
 
     def _of(self, row: Sequence[int]) -> float:
-        import torch
-
-        return float(self(torch.tensor([list(row)], dtype=torch.int8, device=self.device))[0])
+        """Return the cost of one architecture (G,), without importing torch."""
+        return max(float(term.values[tuple(row[g] for g in term.genes)]) for term in self.terms) * self.tick
 
     def cheapest(self) -> tuple[float, Genes]:
         """Return the lowest cost and its genes (G,), which are the smallest choices, because every term grows
@@ -223,6 +228,7 @@ def peak_activation(space: Space) -> PeakCost:
 
 #: The costs that depend only on the architecture. They are sums over terms.
 COUNTED: Mapping[str, Callable[[Space], CostModel]] = {"macs": macs, "params": parameters}
+#: The name of :func:`peak_activation`, which also depends only on the architecture.
 PEAK = "peak_activation"
 
 

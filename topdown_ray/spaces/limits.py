@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from topdown_ray.errors import UserError
-from topdown_ray.spaces.cost import AnyCost, CostModel, any_cost, with_unit
+from topdown_ray.spaces.cost import AnyCost, CostModel, any_cost, at_least, with_unit
 from topdown_ray.spaces.space import Genes, Space
 from topdown_ray.spaces.terms import Array, FlatSum
 
@@ -173,7 +173,7 @@ def find_limits(names: Sequence[str], space: Space) -> dict[str, AnyCost]:
         try:
             found[name] = any_cost(name, space)
         except UserError as error:
-            raise UserError(f"limits: {error}") from error
+            raise UserError(f"limits: {str(error).removeprefix('cost: ')}") from error
     return found
 
 
@@ -186,11 +186,17 @@ def witness(cost: AnyCost, target: float, limits: Mapping[str, tuple[AnyCost, fl
         return lowest.genes
     under = " and ".join(f"{name} <= {most:g}" for name, (_, most) in limits.items())
     if lowest.bound == np.inf:
-        raise UserError(f"limits: {space.name}: expected limits that an architecture can meet, found {under}")
+        lowest_of_each = " and ".join(
+            f"{name} >= {at_least(model.cheapest()[0], model.unit)}" for name, (model, _) in limits.items()
+        )
+        raise UserError(
+            f"limits: {space.name}: expected limits that an architecture can meet ({lowest_of_each}), "
+            f"found {under}"
+        )
     if lowest.bound > target or lowest.exact:
         least = lowest.cost if lowest.exact else lowest.bound
         raise UserError(
-            f"targets: {space.name}: expected at least {with_unit(f'{least:.3f}', cost.unit)}, the lowest "
+            f"targets: {space.name}: expected at least {at_least(least, cost.unit)}, the lowest "
             f"cost under {under}, found {target:g}"
         )
     most = with_unit(f"{target:g}", cost.unit)

@@ -3,11 +3,9 @@ torch."""
 
 from __future__ import annotations
 
-import math
-
 from topdown_ray.errors import UserError
 from topdown_ray.spaces import predictor_names
-from topdown_ray.spaces.cost import AnyCost, any_cost, with_unit
+from topdown_ray.spaces.cost import AnyCost, any_cost, at_least
 from topdown_ray.spaces.limits import find_limits
 from topdown_ray.spaces.registry import searched_space
 from topdown_ray.sweeps.groups import Device
@@ -56,8 +54,7 @@ def _check_targets(space: str, device: Device, cost: AnyCost) -> None:
     lowest, _ = cost.cheapest()
     for target in (target for targets in device.sets for target in targets):
         if target < lowest:
-            least = with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", cost.unit)
             raise UserError(
-                f"targets: {space}: expected at least {least}, the cost of its cheapest "
-                f"architecture under {cost.name}, found {target:g}"
+                f"targets: {space}: expected at least {at_least(lowest, cost.unit)}, the cost of the "
+                f"cheapest architecture under {cost.name}, found {target:g}"
             )

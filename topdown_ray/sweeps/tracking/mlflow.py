@@ -45,7 +45,7 @@ def mlflow_run(track: Track, sweep: TrackedSweep) -> Iterator[Log]:
             client = MlflowClient(tracking_uri=track.where)
             experiment = client.get_experiment_by_name(name)
     except Exception as error:  # exceptions of requests, of MLflow or of a database
-        reason = one_line(without_secrets(str(error), track.where))
+        reason = one_line(without_secrets(_cause(error), track.where))
         raise UserError(
             f"{track.option}: expected a server that answers, found none at {shown(track.where)} ({reason})"
         ) from error
@@ -98,6 +98,16 @@ def _created(client: MlflowClient, name: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the operating system said, or the error's own text if that was not the cause."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error)
 
 
 @contextlib.contextmanager
