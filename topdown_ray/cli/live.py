@@ -64,7 +64,8 @@ class Follower:
         self._status, self._read_at = self._reader.read(), time.monotonic()
         self._reading = threading.Lock()
         self._drawing = threading.Lock()  # held for a moment, not while the thread draws
-        self._busy = False
+        self._drawer: threading.Thread | None = None  # None if nothing is being drawn
+        self._closed = False
         self._next_at = 0.0  # when the next drawing may begin
         self._drawn: tuple[str, int] | None = None  # the sweep and number of searches that the album shows
         self._album: Album | None = None
@@ -87,9 +88,9 @@ class Follower:
         wanted = (status.run_id, status.done)
         with self._drawing:
             due = status.done and wanted != self._drawn and time.monotonic() >= self._next_at
-            if due and not self._busy:
-                threading.Thread(target=self._draw, args=(wanted,), daemon=True).start()
-                self._busy = True
+            if due and self._drawer is None and not self._closed:
+                self._drawer = threading.Thread(target=self._draw, args=(wanted,), daemon=True)
+                self._drawer.start()
             album = self._album
             message = self._problem or (_waiting(status) if album is None else album.note)
             captions = [picture.caption for picture in album.pictures] if album else []
@@ -100,6 +101,17 @@ class Follower:
         with self._drawing:
             pictures = self._album.pictures if self._album else ()
         return pictures[panel].svg if 0 <= panel < len(pictures) else None
+
+    def close(self) -> None:
+        """Wait for what is being read or drawn, and answer no more. Python aborts if it ends while one of its
+        threads is in C++ code, such as that of pyarrow or matplotlib.
+        """
+        self._reading.acquire()
+        with self._drawing:
+            self._closed = True
+            drawer = self._drawer
+        if drawer is not None:
+            drawer.join()
 
     def _draw(self, wanted: tuple[str, int]) -> None:
         began = time.monotonic()
@@ -112,7 +124,7 @@ class Follower:
             problem = f"The pictures cannot be drawn: {one_line(error)}"
         now = time.monotonic()
         with self._drawing:
-            self._busy, self._problem = False, problem
+            self._drawer, self._problem = None, problem
             if album is None:
                 self._next_at = now + RETRY_S
                 return
@@ -236,3 +248,5 @@ def serve(where: str, port: int, every_s: float) -> None:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        finally:
+            follower.close()
