@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A fresh machine's first command: makes .venv when missing, installs, runs the demo.
+# Set up a fresh machine: create .venv if it is missing, install the package, and run the demo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh ""

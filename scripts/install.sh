@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh: make .venv when missing and install the project into it. $1: an extra such as [test], or nothing.
+# demo.sh and test.sh source this file. It creates .venv if it is missing, and installs the project with the extra in $1.
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $python: expected Python 3.11 or newer, found $("$python" --version)" >&2; exit 2; }
 [ -x .venv/bin/python ] || "$python" -m venv .venv

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A fresh machine's second command: makes .venv when missing, installs with the test extra, runs lint, types and all tests.
+# Create .venv if it is missing, install the extra test, and run the linter, the type checker and all tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh "[test]"

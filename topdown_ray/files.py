@@ -70,7 +70,7 @@ def written(path: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise UserError(
-            f"{brief_path(path)}: expected a place to write to, found {_reason(error)}"
+            f"{brief_path(path)}: expected a path that can be written, found {_reason(error)}"
         ) from error
 
 

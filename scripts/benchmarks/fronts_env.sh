@@ -6,8 +6,8 @@
 #   FOLDER/bin/python -m topdown_ray bench fronts --quick
 #
 # PYTHON names the interpreter of the project's environment (default: .venv/bin/python). Nothing is installed
-# there. OFA² and DyNAS-T come without their dependencies: what the benchmark imports of them needs none beyond
-# the project's and pymoo's, and DyNAS-T's (fairseq, transformers) do not fit beside these.
+# there. OFA² and DyNAS-T are installed without their dependencies. The benchmark does not need these, and
+# those of DyNAS-T (fairseq, transformers) conflict with the project's.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "usage: $0 FOLDER" >&2; exit 2; }
 cd_before=$PWD

@@ -152,7 +152,7 @@ def simulate(searches: int, out: Path, arguments: argparse.Namespace) -> dict[st
     }
 
 
-# of the process itself: what the kernel counts for a child begins with what its parent had
+# measured in the process itself, because the kernel's counts for a child start with those of its parent
 PEAK = """
 import re
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

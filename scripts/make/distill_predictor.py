@@ -271,8 +271,8 @@ def rounded(parameters: Parameters, data: Labelled, center: float, scale: float)
 
 
 def agreement(student: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Errors in points of top-1, and Kendall's tau, beside the range of the teacher's values: of equals there
-    is no order to keep.
+    """Return errors in points of top-1, Kendall's tau, and the range of the teacher's values. If these are
+    equal, tau has no meaning.
     """
     error = 100 * (student.astype(np.float64) - teacher)
     return {
@@ -344,7 +344,7 @@ def description(
 
 
 def write_card(path: Path, facts: dict[str, Any]) -> None:
-    """Beside the file, and on the screen."""
+    """Write the card next to the file, and print it."""
     text = json.dumps(facts, indent=1) + "\n"
     path.with_suffix(".json").write_text(text)
     print(text, end="")

@@ -55,7 +55,7 @@ FUZZ = settings(deadline=None, derandomize=True, max_examples=80, suppress_healt
         (["describe", "[" * 100_000], "architecture: expected JSON"),
         (["describe", "garbage"], "garbage: expected JSON"),
         (["table", f"{LONG}.parquet"], "File name too long"),
-        (["table", "[red]x"], "[red]x: expected a file .parquet"),
+        (["table", "[red]x"], "[red]x: expected a .parquet file"),
         (["evaluate", LONG, "--data", "d"], "File name too long"),
         (["export", LONG, "--out", "e"], "File name too long"),
         (["export", "{}", "--out", "e", "--seed", "²"], "--seed: expected best or a whole number"),

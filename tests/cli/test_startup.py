@@ -131,7 +131,7 @@ def test_what_is_wrong_in_a_sweep_file(
         ),
         (("merge", "out", "missing"), "missing: expected a sweep's result folder"),
         (("status", "missing"), "missing: expected a sweep's result folder"),
-        (("table", "missing"), "missing: expected a file .parquet or one of"),
+        (("table", "missing"), "missing: expected a .parquet file or one of"),
         (("measure", "--space", "nowhere", "--out", "x.parquet"), "--space: expected one of"),
         (("measure", "--check", "missing.parquet"), "missing.parquet: expected a latency table"),
     ],

@@ -92,7 +92,7 @@ def test_a_table_that_the_rows_do_not_follow_fails(tmp_path: Path) -> None:
         ),
         (
             ["measure", "--space", "resnet50d", "--out", "x.yaml"],
-            ["--out: expected a file .parquet, found x.yaml"],
+            ["--out: expected a .parquet file, found x.yaml"],
         ),
         (
             ["measure", "--space", "resnet50d", "--out", "no/such/x.parquet"],
@@ -111,7 +111,7 @@ def test_a_table_that_the_rows_do_not_follow_fails(tmp_path: Path) -> None:
             ["none.parquet: expected a latency table, found no readable file"],
         ),
         (["measure", "--check", "none.parquet", "--space", "resnet50d"], ["--check: expected no --space"]),
-        (["table", "pixel9"], ["pixel9: expected a file .parquet or one of", "found neither"]),
+        (["table", "pixel9"], ["pixel9: expected a .parquet file or one of", "found neither"]),
         (["table", demo.TABLE, "--space", "vgg"], ["--space: expected one of", "'vgg'"]),
         (
             ["table", demo.TABLE, "--space", "resnet50d", "--export-yaml", "y"],

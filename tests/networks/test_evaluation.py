@@ -424,7 +424,7 @@ def test_older_parts_are_read_and_damaged_ones_are_measured_again(
     pd.testing.assert_frame_equal(rows.read(), expected)
     content = damaged.read_bytes()
     damaged.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
-    with pytest.raises(UserError, match=rf"{damaged.name}: expected a part as it was written, found"):
+    with pytest.raises(UserError, match=rf"{damaged.name}: expected an undamaged part, found"):
         rows.read()
     again = Evaluations(tmp_path)
     again.open()

@@ -191,7 +191,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (
             dataset,
             ["--space", "proxyless", "--out", tmp_path / "p.pth"],
-            ["expected a file .safetensors, found .pth"],
+            ["expected a .safetensors file, found .pth"],
         ),
         (
             dataset,

@@ -215,7 +215,7 @@ def test_a_full_disk_leaves_the_earlier_files(tmp_path: Path) -> None:
     try:
         for size in (1, 9000):  # neither the checkpoint nor the picture, then the checkpoint alone
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-            with pytest.raises(UserError, match="expected a place to write to, found File too large"):
+            with pytest.raises(UserError, match="expected a path that can be written, found File too large"):
                 training.train(path, SPACE, out, Training(hidden=16, epochs=5, seed=1))
             assert {file.name: file.read_bytes() for file in out.parent.iterdir()} == before
     finally:

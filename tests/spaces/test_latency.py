@@ -421,7 +421,7 @@ def test_a_table_is_checked_from_the_command_line(
     told = main_in_process(["table", path], capsys)
     assert f"corrected by {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f}" in told.stdout
     wrong = main_in_process(["measure", "--check", path, "--picture", tmp_path / "t.png"], capsys)
-    assert_one_line(wrong, "--picture: expected a file .svg in an existing folder, found")
+    assert_one_line(wrong, "--picture: expected a .svg file in an existing folder, found")
 
 
 def test_another_machines_table_is_not_compared(real: Path, tmp_path: Path) -> None:

@@ -233,7 +233,8 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "out.parquet"
     assert (
-        complaint(write_table, measured(), out) == f"{out}: expected a place to write to, found File exists"
+        complaint(write_table, measured(), out)
+        == f"{out}: expected a path that can be written, found File exists"
     )
     assert "expected a folder to write to, found" in complaint(Evaluations(tmp_path, "file").open)
     with pytest.raises(StoreError, match="out: expected free space and permission to write, found: "):

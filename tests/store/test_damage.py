@@ -143,8 +143,7 @@ def test_damaged_parts_are_moved_aside(
     done = main_in_process(["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"], capsys)
     assert done.returncode == 0
     assert (
-        f"damaged, will be computed again: {part}: expected a part as it was written, found checksum"
-        in done.stderr
+        f"damaged, will be computed again: {part}: expected an undamaged part, found checksum" in done.stderr
     )
     assert f"; moved to {out}/damaged" in done.stderr
     for name in TABLES:

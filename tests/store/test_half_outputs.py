@@ -63,7 +63,7 @@ def test_exported_tables_are_whole_or_not_there(
     (tmp_path / "192_lookup_table.yaml").write_text("as it was")
     assert_one_line(
         main_in_process(arguments, capsys),
-        "_lookup_table.yaml: expected a place to write to",
+        "_lookup_table.yaml: expected a path that can be written",
         os.strerror(errno.EFBIG),
     )
     assert [path.name for path in tmp_path.iterdir()] == ["192_lookup_table.yaml"]

@@ -55,8 +55,8 @@ def run(tmp_path: Path) -> Path:
         ("s3://[::1/x", "expected a bucket or host name"),
         ("s3://b:99999/x", "expected a bucket or host name"),
         ("s3://a..%2e/x", "expected a bucket or host name"),
-        ("abfs://container/x", "expected a place that answers"),
-        ("abfs://container@127.0.0.1/x", "expected a place that answers, with credentials for it, found"),
+        ("abfs://container/x", "expected a store that answers"),
+        ("abfs://container@127.0.0.1/x", "expected a store that answers and accepts your credentials, found"),
     ],
 )
 def test_addresses(
@@ -87,7 +87,7 @@ def test_a_place_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
     """Google's client tries for 15 minutes where it finds no credentials; here the limit is two seconds."""
     monkeypatch.setattr(filesystems, "PROBE_S", 2)
     with pytest.raises(
-        UserError, match="gs://bucket/x: expected a place that answers, with credentials for it, found"
+        UserError, match="gs://bucket/x: expected a store that answers and accepts your credentials, found"
     ):
         Place("gs://bucket/x")
 
@@ -119,9 +119,7 @@ def test_a_lock_that_is_none(kind: str, tmp_path: Path, capsys: pytest.CaptureFi
     else:
         lock.symlink_to(precious if kind == "link" else tmp_path / "nowhere")
     result = main_in_process(["sweep", sweep_file(tmp_path), "--out", out, "--address", "none"], capsys)
-    assert_one_line(
-        result, f"{out}/.lock: expected a lock as a sweep makes it, a regular file, found something else"
-    )
+    assert_one_line(result, f"{out}/.lock: expected a lock that is a regular file, found something else")
     assert [path.name for path in out.iterdir()] == [".lock"]
     assert precious.read_text() == "somebody's file"
     assert not (tmp_path / "nowhere").exists()

@@ -155,9 +155,7 @@ def test_what_is_not_asked_for_is_not_read(run: Path, tmp_path: Path) -> None:
     assert len(load(out, ["accuracy", "generation"]).searches) == len(load(run).searches)
     assert len(load(out, where={"seed": 3}).trace) == len(load(run, where={"seed": 3}).trace)
     for columns, table in ((["arch"], "searches"), (["best_accuracy"], "trace")):
-        with pytest.raises(
-            UserError, match=rf"{table}/{name}: expected a part as it was written, found chec"
-        ):
+        with pytest.raises(UserError, match=rf"{table}/{name}: expected an undamaged part, found chec"):
             load(out, columns, {"seed": 7})
 
 

@@ -51,7 +51,7 @@ def test_a_damaged_object_is_named_and_computed_afresh(server: str, undisturbed:
     name = sorted(place.files("trace"))[1]
     place.write(f"trace/{name}", place.read(f"trace/{name}")[:500])
     with pytest.raises(
-        UserError, match=rf"s3://results/damaged/trace/{name}\?.*: expected a part as it was written"
+        UserError, match=rf"s3://results/damaged/trace/{name}\?.*: expected an undamaged part"
     ):
         load(out)
     assert_same(undisturbed, ran(out))
@@ -130,7 +130,7 @@ def test_commands_take_uris(server: str, tmp_path: Path, capsys: pytest.CaptureF
         ),
         (
             "s3://results/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1",
-            "expected a place that answers, found",
+            "expected a store that answers, found",
         ),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_damaged_part_is_named_and_computed_afresh(
     part = sorted((out / table).glob("*.parquet"))[2]
     part.write_bytes(damage(part.read_bytes()))
     with pytest.raises(
-        UserError, match=rf"{table}/{part.name}: expected a part as it was written, found .* to compute"
+        UserError, match=rf"{table}/{part.name}: expected an undamaged part, found .* to compute"
     ):
         load(out)
     plan = plan_of()

@@ -150,7 +150,7 @@ def test_folders_that_cannot_be_merged(
             overlapping,
             f"{overlapping}: expected no searches that {halves[0]} also has, found 2: seeds [6]",
         ),
-        (damaged, f"{damaged}/trace/{name}: expected a part as it was written"),
+        (damaged, f"{damaged}/trace/{name}: expected an undamaged part"),
         (tmp_path, "expected a sweep's result folder"),
     ):
         assert_one_line(main_in_process(["merge", out, halves[0], folder], capsys), *said)

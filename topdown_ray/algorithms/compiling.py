@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from numba.core import event
 
-MESSAGE = "Compiling search kernels. This takes a few seconds, and later runs on this machine reuse them ..."
+MESSAGE = "Compiling search kernels. This can take half a minute. Later runs on this machine reuse them ..."
 
 
 class _Once(event.Listener):

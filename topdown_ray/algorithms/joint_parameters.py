@@ -14,7 +14,7 @@ from topdown_ray.algorithms.parameters import EvolutionParams
 @dataclass(frozen=True)
 class Moves:
     """How children are made; :class:`JointParams` describes the fields. The defaults were chosen on the
-    tuning cases of the ablation in ``docs/explanation/joint.md``.
+    tuning cases of the ablation in ``docs/results/joint.md``.
     """
 
     gradient_share: float = 0.5
@@ -60,7 +60,7 @@ class JointParams(EvolutionParams):
     def identity(self) -> dict[str, Any]:
         """Return the part of a search's identity that follows from its hyper-parameters."""
         moves = dataclasses.asdict(self.moves())
-        if not self.front_share:  # it came later
+        if not self.front_share:  # added later; identities contain it only if it is set
             del moves["front_share"]
         patience = {} if self.patience is None else {"patience": self.patience}
         return {**self.shared(), **patience, "moves": moves}

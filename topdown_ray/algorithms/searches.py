@@ -206,9 +206,8 @@ def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
     for genes in (state.parents.view(-1, problem.space.G), state.best):
         if not bool((problem.cost(genes) <= limit).all()):
             raise UserError(
-                "limits: expected limits that a population meets when it is carried over to the next target, "
-                "found one that breaks them; use a strategy that prunes (top_down) or starts again "
-                "(independent)"
+                "limits: expected limits of a looser target that are not tighter, because this strategy "
+                "carries its population over, found a tighter one; use top_down or independent"
             )
 
 

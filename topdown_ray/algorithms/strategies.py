@@ -153,14 +153,14 @@ def _full_then(later: Callable[[int, int], int]) -> EvaluationCount:
 
 @strategy("independent", lambda full, warm: full)
 def independent(searches: Searches) -> Iterator[Outcome]:
-    """A full search for every target: the baseline of Once-for-All (Cai et al. 2020)."""
+    """Run a full search for every target: the baseline of Once-for-All (Cai et al. 2020)."""
     for index in range(len(searches.targets)):
         yield searches.evolve(index, None, searches.params.generations, 0).outcome
 
 
 @strategy("bottom_up", lambda full, warm: warm, carries=True)
 def bottom_up(searches: Searches) -> Iterator[Outcome]:
-    """A full search for the tightest target; its population carries over unchanged to each looser one (arXiv
+    """Search for the tightest target first, and carry the population over to each looser target (arXiv
     2012.06748).
     """
     state = None
@@ -173,7 +173,7 @@ def bottom_up(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("top_down", lambda full, warm: 1 + warm)
 def top_down(searches: Searches) -> Iterator[Outcome]:
-    """A full search for the loosest target; each tighter one starts from the pruned answer of the target
+    """Search for the loosest target first, and start each tighter target from the pruned answer of the one
     before (arXiv 2012.06748).
     """
     yield from _downwards(searches, searches.params.warm_generations)
@@ -181,14 +181,14 @@ def top_down(searches: Searches) -> Iterator[Outcome]:
 
 @strategy("prune", lambda full, warm: 1)
 def prune_only(searches: Searches) -> Iterator[Outcome]:
-    """As top_down, without the generations after pruning."""
+    """Do the same as ``top_down``, without the generations after pruning."""
     yield from _downwards(searches, 0)
 
 
 @strategy("random", lambda full, warm: full)
 def random(searches: Searches) -> Iterator[Outcome]:
-    """Random search: the best of as many uniform feasible architectures for each target as ``independent``
-    scores.
+    """Draw as many uniform feasible architectures for each target as ``independent`` draws children, and keep
+    the best.
     """
     from topdown_ray.algorithms import evolution
 
@@ -213,7 +213,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
         yield searches.run(index, state, searches.params.generations, P, step).outcome
 
 
-# chosen beside top_down at the paper's lengths: "The default lengths" of docs/explanation/joint.md
+# the lengths were chosen by comparison with top_down: "The default lengths" in docs/results/joint.md
 @strategy(
     "joint",
     lambda full, warm: warm,
@@ -222,7 +222,7 @@ def random(searches: Searches) -> Iterator[Outcome]:
     several_costs=True,
 )
 def joint(searches: Searches) -> Iterator[Outcome]:
-    """All targets at once: an archive for each target, and each child is offered to all of them
+    """Search for all targets at once: keep an archive for each target, and offer each child to all of them
     (:mod:`topdown_ray.algorithms.joint`).
 
     It draws as many children as a search that starts warm for each further target, and each target draws its
@@ -239,7 +239,7 @@ def joint(searches: Searches) -> Iterator[Outcome]:
     generations = params.generations + (K - 1) * params.warm_generations
     costs, _ = searches.problem.constraints(searches.targets)
     gradient = searches.gradient_of(searches.predictor, *costs)
-    problem = replace(searches.problem, accuracy=searches.predict)  # next to no child is drawn twice
+    problem = replace(searches.problem, accuracy=searches.predict)  # no cache: children hardly repeat
     run = Joint(
         problem,
         params.sizes(),

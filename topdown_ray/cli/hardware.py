@@ -107,8 +107,13 @@ def measure(
 
 
 def table(
-    source: Annotated[str, typer.Argument(help="Measured table (.parquet), or name of a shipped table.")],
-    space: Annotated[str, typer.Option(help=f"Space of a shipped table: {in_words()}.")] = DEFAULT_SPACE,
+    source: Annotated[
+        str,
+        typer.Argument(help="Measured table (.parquet), or name of a table that comes with the package."),
+    ],
+    space: Annotated[
+        str, typer.Option(help=f"Space of a table of the package: {in_words()}.")
+    ] = DEFAULT_SPACE,
     export_yaml: Annotated[
         Path | None, typer.Option(help="Folder for the table in OFA's published form (YAML).")
     ] = None,

@@ -32,7 +32,8 @@ app = typer.Typer(
 )
 
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Print the traceback of an internal error. Goes before the command.")
+    bool,
+    typer.Option("--debug", help="Print the traceback of an internal error. Write it before COMMAND."),
 ]
 
 

@@ -213,13 +213,15 @@ def front(
     out: Annotated[
         Path | None, typer.Option(help="CSV file to write (default: front-SPACE-COST.csv).")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of searches. The best answers count.")] = 8,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of searches. The front has their best answers.")
+    ] = 8,
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first search.")] = 0,
     children: Annotated[int, typer.Option(min=1, help="Number of children of each search.")] = 200_000,
     population: Annotated[int, typer.Option(min=4, help="Number of children per generation.")] = 200,
     start: Annotated[
         list[str] | None,
-        typer.Option(help="Result folder whose answers and fronts are also polished. Repeat for more."),
+        typer.Option(help="Result folder whose answers and fronts are improved as well. Repeat for more."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

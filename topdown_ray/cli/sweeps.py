@@ -75,7 +75,7 @@ def sweep(
     resume: Annotated[bool, typer.Option(help="Continue a result folder that has the same sweep.")] = True,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Run only this search, or this shard of failures/. Repeat for more."),
+        typer.Option(metavar="ID", help="Run only this search, or this shard in failures/. Repeat for more."),
     ] = None,
     part: Annotated[
         str | None,
@@ -147,10 +147,18 @@ def search(
     predictor: PredictorName = "published",
     population: Annotated[int, typer.Option(help="Number of children per generation.")] = 100,
     generations: Annotated[
-        int | None, typer.Option(help="Generations of a full search (default: that of the strategy, 500).")
+        int | None,
+        typer.Option(
+            help="Generations of a full search (default: 500; for joint 20, if --warm-generations "
+            "is not given either)."
+        ),
     ] = None,
     warm_generations: Annotated[
-        int | None, typer.Option(help="Generations after a warm start (default: that of the strategy, 100).")
+        int | None,
+        typer.Option(
+            help="Generations after a warm start (default: 100; for joint 4, if --generations is "
+            "not given either)."
+        ),
     ] = None,
     limit: Annotated[
         list[str] | None,

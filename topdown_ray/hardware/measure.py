@@ -63,7 +63,7 @@ def measure_space(
     Raises UserError and StartError.
     """
     if out.suffix != latency_table.SUFFIX:
-        raise UserError(f"--out: expected a file {latency_table.SUFFIX}, found {out}")
+        raise UserError(f"--out: expected a {latency_table.SUFFIX} file, found {out}")
     check_output(out, "--out")
     effort = thoroughness.effort(FULL, strict=True)
     if address == "none":
@@ -135,7 +135,7 @@ def check_table(
     table = latency_table.read(path)
     check_conditions(table.conditions)
     if picture.suffix != ".svg" or not picture.parent.is_dir():
-        raise UserError(f"--picture: expected a file .svg in an existing folder, found {brief_path(picture)}")
+        raise UserError(f"--picture: expected a .svg file in an existing folder, found {brief_path(picture)}")
     check_output(picture, "--picture")
     check_output(picture.with_suffix(".csv"), "--picture")
     watch = Stopwatch(table.space, table.conditions)

@@ -221,7 +221,7 @@ class Journal:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise UserError(
-                f"{self.path}: expected a place to write to, found none ({error.strerror})"
+                f"{self.path}: expected a path that can be written, found none ({error.strerror})"
             ) from error
 
 

@@ -20,7 +20,7 @@ def find_table(source: str, space: str) -> tuple[LatencyTable, Path]:
     found = latency_table.source_of(source, find_space(space))
     if found is None:
         raise UserError(
-            f"{brief_path(source)}: expected a file .parquet or one of {', '.join(latency_table.shipped())}, "
+            f"{brief_path(source)}: expected a .parquet file or one of {', '.join(latency_table.shipped())}, "
             "found neither"
         )
     return latency_table.read(found.path), found.path

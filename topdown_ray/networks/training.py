@@ -93,7 +93,7 @@ def train(
     check_output(out, "--out")
     training = Training() if training is None else training
     if out.suffix != ".safetensors":
-        raise UserError(f"--out {out}: expected a file .safetensors, found {out.suffix or 'no suffix'}")
+        raise UserError(f"--out {out}: expected a .safetensors file, found {out.suffix or 'no suffix'}")
     if not (0 < training.held_out < 0.9 and 0 < training.stopping < 0.9):
         raise UserError(
             f"held-out, stopping: expected shares from 0 to 0.9, found {training.held_out}, "
@@ -150,14 +150,14 @@ def _folder_beside(out: Path) -> Iterator[Path]:
         for suffix in (".svg", ".md", out.suffix):
             if out.with_suffix(suffix).is_dir():
                 raise UserError(
-                    f"--out {out}: expected a place for three files, found the folder "
+                    f"--out {out}: expected a path for three files, found the folder "
                     f"{out.with_suffix(suffix).name}"
                 )
         with tempfile.TemporaryDirectory(prefix=f".{out.stem[:100]}.", dir=out.parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise UserError(
-            f"--out {brief_path(out)}: expected a place to write to, found {error.strerror}"
+            f"--out {brief_path(out)}: expected a path that can be written, found {error.strerror}"
         ) from error
 
 

@@ -101,7 +101,7 @@ def _load(folders: Sequence[str | Path]) -> tuple[list[ReportSource], Data]:
     data = prepare(results, names)
     sources = []
     for folder, name, part in zip(folders, names, results, strict=True):
-        lean = dataclasses.replace(part, trace=part.trace.head(0).copy())  # data has what is needed of it
+        lean = dataclasses.replace(part, trace=part.trace.head(0).copy())  # data has the curves
         sources.append(ReportSource(folder, name, lean, tables.missing(part)))
     return sources, data
 

@@ -373,6 +373,6 @@ def source_of(cost: str, space: Space) -> Source | None:
     if corrected:
         known = ", ".join(tables)
         raise UserError(
-            f"cost: expected a measured table ({known} or a file {SUFFIX}) before {CORRECTED}, found {cost!r}"
+            f"cost: expected a measured table ({known} or a {SUFFIX} file) before {CORRECTED}, found {cost!r}"
         )
     return None

@@ -205,7 +205,7 @@ class Evaluations:
             return _checked(read_part(self.place, self.folder, name, layout=self._parts.layout), where)
         except DamagedError as error:
             raise UserError(
-                f"{where}: expected a part as it was written, found {error}; run the same evaluate or "
+                f"{where}: expected an undamaged part, found {error}; run the same evaluate or "
                 "sample-dataset command again to measure its rows again"
             ) from error
 

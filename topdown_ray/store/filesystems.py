@@ -87,4 +87,4 @@ def _probe(uri: str, name: str) -> None:
             one_line(without_secrets(done.stderr, uri))
             or f"that its client ended with status {done.returncode}"
         )
-    raise UserError(f"{name}: expected a place that answers, with credentials for it, found {problem}")
+    raise UserError(f"{name}: expected a store that answers and accepts your credentials, found {problem}")

@@ -33,7 +33,7 @@ class FolderLock:
         """Raise UserError if something other than a lock file has its name."""
         if os.path.lexists(self._path) and not stat.S_ISREG(os.lstat(self._path).st_mode):
             raise UserError(
-                f"{self._name.rstrip('/')}/{LOCK}: expected a lock as a sweep makes it, a regular file, "
+                f"{self._name.rstrip('/')}/{LOCK}: expected a lock that is a regular file, "
                 "found something else"
             )
 

@@ -179,7 +179,7 @@ class Place:
                     raise UserError(f"{self.name}: expected an existing bucket, found no {bucket}")
             except OSError as error:
                 raise UserError(
-                    f"{self.name}: expected a place that answers, found {self.reason(error)}"
+                    f"{self.name}: expected a store that answers, found {self.reason(error)}"
                 ) from error
             return
         if self.local.exists() and not self.local.is_dir():

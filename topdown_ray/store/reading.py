@@ -132,7 +132,7 @@ def _parts(
             rows = read_part(place, table, name, encoded, schema.names, where=where)
         except DamagedError as error:
             advice = "run the sweep again into the same folder to compute these searches again"
-            raise UserError(f"{path}: expected a part as it was written, found {error}; {advice}") from error
+            raise UserError(f"{path}: expected an undamaged part, found {error}; {advice}") from error
         for key in keys:
             if rows[key].null_count:
                 raise UserError(

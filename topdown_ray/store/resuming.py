@@ -113,7 +113,7 @@ def verify(place: Place, layout: Layout, name: str) -> Verified:
             return Verified(nothing, [], None)
         except DamagedError as error:
             path = place.of(f"{table}/{name}")
-            return Verified(nothing, [], f"{path}: expected a part as it was written, found {error}")
+            return Verified(nothing, [], f"{path}: expected an undamaged part, found {error}")
     where = place.of(f"{layout.first}/{name}")
     inside = parse_json((found[0].schema.metadata or {}).get(MERGED, b"[]"), f"{where}: {MERGED.decode()}")
     if not isinstance(inside, list) or not all(isinstance(each, str) for each in inside):

@@ -144,8 +144,8 @@ SEARCH_COLUMNS = (
     TableColumn(
         "gradient_rows",
         pa.float64(),
-        "Predictor rows that take the CPU time of one gradient. Each worker measures it when it starts "
-        "(about 3 on MobileNetV3, and about 4 to 6 on ResNet50D).",
+        "Predictor rows that take the CPU time of one gradient. Each actor measures it when it starts "
+        "(about 3 on MobileNetV3 and about 4 on ResNet50D).",
         "predictor rows",
         "the strategy uses no gradients or the folder has a schema below 4",
         since=4,

@@ -46,7 +46,7 @@ def demo_spec() -> tuple[SweepSpec, str]:
         predictor, shipped = "embedded", [table for table in shipped_tables() if table.name == TABLE]
         cost |= {table.space: table.name for table in shipped}
         targets |= {table.space: typical_targets(table.low, table.high) for table in shipped}
-        measured = f"the shipped latency table {TABLE} (ms on {shipped[0].source})" if shipped else "MACs"
+        measured = f"the package's latency table {TABLE} (ms on {shipped[0].source})" if shipped else "MACs"
         used = (
             f"Using the embedded stand-in predictors and {measured}, because the published files are not "
             f"available: {error}"

@@ -30,13 +30,11 @@ class Limits:
     losses: int = LOSSES  # a shard whose process died this many times is given up
     overdue: float = 4.0  # multiple of its peers' time after which a shard is also started elsewhere
     overdue_floor_s: float = 15.0  # but not before this many seconds
-    unmeasured: float = (
-        20.0  # the same while no peer has finished: multiple of a guess, for workers that would be idle
-    )
+    # until a peer has finished: multiple of the estimated time after which an idle worker starts a copy
+    unmeasured: float = 20.0
     unmeasured_floor_s: float = 120.0  # but not before this many seconds
-    hung: float = (
-        3.0  # multiple of that time after which its worker is replaced, whether or not another is free
-    )
+    # multiple of the overdue time after which the worker is replaced, even if no other worker is free
+    hung: float = 3.0
 
 
 Flight = Tries[Shard]  # a shard that was taken from the pending ones and has no rows yet

@@ -16,7 +16,8 @@ from topdown_ray.sweeps.groups import Group
 AIM_S = 10.0  # duration of a shard
 SHORTEST_S = 2.0  # duration of a shard at the end of a sweep
 SHARDS_PER_S = 50.0  # most shards that one driver handles: with more workers, shards are longer
-# searches in lock step: a quarter off the speed of a large batch; long searches run so even for minutes
+# searches in lock step; with so many, a search is a quarter slower than in a large batch. Shards of long
+# searches have as many even if they then take minutes
 ENOUGH = 16
 LARGEST = 1024  # largest number of searches in lock step
 LARGEST_ROWS = 25_600  # largest searches x population, which bounds memory

@@ -98,7 +98,7 @@ def joint_quality(tables: Tables) -> str:
         rows.append(
             [SEARCHES[row["search"], row["sweep"]], count, percent(row["mean"]), lacks, str(row["seeds"])]
         )
-    head = ["search", "evaluations: mean (most)", "mean top-1 (%)", "regret (points)", "seeds"]
+    head = ["search", "nominal evaluations: mean (most)", "mean top-1 (%)", "regret (points)", "seeds"]
     return table(head, rows)
 
 
@@ -135,7 +135,12 @@ def joint_ablation(tables: Tables) -> str:
         )
         lacks = f"{percent(row['regret'], 3)} ± {percent(half, 3)}"
         rows.append([ABLATION[row["sweep"]], f"{row['evaluations']:,.0f}", lacks, more])
-    head = ["without", "evaluations (mean)", "regret (points)", "more regret than `joint_40k` (points)"]
+    head = [
+        "change",
+        "nominal evaluations (mean)",
+        "regret (points)",
+        "more regret than `joint_40k` (points)",
+    ]
     return table(head, rows)
 
 

@@ -207,7 +207,7 @@ QUOTES: dict[str, list[str]] = {
         "gains least, with a 95 % interval",
         "costs in MACs, 32 seeds, batches of 32 searches",
         "front `mobilenet_v3-note10`, with a 95 % interval",
-        "below 10,000, 40,000 and 200,000 evaluations",
+        "below 10,000, 40,000 and 200,000 nominal evaluations",
         "It has 16 seeds, which ran as 16 searches in lock step",
         "The table has 64 seeds",
         "Values are means with half of their 95 % interval",

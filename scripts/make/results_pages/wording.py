@@ -20,14 +20,14 @@ SEARCHES = {
     ("top_down", "top_down_distinct"): "`top_down`, distinct parents (`top_down_distinct.yaml`)",
 }
 ABLATION = {
-    "joint_40k": "nothing (`joint_40k.yaml`)",
-    "no_distinct": "distinct parents: known children are scored again",
-    "no_gradients": "gradients",
-    "one_change": "more than one change in a move",
-    "no_sharing": "sharing: each child is offered to its own target only",
-    "no_neighbours": "neighbours: parents come from the child's own target only",
-    "hot": "the default temperature: three times as high",
-    "cold": "the default temperature: a third as high",
+    "joint_40k": "none (`joint_40k.yaml`)",
+    "no_distinct": "`distinct_parents: false`: a child is scored even if it was drawn before",
+    "no_gradients": "`gradient_share: 0`",
+    "one_change": "`changes: 1`",
+    "no_sharing": "`share_archive: false`: each child is offered to its own target only",
+    "no_neighbours": "`neighbour_rate: 0`: parents come from the child's own target only",
+    "hot": "`temperature: 0.0009`, three times the default",
+    "cold": "`temperature: 0.0001`, a third of the default",
 }
 CONTESTANTS = {
     "floor": "`floor`: the predictor alone",

@@ -49,7 +49,7 @@ def print_forecast(forecast: Forecast, as_json: bool) -> None:
     if as_json:
         print_json(forecast._asdict())
         return
-    shards = f"{forecast.shards:,} shards" if forecast.shards else "shards of a few seconds each"
+    shards = f"{forecast.shards:,} shards" if forecast.shards else "shards of about ten seconds"
     print(
         f"This sweep has {forecast.searches:,} searches with {forecast.evaluations:,} predictor evaluations, "
         f"in {shards} on {forecast.actors} {'actor' if forecast.actors == 1 else 'actors'}."
