@@ -16,7 +16,7 @@ import re
 import stat
 import tempfile
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -297,9 +297,7 @@ def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseMode
     message = one_line(first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
         known = _model_at(model, first["loc"][:-1]).model_fields
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{field}: expected one of the keys {', '.join(known)}, found an unknown key{meant}"
+        return f"{field}: {unknown_key(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{field}: expected a value, found none"
     if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
@@ -317,6 +315,14 @@ def wrong_value(message: str, found: object) -> str:
     expected = re.sub(r"^input should be (?=greater|less)", "expected a number ", expected)
     expected = expected.replace("input should be", "expected")
     return f"{expected}, found {brief(found)}"
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return 'expected X, found Y' for a key that is not known, with the most similar one that is."""
+    names = list(known)
+    close = difflib.get_close_matches(key, names, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f"expected one of the keys {', '.join(names)}, found an unknown key{meant}"
 
 
 def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> type[pydantic.BaseModel]:

@@ -92,7 +92,7 @@ def test_the_help_of_every_command() -> None:
         ({"cost": "makcs"}, ("cost: expected note10, macs", "'makcs'")),
         ({"predictor": "embeded"}, ("embeded: expected a predictor checkpoint", "published, embedded")),
         ({"targets": [[1]]}, ("targets: mobilenet_v3: expected at least", "found 1")),
-        ({"limits": {"prams": 3}}, ("limits: cost: expected", "params", "'prams'")),
+        ({"limits": {"prams": 3}}, ("limits: expected", "params", "'prams'")),
         ({"seds": 3}, ("sweep.yaml: seds: expected one of the keys", "seeds")),
         ({"search": {"populaton": 20}}, ("search.populaton: expected one of the keys population",)),
         ({"search": {"population": 1}}, ("search.population: expected", "found 1")),

@@ -13,20 +13,14 @@ from typing import NamedTuple
 from topdown_ray import assets
 from topdown_ray.errors import UserError
 from topdown_ray.files import data
-from topdown_ray.spaces.cost import COUNTED, PEAK, peak_activation, published, shipped_tables
+from topdown_ray.spaces.cost import PEAK, any_cost, published, shipped_tables
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Space
 
 SHIPPED = "this package"
 NOT_HERE = "not downloaded"
 # the costs that depend only on the architecture, and where their numbers come from
-_COMPUTED = tuple(
-    zip(
-        (*COUNTED.items(), (PEAK, peak_activation)),
-        ("OFA's rule", "OFA's subnets", "live float32 values, one image"),
-        strict=True,
-    )
-)
+_COMPUTED = {"macs": "OFA's rule", "params": "OFA's subnets", PEAK: "live float32 values, one image"}
 
 
 class CatalogueEntry(NamedTuple):
@@ -93,10 +87,9 @@ def _tables() -> Iterator[CatalogueEntry]:
 
 def _counted() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
-        for (name, model), rule in _COMPUTED:
-            cost = model(space)
-            facts = (name, "computed cost", space.name, cost.unit, *cost.range())
-            yield CatalogueEntry(*facts, rule, None, SHIPPED, None)
+        for name, source in _COMPUTED.items():
+            extent = _Extent((cost := any_cost(name, space)).unit, *cost.range())
+            yield CatalogueEntry(name, "computed cost", space.name, *extent, source, None, SHIPPED, None)
 
 
 def _weights() -> Iterator[CatalogueEntry]:

@@ -24,7 +24,7 @@ from pydantic import (
 from topdown_ray.algorithms.parameters import LATER, EvolutionParams
 from topdown_ray.algorithms.strategies import STRATEGIES, find_strategy
 from topdown_ray.errors import UserError, brief, one_line
-from topdown_ray.files import first_mistake
+from topdown_ray.files import first_mistake, unknown_key
 
 
 class SearchParams(EvolutionParams):
@@ -39,10 +39,7 @@ class SearchParams(EvolutionParams):
         known = _known_keys()
         for key in self.model_extra or {}:
             if key not in known:
-                raise ValueError(
-                    f"search.{one_line(key, 60)}: expected one of the keys {', '.join(known)}, found an "
-                    "unknown key"
-                )
+                raise ValueError(f"search.{one_line(key, 60)}: {unknown_key(key, known)}")
         return self
 
     def of(self, strategy: str, own: Mapping[str, Any] | None = None) -> EvolutionParams:
@@ -180,10 +177,7 @@ def _entry(value: Any, where: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     allowed = ("name", "label", "colour", *model.model_fields)
     for key in given:
         if key not in allowed:
-            raise ValueError(
-                f"{where}.{one_line(key, 60)}: expected one of the keys {', '.join(allowed)}, found an "
-                "unknown key"
-            )
+            raise ValueError(f"{where}.{one_line(key, 60)}: {unknown_key(key, allowed)}")
     for key, (pattern, expected) in _TEXTS.items():
         if key in given and not (isinstance(given[key], str) and re.fullmatch(pattern, given[key])):
             raise ValueError(f"{where}.{key}: expected {expected}, found {brief(given[key])}")
