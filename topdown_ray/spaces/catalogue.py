@@ -88,7 +88,8 @@ def _tables() -> Iterator[CatalogueEntry]:
 def _counted() -> Iterator[CatalogueEntry]:
     for space in SPACES.values():
         for name, source in _COMPUTED.items():
-            extent = _Extent((cost := any_cost(name, space)).unit, *cost.range())
+            cost = any_cost(name, space)
+            extent = _Extent(cost.unit, *cost.range())
             yield CatalogueEntry(name, "computed cost", space.name, *extent, source, None, SHIPPED, None)
 
 
