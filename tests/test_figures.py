@@ -3,8 +3,10 @@
 If it fails: python scripts/make/figures.py --stored
 """
 
+import json
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,42 @@ def test_the_checks_of_latency_tables_are_those_that_come_with_them(space: str) 
     errors = [f"{100 * found[name]:.1f} %" for name in ("mae", "rmse", "corrected_mae")]
     row = f"| {100 * found['bias']:+.1f} % | {errors[0]} | {errors[1]} | {found['tau']:.3f} | {errors[2]} |"
     assert row in (ROOT / "docs" / "tutorials" / "your-device.md").read_text()
+
+
+def test_figures_of_stand_ins_are_those_of_their_cards_and_tables() -> None:
+    """On the pages about artefacts and limitations."""
+    cards = [
+        json.loads(data(f"embedded_{space}.json").read_text()) for space in ("mobilenet_v3", "resnet50d")
+    ]
+    best = [card["uniform_best_1_percent"] for card in cards]
+    loss = [
+        f"{abs(round(each['mean_points'], digits)):.{digits}f} ± "
+        f"{round(Decimal(str(each['standard_error_points'])) + Decimal('1e-9'), digits)}"  # halves up
+        for each, digits in zip([card["search_regret"] for card in cards], (2, 3), strict=True)
+    ]
+    rms = [card["uniform"]["rms_error_points"] for card in cards]
+    tau = [f"{card['uniform']['kendall_tau']:.3f}" for card in cards]
+    rows = (
+        [f"{card['bytes'] / 1000:.0f} kB" for card in cards],
+        [f"{rms[0]:.3f}", f"{rms[1]:.4f}"],
+        tau,
+        [f"{each['kendall_tau']:.2f}" for each in best],
+        [f"{best[0]['range_points']:.2f}", f"{best[1]['range_points']:.4f}"],
+        loss,
+    )
+    artefacts = (ROOT / "docs" / "guides" / "artefacts.md").read_text()
+    for row in rows:
+        assert f" | {' | '.join(row)} |\n" in artefacts
+    limitations = " ".join((ROOT / "docs" / "limitations.md").read_text().split())
+    assert f"is {tau[0]} on random architectures, but only {rows[3][0]} among the best 1 %" in limitations
+    assert f"loses {loss[0]} percentage points" in limitations
+    assert f"tau is {tau[1]} and the loss is {loss[1]} percentage points" in limitations
+    checks = [
+        latency_table.read(Path(str(data(f"latency_epyc_1thread.{space}.parquet")))).check["mae"]
+        for space in ("mobilenet_v3", "proxyless", "resnet50d")
+    ]
+    errors = [f"{100 * error:.1f} %" for error in checks]
+    assert f"{errors[0]} on MobileNetV3, {errors[1]} on ProxylessNAS and {errors[2]} on" in limitations
 
 
 def test_the_times_of_whole_subnets_are_those_of_the_check() -> None:
