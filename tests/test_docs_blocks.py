@@ -3,12 +3,15 @@
 The blocks of a page run in order, in one empty folder that has the repository's ``scripts``, with the
 published artefacts and without a network. Python blocks of a page share their names, as the cells of a
 notebook do. A block whose first line is a comment with a file name (``# my_cost.py``) is saved under that
-name. A comment above a block makes an exception:
+name. A block of text after a block that ran shows its output: the words of both are compared, the numbers are
+not. A comment above a block makes an exception:
 
     <!-- not run: needs an AWS account -->
     <!-- run by tests/sweeps/test_slurm.py -->
 """
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -21,6 +24,7 @@ from support.pages import PAGES, blocks, label
 
 from topdown_ray import plugins
 
+OF_A_MACHINE = {"laptop", "Intel", "R", "Xeon", "Processor"}  # words of an output that name a machine
 EXECUTABLE = [
     page for page in PAGES if any(b.language in ("bash", "python") and b.mark is None for b in blocks(page))
 ]
@@ -43,6 +47,11 @@ def test_every_block_has_a_known_language_and_a_sound_mark(page: Path) -> None:
             assert reason[1] is None or page.name in (ROOT / reason[1]).read_text(), block.mark
 
 
+def words(text: str) -> set[str]:
+    """The words of an output, without numbers, hashes and times."""
+    return {word for word in re.findall(r"\w+", text) if not re.search(r"\d", word)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", EXECUTABLE, ids=label)
 def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Path) -> None:
@@ -60,8 +69,10 @@ def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(published))
     monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
     names: dict[str, object] = {"__name__": "__main__"}
+    printed: str | None = None  # by the block before; None if it did not run
     for block in blocks(page):
         where = f"{label(page)}:{block.line}"
+        before, printed = printed, None
         if block.mark is not None:
             continue
         if block.language == "bash":
@@ -69,11 +80,17 @@ def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 ["bash", "-euo", "pipefail", "-c", block.code], capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
+            printed = done.stdout + done.stderr
         elif block.language == "python":
             if module := re.match(r"# (\w+\.py)\n", block.code):
                 (tmp_path / module[1]).write_text(block.code)
             else:
-                exec(compile("\n" * (block.line - 1) + block.code, label(page), "exec"), names)
+                with contextlib.redirect_stdout(io.StringIO()) as told:
+                    exec(compile("\n" * (block.line - 1) + block.code, label(page), "exec"), names)
+                printed = told.getvalue()
+        elif block.language == "text" and before is not None:
+            missing = words(block.code) - words(before) - OF_A_MACHINE
+            assert not missing, f"{where}: {missing} not in\n{before}"
     for module_name in [
         m for m, loaded in sys.modules.items() if str(tmp_path) in str(getattr(loaded, "__file__", ""))
     ]:

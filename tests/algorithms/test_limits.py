@@ -2,14 +2,17 @@
 
 import itertools
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from scipy import stats
 from support.commands import main_in_process
+from support.pages import blocks
 from support.sweeping import assert_same, run
 
 import topdown_ray
@@ -130,6 +133,14 @@ def test_mistakes_are_one_line_before_anything_starts(changes: dict[str, Any], m
     with pytest.raises(UserError, match=message) as caught:
         driver.make_plan(make_spec(data, "test"))
     assert "\n" not in str(caught.value)
+
+
+def test_the_guide_shows_a_target_that_cannot_be_met(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command of docs/guides/limits.md prints the line below it."""
+    page = ROOT / "docs" / "guides" / "limits.md"
+    (command,) = (block.code for block in blocks(page) if "limit epyc_1thread=25.5" in block.code)
+    (line,) = (block.code for block in blocks(page) if block.code.startswith("error: "))
+    assert main_in_process(shlex.split(command)[1:], capsys).stderr == line
 
 
 def test_limits_that_a_population_cannot_carry_over_are_refused() -> None:
