@@ -365,7 +365,8 @@ def test_a_folder_for_a_cluster_without_network(
     assert "Downloads are switched off (TOPDOWN_RAY_OFFLINE)." in places
     result = main_in_process(["assets", "fetch", "note10"], capsys)
     assert_one_line(
-        result, "note10/160_lookup_table.yaml: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"
+        result,
+        "note10/160_lookup_table.yaml: expected an intact local file, found none, and TOPDOWN_RAY_OFFLINE",
     )
 
 
@@ -406,7 +407,7 @@ def test_without_network_the_command_says_so(tmp_path: Path) -> None:
     result = topdown_ray("assets", "fetch", "note10", XDG_CACHE_HOME=str(tmp_path), **environment)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "160_lookup_table.yaml: not on this machine, and the download failed" in line
+    assert "160_lookup_table.yaml: expected an intact local file, found none, and the download failed" in line
     assert "no connection to 127.0.0.1" in line
     assert "Traceback" not in result.stderr
 
@@ -470,7 +471,7 @@ def test_a_sweep_fetches_what_it_needs(bare: tuple[Path, Script]) -> None:
     script.acts = ["wrong bytes"]
     with pytest.raises(
         UserError,
-        match=r"acc_predictor.pth: not on this machine, and the download failed: .*expected SHA-256",
+        match=r"acc_predictor.pth: .* found none, and the download failed: .*expected SHA-256",
     ):
         load_predictor("published", MOBILENET_V3)
     assert not (cache / "acc_predictor.pth").exists()

@@ -260,7 +260,8 @@ def fetch(asset: Asset, folder: Path, brisk: bool = False, show: OnBytes | None 
     file with it later."""
     if offline():
         raise UserError(
-            f"{asset.path}: not on this machine, and TOPDOWN_RAY_OFFLINE forbids downloads; {_advice(asset)}"
+            f"{asset.path}: expected an intact local file, found none, and TOPDOWN_RAY_OFFLINE forbids "
+            f"downloads; unset it, or {_advice(asset)}"
         )
     from topdown_ray.download import BRISK, PATIENT, download  # brings an HTTP client, which few need
 
@@ -274,7 +275,8 @@ def fetch(asset: Asset, folder: Path, brisk: bool = False, show: OnBytes | None 
                 temporary.write_text(f"{digest}  {destination.name}\n")  # sha256sum's form
     except UserError as error:
         raise UserError(
-            f"{asset.path}: not on this machine, and the download failed: {error}; {_advice(asset)}"
+            f"{asset.path}: expected an intact local file, found none, and the download failed: {error}; "
+            f"{_advice(asset)}"
         ) from error
     except OSError as error:
         where = error.filename or destination

@@ -71,7 +71,7 @@ def connect(address: str, on_step: Callable[[str], None] = lambda step: None) ->
 
 @contextlib.contextmanager
 def connected(address: str, on_step: Callable[[str], None] = lambda step: None) -> Iterator[None]:
-    """Connect to Ray (see :func:`connect`) until the block ends. Signals end the block in order.
+    """Connect to Ray (see :func:`connect`) until the block ends. A signal ends the block cleanly.
 
     A process that is already connected keeps its connection and its signal handlers, and the address is
     ignored."""
@@ -139,8 +139,8 @@ def resources() -> dict[str, int]:
 
 
 def scales() -> bool:
-    """Whether a node of the cluster has no CPUs. This is how a head node that starts workers on demand
-    looks.
+    """Whether a node of the cluster has no CPUs, as is usual for the head node of a cluster that adds nodes
+    on demand.
     """
     return any(node["Alive"] and not node["Resources"].get("CPU") for node in ray.nodes())
 
@@ -253,7 +253,9 @@ class Pool(Generic[Task, Result]):
         elif time.monotonic() - self._alive > self._start_timeout_s:
             free = ray.available_resources()
             raise StartError(
-                f"no actor was ready within {self._start_timeout_s} s; the cluster has {free} free"
+                f"cluster: expected an actor to start within {self._start_timeout_s} s, found none; "
+                f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free; wait until other "
+                "jobs have ended or ask for fewer actors, and run the same command again"
             )
         return events
 

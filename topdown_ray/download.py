@@ -148,8 +148,8 @@ class _Transfer:
             if status == 206 and _first_byte(response) != start:
                 self.part.unlink(missing_ok=True)
                 raise _PassingError(
-                    f"asked for the bytes from {start}, the server sent "
-                    f"{response.headers.get('Content-Range')}"
+                    f"expected the bytes from {start} on, found Content-Range "
+                    f"{response.headers.get('Content-Range', 'missing')}"
                 )
             start = start if status == 206 else 0
             mark = response.headers.get("ETag", "W/")

@@ -303,7 +303,7 @@ def first_mistake(error: pydantic.ValidationError, model: type[pydantic.BaseMode
     if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return f"{field}: expected a mapping, found {brief(first['input'])}"
     if first["type"] == "string_too_short":
-        return f"{field}: expected a text that is not empty, found {brief(first['input'])}"
+        return f"{field}: expected non-empty text, found {brief(first['input'])}"
     if first["type"] == "value_error":
         return f"{field}: {message}" if field and not message.startswith(field) else message
     return f"{field}: {wrong_value(message, first['input'])}".removeprefix(": ")

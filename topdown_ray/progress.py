@@ -15,7 +15,7 @@ class Progress:
     done: int  # including those of earlier runs
     before: int  # those of earlier runs
     failures: int = 0  # failed permanently
-    losses: int = 0  # worker processes that died
+    losses: int = 0  # actors that died or were replaced
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -227,7 +227,8 @@ def _after(tries: Tries[Task], event: Failed[Task] | Lost[Task]) -> str | None:
     del tries.attempts[event.attempt]
     if isinstance(event, Lost):
         tries.losses += 1
-        return f"its process died {LOSSES} times: {event.reason}" if tries.losses >= LOSSES else None
+        error = f"its process died or was replaced {LOSSES} times, most recently: {event.reason}"
+        return error if tries.losses >= LOSSES else None
     if event.mistake is not None:
         raise event.mistake
     tries.failures += 1

@@ -1,4 +1,4 @@
-"""Print lines on stderr without control characters, and end a command in order when it receives a signal."""
+"""Print lines on stderr without control characters, and end a command cleanly when it receives a signal."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def handlers_kept() -> Iterator[None]:
 
 
 def end_on_signals() -> None:
-    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command in order. A signal that is ignored
+    """Let Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the command cleanly. A signal that is ignored
     (nohup) stays ignored.
 
     Ray replaces the handlers when it starts, so this is called again afterwards.

@@ -51,7 +51,7 @@ def test_a_race_that_cannot_be_run_ends_at_once(tmp_path: Path, monkeypatch: pyt
     scale = contestants.Scale((60.0, 20.0), 3, 2, (2,), 2, 2, 1, True)
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(tmp_path))  # no predictor
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"acc_predictor.pth: not on this machine"):
+    with pytest.raises(UserError, match=r"acc_predictor.pth: expected an intact local file"):
         race.run(scale, ["ours, batch"])
     assert multiprocessing.active_children() == []  # those that could run do not wait for ever
     monkeypatch.setattr(race, "floor", died)

@@ -63,7 +63,7 @@ def test_the_node_is_reserved_whole(cluster: str, monkeypatch: pytest.MonkeyPatc
             assert _free(kinds[1].node_id) == 0
             monkeypatch.setattr(nodes, "START_TIMEOUT_S", 2)
             late = nodes.RemoteWatch(kinds[1], "mobilenet_v3", Conditions())
-            with pytest.raises(StartError, match="the node was not free within 2 s"):
+            with pytest.raises(StartError, match="expected the node to be free within 2 s"):
                 late.facts()
             late.close()
             bad: list[Any] = [10_000]

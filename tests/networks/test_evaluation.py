@@ -238,7 +238,7 @@ def test_random_weights_are_never_a_fallback(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name, message in (
         ("mobilenet_v3", "expected the published weights of ofa_mbv3.*--allow-random-weights"),
-        ("resnet50d", "not on this machine, and TOPDOWN_RAY_OFFLINE forbids downloads"),
+        ("resnet50d", "found none, and TOPDOWN_RAY_OFFLINE forbids downloads"),
     ):
         with pytest.raises(UserError, match=message):
             find_weights("published", SPACES[name])
@@ -621,7 +621,7 @@ def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.Capt
     for arguments, parts in [
         (
             ["evaluate", arch, "--data", data, "--address", "none"],
-            ["ofa_resnet50", "not on this machine"],
+            ["ofa_resnet50", "expected an intact local file, found none"],
         ),
         (["evaluate", arch, *common, "--bad", "maybe"], ["--bad: expected error or skip, found 'maybe'"]),
         (["evaluate", arch, *common, "--which", "some"], ["--which: expected best or all"]),

@@ -74,7 +74,7 @@ def test_a_task_whose_process_always_dies_is_given_up_and_the_others_go_on(tmp_p
         return call
 
     found = results(deadly, range(4), TWO)
-    assert str(found.pop(1)).startswith(f"its process died {LOSSES} times: ")
+    assert str(found.pop(1)).startswith(f"its process died or was replaced {LOSSES} times, most recently: ")
     assert found == {0: 0, 2: 2, 3: 3}
     assert (tmp_path / "deaths").read_text() == "x" * LOSSES
 

@@ -139,7 +139,7 @@ def test_offline_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(
-        UserError, match=r"acc_predictor.pth: not on this machine, and TOPDOWN_RAY_OFFLINE forbids"
+        UserError, match=r"acc_predictor.pth: expected an intact .*, and TOPDOWN_RAY_OFFLINE forbids"
     ):
         load_predictor("published", MOBILENET_V3)
 

@@ -354,7 +354,7 @@ def test_a_changed_plug_in_is_another_sweep(here: Path, capsys: pytest.CaptureFi
     done = main_in_process(again, capsys)
     assert done.returncode == 2
     assert done.stderr.startswith("error: results/energy: expected an empty folder or sweep ")
-    assert done.stderr.endswith("; changed since: the cost plugin:my_cost:energy\n")
+    assert done.stderr.endswith("; they differ in the cost plugin:my_cost:energy\n")
     with pytest.raises(UserError, match="expected an object at my_cost:nothing, found AttributeError"):
         topdown_ray.sweep("results/energy", cost="my_cost:nothing", address="none")
 

@@ -419,7 +419,7 @@ def test_a_table_is_checked_from_the_command_line(
     figures = latency_table.read(path).check
     assert figures["subnets"] == 4
     told = main_in_process(["table", path], capsys)
-    assert f"corrected by {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f}" in told.stdout
+    assert f"corrected to {figures['slope']:.4f} x sum {figures['offset_ms']:+.3f} ms" in told.stdout
     wrong = main_in_process(["measure", "--check", path, "--picture", tmp_path / "t.png"], capsys)
     assert_one_line(wrong, "--picture: expected a .svg file in an existing folder, found")
 

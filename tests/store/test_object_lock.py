@@ -138,5 +138,5 @@ def test_a_lock_that_somebody_deletes_is_made_anew(server: str) -> None:
     ],
 )
 def test_a_bucket_that_cannot_be_locked_is_one_line(server: str, where: str, found: str) -> None:
-    with pytest.raises(UserError, match=rf"expected a bucket in which \.lock can be created .*{found}"):
+    with pytest.raises(UserError, match=rf"bucket that accepts conditional writes of \.lock, .*{found}"):
         Place(where.format(server=server)).hold()

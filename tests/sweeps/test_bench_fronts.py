@@ -187,7 +187,7 @@ def test_a_quick_race_gives_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert frame["hypervolume"].iloc[-1] == pytest.approx(rows["hypervolume"][4:].mean())
     print_bench("fronts", frame, as_json=False)
     text = capsys.readouterr().out
-    assert "resnet50d-macs, 1,000 predictor evaluations, 2 seeds" in " ".join(text.split())
+    assert "resnet50d-macs, 1,000 predictor rows, 2 seeds" in " ".join(text.split())
     assert " *" in text
     print_bench("fronts", frame, as_json=True)
     assert len(json.loads(capsys.readouterr().out)) == 3

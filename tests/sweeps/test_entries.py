@@ -97,7 +97,7 @@ def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
             "strategies[1].label: expected a label that is not the name of another entry, found 'joint'",
         ),
         ({"budget": 5}, "budget: expected a mapping, found 5"),
-        ({"name": ""}, "name: expected a text that is not empty, found ''"),
+        ({"name": ""}, "name: expected non-empty text, found ''"),
         ({"strategies": [{"label": "x"}]}, "strategies[0].name: expected the name of a strategy, found none"),
         (
             {"strategies": [{"name": "top_down", "temperature": 1.0}]},
@@ -109,7 +109,7 @@ def test_joint_has_lengths_of_its_own_unless_some_are_stated() -> None:
         ),
         (
             {"strategies": [{"name": "joint", "label": " "}]},
-            "strategies[0].label: expected a text of ",
+            "strategies[0].label: expected text of ",
         ),
         (
             {"strategies": [{"name": "joint", "colour": "red"}]},

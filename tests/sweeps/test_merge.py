@@ -198,6 +198,6 @@ def test_a_missing_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main_in_process(command, capsys).returncode == 0
     assert_one_line(
         main_in_process(["merge", tmp_path / "out", tmp_path / "1", tmp_path / "3"], capsys),
-        "merge: expected the folders of all 4 parts of the seeds, found none of the parts [2, 4]",
+        "merge: expected the folders of all 4 parts of the seeds, found no folder for parts [2, 4]",
     )
     assert not (tmp_path / "out").exists()

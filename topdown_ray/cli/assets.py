@@ -35,10 +35,13 @@ def list_(as_json: AsJson = False) -> None:
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Files to download (default: all with a known hash)."),
+        typer.Argument(metavar="[NAME...]", help="Files to download (default: all except supernet weights)."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Folder to download to, for TOPDOWN_RAY_ASSETS (default: the cache).")
+        Path | None,
+        typer.Option(
+            help="Folder to download to (default: the cache). Name it in TOPDOWN_RAY_ASSETS to use it."
+        ),
     ] = None,
 ) -> None:
     """Download published files that are missing. Downloads are verified, resumed and retried, and use the

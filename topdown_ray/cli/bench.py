@@ -24,7 +24,7 @@ def bench(
         typer.Argument(
             help="race: compare the speed of several implementations. floor: compare each strategy with the "
             "time of the predictor alone. driver: measure the overhead of the driver on Ray. fronts: compare "
-            "whole fronts at equal numbers of predictor evaluations."
+            "whole fronts at equal numbers of predictor rows."
         ),
     ] = "race",
     quick: Annotated[
@@ -41,13 +41,13 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Run only names that start with this prefix (driver: only this number of actors). "
-            "Repeat the option for more."
+            help="Run only contestants (floor: cases) whose names start with this prefix (driver: only this "
+            "number of actors). Repeat the option for more."
         ),
     ] = None,
     repeats: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of repeats after the warm-up (default 5; 2 with --quick)."),
+        typer.Option(min=1, help="race and floor: repeats after the warm-up (default 5; 2 with --quick)."),
     ] = None,
     fronts: Annotated[bool, typer.Option("--fronts", help="Same as the argument fronts.")] = False,
     case: Annotated[
@@ -58,7 +58,7 @@ def bench(
     ] = None,
     budget: Annotated[
         list[int] | None,
-        typer.Option(min=100, help="fronts: budget in predictor evaluations. Repeat the option for more."),
+        typer.Option(min=100, help="fronts: budget in predictor rows. Repeat the option for more."),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="fronts: number of seeds (default 20; 3 with --quick).")
@@ -66,9 +66,9 @@ def bench(
     first_seed: Annotated[int | None, typer.Option(min=0, help="fronts: first seed (default 0).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed, or compare fronts. The benchmarks of speed run OFA's finder, a scalar top-down search,
-    Ray tasks of that search and this project on this machine. The benchmark fronts compares how good the
-    fronts of several packages are at equal numbers of predictor evaluations.
+    """Measure speed, or compare fronts. The benchmark race times OFA's finder, a scalar top-down search, Ray
+    tasks of that search, pymoo and this project on this machine. The benchmark fronts compares how good the
+    fronts of several packages are at equal numbers of predictor rows.
     """
     from topdown_ray.cli.present.bench import print_bench
     from topdown_ray.sweeps.bench.run import FRONTS, run_fronts_into, run_into

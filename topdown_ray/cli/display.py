@@ -85,7 +85,7 @@ def sweep_progress() -> Iterator[Callable[[Progress], None]]:
 
         def on_progress(state: Progress) -> None:
             trouble = [f"{state.failures} failed"] if state.failures else []
-            trouble += [f"{state.losses} workers died"] if state.losses else []
+            trouble += [f"actors replaced: {state.losses}"] if state.losses else []
             rate = f"{state.rate:.2f}/s" if state.done > state.before else "..."
             show(state.done, state.total, rate=rate, trouble=", ".join(trouble))
 
@@ -127,7 +127,7 @@ def rounds_progress(what: str, out: Path | None) -> Iterator[OnState]:
         with progress_bar(what, "share", "rounds", "left") as show:
 
             def on_state(state: RoundsState) -> None:
-                rounds = f"{state.rounds} rounds, {state.tight:.0%} precise enough, at most"
+                rounds = f"{state.rounds} rounds, {state.tight:.0%} precise enough, time left <="
                 show(state.done, 1.0, rounds=rounds)
 
             yield on_state

@@ -82,9 +82,12 @@ def measure(
             f"{'--space' if space is None else '--out'}: expected a value (or --check TABLE), found none"
         )
     if check is not None:
-        if space is not None or out is not None or address != "none":
+        options = {"--space": space is not None, "--out": out is not None, "--address": address != "none"}
+        if any(options.values()):
+            found = ", ".join(option for option, is_given in options.items() if is_given)
             raise UserError(
-                "--check: expected no --space, --out or --address (the table contains them), found one"
+                "--check: expected no --space, --out or --address, because the check reads the space from "
+                f"the table, runs on this machine and writes into the table, found {found}"
             )
         latency_table.read(check)
     if space is not None:

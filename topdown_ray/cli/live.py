@@ -103,8 +103,8 @@ class Follower:
         return pictures[panel].svg if 0 <= panel < len(pictures) else None
 
     def close(self) -> None:
-        """Wait for what is being read or drawn, and answer no more. Python aborts if it ends while one of its
-        threads is in C++ code, such as that of pyarrow or matplotlib.
+        """Wait until reading and drawing have ended, and start neither again. Python aborts if it ends while
+        one of its threads is in C++ code, such as that of pyarrow or matplotlib.
         """
         self._reading.acquire()
         with self._drawing:

@@ -123,7 +123,7 @@ def _outcome(child: int, ended: int) -> int:
     if _shared.status != _NONE:
         return int(_shared.status)
     how = (
-        f"exit status {ended}, as Ray ends it when its raylet or GCS has died"
+        f"exit status {ended}; Ray ends a driver in this way if its raylet or GCS dies"
         if ended >= 0
         else _signal_name(-ended)
     )

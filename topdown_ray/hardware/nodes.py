@@ -55,7 +55,8 @@ def node_kinds() -> list[NodeKind]:
         found = ray.get(asked, timeout=START_TIMEOUT_S)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
         raise StartError(
-            f"expected every node to report its hardware, found {' '.join(str(error).split())[:200]}"
+            f"cluster: expected every node to report its hardware within {START_TIMEOUT_S} s, found "
+            f"{' '.join(str(error).split())[:200]}"
         ) from error
     kinds: dict[str, NodeKind] = {}
     for node, hardware in sorted(zip(nodes, found, strict=True), key=lambda pair: str(pair[0]["NodeID"])):
@@ -130,7 +131,8 @@ class RemoteWatch:
             return ray.get(answer, timeout=timeout)
         except ray.exceptions.GetTimeoutError as error:
             raise StartError(
-                f"{self.kind.label}: the node was not free within {START_TIMEOUT_S} s"
+                f"{self.kind.label}: expected the node to be free within {START_TIMEOUT_S} s, found it busy; "
+                "wait until other work there has ended, and run the same command again"
             ) from error
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):

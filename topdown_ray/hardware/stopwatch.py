@@ -28,8 +28,8 @@ from topdown_ray.spaces.layers import Layer
 from topdown_ray.spaces.registry import SPACES
 from topdown_ray.spaces.space import Config
 
-# oneDNN caches 1024 shapes by default. More of them run in turn, and it would compile the others again within
-# the timed run.
+# oneDNN caches 1024 shapes by default. A space has more, and oneDNN would compile the shapes that it dropped
+# again within the timed runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -127,8 +127,10 @@ class Stopwatch:
             with torch.inference_mode():
                 return [self._runs[i]() for i in order]
         except RuntimeError as error:  # out of memory, or torch has no such operation in this dtype
+            given = self.conditions
             raise UserError(
-                f"{self.conditions}: expected runs on {self.device}, found: {str(error).splitlines()[0]}"
+                f"--device {given.device}: expected layers that run with --batch {given.batch}, --dtype "
+                f"{given.dtype} and --mode {given.mode}, found {str(error).splitlines()[0]}"
             ) from error
         finally:
             gc.enable()

@@ -106,7 +106,7 @@ class Failures:
         return command
 
     def clear(self, search_ids: pa.ChunkedArray) -> None:
-        """Delete the records whose last searches without rows are these."""
+        """Record that these searches have rows, and delete each record whose searches all have rows."""
         if self._open:
             found = set(search_ids.to_pylist())
             with self._lock:

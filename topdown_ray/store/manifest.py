@@ -130,7 +130,7 @@ def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     for name, sha256 in now.get("strategies", {}).items():
         if before.get("strategies", {}).get(name, sha256) != sha256:
             changed.append(f"the strategy {name}")
-    return f"; changed since: {', '.join(dict.fromkeys(changed))}" if changed else ""
+    return f"; they differ in {', '.join(dict.fromkeys(changed))}" if changed else ""
 
 
 class PromisedSet(NamedTuple):
@@ -178,7 +178,10 @@ def check_resumable(manifest: Mapping[str, Any], where: str, algorithm: int) -> 
 def _version(data: Mapping[str, Any], where: str, field: str, newest: int) -> None:
     found = data.get(field)
     if type(found) is not int or not 1 <= found <= newest:
-        raise UserError(f"{where}: {field}: expected a version from 1 to {newest}, found {brief(found)}")
+        advice = "; update topdown-ray" if type(found) is int and found > newest else ""
+        raise UserError(
+            f"{where}: {field}: expected a version from 1 to {newest}, found {brief(found)}{advice}"
+        )
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

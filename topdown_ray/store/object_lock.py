@@ -218,7 +218,7 @@ class ObjectLock:
     def _unusable(self, error: Exception) -> UserError:
         found = without_secrets(reason(error), self._uri)
         return UserError(
-            f"{self._name}: expected a bucket in which {LOCK} can be created only if it is absent, "
+            f"{self._name}: expected an existing bucket that accepts conditional writes of {LOCK}, "
             f"found {found}"
         )
 

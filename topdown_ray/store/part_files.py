@@ -66,7 +66,7 @@ def read_part(
         sums = layout.sums_of(name)
         if sums is not None and zlib.crc32(data) != (expected := sums[layout.tables.index(table)]):
             raise DamagedError(
-                f"checksum {zlib.crc32(data):08x}, expected {expected:08x} ({len(data)} bytes)"
+                f"checksum {zlib.crc32(data):08x} instead of {expected:08x} ({len(data)} bytes)"
             )
         return _parse(data, sums is not None, schema, columns, where)
     except MemoryError as error:  # Python's or pyarrow's

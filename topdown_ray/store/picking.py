@@ -111,8 +111,8 @@ def pick(
             )
         under = f" under {under}" if under else ""
         raise UserError(
-            f"at: expected at least {math.ceil(1000 * cheapest) / 1000:.3f} {unit}, the cheapest "
-            f"architecture of these results{under}, found {at:g}"
+            f"at: expected at least {math.ceil(1000 * cheapest) / 1000:.3f} {unit}, the cost of the cheapest "
+            f"architecture in these results{under}, found {at:g}"
         )
     row = most_accurate_first(chosen).iloc[0].to_dict()
     of_cost = answers[(answers["space"] == row["space"]) & (answers["cost_name"] == row["cost_name"])]

@@ -170,7 +170,7 @@ class Results:
 
         Raises:
             UserError: An argument names nothing in the sweep, or no known architecture meets the cost and the
-                limits. The message then states the lowest cost that one meets.
+                limits. If some architectures meet the limits, the message states the lowest cost among them.
         """
         return pick(self, at, cost, limits, space, strategy)
 

@@ -271,8 +271,9 @@ def to_tables(
     trace: Sequence[Mapping[str, Any]],
     front: Sequence[Mapping[str, Sequence[Any]]] = (),
 ) -> tuple[pa.Table, ...]:
-    """A shard's rows as Arrow tables of the schemas; that of the front only where there is one. front: the
-    columns of each search's.
+    """Return a shard's rows as Arrow tables: ``searches``, ``trace``, and ``front`` if a search kept one.
+
+    front: for each search that kept a front, the columns of its front.
     """
     tables = (
         pa.Table.from_pylist([{**row, "run_id": run_id} for row in rows], schema=SEARCHES),

@@ -389,7 +389,7 @@ def _executor(plan: Plan, workers: Workers, on_step: OnStep) -> Iterator[ShardEx
         yield executor
         return
     if workers.actors == 0 and workers.gpus == 0:
-        raise UserError("--actors: expected at least 1, or --gpus, found 0")
+        raise UserError("--actors: expected at least 1 if --gpus is 0, found 0")
     if workers.address == "local":
         _compile(plan, on_step)
     from topdown_ray.cluster import connected

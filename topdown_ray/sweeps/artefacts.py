@@ -45,7 +45,7 @@ def _check_distinct(space: str, devices: tuple[Device, ...], costs: tuple[AnyCos
                 for device, value in zip(devices, values, strict=True)
                 if value == repeated(values)
             ]
-            what = "one name" if field == "name" else "the same table"
+            what = "the same name" if field == "name" else "the same table"
             raise UserError(f"cost: {space}: expected distinct costs, found {' and '.join(same)} with {what}")
 
 

@@ -154,7 +154,7 @@ def promised(rows: pd.DataFrame, spec: SweepSpec) -> tuple[list[RowCheck], pd.Da
         [len(of_row) == k for of_row, k in zip(targets, rows["k"].tolist(), strict=True)],
     )
     verdicts["target_index, target"] = (
-        "the target at this place of targets",
+        "the entry of targets at target_index",
         [0 <= index < len(of_row) and of_row[int(index)] == target for of_row, index, target in places],
     )
     checks = [check(columns, rule, rows, good) for columns, (rule, good) in verdicts.items()]

@@ -82,9 +82,8 @@ class Plan:
     spec: SweepSpec
     setups: dict[str, Setup]
     chosen: frozenset[str] | None = None  # only these searches
-    part: tuple[int, int] | None = (
-        None  # which part the seeds are of those of a larger sweep, see SweepSpec.part
-    )
+    # K and N if the seeds are the K-th of N parts of a larger sweep's, see SweepSpec.part
+    part: tuple[int, int] | None = None
 
     @property
     def run_id(self) -> str:

@@ -46,7 +46,7 @@ class SweepEvent:
 
 @dataclass(frozen=True)
 class Connected(SweepEvent):
-    """The sweep is connected to the cluster of its workers."""
+    """The sweep has connected to Ray, or will run in this process (`address` is `none`)."""
 
     name: ClassVar[str] = "connected"
     address: str
@@ -65,9 +65,9 @@ class Started(SweepEvent):
     run_id: str
     """The identity of the sweep, which stays the same when you continue it."""
     searches: int
-    """Number of searches of the whole sweep."""
+    """Number of searches of the sweep, or of those that `--only` names."""
     done: int
-    """Number of searches that already have rows."""
+    """Number of these searches that already have rows."""
     damaged: list[str]
     """Parts of the folder that were moved to `damaged/`."""
 
@@ -94,15 +94,15 @@ class ShardDone(ShardEvent):
 
     name: ClassVar[str] = "shard"
     worker: int
-    """Number of the worker that ran the shard."""
+    """The number that identifies the actor that ran the shard."""
     device: str
-    """Device of the worker: `cpu` or `cuda`."""
+    """Device of the actor: `cpu` or `cuda`."""
     seconds: float
-    """Seconds that the worker spent on the shard."""
+    """Seconds that the actor spent on the shard."""
     done: int
     """Number of searches that have rows."""
     total: int
-    """Number of searches of the whole sweep."""
+    """Number of searches of the sweep, or of those that `--only` names."""
     rate: float
     """Searches per second in this run."""
     rows: pa.Table = dataclasses.field(repr=False, compare=False, metadata={"line": False})
@@ -115,18 +115,18 @@ class ShardRetried(ShardEvent):
 
     name: ClassVar[str] = "retry"
     worker: int
-    """Number of the worker that ran the shard."""
+    """The number that identifies the actor that ran the shard."""
     error: str
     """The exception, in one line."""
 
 
 @dataclass(frozen=True)
 class ShardLost(ShardEvent):
-    """The worker of a shard died or was replaced."""
+    """The actor of a shard died or was replaced."""
 
     name: ClassVar[str] = "lost"
     worker: int
-    """Number of the worker."""
+    """The number that identifies the actor."""
     error: str
     """The reason, in one line."""
 
@@ -179,11 +179,11 @@ class Ended(SweepEvent):
     done: int
     """Number of searches that have rows."""
     total: int
-    """Number of searches of the whole sweep."""
+    """Number of searches of the sweep, or of those that `--only` names."""
     failed: int
     """Number of searches of shards that failed permanently."""
     lost: int
-    """Number of worker processes that died or were replaced."""
+    """Number of actors that died or were replaced."""
     wall_s: float
     """Wall time of this run, in seconds."""
     error: str | None
@@ -253,7 +253,8 @@ def json_lines(where: str | None) -> Iterator[Observer]:
         except OSError as error:
             working = False
             if where != "-":
-                print(f"--log-json: {where} can no longer be written ({error.strerror})", file=sys.stderr)
+                problem = f"{where} can no longer be written ({error.strerror})"
+                print(f"--log-json: {problem}; the sweep continues without it", file=sys.stderr)
 
     try:
         yield observe

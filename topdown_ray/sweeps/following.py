@@ -36,7 +36,7 @@ def progress_bar(folder: ResultFolder) -> Iterator[Callable[[Progress], None]]:
     def show(state: Progress) -> None:
         bar.total, bar.initial, bar.n = state.total, state.before, state.done
         if state.failures or state.losses:
-            bar.set_postfix(failed=state.failures, died=state.losses, refresh=False)
+            bar.set_postfix(failed=state.failures, actors_replaced=state.losses, refresh=False)
         bar.refresh()
 
     with bar:

@@ -72,7 +72,7 @@ def _columns(
     yield check("costs", "the values recomputed from arch", front, good, [json.dumps(one) for one in wanted])
     steps = front["epsilon"].isin([0.0, *(STEP * 2.0**i for i in range(40))])
     one = front.groupby("search_id")["epsilon"].transform("nunique") == 1
-    yield check("epsilon", "the same step of the ladder for the whole front", front, steps & one)
+    yield check("epsilon", f"0 or {STEP:g} x 2^n, the same for the whole front", front, steps & one)
     limits = [{name: costs.get(name, 0.0) for name in names} for names, costs in zip(own, said, strict=True)]
     free = ~_dominated(front, limits)
     undominated = check(

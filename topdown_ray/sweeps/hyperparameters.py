@@ -130,7 +130,7 @@ class StrategyEntry(BaseModel):
 
 
 _TEXTS = {
-    "label": (r"\S(.{0,58}\S)?", "a text of 1 to 60 characters"),
+    "label": (r"\S(.{0,58}\S)?", "text of 1 to 60 characters without spaces at its ends"),
     "colour": (r"#[0-9a-fA-F]{6}", "a colour as #rrggbb"),
 }
 

@@ -87,7 +87,7 @@ class LiveCell:
                 left = datetime.timedelta(seconds=round((state.total - state.done) / state.rate))
                 facts.append(f"{left} left")
         facts += [f"{state.failures:,} failed"] if state.failures else []
-        facts += [f"{state.losses:,} workers died"] if state.losses else []
+        facts += [f"actors replaced: {state.losses:,}"] if state.losses else []
         bar = f'<progress value="{state.done}" max="{state.total}"></progress>'
         return f"<p>{bar} {', '.join([*facts, *filter(None, [self._state])])}</p>{self._table()}"
 

@@ -99,7 +99,7 @@ def _check_parts(manifests: Sequence[Mapping[str, Any]]) -> None:
     for of, numbers in found.items():
         if missing := sorted(set(range(1, of + 1)) - numbers):
             raise UserError(
-                f"merge: expected the folders of all {of} parts of the seeds, found none of the parts "
+                f"merge: expected the folders of all {of} parts of the seeds, found no folder for parts "
                 f"{brief(missing)}"
             )
 

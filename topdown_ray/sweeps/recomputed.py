@@ -206,8 +206,9 @@ def _by_plugins(
             continue
         if model.sha256 != hashes[artefact]:
             raise UserError(
-                f"{artefact.partition(':')[0]}: {model.name}: expected the plug-in of the rows, SHA-256 "
-                f"{hashes[artefact]}, found {model.sha256}: its source or its values have changed"
+                f"{artefact.partition(':')[0]}: {model.name}: expected the plug-in that the rows were "
+                f"computed with, SHA-256 {hashes[artefact]}, found {model.sha256}, because its source or its "
+                "values have changed"
             )
 
         def value(config: Config, model: PluginCost | PluginPredictor = model) -> float:

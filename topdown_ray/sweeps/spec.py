@@ -104,7 +104,7 @@ class SweepSpec(_Frozen, metaclass=_OneLine):
     """
     protocol: Protocol = "default"
     """Use `notebook` to reproduce the comparison of the original notebook: every space is searched with the
-    genes, the predictor and the table of MobileNetV3, and the tables mark it."""
+    genes, the predictor and the table of MobileNetV3. The column `protocol` of the results records this."""
     budget: Budget | None = None
     """Equal budget of each search, which decides the numbers of generations: `generations` is the largest
     number that the budget allows, and the ratio of `warm_generations` to it stays the same."""

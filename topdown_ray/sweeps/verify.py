@@ -3,8 +3,8 @@
 Accuracy, cost, MACs, parameters and genes follow from a row's ``arch`` alone, through OFA's own classes
 (:mod:`topdown_ray.sweeps.recomputed`). The rest follows from the manifest (:mod:`topdown_ray.sweeps.checks`).
 For ``unique_evaluations``, ``gradients`` and the inner points of ``trace``, only bounds are known; ``rerun``
-repeats the searches of rows and compares all bits. The columns of :data:`topdown_ray.store.INCIDENTAL` record
-how a row was computed, and nothing else follows from them.
+repeats the searches of rows and compares all bits. The columns of
+:data:`topdown_ray.store.schema.INCIDENTAL` record how a row was computed, and nothing else follows from them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
     """
     rows = results.searches.reset_index(drop=True)
     if rows.empty:
-        raise UserError("expected finished searches, found no rows")
+        where = "results" if results.place is None else results.place.name
+        raise UserError(f"{where}: expected finished searches, found no rows")
     spec = make_spec(results.manifest["spec"], "run.json: spec")
     manifest = validated(_Manifest, results.manifest, "run.json")
     check_known_identities(spec, results.manifest, "run.json")
@@ -144,8 +145,8 @@ def verify(results: Results, rerun: int = 0, rerun_seed: int = 0) -> Verificatio
     for name, sha256 in plugin_hashes(spec).items():
         if manifest.strategies.get(name, sha256) != sha256:
             raise UserError(
-                f"strategies: {name}: expected the plug-in of the rows, SHA-256 {manifest.strategies[name]}, "
-                f"found {sha256}: its source has changed"
+                f"strategies: {name}: expected the plug-in that the rows were computed with, SHA-256 "
+                f"{manifest.strategies[name]}, found {sha256}, because its source has changed"
             )
     costs = {space: manifest.artefacts[space].costs(len(spec.devices(space))) for space in spec.spaces}
     rows = rows.assign(cost_number=_cost_numbers(rows, costs))

@@ -47,11 +47,9 @@ _TITLES = {
 
 def _print_fronts(frame: pd.DataFrame) -> None:
     """Print a table for each case and budget. A star marks the best mean."""
-    numbers = ("hypervolume", "regret", "evals\nper s")
+    numbers = ("hypervolume", "regret", "rows\nper s")
     for (case, budget), group in frame.groupby(["case", "budget"], sort=False):
-        title = (
-            f"{case}, {budget:,} predictor evaluations, {_seeds(group)} (mean ± half of the 95 % interval)"
-        )
+        title = f"{case}, {budget:,} predictor rows, {_seeds(group)} (mean ± half of the 95 % interval)"
         table = table_of(("contestant",), numbers, title)
         for row in group.to_dict("records"):
             table.add_row(

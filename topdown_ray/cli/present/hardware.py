@@ -76,8 +76,8 @@ def _print_figures(figures: Mapping[str, Any], picture: Path | None = None) -> N
         f"{figures['tau']:.3f}"
     )
     print(
-        f"  corrected by {figures['offset_ms']:+.3f} ms, x {figures['slope']:.4f} (used by NAME{CORRECTED}): "
-        f"on left-out subnets bias {100 * figures['corrected_bias']:+.1f} %, "
+        f"  corrected to {figures['slope']:.4f} x sum {figures['offset_ms']:+.3f} ms (used by "
+        f"NAME{CORRECTED}): on left-out subnets bias {100 * figures['corrected_bias']:+.1f} %, "
         f"mean error {100 * figures['corrected_mae']:.1f} %, "
         f"RMSE {100 * figures['corrected_rmse']:.1f} %"
     )

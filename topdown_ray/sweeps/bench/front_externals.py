@@ -168,7 +168,9 @@ def pymoo(algorithm: str, arena: Arena, recorder: Recorder) -> Run:
 
 
 def minimise(minimize: Any, problem: Any, algorithm: Any, seed: int, budget: int) -> None:
-    """Until the recorder ends it: the bound on generations holds where no new child can be drawn."""
+    """Minimise until the recorder stops the search. The limit on generations applies only if no new child can
+    be drawn.
+    """
     generations = 2 * budget // POPULATION + 2
     minimize(problem, algorithm, ("n_gen", generations), seed=seed, verbose=False, copy_algorithm=False)
 

@@ -1,5 +1,4 @@
-"""Compare whole accuracy/cost fronts at equal numbers of predictor evaluations (``topdown-ray bench
-fronts``).
+"""Compare whole accuracy/cost fronts at equal numbers of predictor rows (``topdown-ray bench fronts``).
 
 Each case (:mod:`topdown_ray.sweeps.bench.front_recorder`) gives every contestant
 (:mod:`topdown_ray.sweeps.bench.front_contestants`) the same budget of predictor rows, seed by seed, on one

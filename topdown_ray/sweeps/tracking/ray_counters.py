@@ -14,7 +14,7 @@ _COUNTED = {
     "searches": "Searches whose rows are in the result folder.",
     "evaluations": "Predictor evaluations of these searches.",
     "retries": "Shards that raised and were tried again.",
-    "losses": "Shards whose worker died or was replaced.",
+    "losses": "Shards whose actor died or was replaced.",
 }
 
 
