@@ -30,7 +30,7 @@ from topdown_ray.sweeps.spec import make_spec
         ({"cost": None}, ["cost: expected a value, found none"]),
         (
             {"cost": "note10", "spaces": ["resnet50d"]},
-            ["note10 is a table of mobilenet_v3 only", "'resnet50d'"],
+            ["cost: expected a cost of resnet50d", "found note10, a table of mobilenet_v3"],
         ),
         ({"colour": "red"}, ["colour: expected one of the keys name, spaces", "unknown key"]),
         (

@@ -170,7 +170,7 @@ def test_a_browser_follows_a_sweep_while_it_runs(tmp_path: Path, chromium: Any) 
     assert len(end["images"]) == 2
     assert all("accuracy against" in alt for _, alt in end["images"])
     assert gone.startswith("The server does not answer. This page shows the state at ")
-    assert gone.endswith("It tries again automatically.")
+    assert gone.endswith("The page tries again automatically.")
     sent = [m["params"]["request"]["url"] for m in log if m["method"] == "Network.requestWillBeSent"]
     assert {urlsplit(address).path for address in sent} >= {"/", "/status.json", "/anytime.svg"}
     assert [address for address in sent if not address.startswith((url, "data:"))] == []

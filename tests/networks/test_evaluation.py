@@ -159,7 +159,7 @@ def test_what_is_wrong_with_a_data_folder(data: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "train" / "7")
     for one in (description, named):
         with pytest.raises(
-            UserError, match=r"expected 10 class folders, as the network has outputs, found 9"
+            UserError, match=r"expected 10 class folders, one for each output of the network, found 9"
         ):
             find_images(folder, one, Settings())
     with pytest.raises(UserError, match=r"expected 10 class folders"):
@@ -212,7 +212,7 @@ def test_weights_say_what_they_are(
         find_weights(str(weights), MOBILENET_V3)
     with pytest.raises(
         UserError,
-        match=r"none.safetensors: expected published, or a supernet's weights .* found no such file",
+        match=r"none.safetensors: expected published, random, or a supernet's weights .* found no such file",
     ):
         find_weights(str(tmp_path / "none.safetensors"), None)
     with pytest.raises(UserError, match=r"expected a header topdown_ray_supernet"):
@@ -632,7 +632,7 @@ def test_mistakes(weights: Path, data: Path, tmp_path: Path, capsys: pytest.Capt
             ["evaluate", arch, *common, "--gpus", "1.5"],
             ["--gpus: expected a fraction of a GPU, or a whole number"],
         ),
-        (["evaluate", arch, *common, "--calibration", "0"], ["expected at least 1"]),
+        (["evaluate", arch, *common, "--calibration", "0"], ["--calibration: expected at least 1, found 0"]),
         (["evaluate", tmp_path / "none", *common], ["expected a result folder, a JSON file or JSON text"]),
         (["evaluate", arch, "--data", tmp_path, "--weights", weights], ["train: expected a folder"]),
         (["evaluate", arch, "--data", data, "--weights", tall], ["expected 1000 class folders", "found 10"]),

@@ -196,13 +196,13 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (
             dataset,
             ["--space", "proxyless", "--out", out, "--held-out", "1"],
-            ["expected shares from 0 to 0.9"],
+            ["--held-out: expected a share between 0 and 0.9, found 1"],
         ),
         (few, ["--space", "proxyless", "--out", out], ["expected at least 20 rows, found 10"]),
         (
             tmp_path / "mixed.parquet",
             ["--space", "proxyless", "--out", out],
-            ["weights_sha256: expected rows of one kind, found 2"],
+            ["weights_sha256: expected the same value in every row, found 2"],
         ),
         (
             tmp_path / "text.parquet",

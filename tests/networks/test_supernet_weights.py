@@ -226,7 +226,7 @@ def test_places_that_hold_no_weights(tmp_path: Path) -> None:
         ("none.pth", "found no such file"),
         (".", "found a folder"),
     ):
-        with pytest.raises(UserError, match="expected published, or a supernet's weights") as raised:
+        with pytest.raises(UserError, match="expected published, random, or a supernet's weights") as raised:
             find_weights(str(tmp_path / name), RESNET50D)
         assert found in str(raised.value)
 

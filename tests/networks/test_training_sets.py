@@ -244,7 +244,10 @@ def complaint(path: Path) -> str:
         ({"top1": 1.02}, "top1: expected fractions from 0 to 1, found 1.02 to 1.02"),
         ({"top1": None}, "top1: expected a value in every row, found 30 without one"),
         ({"top5": -0.5}, "top5: expected fractions from 0 to 1, found -0.5 to -0.5"),
-        ({"weights_sha256": [None] + ["w"] * 29}, "weights_sha256: expected rows of one kind, found 2"),
+        (
+            {"weights_sha256": [None] + ["w"] * 29},
+            "weights_sha256: expected the same value in every row, found 2",
+        ),
         ({"arch": "{"}, "arch of row 1: expected JSON, found"),
         ({"arch": "[" * 100_000}, "arch of row 1: expected JSON, found"),
         ({"arch": "3"}, "arch of row 1: expected an architecture, found 3"),

@@ -159,13 +159,13 @@ def test_toggles_and_the_limit_name_what_pandas_names(reader: Reader, swept: Res
             assert best(limit) in reader.limit(limit)
         on_chart = reader.run("return document.querySelector('.canvas').vegaView.data('answers').length")
         assert on_chart == len(rows[~rows["label"].isin(off) & ~rows["set"].isin(off)])
-    assert "none of the answers" in reader.limit(costs[0] / 2)
+    assert "Nothing in the chart costs at most" in reader.limit(costs[0] / 2)
     assert not reader.one(".show").is_enabled()
     reader.limit(costs[-1] + 0.01)
     reader.one(".show").click()
     assert best(costs[-1] + 0.01) in reader.text(".panel h3")
     reader.box("independent").click()
-    assert "none of the answers" in reader.text("output")
+    assert "Nothing in the chart costs at most" in reader.text("output")
 
 
 def test_the_slider_and_its_number_agree(reader: Reader) -> None:

@@ -305,6 +305,6 @@ def test_without_an_answer_that_met_its_target_there_is_no_explorer(tmp_path: Pa
     some = searches.assign(feasible=searches["seed"] == 0)
     made = section(context_of(synthetic.write(tmp_path / "some", some, trace)))
     assert made is not None
-    assert f"{len(searches) // 2} answers that do not meet their target are left out." in made.html
+    assert f"Answers that do not meet their target are left out ({len(searches) // 2})." in made.html
     none = synthetic.write(tmp_path / "none", searches.assign(feasible=False), trace)
     assert section(context_of(none)) is None

@@ -192,7 +192,7 @@ def test_reference_front_and_levels(made_up: Path, tmp_path: Path) -> None:
     assert (frame["reference_accuracy"] == 0.7).all()
     assert (frame["distance"] > 0).all()
     assert set(pd.read_csv(tmp_path / "out" / "tables" / "reach.csv")["level"]) == {0.77}
-    with pytest.raises(UserError, match="fractions"):
+    with pytest.raises(UserError, match="--reach: expected a fraction between 0 and 1, found 77"):
         write_report([made_up], tmp_path / "out", Options(levels=(77.0,)))
 
 

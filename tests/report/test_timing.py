@@ -46,7 +46,7 @@ def test_a_last_shard_of_one_is_no_lone_search() -> None:
     assert tables.single_target(data)["mean"].max() < 100
     assert (tables.accuracy(data)["n"] == 41).all(), "its answers count"
     (note,) = data.timing_notes
-    assert "leave out 4 batches (4 searches), because their size differs" in note
+    assert "leave out 4 batches (4 searches) whose size differs" in note
     seconds = tables.growth(data).set_index("unit").loc["s"]
     assert seconds["n"] == 20
     assert 0 < seconds["exponent"] < 1

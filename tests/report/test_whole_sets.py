@@ -206,7 +206,7 @@ REACHED = "82.81 % [82.80, 82.82] predicted top-1 on average over 3 targets (24 
         ),
         (
             {"difference": -0.0, "difference_low": -0.0, "difference_high": -0.0},
-            f"joint and top_down found the same answers, with {REACHED}",
+            f"joint and top_down found equally accurate answers, with {REACHED}",
         ),
         (
             {"difference": -0.0005, "difference_low": -0.0007, "difference_high": -0.0003, "pairs": 12},

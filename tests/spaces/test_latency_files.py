@@ -163,7 +163,7 @@ def test_sums_stay_exact_up_to_the_largest_that_is_accepted(tmp_path: Path) -> N
         ),
         (
             {"facts": {"seconds": None}},
-            "metadata: facts: seconds: expected a number, because there is noise, found none",
+            "metadata: facts: seconds: expected a number, because noise is given, found none",
         ),
         ({"check": []}, "metadata: check: "),
         ({"check": {"slope": "1"}}, "metadata: check.slope: expected a valid number, found '1'"),

@@ -268,7 +268,7 @@ SPEC = {
     [
         (
             {"search": {"parent_ratio": 0.001}},
-            "parent_ratio: expected at least one parent, found 0.001 x 100",
+            "parent_ratio: expected at least one parent in a population of 100, found 0.001",
         ),
         ({"seeds": {"start": -1, "count": 2}}, "seeds: expected start >= 0"),
         ({"targets": [[2000, 1000], [1000, 2000]]}, "targets: expected distinct target sets"),

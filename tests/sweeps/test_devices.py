@@ -176,7 +176,7 @@ def test_losses_between_devices_are_those_of_enumeration(results: topdown_ray.Re
 def test_the_report_shows_all_devices_in_one_picture(tmp_path: Path) -> None:
     run(SWEEP, tmp_path / "out", strategies=["joint"])
     report = write_report([tmp_path / "out"])
-    assert "found for (row) and run on (column)" in report.path.read_text()
+    assert "of answers for one device (row) on another (column)" in report.path.read_text()
     picture = (report.path.parent / "figures" / "devices_mobilenet_v3_joint.svg").read_text()
     assert all(f">{cost}<" in picture for cost in COSTS)
     assert report.missing == 0

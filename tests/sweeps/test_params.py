@@ -56,7 +56,10 @@ def test_identities_and_run_json_are_as_they_were(known: dict[str, Any]) -> None
         ({"population": 3}, "search.population: expected a number greater than or equal to 4, found 3"),
         ({"archive": -1}, "search.archive: expected a number greater than or equal to 0, found -1"),
         ({"changes": True}, "search.changes: expected a valid integer, found True"),
-        ({"parent_ratio": 0.001}, "search: parent_ratio: expected at least one parent, found 0.001 x 100"),
+        (
+            {"parent_ratio": 0.001},
+            "search: parent_ratio: expected at least one parent in a population of 100, found 0.001",
+        ),
         (
             {"stretch": 2},
             f"search.stretch: expected one of the keys {', '.join(JointParams.model_fields)}, "

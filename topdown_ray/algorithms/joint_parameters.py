@@ -31,7 +31,7 @@ class JointParams(EvolutionParams):
     """Hyper-parameters of the strategy `joint`.
 
     With ``distinct_parents``, which `joint` uses unless you set it to false, an archive holds no architecture
-    twice, and the search draws none twice."""
+    twice, and the search hardly ever draws one twice."""
 
     gradient_share: Annotated[float, Field(ge=0, le=1)] = Moves.gradient_share
     """Share of the children that are gradient-informed moves. It has no effect if the predictor has no

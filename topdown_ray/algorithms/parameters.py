@@ -50,14 +50,16 @@ class EvolutionParams(BaseModel):
     """Whether an architecture can be among the parents only once. If it is not set, `joint` uses distinct
     parents and the other strategies do not, so that they stay the published algorithms."""
     patience: Annotated[int, Field(ge=1, le=2**31)] | None = None
-    """Number of generations without an improvement of any best answer after which a search ends. If it is
+    """Number of generations without a better answer after which a search stops working on a target. `joint`
+    works on all targets at once, and stops when none of them has had a better answer for this long. If it is
     not set, every search runs all of its generations."""
 
     @model_validator(mode="after")
     def _at_least_one_parent(self) -> EvolutionParams:
         if self.sizes().parents < 1:
             raise ValueError(
-                f"parent_ratio: expected at least one parent, found {self.parent_ratio} x {self.population}"
+                f"parent_ratio: expected at least one parent in a population of {self.population}, found "
+                f"{self.parent_ratio}"
             )
         return self
 

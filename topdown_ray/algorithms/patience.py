@@ -1,4 +1,4 @@
-"""End searches whose best answers have not improved for a number of generations.
+"""End the work on a target, or a joint search, after a number of generations without a better answer.
 
 Searches of one call advance in lock step, but each of them ends as it would if it ran alone: neither its
 answer nor its trace depends on how long the others run.

@@ -43,7 +43,8 @@ class Outcome:
     seconds: Seconds
     """Wall and CPU seconds of the whole batch for this target."""
     trace: Trace = field(repr=False)
-    """The anytime curves, with a point for each generation."""
+    """The anytime curves: points in the order of the generations. A generation without a better answer may
+    be left out, except the last one."""
     gradients: torch.Tensor | None = None
     """Number of gradients of the predictor in each search: int64 (S,). None if the strategy uses none."""
     ended: torch.Tensor | None = None
@@ -206,8 +207,8 @@ def _check_fits(problem: Problem, state: EvolutionState, limit: float) -> None:
     for genes in (state.parents.view(-1, problem.space.G), state.best):
         if not bool((problem.cost(genes) <= limit).all()):
             raise UserError(
-                "limits: expected limits of a looser target that are not tighter, because this strategy "
-                "carries its population over, found a tighter one; use top_down or independent"
+                "limits: expected limits that do not tighten from one target to the next looser one, because "
+                "this strategy carries its population over, found a tighter one; use top_down or independent"
             )
 
 

@@ -150,7 +150,7 @@ function fronts(shown) {  // the line has the points that no other point of the 
 function refresh(all = true) {
   const found = best(), limit = withUnit(number(state.limit), ofSetting()[0].unit);
   find("output").textContent = found ? `At most ${limit}: ${describe(found)}`
-    : `At most ${limit}: none of the answers shown.`;
+    : `Nothing in the chart costs at most ${limit}.`;
   find(".show").disabled = !found;
   if (!view) return;
   if (all) {

@@ -95,8 +95,8 @@ function open(point) {
   find(".panel h3").textContent = `Architecture: ${describe(point)}`;
   const resolution = JSON.parse(configOf(point)).image_size;
   const counted = (value, text, what) => value === null ? [] : [`${text} x 1e6 ${what}`];
-  find(".facts").textContent = [point.target === null ? `from the front of a search for the targets ${point.set}`
-    : `target ${point.targetText} of the set ${point.set}`, ...counted(point.macs, point.macsText, "MACs"),
+  find(".facts").textContent = [point.target === null ? `from the front of a search (target set ${point.set})`
+    : `target ${point.targetText} (target set ${point.set})`, ...counted(point.macs, point.macsText, "MACs"),
     ...counted(point.params, point.paramsText, "parameters"),
     ...(resolution === undefined ? [] : [`images of ${resolution}×${resolution}`])].join("; ");
   find(".copy-export").disabled = !known;

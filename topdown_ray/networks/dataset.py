@@ -49,7 +49,7 @@ def read_dataset(path: Path, space: Space) -> Dataset:
     for column in ("weights_sha256", "data_sha256"):
         if (kinds := rows[column].nunique(dropna=False)) > 1:
             raise UserError(
-                f"{where}: {column}: expected rows of one kind, found {kinds}; they are not comparable"
+                f"{where}: {column}: expected the same value in every row, found {kinds} different ones"
             )
     genes = space.canonical(torch.from_numpy(_genes(rows["arch"], space, where)))
     of_row, distinct = pd.factorize(pd.Series([row.numpy().tobytes() for row in genes], dtype=object))

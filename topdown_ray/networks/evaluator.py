@@ -103,7 +103,9 @@ class Evaluator:
 
     def __init__(self, setup: EvaluationSetup, device: str = "cpu"):
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"--device: expected cpu, since there is no GPU here, found {device}")
+            raise UserError(
+                f"--gpus: expected a GPU that torch can use on {socket.gethostname()}, found none"
+            )
         self.setup = setup
         self.device = torch.device(device)
         self.supernet = Supernet(setup.space, setup.checkpoint)

@@ -160,7 +160,7 @@ def _onnx(subnet: nn.Module, resolution: int) -> tuple[bytes, float]:
         (found,) = session.run(None, {"images": images.numpy()})
         if found.shape != expected.shape:
             raise UserError(
-                f"--format onnx: expected outputs {expected.shape} as torch's, found {found.shape}"
+                f"--format onnx: expected outputs of shape {expected.shape}, as in torch, found {found.shape}"
             )
         difference = max(difference, float(np.abs(found - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
@@ -174,7 +174,8 @@ def _onnx(subnet: nn.Module, resolution: int) -> tuple[bytes, float]:
 
 _HOW = {
     "onnx": "`model.onnx`: input `images` float32 (batch, 3, {r}, {r}), output `logits` (batch, {classes}). "
-    "Largest difference from torch, by onnxruntime on batches of 1 and 3: {difference:.1e}.",
+    "On batches of 1 and 3 images, the outputs of onnxruntime differ from those of torch by at most "
+    "{difference:.1e}.",
     "torch": """```python
 import json, torch
 from ofa.imagenet_classification.networks import get_net_by_name
@@ -219,8 +220,9 @@ def _page(
     lines += ["", how, ""]
     if form != "config":
         resize = (
-            f"Images: RGB, resized to {config['image_size']} / 0.875, cropped to the middle, scaled to 0..1, "
-            "normalised with mean "
+            f"Resize the shorter side of an RGB image to {config['image_size']} / 0.875 pixels, rounded up. "
+            f"Crop the middle {config['image_size']} x {config['image_size']} pixels, scale their values to "
+            "the range from 0 to 1, and normalise them with mean "
         )
         lines += [resize + "(0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, 0.225).", ""]
         if checkpoint.is_random:

@@ -27,7 +27,7 @@ class Resources:
         """Raise UserError if the numbers make no sense."""
         if not 0 <= self.gpus <= 64 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise UserError(
-                f"--gpus: expected a fraction of a GPU, or a whole number of them, found {self.gpus:g}"
+                f"--gpus: expected a fraction of a GPU, or a whole number up to 64, found {self.gpus:g}"
             )
         if self.address == "none" and (self.actors or 1) != 1:
             raise UserError(f"--actors: expected 1 with --address none, found {self.actors}")

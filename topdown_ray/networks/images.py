@@ -102,10 +102,10 @@ def find_images(root: Path, description: Description, settings: Settings) -> Ima
     """Scan a data folder and check it against a network. Raises UserError if it is missing or incomplete, or
     has another number of classes.
     """
-    if settings.calibration < 1 or settings.batch < 1 or settings.calibration_batch < 1:
-        raise UserError(
-            f"calibration, batch: expected at least 1, found {settings.calibration}, {settings.batch}"
-        )
+    sizes = {"--calibration": settings.calibration, "--batch": settings.batch}
+    for name, size in {**sizes, "calibration_batch": settings.calibration_batch}.items():
+        if size < 1:
+            raise UserError(f"{name}: expected at least 1, found {size}")
     train, train_classes, _ = _scan(root / "train", settings.bad)
     validation, classes, empty = _scan(root / "val", settings.bad)
     if classes != train_classes:
@@ -123,8 +123,8 @@ def find_images(root: Path, description: Description, settings: Settings) -> Ima
                 f", {odd_names[0]!r} among them, which the network does not know" if odd_names else ""
             )
             raise UserError(
-                f"{root}: expected {description.n_classes} class folders, as the network has outputs, found "
-                f"{found}"
+                f"{root}: expected {description.n_classes} class folders, one for each output of the "
+                f"network, found {found}"
             )
         place = [known.index(name) for name in classes]
         train, validation = (

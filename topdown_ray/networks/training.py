@@ -94,11 +94,9 @@ def train(
     training = Training() if training is None else training
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: expected a .safetensors file, found {out.suffix or 'no suffix'}")
-    if not (0 < training.held_out < 0.9 and 0 < training.stopping < 0.9):
-        raise UserError(
-            f"held-out, stopping: expected shares from 0 to 0.9, found {training.held_out}, "
-            f"{training.stopping}"
-        )
+    for name, share in (("--held-out", training.held_out), ("stopping", training.stopping)):
+        if not 0 < share < 0.9:
+            raise UserError(f"{name}: expected a share between 0 and 0.9, found {share:g}")
     data = read_dataset(dataset, space)
     genes, top1 = data.genes, data.top1
     order = np.random.default_rng(training.seed).permutation(len(genes))

@@ -143,7 +143,7 @@ def _unpublished(space: Space) -> str:
 
 
 def _own(path: Path, space: Space | None) -> Checkpoint:
-    check_file(path, "published, or a supernet's weights (.safetensors, or OFA's form)")
+    check_file(path, "published, random, or a supernet's weights (.safetensors, or OFA's form)")
     if path.suffix == ".safetensors":
         description = _header(path)
     elif space is not None:

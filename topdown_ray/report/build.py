@@ -89,10 +89,11 @@ def write_report(
 
 
 def _check(options: Options) -> None:
-    if not 0 <= options.floor < 1 or not all(0 < level < 1 for level in options.levels):
-        raise UserError(
-            f"floor, reach: expected fractions from 0 to 1, found {[options.floor, *options.levels]}"
-        )
+    if not 0 <= options.floor < 1:
+        raise UserError(f"--floor: expected a fraction from 0 to below 1, found {options.floor:g}")
+    for level in options.levels:
+        if not 0 < level < 1:
+            raise UserError(f"--reach: expected a fraction between 0 and 1, found {level:g}")
 
 
 def _load(folders: Sequence[str | Path]) -> tuple[list[ReportSource], Data]:

@@ -61,7 +61,7 @@ def sentence(setting: str, rows: Sequence[Mapping[Any, Any]]) -> str:
     elif second["difference_high"] < 0:
         told = f"{name} is best with {reached}, {by} above {other}{shared}"
     elif (second["difference_low"], second["difference_high"]) == (0, 0):
-        told = f"{name} and {other} found the same answers, with {reached}"
+        told = f"{name} and {other} found equally accurate answers{shared}, with {reached}"
     else:
         told = f"{name} {leads} {reached}, but is not clearly better than {other}: it is {by} ahead{shared}"
     partial = [_partial(row) for row in (best, second) if row["n"] < row["searches"]]
@@ -131,9 +131,10 @@ def _legend(context: Context) -> list[tuple[str, str]]:
     known = {mark.letter: mark.text for mark in context.data.marks}
     if not known:
         return []
+    unused = "no strategy in this report is marked with this letter"
     letters = [letter_of(i) for i in range(len(context.names))]
     return [
-        (letter, f"{name}: {known.get(letter, 'no other folder has different searches of its strategies')}")
+        (letter, f"{name}: {known.get(letter, unused)}")
         for letter, name in zip(letters, context.names, strict=True)
     ]
 

@@ -340,8 +340,7 @@ def _clocks(rows: pd.DataFrame) -> pd.DataFrame:
     where = (
         cells["device"].astype(str)
         + ", "
-        + cells["threads"].astype(str)
-        + " threads, "
+        + cells["threads"].astype(object).map(lambda n: f"{n} thread{'s' * (n != 1)}, ")
         + cells["processor"].astype(str)
     )
     several_machines = where.nunique() > 1
@@ -364,8 +363,8 @@ def _untimed(searches: pd.DataFrame) -> list[str]:
         n = int(odd["batch_size"].sum())
         notes.append(
             f"The timing tables leave out {len(odd)} {'batch' if len(odd) == 1 else 'batches'} "
-            f"({n} searches), because their size differs from the other batches of their strategy and "
-            "targets. Their answers count."
+            f"({n} {'search' if n == 1 else 'searches'}) whose size differs from that of the other batches "
+            "of the same strategy and targets. The other tables include their answers."
         )
     cells = searches.drop_duplicates(["folder", "setting", "strategy", "targets", "clock"])
     if (cells.groupby(["folder", "setting"], observed=True)["clock"].nunique() > 1).any():

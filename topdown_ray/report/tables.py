@@ -39,10 +39,10 @@ class Summary(NamedTuple):
     search: `evaluations`, `unique_evaluations`, `gradients`, `predictor_rows` and `cpu_s`."""
     growth: pd.DataFrame
     """How the seconds, CPU seconds, evaluations and predictor rows of a search grow with k, its number of
-    targets. `slope` and `intercept` belong to the line through the means at each k. `further` is the cost of
-    one more target relative to the fitted cost of the first. `exponent` is p in cost ~ k^p. Each of them has
-    an interval, such as `slope_low` and `slope_high`. `sublinear` says whether the exponent is below 1:
-    `yes`, `no` or `undecided`."""
+    targets. `slope` and `intercept` belong to the line that is fitted to the means at each k. `further` is
+    the slope relative to the fitted value at k = 1. `exponent` is p in a fit of k^p to the same means. Each
+    of them has an interval, such as `slope_low` and `slope_high`. `sublinear` says whether the exponent is
+    below 1: `yes`, `no` or `undecided`. It is `one k only` or `no interval` if there is nothing to judge."""
     single_target: pd.DataFrame
     """Seconds spent on one target, in a search for this target alone or as its share of a search for k
     targets. `low` and `high` belong to the mean."""

@@ -270,7 +270,9 @@ def measured(source: latency_table.Source, space: Space) -> CostModel:
 def _of_table(source: latency_table.Source, table: latency_table.LatencyTable, space: Space) -> CostModel:
     """Make a cost from a table. Raises UserError."""
     if table.space != space.name:
-        raise UserError(f"cost: {source.path} is a table of {table.space}, found the space {space.name!r}")
+        raise UserError(
+            f"cost: expected a table of {space.name}, found {source.path}, a table of {table.space}"
+        )
     values, where = table.values, brief_path(source.path)
     terms = space.traits.layer_terms(space, lambda layer, resolution: values[layer])
     if source.corrected:
@@ -347,9 +349,10 @@ def load_cost(cost: str, space: Space) -> CostModel:
     owners = ofa_tables.published_names()
     if cost in owners:
         if space.name != owners[cost].name:
+            others = [name for name, files in latency_table.shipped().items() if space.name in files]
             raise UserError(
-                f"cost: {cost} is a table of {owners[cost].name} only, found the space {space.name!r}; "
-                f"use {' or '.join([*COUNTED, *latency_table.shipped()])} there"
+                f"cost: expected a cost of {space.name}, such as {' or '.join([*COUNTED, *others])}, found "
+                f"{cost}, a table of {owners[cost].name}"
             )
         return published(cost, space)
     source = latency_table.source_of(cost, space)

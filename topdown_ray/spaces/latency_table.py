@@ -220,7 +220,7 @@ class _Facts(BaseModel):
     @pydantic.model_validator(mode="after")
     def _timed(self) -> _Facts:
         if self.noise is not None and self.seconds is None:
-            raise ValueError("seconds: expected a number, because there is noise, found none")
+            raise ValueError("seconds: expected a number, because noise is given, found none")
         return self
 
 
@@ -365,7 +365,8 @@ def source_of(cost: str, space: Space) -> Source | None:
     if plain in tables:
         if space.name not in tables[plain]:
             raise UserError(
-                f"cost: {plain} covers {', '.join(tables[plain])}, found the space {space.name!r}"
+                f"cost: expected a table that covers {space.name}, found {plain}, which covers "
+                f"{', '.join(tables[plain])}"
             )
         return Source(cost, tables[plain][space.name], corrected)
     if plain.endswith(SUFFIX) or (plain.endswith(".csv") and not corrected):

@@ -190,8 +190,8 @@ def witness(cost: AnyCost, target: float, limits: Mapping[str, tuple[AnyCost, fl
             f"{name} >= {at_least(model.cheapest()[0], model.unit)}" for name, (model, _) in limits.items()
         )
         raise UserError(
-            f"limits: {space.name}: expected limits that an architecture can meet ({lowest_of_each}), "
-            f"found {under}"
+            f"limits: {space.name}: expected limits that an architecture can meet (each alone: "
+            f"{lowest_of_each}), found {under}"
         )
     if lowest.bound > target or lowest.exact:
         least = lowest.cost if lowest.exact else lowest.bound

@@ -83,7 +83,7 @@ def _entry_of(space: Space) -> Callable[[Layer], str]:
     if entry_of is None:
         known = ", ".join(spaces_with_tables())
         raise UserError(
-            f"{space.name}: expected a space for which OFA publishes tables ({known}), found another"
+            f"space: expected a space for which OFA publishes tables ({known}), found {space.name}"
         )
     return entry_of
 

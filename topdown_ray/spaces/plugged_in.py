@@ -116,7 +116,7 @@ class _Batched:
         name = self.name.removeprefix("plugin:")
         plugin = plugins.find(kind, name)
         if plugin is None or plugin.sha256 != self.sha256:
-            found = None if plugin is None else plugin.sha256
+            found = "none" if plugin is None else plugin.sha256
             raise UserError(
                 f"{plugins.FIELDS[kind]}: {name}: expected the plug-in of the driver, SHA-256 {self.sha256}, "
                 f"found {found}"

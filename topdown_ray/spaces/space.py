@@ -249,7 +249,7 @@ class Space:
     def traits(self) -> Traits:
         """The same as `provides`. Raises UserError for a space that has only genes."""
         if self.provides is None:
-            raise UserError(f"{self.name}: expected a space with traits, found one that has genes only")
+            raise UserError(f"{self.name}: provides: expected the traits of the space, found None")
         return self.provides
 
     @property

@@ -33,7 +33,8 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 RAY_gcs_rpc_server_reconnect_timeout_s=30
 
 # The nodes must be exclusive, because Ray uses all of their cores and `ray symmetric-run` ends with `ray stop`, which
-# stops every Ray of yours on a node. Without --cpu-bind=none, Slurm may bind all actors of a node to one core.
+# stops every Ray process of yours on a node. Without --cpu-bind=none, Slurm may bind all actors of a node to
+# one core.
 srun --cpu-bind=none ray symmetric-run --address "$head:$PORT" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
   topdown-ray sweep "$SWEEP" --out "$OUT" --address auto "$@" &
 all=$!

@@ -80,7 +80,7 @@ def _strategy(name: str) -> Column:
 
 
 def _cell(row: TableRow) -> str:
-    lost = f", {row['infeasible']} without an answer" if row["infeasible"] else ""
+    lost = f", {row['infeasible']} without a feasible answer" if row["infeasible"] else ""
     if not row["n"]:
         return f"({lost.removeprefix(', ')})"
     low, high = 100 * row["low"], 100 * row["high"]

@@ -101,10 +101,10 @@ def _best(context: Context) -> Table:
     columns += [number("seed"), number("found_for", "found for", "g")]
     columns.append(Column("architecture", lambda row: short_text(row["arch"]), numeric=False))
     note = (
-        "The most accurate of all answers that cost no more than the target. The answer may have been found "
-        "for a tighter target, because such an answer meets the looser ones too. Of equally accurate "
-        "answers, the cheapest is shown. The column “architecture” has the resolution (r), depths (d) and "
-        "widths (w). The column `arch` of the CSV file has OFA's complete configuration."
+        "Each row shows the most accurate of all answers that cost no more than the target. The answer may "
+        "have been found for a tighter target, because such an answer also meets the looser ones. Of equally "
+        "accurate answers, the cheapest is shown. The column “architecture” has the resolution (r), depths "
+        "(d) and widths (w). The column `arch` of the CSV file has OFA's complete configuration."
     )
     return Table("best_architectures", "Best answer for each target", frame, columns, note, OF_SETTING)
 

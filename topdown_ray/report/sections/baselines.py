@@ -11,8 +11,8 @@ from topdown_ray.report.page import LINES, Section
 from topdown_ray.report.sections.differences import difference_table
 
 _WORDS = (
-    "For every target, random search draws feasible architectures uniformly, scores as many as an "
-    "independent search does, and keeps the best one. The difference from it is what evolution gains."
+    "For every target, random search draws feasible architectures uniformly, as many as an independent "
+    "search draws children, and keeps the best one. The difference shows what the other strategy gains."
 )
 
 

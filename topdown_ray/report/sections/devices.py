@@ -39,7 +39,7 @@ def devices(context: Context) -> Section | None:
         pictures.append(context.draw(name, caption, plots.devices, own, title=title))
         mine = lost[(lost["space"] == space) & (lost["strategy"] == strategy)]
         tables.append(
-            _matrix(name, f"{title}: loss in percentage points, found for (row) and run on (column)", mine)
+            _matrix(name, f"{title}: loss (points) of answers for one device (row) on another (column)", mine)
         )
     columns = [text("space"), text("strategy"), text("found_for", "found for"), text("run_on", "run on")]
     columns += [
@@ -60,5 +60,5 @@ def _matrix(name: str, title: str, lost: pd.DataFrame) -> Table:
     )
     frame.columns.name = None
     columns: list[Column] = [text("found_for", "found for")]
-    columns += [number(device, f"on {device}", ".3f", 100.0, missing="no answer") for device in names]
+    columns += [number(device, f"on {device}", ".3f", 100.0, missing="no answer counts") for device in names]
     return Table(name, title, frame, columns)

@@ -27,9 +27,9 @@ _KEYS = [
 ]
 _WORDS = (
     "To measure an architecture, its subnet is cut out of the supernet, batch normalisation is recalibrated "
-    "on training images, and correct answers are counted on validation images. The architectures are answers "
-    "of searches and were chosen for their high predicted accuracy. Their accuracies are therefore close "
-    "together, and their rank correlation is lower than that of random architectures would be."
+    "on training images, and the correctly classified validation images are counted. The architectures are "
+    "answers of searches and were chosen for their high predicted accuracy. Their accuracies are therefore "
+    "close together, and their rank correlation is lower than that of random architectures would be."
 )
 
 

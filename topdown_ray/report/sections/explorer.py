@@ -81,13 +81,13 @@ def _notes(known: dict[str, Any]) -> list[str]:
             "ones of each strategy and target."
         )
     if answers["missed"]:
-        notes.append(f"{answers['missed']:,} answers that do not meet their target are left out.")
+        notes.append(f"Answers that do not meet their target are left out ({answers['missed']:,}).")
     if fronts["of"]:
         notes.append(
             "Small points and lines show the fronts that the searches kept. The page contains "
             f"{fronts['shown']:,} of {fronts['of']:,} architectures on them: all that no other architecture "
             "of the setting beats, and some of the rest. For each strategy and target set, only the "
-            f"first {MOST_SEARCHES} seeds are read; `topdown-ray pick` searches all of them."
+            f"fronts of the first {MOST_SEARCHES} seeds are read; `topdown-ray pick` considers all fronts."
         )
     folders = ", ".join(known["files"])
     tables = "tables `searches` and `front`" if fronts["of"] else "table `searches`"

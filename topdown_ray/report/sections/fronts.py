@@ -17,8 +17,8 @@ _WORDS = (
     "The answers of one search for all its targets form a front. Its hypervolume is the area between the "
     "front and the reference point in the table. The cost of the reference point is "
     f"{comparisons.BEYOND:g} times the set's loosest target. A larger hypervolume is better. Answers that "
-    "cost less than their target add area too, so that a front of cheaper and less accurate architectures "
-    "can have the larger one.",
+    "cost less than their target also add area, so a front of cheaper and less accurate architectures can "
+    "have the larger hypervolume.",
 )
 _REFERENCE = (
     "The distance to the reference front is IGD+, with both axes divided by the range of the reference "

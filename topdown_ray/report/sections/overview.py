@@ -38,9 +38,9 @@ _WORDS = (
     "answer for every target only near their end. Their curves begin there.",
 )
 _NOTE = (
-    "Means over the targets of the set, for searches that met all of them. Differences are paired by seed. "
-    "The best strategy is chosen and compared on the same data. If two strategies are close, run more seeds "
-    "to decide between them."
+    "Accuracies are means over the targets of the set. Only searches that met all of them are included. "
+    "Differences are paired by seed. The best strategy is chosen and compared on the same data. If two "
+    "strategies are close, run more seeds to decide between them."
 )
 
 

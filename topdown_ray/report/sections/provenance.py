@@ -41,8 +41,8 @@ def provenance(context: Context) -> Section:
         for name, source in zip(names, context.sources, strict=True)
     ]
     words = [
-        "All times in this report were measured on the machines in this table. Each hash is the SHA-256 of "
-        "an artefact that the searches used."
+        "The table “Folders” describes the machines on which the times of each folder were measured. Each "
+        "hash is the SHA-256 of an artefact that the searches used."
     ]
     return Section("provenance", "Provenance", words, tables=shown, verbatim=specs)
 

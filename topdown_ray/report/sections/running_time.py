@@ -35,7 +35,8 @@ def _how_it_grows(growth: pd.DataFrame) -> list[str]:
     fitted = growth[(growth["unit"] == "s") & growth["exponent_low"].notna()]
     for (setting, clock), rows in fitted.groupby(["setting", "clock"], sort=False):
         exponents = ", ".join(
-            f"{row['strategy']} {row['exponent']:.2f} [{row['exponent_low']:.2f}, {row['exponent_high']:.2f}]"
+            f"{row['exponent']:.2f} [{row['exponent_low']:.2f}, {row['exponent_high']:.2f}] for "
+            f"{row['strategy']}"
             for row in rows.to_dict("records")
         )
         lines.append(
@@ -75,7 +76,8 @@ def _seconds_columns(frame: pd.DataFrame) -> list[Column]:
     seconds, unit = unit_of(float(frame["mean"].max()))
     scale: dict[str, Any] = {"scale": 1 / seconds}
     columns = [number(name, f"{name} ({unit})", **scale) for name in ("mean", "sd", "median")]
-    columns += [interval("low", "high", f"95 % of mean ({unit})", **scale), text("interval", "interval by")]
+    columns.append(interval("low", "high", f"95 % interval of the mean ({unit})", **scale))
+    columns.append(text("interval", "interval by"))
     return [*columns, number("n", "timings"), number("searches"), text("batch_size", "batch size")]
 
 
@@ -89,11 +91,11 @@ def _by_k(context: Context) -> Table:
         columns.append(number("gradients", **COUNT))
     title = "Time of a search by the number of targets"
     note = (
-        "All values are means for each search. Compare strategies by CPU time (one core) and by predictor "
-        "rows. Predictor rows are the unique evaluations plus the gradients, where a gradient counts as the "
-        "number of rows that take the same time. Evaluations count all children, including those that were "
-        "in the search's cache and cost almost nothing. A dash means that the folder does not record the "
-        "value. Times in the CSV file are in seconds."
+        "CPU time, predictor rows and evaluations are means over the searches. Compare strategies by CPU "
+        "time (one core) and by predictor rows. Predictor rows are the unique evaluations plus the "
+        "gradients, where a gradient counts as the number of rows that take the same time. Evaluations count "
+        "all children, including those that were in the search's cache and cost almost nothing. A dash means "
+        "that the folder does not record the value. Times in the CSV file are in seconds."
     )
     return Table("time_by_k", title, context.time, columns, note, _BY)
 
@@ -113,8 +115,9 @@ def _growth(context: Context) -> Table | None:
     columns += [interval("exponent_low", "exponent_high", digits=".3f"), text("sublinear", "sub-linear in k")]
     columns += [text("interval", "interval by"), number("n"), number("n_k", "values of k")]
     note = (
-        "Two fits of the cost of a search for k targets: cost = intercept + k x (a further target), and "
-        "cost ~ k^p. Growth is sub-linear if the whole interval of p is below 1."
+        "The time or work of a search for k targets is fitted in two ways: as intercept + k x (a further "
+        "target), and as a multiple of k^p. The column “further / first” has the time or work of a further "
+        "target relative to that of the first. Growth is sub-linear if the whole interval of p is below 1."
     )
     return Table("growth", "Growth with the number of targets", frame, columns, note, OF_SETTING)
 
@@ -122,7 +125,10 @@ def _growth(context: Context) -> Table | None:
 def _single(frame: pd.DataFrame) -> Table:
     columns = [number("target", digits="g"), text("cost_unit", "unit"), text("strategy")]
     columns += _seconds_columns(frame)
-    note = "k = 1: a search for this target alone. k > 1: the target's share of a search for k targets."
+    note = (
+        "For a set of one target, the time is that of a search for this target alone. For a larger set, it "
+        "is the target's share of the time of a search."
+    )
     return Table("single_target", "Time of a single target", frame, columns, note, _BY)
 
 
@@ -141,7 +147,7 @@ def _clock_words(clock: str, frame: pd.DataFrame) -> str:
 
 def _batch_words(clock: str, frame: pd.DataFrame) -> str:
     if clock.startswith(LONE):
-        return "with each search in a process of its own"
+        return "with each search in a batch of its own"
     sizes = (
         frame[frame["clock"] == clock]
         .groupby("strategy")["batch_size"]
@@ -149,14 +155,14 @@ def _batch_words(clock: str, frame: pd.DataFrame) -> str:
     )
     same = sizes.nunique() == 1
     batches = sizes.iloc[0] if same else ", ".join(f"{strategy} {size}" for strategy, size in sizes.items())
-    return f"as the time of a batch divided by its number of searches ({batches})"
+    return f"as the time of a batch divided by its number of searches (batch size: {batches})"
 
 
 def _what_time_means(time: pd.DataFrame) -> str:
     clocks = list(time["clock"].unique())
     words = "Times are those of the search loop on one thread, without start-up, loading and writing. "
     if any(clock.startswith(LONE) for clock in clocks):
-        words += f"In “{LONE}”, each search ran in a process of its own. "
+        words += f"In “{LONE}”, each search ran in a batch of its own. "
     if any(clock.startswith(AMORTISED) for clock in clocks):
         words += (
             f"In “{AMORTISED}”, several searches ran together in lock step, and each has an equal share of "
