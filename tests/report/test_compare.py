@@ -230,7 +230,7 @@ def test_another_table_for_one_space_only_is_named() -> None:
     comparison = compare(before, changed(after, cost_sha256=table))
     assert set(comparison.rows["targets"]) == {"35"}
     assert set(comparison.only_before["differs"]) == {"cost table"}
-    assert "missing, another cost table" in regressions(comparison, -1.0)[0]
+    assert "missing (the cost table differs)" in regressions(comparison, -1.0)[0]
 
 
 # --- answers that are lost
@@ -249,7 +249,7 @@ def test_answers_that_became_infeasible_and_feasible_are_counted_and_not_average
     assert row_of(comparison, 40.0)["n"] == 10
     assert row["difference"] == pytest.approx(0.001)
     assert regressions(comparison, -1.0) == [
-        f"mobilenet_v3 on note10, {WIDE}, top_down: 2 feasible answers missing"
+        f"mobilenet_v3 on note10, {WIDE}, top_down: 2 answers are no longer feasible, or missing"
     ]
 
 
@@ -260,7 +260,7 @@ def test_a_target_that_no_search_meets_leaves_the_others() -> None:
     assert (row_of(comparison)["n"], row_of(comparison, 20.0)["n"]) == (10, 0)
     assert regressions(comparison, 0.0) == []
     without_partners = compare(made(), changed(made(first_seed=50), feasible=never))
-    assert "no feasible answer for 20" in regressions(without_partners, -1.0)[0]
+    assert "no feasible answer for the target 20" in regressions(without_partners, -1.0)[0]
 
 
 def test_a_search_that_failed_is_missing_only_where_its_seed_was_asked_for() -> None:

@@ -50,7 +50,7 @@ def test_a_table_of_another_device_serves_a_sweep_and_proves_itself(file: Path, 
     assert set(results.searches["cost_name"]) == {"table:phone"}
     assert verify(results, rerun=2).passed
     file.write_text("\n".join([header, *lines]) + "\n")
-    with pytest.raises(UserError, match="expected the table of the rows, SHA-256"):
+    with pytest.raises(UserError, match="expected the table that the rows were computed with, SHA-256"):
         verify(results)
 
 

@@ -108,7 +108,7 @@ def test_costs_of_measured_tables_are_sums_over_ofas_own_layers(space: Space, tm
         np.testing.assert_allclose(cost(genes).numpy(), wanted, rtol=1e-8)
         again = ofa_reference.measured_latency(source, space.name, cost.sha256)
         np.testing.assert_allclose([again(space.to_config(row)) for row in genes], wanted, rtol=1e-12)
-        with pytest.raises(UserError, match="expected the table of the rows, SHA-256 0"):
+        with pytest.raises(UserError, match="expected the table that the rows were computed with, SHA-256 0"):
             ofa_reference.measured_latency(source, space.name, "0" * 64)
     low, high = cost.range()
     assert low <= cost(genes).min()

@@ -328,7 +328,7 @@ def test_own_checkpoints_and_tables_are_verified_too(form: str, published: Path,
     results = run(data, tmp_path / "out")
     assert verify(results).passed
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"expected the predictor of the rows, SHA-256"):
+    with pytest.raises(UserError, match=r"expected the predictor that the rows were computed with, SHA-256"):
         verify(results)
 
 
@@ -346,7 +346,7 @@ def test_an_own_table_has_its_own_name(published: Path, tmp_path: Path) -> None:
     assert verify(results).passed
     file = tmp_path / "my_phone" / "160_lookup_table.yaml"
     file.write_text(file.read_text() + "\n# changed")
-    with pytest.raises(UserError, match=r"expected the tables of the rows, SHA-256"):
+    with pytest.raises(UserError, match=r"expected the tables that the rows were computed with, SHA-256"):
         verify(results)
 
 

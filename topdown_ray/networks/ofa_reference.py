@@ -140,7 +140,9 @@ def measured_latency(source: latency_table.Source, space: str, sha256: str) -> C
             frame = pd.read_parquet(source.path)
             about = json.loads(pq.read_schema(source.path).metadata[b"topdown_ray_latency"])
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"{source.path}: expected the table of the rows, found no such file") from error
+        raise UserError(
+            f"{source.path}: expected the table that the rows were computed with, found no readable table"
+        ) from error
     numbers = list(frame.columns).index("median_ms")
     keys = [tuple(row) for row in frame.iloc[:, :numbers].to_numpy(dtype=object).tolist()]
     ms: dict[_LayerKey, float] = dict(zip(keys, frame["median_ms"].tolist(), strict=True))
@@ -149,7 +151,10 @@ def measured_latency(source: latency_table.Source, space: str, sha256: str) -> C
     lines += [f"({offset}, {slope})"] if source.corrected else []
     found = hashlib.sha256("\n".join([about["space"], *lines]).encode()).hexdigest()
     if found != sha256:
-        raise UserError(f"{source.path}: expected the table of the rows, SHA-256 {sha256}, found {found}")
+        raise UserError(
+            f"{source.path}: expected the table that the rows were computed with, SHA-256 {sha256}, found "
+            f"{found}"
+        )
     active = active_network(space)
     return lambda config: (
         offset + slope * sum(ms[key] for key in layer_keys(active(config), config["image_size"]))
@@ -244,10 +249,13 @@ def _check_tables(cost: str, files: Mapping[int, Path], sha256: str) -> None:
         found = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
     except OSError as error:
         raise UserError(
-            f"{cost}: expected the tables of the rows, found no readable file ({error.strerror})"
+            f"{cost}: expected the tables that the rows were computed with, found no readable file "
+            f"({error.strerror})"
         ) from error
     if found != sha256:
-        raise UserError(f"{cost}: expected the tables of the rows, SHA-256 {sha256}, found {found}")
+        raise UserError(
+            f"{cost}: expected the tables that the rows were computed with, SHA-256 {sha256}, found {found}"
+        )
 
 
 def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]) -> dict[str, float]:
@@ -256,10 +264,15 @@ def accuracies(predictor: str, space: str, sha256: str, archs: dict[str, Config]
     """
     path = _predictor_file(predictor, SPACES[space])
     if not path.is_file():
-        raise UserError(f"{path}: expected the predictor of the rows, found no such file")
+        raise UserError(
+            f"{path}: expected the predictor that the rows were computed with, found no such file"
+        )
     found = assets.sha256_of(path)
     if found != sha256:
-        raise UserError(f"{path}: expected the predictor of the rows, SHA-256 {sha256}, found {found}")
+        raise UserError(
+            f"{path}: expected the predictor that the rows were computed with, SHA-256 {sha256}, found "
+            f"{found}"
+        )
     if not archs:
         return {}
     reference = _reference(space)

@@ -318,16 +318,15 @@ def _card(
         lines.append(f"| {name} | {part.n} | {figures} |")
     lines += [
         "",
-        f"Measured top-1 from {100 * top1.min():.2f} to {100 * top1.max():.2f} %, standard deviation "
-        f"{100 * top1.std():.2f} percentage points. "
+        f"The measured top-1 accuracies are between {100 * top1.min():.2f} and {100 * top1.max():.2f} %, "
+        f"with a standard deviation of {100 * top1.std():.2f} percentage points. "
         f"{counts[0]} architectures were trained on, {counts[1]} decided when to stop (epoch "
         f"{learned.epochs}), and {held.n} were held out.",
         "",
-        f"Perceptron: {training.hidden} x 3 hidden units with ReLU on one-hot features, its output limited "
-        "to values from 0 to 1; "
-        f"AdamW, learning rate "
-        f"{training.learning_rate:g}, weight decay {training.weight_decay:g}, batch {training.batch}, seed "
-        f"{training.seed}.",
+        f"The predictor is a perceptron on one-hot features with three hidden layers of {training.hidden} "
+        "units and ReLU. Its output is limited to values from 0 to 1. It was trained with AdamW, learning "
+        f"rate {training.learning_rate:g}, weight decay {training.weight_decay:g}, batch size "
+        f"{training.batch} and seed {training.seed}.",
         "",
         f"Data set: `{dataset.name}`, {data.in_words}. Weights SHA-256 {rows['weights_sha256'].iloc[0]}, "
         "images SHA-256 "

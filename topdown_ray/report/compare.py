@@ -151,11 +151,13 @@ def regressions(comparison: Comparison, below: float) -> list[str]:
             found.append(f"{name}: {100 * mean:+.3f} percentage points")
         lost = int(whole["became_infeasible"] + whole["missing"])
         if lost:
-            found.append(f"{name}: {lost} feasible answers missing")
+            answers = "1 answer is" if lost == 1 else f"{lost} answers are"
+            found.append(f"{name}: {answers} no longer feasible, or missing")
         unanswered = single.loc[(single["n_before"] > 0) & (single["n_after"] == 0), "target"]
-        found += [f"{name}: no feasible answer for {target:g}" for target in unanswered]
+        found += [f"{name}: no feasible answer for the target {target:g}" for target in unanswered]
     for lone in comparison.only_before.to_dict("records"):
-        found.append(f"{group_name(lone)}: missing{lone['differs'] and ', another ' + lone['differs']}")
+        why = f" (the {lone['differs']} differs)" if lone["differs"] else ""
+        found.append(f"{group_name(lone)}: missing{why}")
     return found
 
 
