@@ -68,7 +68,7 @@ results""",
     (
         "markdown",
         """The table shows predicted top-1 accuracies. `results.searches` is a pandas frame with one row for each search and target.
-`results.trace` contains the anytime curves, and `results.front` the architectures that each `joint` search kept between its targets.""",
+`results.trace` contains the anytime curves, and `results.front` contains the front of each `joint` search.""",
     ),
     (
         "code",
@@ -165,8 +165,8 @@ differences.loc[differences["target"].isna(), columns].head(6)""",
         """### Time of a search against its number of targets (experiment 1)
 
 The column `clock` shows whether each search was timed alone, or whether the time of a batch was divided by the number of its searches. A
-batch is then one timing. The two kinds of times are never mixed. In the table, `further` is the cost of one more target relative to the first. If `exponent` is below 1, the cost grows more
-slowly than the number of targets. Evaluations do not depend on the machine, but seconds do. Evaluations do not include the gradients of
+batch is then one timing. The two kinds of times are never mixed. In the table, `further` is the work for one more target relative to that
+for the first. If `exponent` is below 1, the work grows more slowly than the number of targets. Evaluations do not depend on the machine, but seconds do. Evaluations do not include the gradients of
 `joint`.""",
     ),
     (
@@ -188,7 +188,7 @@ plots.single_target(summary.single_target, ax);""",
 
 The answers of one search for all its targets form a front. Its hypervolume is the area between the front and a reference point, and a
 larger one is better. If you give `comparisons.fronts` a reference front, it also computes the distance to it. `results.front` contains the
-architectures that `joint` kept between its targets.""",
+fronts of the `joint` searches, whose architectures can cost anything between the targets.""",
     ),
     (
         "code",
