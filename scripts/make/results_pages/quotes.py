@@ -218,10 +218,10 @@ QUOTES: dict[str, list[str]] = {
         "or the seeds from 0 on",
     ],
     "docs/results/fronts.md": [
-        "from 10,000 evaluations on, its regret is {race_least:.0f} to {race_most:.0f} % of that of the best",
+        "from 10,000 rows on, its regret is {race_least:.0f} to {race_most:.0f} % of that of the best",
         "Half of a 95 % interval of the regret is at most {race_half_mobilenet_v3:.2f} points on MobileNetV3 "
         "and {race_half_resnet50d:.2f} points on ResNet50D",
-        "counts as {race_gradient_mobilenet_v3:.0f} evaluations on MobileNetV3 and as "
+        "counts as {race_gradient_mobilenet_v3:.0f} rows on MobileNetV3 and as "
         "{race_gradient_resnet50d:.0f} on ResNet50D",
         "SMS-EMOA is {bare_behind_10000:.3f} and {bare_behind_40000:.3f} points lower than that of `joint, "
         "no gradients`, and {default_behind_10000:.3f} and {default_behind_40000:.3f} points lower",
@@ -229,14 +229,14 @@ QUOTES: dict[str, list[str]] = {
         "{default_volume:.1f} % larger",
         f"it is {_with_interval('picks', '')} points less accurate if that search has the default length",
         f"Such a pick is {_with_interval('picks_limited', '')} points less accurate",
-        "are slightly better at 10,000 and 40,000 evaluations",
-        "budgets of 2,000, 10,000 and 40,000 evaluations",
+        "are slightly better at 10,000 and 40,000 rows",
+        "budgets of 2,000, 10,000 and 40,000 rows",
         "at 1.1 times the loosest target and 75 % accuracy",
         "means over 20 seeds",
         "`front_share: 0.2`",
         "`no gradients` has `gradient_share: 0`",
-        "it wins at 2,000 evaluations",
-        "On ResNet50D at 10,000 and 40,000 evaluations, SMS-EMOA",
+        "it wins at 2,000 rows",
+        "On ResNet50D at 10,000 and 40,000 rows, SMS-EMOA",
         "so set `gradient_share: 0` on ResNet50D",
         "a search for each of them, in percentage points with a 95 % interval.",
         "24 seeds, and differences",
