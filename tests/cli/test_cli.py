@@ -143,6 +143,11 @@ def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["search", "--seed", "-1"], "--seed: expected a number greater than or equal to 0, found '-1'"),
         (["search", "--limit", "size=3"], "--limit: expected note10, macs, params, "),
         (
+            ["bench", "driver", "--repeats", "2"],
+            "--repeats: expected the benchmark race or floor, found driver",
+        ),
+        (["bench", "race", "--seeds", "2"], "--seeds: expected the benchmark fronts, found race"),
+        (
             ["search", "--cost", "macs", "--predictor", "embedded", "--target", "5"],
             "--target: mobilenet_v3: expected at least",
         ),

@@ -82,11 +82,12 @@ def bench(
     changes = {name: value for name, value in own.items() if value is not None}
     what = FRONTS if fronts else what
     if what != FRONTS and changes:
-        raise UserError(
-            "--case, --budget, --seeds, --first-seed: expected the benchmark fronts, found " + what
-        )
-    if what == FRONTS and repeats is not None:
-        raise UserError("--repeats: expected a benchmark of speed, found fronts (use --seeds)")
+        options = {"cases": "--case", "budgets": "--budget", "seeds": "--seeds", "first_seed": "--first-seed"}
+        given = ", ".join(options[name] for name in changes)
+        raise UserError(f"{given}: expected the benchmark fronts, found {what}")
+    if what in (FRONTS, "driver") and repeats is not None:
+        advice = " (use --seeds)" if what == FRONTS else ""
+        raise UserError(f"--repeats: expected the benchmark race or floor, found {what}{advice}")
     with bench_progress() as show:
         if what == FRONTS:
             table = run_fronts_into(out, quick, only or (), changes, show, say)
