@@ -3,8 +3,8 @@
 The blocks of a page run in order, in one empty folder that has the repository's ``scripts``, with the
 published artefacts and without a network. Python blocks of a page share their names, as the cells of a
 notebook do. A block whose first line is a comment with a file name (``# my_cost.py``) is saved under that
-name. A block of text after a block that ran shows its output: the words of both are compared, the numbers are
-not. A comment above a block makes an exception:
+name. A block of text after a block that ran, in the same section, shows its output: the words of both are
+compared, the numbers are not. A comment above a block makes an exception:
 
     <!-- not run: needs an AWS account -->
     <!-- run by tests/sweeps/test_slurm.py -->
@@ -69,10 +69,14 @@ def test_the_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TOPDOWN_RAY_ASSETS", str(published))
     monkeypatch.setenv("TOPDOWN_RAY_OFFLINE", "1")
     names: dict[str, object] = {"__name__": "__main__"}
-    printed: str | None = None  # by the block before; None if it did not run
+    lines = page.read_text().splitlines()
+    printed: str | None = None  # by the block before in this section; None if it did not run
+    end = 0  # line at which the block before ends
     for block in blocks(page):
         where = f"{label(page)}:{block.line}"
-        before, printed = printed, None
+        same_section = not any(line.startswith("#") for line in lines[end : block.line])
+        before, printed = printed if same_section else None, None
+        end = block.line + block.code.count("\n")
         if block.mark is not None:
             continue
         if block.language == "bash":
