@@ -23,6 +23,7 @@ from topdown_ray import assets, download
 from topdown_ray.download import Patience
 from topdown_ray.errors import UserError
 from topdown_ray.spaces.catalogue import entries
+from topdown_ray.spaces.cost import COUNTED, PEAK
 from topdown_ray.spaces.mobilenet_v3 import MOBILENET_V3
 from topdown_ray.spaces.predictor_files import load_predictor
 from topdown_ray.sweeps.demo import demo_spec
@@ -439,6 +440,7 @@ def test_the_list_names_all_there_is(published: Path) -> None:
         ("macs", "proxyless"),
         ("peak_activation", "resnet50d"),
     } <= names
+    assert {entry.name for entry in listed if entry.kind == "computed cost"} == {*COUNTED, PEAK}
     for entry in listed:
         if entry.kind != "supernet weights":
             assert entry.low is not None

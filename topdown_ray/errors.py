@@ -3,6 +3,7 @@ message."""
 
 from __future__ import annotations
 
+import math
 import reprlib
 
 _MOST_SHOWN = 120  # characters of a value in a message
@@ -36,6 +37,11 @@ def brief(value: object, most: int = _MOST_SHOWN) -> str:
     except Exception:  # an integer of thousands of digits, or an object whose repr fails
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def rounded_up(value: float) -> str:
+    """Return a lowest value with three decimals, rounded up so that it can be typed as a target or limit."""
+    return f"{math.ceil(1000 * value) / 1000:.3f}"
 
 
 def one_line(text: object, most: int = 300) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from topdown_ray.errors import UserError
+from topdown_ray.errors import UserError, rounded_up
 from topdown_ray.files import brief_path
 from topdown_ray.plugins import entry_points, find
 from topdown_ray.spaces import csv_table, latency_table, layers, ofa_tables
@@ -107,8 +106,8 @@ def with_unit(number: str, unit: str) -> str:
 
 
 def at_least(lowest: float, unit: str) -> str:
-    """Return a lowest cost with its unit, rounded up so that the number can be used as a target or limit."""
-    return with_unit(f"{math.ceil(1000 * lowest) / 1000:.3f}", unit)
+    """Return a lowest cost with its unit, as it can be used as a target or limit."""
+    return with_unit(rounded_up(lowest), unit)
 
 
 # typical targets, as shares of the way from a space's cheapest to its most expensive architecture

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from topdown_ray.errors import UserError, brief
+from topdown_ray.errors import UserError, brief, rounded_up
 
 _COLUMNS = ["search_id", "space", "label", "seed", "cost_name", "cost_unit", "predictor_name"]
 _COLUMNS += ["predictor_space", "accuracy", "cost", "costs", "macs_m", "params_m", "arch"]
@@ -111,8 +111,8 @@ def pick(
             )
         under = f" under {under}" if under else ""
         raise UserError(
-            f"at: expected at least {math.ceil(1000 * cheapest) / 1000:.3f} {unit}, the cost of the cheapest "
-            f"architecture in these results{under}, found {at:g}"
+            f"at: expected at least {rounded_up(cheapest)} {unit}, the cost of the cheapest architecture "
+            f"in these results{under}, found {at:g}"
         )
     row = most_accurate_first(chosen).iloc[0].to_dict()
     of_cost = answers[(answers["space"] == row["space"]) & (answers["cost_name"] == row["cost_name"])]
